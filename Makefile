@@ -1,0 +1,221 @@
+# Makefile - build, test, lint. `make help` lists the targets; V=1 shows the commands.
+#
+# Everything is built under build/<mode>/, MODE=release|debug|asan|ubsan|tsan. Modules are static libraries, one a
+# folder; LINK_<module> below is the dependency direction of the source tree.
+
+MODE ?= release
+BUILD ?= build
+B := $(BUILD)/$(MODE)
+CC ?= gcc
+CXX ?= g++
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
+OPT_release := -O2 -g
+OPT_debug := -O0 -g3
+OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT := $(OPT_$(MODE))
+ifeq ($(OPT),)
+$(error MODE=$(MODE): use release, debug, asan, ubsan or tsan)
+endif
+WERROR ?=
+CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR) $(OPT) -pthread $(CFLAGS)
+CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
+
+# ---- modules ---------------------------------------------------------------------------------------------------
+MODULES := core ir spaces compiler eval device-agent latency db strategies search
+DIR_strategies := search/strategies
+folder = $(or $(DIR_$(1)),$(1))
+
+# Programs: their main files are left out of the module libraries.
+MAIN_nas-search := search/nas_search.c
+MAIN_nas-agent := device-agent/nas_agent.c
+MAIN_nas-query := tools/nas_query.c
+PROGRAMS := nas-search nas-agent nas-query
+MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
+
+# What each module links with, itself first (order matters to the linker only).
+LINK_core := core
+LINK_ir := ir core
+LINK_spaces := spaces ir core
+LINK_compiler := compiler ir core
+LINK_eval := eval ir core
+LINK_device-agent := device-agent core
+LINK_latency := latency ir core
+LINK_db := db core
+LINK_strategies := strategies spaces ir core
+LINK_search := search strategies spaces compiler eval latency db ir core
+LINK_tools := db ir core
+LINK_nas-search := $(LINK_search)
+LINK_nas-agent := device-agent core
+LINK_nas-query := $(LINK_tools)
+
+# Packaged libraries, by the one module that uses each.
+PKG_ir := libprotobuf-c
+PKG_eval := libpng libjpeg
+PKG_latency := gsl libcurl jansson
+PKG_db := sqlite3
+PKG_search := jansson
+pkgs = $(sort $(foreach m,$(1),$(PKG_$(m))))
+libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1)) 2>/dev/null))
+PKG_ALL := $(call pkgs,$(MODULES))
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
+
+# Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
+MULTI_ISA := eval/train_kernels.c
+ISA_FLAGS_base :=
+ISA_FLAGS_avx2 := -mavx2 -mfma
+ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512
+ISAS := base $(if $(findstring x86_64,$(shell uname -m)),avx2 avx512)
+
+src_c = $(filter-out $(MAINS) $(MULTI_ISA),$(wildcard $(call folder,$(1))/*.c))
+src_cc = $(wildcard $(call folder,$(1))/*.cc)
+multi_of = $(filter $(call folder,$(1))/%,$(wildcard $(MULTI_ISA)))
+objs_of = $(patsubst %.c,$(B)/obj/%.o,$(call src_c,$(1))) $(patsubst %.cc,$(B)/obj/%.o,$(call src_cc,$(1))) \
+          $(foreach i,$(ISAS),$(patsubst %.c,$(B)/obj/%.$(i).o,$(call multi_of,$(1)))) $(GENOBJ_$(1))
+archive = $(B)/lib/lib$(1).a
+archives = $(foreach m,$(1),$(call archive,$(m)))
+
+GENOBJ_ir := $(B)/obj/gen/onnx.pb-c.o
+
+.PHONY: all help deps run test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
+all: $(foreach p,$(PROGRAMS),$(B)/bin/$(p))
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+deps: ## install the Debian packages that are missing (root or sudo)
+	@scripts/install_packages.sh
+
+run: deps ## install, build, and run the main job to its Pareto table
+	$(Q)$(MAKE) --no-print-directory all
+	$(B)/bin/nas-search --config configs/sr720p.toml
+
+test: deps ## install, build and run every test
+	$(Q)$(MAKE) --no-print-directory check
+
+# Changed flags rebuild: every object depends on this stamp.
+STAMP := $(B)/flags.stamp
+$(STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CFLAGS_ALL) $(CXXFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(CXXFLAGS_ALL)' > $@
+
+PKG_MISSING := $(foreach p,$(PKG_ALL),$(if $(shell pkg-config --exists $(p) 2>/dev/null && echo y),,$(p)))
+$(B)/obj/%.o: %.c $(STAMP)
+	$(if $(strip $(PKG_MISSING)),$(error missing libraries: $(PKG_MISSING) - run 'make deps'))
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c $< -o $@
+
+$(B)/obj/%.o: %.cc $(STAMP)
+	@mkdir -p $(@D)
+	@echo "  CXX   $<"
+	$(Q)$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c $< -o $@
+
+define isa_rule
+$(B)/obj/%.$(1).o: %.c $(STAMP)
+	@mkdir -p $$(@D)
+	@echo "  CC    $$< ($(1))"
+	$(Q)$(CC) $$(CFLAGS_ALL) $$(ISA_FLAGS_$(1)) -DNAS_ISA=$(1) -MMD -MP -c $$< -o $$@
+endef
+$(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+# ONNX schema: generated from the packaged onnx.proto.
+ONNX_PROTO ?= /usr/include/onnx/onnx.proto
+$(B)/gen/onnx.pb-c.c: $(ONNX_PROTO)
+	@mkdir -p $(@D)
+	$(Q)protoc-c --c_out=$(B)/gen --proto_path=$(dir $(ONNX_PROTO)) $(ONNX_PROTO)
+$(B)/gen/onnx.pb-c.h: $(B)/gen/onnx.pb-c.c
+$(B)/obj/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -w $(OPT) -I$(B)/gen -c $< -o $@
+$(B)/obj/ir/onnx_export.o: $(B)/gen/onnx.pb-c.h
+
+# compiler/rt/ travels inside the compiler: embedded as byte arrays.
+RT_FILES := $(wildcard compiler/rt/*.c compiler/rt/*.h)
+$(B)/gen/rt_embed.inc: $(RT_FILES) scripts/embed.sh $(STAMP)
+	@mkdir -p $(@D)
+	$(Q)scripts/embed.sh $(RT_FILES) > $@.tmp && mv $@.tmp $@
+$(B)/obj/compiler/rt_embed.o: $(B)/gen/rt_embed.inc
+
+define lib_rule
+$(call archive,$(1)): $(call objs_of,$(1))
+	@mkdir -p $$(@D)
+	@echo "  AR    $$@"
+	$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+$(foreach m,$(MODULES),$(eval $(call lib_rule,$(m))))
+
+has_cxx = $(foreach m,$(1),$(call src_cc,$(m)))
+linker_for = $(if $(strip $(call has_cxx,$(1))),$(CXX),$(CC))
+define program_rule
+$(B)/bin/$(1): $(B)/obj/$(MAIN_$(1):.c=.o) $(call archives,$(LINK_$(1)))
+	@mkdir -p $$(@D)
+	@echo "  LD    $$@"
+	$(Q)$(call linker_for,$(LINK_$(1))) $(OPT) -pthread $(LDFLAGS_$(1)) -o $$@ $$< $(call archives,$(LINK_$(1))) $(call libs_of,$(LINK_$(1))) -lm
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+# ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
+TEST_MODULES := $(foreach m,$(MODULES) tools,$(if $(wildcard tests/$(m)/*.c),$(m)))
+LINK_TEST_latency := latency device-agent ir core
+LINK_TEST_search := $(LINK_search)
+test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
+SUPPORT_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/support/*.c))
+define test_rule
+$(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPORT_OBJ) $(call archives,$(call test_links,$(1)))
+	@mkdir -p $$(@D)
+	@echo "  LD    $$@"
+	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$^ $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
+endef
+$(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
+
+# `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.
+TEST_JOBS ?= 2
+define check_rule
+.PHONY: check-$(1)
+check-$(1): $(B)/tests/$(1) $(TEST_NEEDS_$(1))
+	@echo "  TEST  $(1)"
+	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin $(B)/tests/$(1) --jobs $(TEST_JOBS) --quiet
+endef
+TEST_NEEDS_latency = $(B)/bin/nas-agent
+TEST_NEEDS_device-agent = $(B)/bin/nas-agent
+TEST_NEEDS_search = all
+TEST_NEEDS_tools = $(B)/bin/nas-query
+$(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
+check: all ## run every test (what `make test` does after installing)
+	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; echo "all tests passed ($(MODE))"
+
+asan: ## all tests under AddressSanitizer and LeakSanitizer
+	$(Q)$(MAKE) --no-print-directory MODE=asan check
+ubsan: ## all tests under UndefinedBehaviorSanitizer
+	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
+
+# ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
+BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+$(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
+bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
+	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+fuzz: ## run every fuzz target for FUZZ_SECONDS each (clang)
+	$(Q)scripts/fuzz.sh
+soak: all ## 50 rounds of kill -9 and resume
+	$(Q)scripts/soak.sh 50
+golden: ## rewrite the golden files of the tests (review the diff)
+	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler
+
+lint: ## formatter in check mode, layers, banned calls, static analysis
+	$(Q)scripts/lint.sh
+fmt: ## format the sources
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+clean: ## remove everything built
+	rm -rf $(BUILD)
+
+.SECONDARY:
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -25,6 +25,11 @@ typedef struct nas_shape {
 /* Index of a node and of the value it produces. */
 typedef int32_t nas_value;
 enum { NAS_VALUE_NONE = -1, NAS_NODE_INPUTS_MAX = 2, NAS_NODE_PARAMS_MAX = 2 };
+enum {
+    NAS_GRAPH_NAME_MAX = 127,    /* characters of a graph's or node's name */
+    NAS_GRAPH_NODES_MAX = 65536, /* nodes of a graph */
+    NAS_PARAM_ALIGN = 64         /* bytes; alignment of weight data */
+};
 
 /* Convolution attributes. Output extent: see nas_conv_out_extent. Zero padding. */
 typedef struct nas_conv_attributes {
@@ -51,7 +56,7 @@ typedef struct nas_param {
 
 typedef struct nas_node {
     nas_op op;
-    const char *name; /* unique; [A-Za-z0-9_.]+ */
+    const char *name; /* unique; [A-Za-z0-9_.]+, not ending in .weight .bias .slope .scalar (names of weights) */
     int32_t n_inputs;
     nas_value inputs[NAS_NODE_INPUTS_MAX];
     nas_conv_attributes conv;            /* CONV only */
@@ -69,8 +74,10 @@ void nas_graph_free(nas_graph *graph);
 /* nas_graph_clone - deep copy, weights included. */
 nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out);
 
-/* Builders: append one node, infer its shape, create its params (without data), return its value.
- * Errors: SHAPE, INVALID (bad attribute, duplicate name, unknown input), RANGE. */
+/* Builders: append one node, infer its shape, create its params (without data), return its value. A failed call leaves
+ * the graph as it was.
+ * Errors: SHAPE, INVALID (bad attribute, duplicate name, unknown input), RANGE (too many nodes; bytes or MACs of the
+ * node exceed INT64_MAX), NOMEM. */
 nas_status nas_graph_add_input(nas_ctx *ctx, nas_graph *g, const char *name, nas_shape shape, nas_value *out);
 nas_status nas_graph_add_conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
                               const nas_conv_attributes *conv, nas_value *out);
@@ -101,13 +108,20 @@ nas_status nas_graph_alloc_weights(nas_ctx *ctx, nas_graph *g);
 bool nas_graph_has_weights(const nas_graph *g);
 /* nas_graph_drop_weights - frees all param data: a shape-only graph again. */
 void nas_graph_drop_weights(nas_graph *g);
-/* nas_graph_resize_input - same network for another input [1,h,w,c]: re-infers every shape. */
+/* nas_graph_resize_input - same network for another input [1,h,w,c]: re-infers every shape. INVALID unless the graph has
+ * exactly one INPUT; after an error (SHAPE, RANGE) all shapes are as before. */
 nas_status nas_graph_resize_input(nas_ctx *ctx, nas_graph *g, int32_t h, int32_t w);
 
 /* nas_graph_verify - everything a pass may rely on: order, arity, unique names, shapes equal to a fresh inference,
  * params of the right shape, output set and reachable, finite weights. The message names the node. */
 nas_status nas_graph_verify(nas_ctx *ctx, const nas_graph *g);
 
+/* nas_conv_out_extent - output extent of one spatial axis of a convolution:
+ *   out = floor((in + pad - dilation*(kernel - 1) - 1) / stride) + 1
+ * in, kernel, stride, dilation   elements, >= 1
+ * pad                            elements, both sides together, >= 0
+ * Errors: INVALID (argument out of range), SHAPE (kernel wider than the padded input), RANGE (exceeds int32).
+ * Source: Dumoulin & Visin, arXiv:1603.07285. */
 nas_status nas_conv_out_extent(nas_ctx *ctx, int32_t in, int32_t kernel, int32_t stride, int32_t dilation,
                                int32_t pad, int32_t *out);
 

@@ -1,0 +1,409 @@
+/* graph.c - building, reading, copying and resizing a graph. See ir/graph.h.
+ *
+ * Invariant: a node that is in the graph has legal attributes, inputs before it, an inferred shape, its params, and
+ * costs that fit int64. A failed call leaves the graph as it was. */
+#include "ir/ir_internal.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *nas_op_name(nas_op op) {
+    static const char *const names[NAS_OP_COUNT] = {
+#define NAS_OPERATOR(code, name, inputs_min, inputs_max) [NAS_OP_##code] = name,
+#include "ir/ops.def"
+#undef NAS_OPERATOR
+    };
+    return (int)op >= 0 && op < NAS_OP_COUNT ? names[op] : "unknown";
+}
+
+/* ---- names --------------------------------------------------------------------------------------------------- */
+
+static bool legal_text(const char *name, const char *also) {
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
+    for (const char *p = name; *p != '\0'; p++) {
+        if (strchr(letters, *p) == NULL && strchr(also, *p) == NULL) return false;
+    }
+    return true;
+}
+
+static nas_status check_name(nas_ctx *ctx, const char *what, const char *name, const char *also) {
+    if (name == NULL || name[0] == '\0')
+        return nas_fail(ctx, NAS_ERR_INVALID, "%s name is empty", what);
+    if (strlen(name) > NAS_GRAPH_NAME_MAX) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "%s name '%.40s...' has %zu characters, at most %d",
+                        what, name, strlen(name), NAS_GRAPH_NAME_MAX);
+    }
+    if (!legal_text(name, also)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "%s name '%s': only letters, digits and _.%s are allowed", what, name,
+                        also);
+    }
+    return NAS_OK;
+}
+
+nas_status nas__check_node_name(nas_ctx *ctx, const char *name) {
+    const nas_status status = check_name(ctx, "node", name, "");
+    if (status != NAS_OK) return status;
+    static const char *const reserved[] = {".weight", ".bias", ".slope", ".scalar"};
+    const size_t len = strlen(name);
+    for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++) {
+        const size_t tail = strlen(reserved[i]);
+        if (len >= tail && strcmp(name + len - tail, reserved[i]) == 0) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "node name '%s': names ending in '%s' are for params", name,
+                            reserved[i]);
+        }
+    }
+    return NAS_OK;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+nas_graph *nas_graph_new(nas_ctx *ctx, const char *name) {
+    if (check_name(ctx, "graph", name, "-") != NAS_OK) return NULL;
+    nas_graph *g = nas_alloc_array(ctx, 1, sizeof *g);
+    if (g == NULL) return NULL;
+    g->output = NAS_VALUE_NONE;
+    g->name = nas_strdup(ctx, name);
+    if (g->name == NULL) {
+        nas_graph_free(g);
+        return NULL;
+    }
+    return g;
+}
+
+void nas_graph_free(nas_graph *graph) {
+    if (graph == NULL) return;
+    for (size_t i = 0; i < graph->n_params; i++) {
+        nas_free(graph->params[i].data);
+        nas_free((void *)(uintptr_t)graph->params[i].name); /* ours; const for readers only */
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++)
+        nas_free((void *)(uintptr_t)graph->nodes[i].name);
+    nas_free(graph->params);
+    nas_free(graph->nodes);
+    nas_free(graph->name);
+    nas_free(graph);
+}
+
+static nas_status copy_param(nas_ctx *ctx, nas_graph *to, const nas_param *from) {
+    nas_param copy = *from;
+    copy.data = NULL;
+    copy.name = nas_strdup(ctx, from->name);
+    if (copy.name == NULL) return NAS_ERR_NOMEM;
+    if (from->data != NULL) {
+        copy.data = nas_alloc_aligned(ctx, from->count, sizeof(float), NAS_PARAM_ALIGN);
+        if (copy.data == NULL) {
+            nas_free((void *)(uintptr_t)copy.name);
+            return NAS_ERR_NOMEM;
+        }
+        memcpy(copy.data, from->data, from->count * sizeof(float));
+    }
+    to->params[to->n_params++] = copy;
+    return NAS_OK;
+}
+
+nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out) {
+    nas_graph *copy = nas_graph_new(ctx, graph->name);
+    if (copy == NULL) return NAS_ERR_NOMEM; /* the name is legal */
+    nas_status status =
+        nas_grow(ctx, &copy->nodes, &copy->cap_nodes, graph->n_nodes, sizeof(nas_node));
+    if (status == NAS_OK) {
+        status =
+            nas_grow(ctx, &copy->params, &copy->cap_params, graph->n_params, sizeof(nas_param));
+    }
+    for (size_t i = 0; i < graph->n_nodes && status == NAS_OK; i++) {
+        copy->nodes[i] = graph->nodes[i];
+        copy->nodes[i].name = nas_strdup(ctx, graph->nodes[i].name);
+        if (copy->nodes[i].name == NULL) {
+            status = NAS_ERR_NOMEM;
+        } else {
+            copy->n_nodes++;
+        }
+    }
+    for (size_t i = 0; i < graph->n_params && status == NAS_OK; i++) {
+        status = copy_param(ctx, copy, &graph->params[i]);
+    }
+    if (status != NAS_OK) {
+        nas_graph_free(copy);
+        return status;
+    }
+    copy->output = graph->output;
+    *out = copy;
+    return NAS_OK;
+}
+
+/* ---- builders -------------------------------------------------------------------------------------------------- */
+
+static nas_status check_new_node(nas_ctx *ctx, const nas_graph *g, const char *name,
+                                 const nas_node *node) {
+    const nas_status status = nas__check_node_name(ctx, name);
+    if (status != NAS_OK) return status;
+    if (g->n_nodes >= NAS_GRAPH_NODES_MAX) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "the graph has %zu nodes already, the limit",
+                        g->n_nodes);
+    }
+    if (nas_graph_find(g, name) != NAS_VALUE_NONE) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "the name is taken: choose another");
+    }
+    for (int32_t i = 0; i < node->n_inputs; i++) {
+        if (node->inputs[i] < 0 || (size_t)node->inputs[i] >= g->n_nodes) {
+            return nas_fail(ctx, NAS_ERR_INVALID, "input %" PRId32 " is value %" PRId32 " of %zu",
+                            i, node->inputs[i], g->n_nodes);
+        }
+    }
+    return NAS_OK;
+}
+
+/* Allocates the names of the params that `node` needs; on success expected[i].name is owned by the caller. */
+static nas_status name_params(nas_ctx *ctx, const char *node_name, nas_op op,
+                              nas_param expected[NAS_NODE_PARAMS_MAX]) {
+    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
+        if (expected[i].rank == 0) continue;
+        char text[NAS_GRAPH_NAME_MAX + 16];
+        (void)snprintf(text, sizeof text, "%s.%s", node_name,
+                       nas__param_suffix(op, i)); /* fits: checked */
+        expected[i].name = nas_strdup(ctx, text);
+        if (expected[i].name == NULL) {
+            for (int32_t k = 0; k < i; k++)
+                nas_free((void *)(uintptr_t)expected[k].name);
+            return NAS_ERR_NOMEM;
+        }
+    }
+    return NAS_OK;
+}
+
+/* Everything about the new node that can be wrong without allocating; fills its shape. */
+static nas_status infer_new_node(nas_ctx *ctx, const nas_graph *g, const char *name, nas_node *node,
+                                 nas_param expected[NAS_NODE_PARAMS_MAX]) {
+    nas_status status = check_new_node(ctx, g, name, node);
+    if (status == NAS_OK) status = nas__infer_shape(ctx, g, node, &node->shape);
+    if (status == NAS_OK) status = nas__expected_params(ctx, g, node, expected);
+    nas_node_cost cost;
+    if (status == NAS_OK) status = nas__node_cost(ctx, g, node, node->shape, &cost);
+    return status;
+}
+
+static nas_status append(nas_ctx *ctx, nas_graph *g, const char *name, nas_node node,
+                         nas_value *out) {
+    nas_param expected[NAS_NODE_PARAMS_MAX];
+    nas_status status = infer_new_node(ctx, g, name, &node, expected);
+    if (status == NAS_OK) {
+        status = nas_grow(ctx, &g->nodes, &g->cap_nodes, g->n_nodes + 1, sizeof(nas_node));
+    }
+    if (status == NAS_OK) {
+        status = nas_grow(ctx, &g->params, &g->cap_params, g->n_params + NAS_NODE_PARAMS_MAX,
+                          sizeof(nas_param));
+    }
+    if (status != NAS_OK) {
+        return nas_wrap(ctx, status, "add %s '%.*s'", nas_op_name(node.op), NAS_GRAPH_NAME_MAX,
+                        name == NULL ? "" : name);
+    }
+    node.name = nas_strdup(ctx, name);
+    if (node.name == NULL) return NAS_ERR_NOMEM;
+    status = name_params(ctx, name, node.op, expected);
+    if (status != NAS_OK) {
+        nas_free((void *)(uintptr_t)node.name);
+        return status;
+    }
+    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
+        node.params[i] = -1;
+        if (expected[i].rank == 0) continue;
+        node.params[i] = (int32_t)g->n_params;
+        g->params[g->n_params++] = expected[i];
+    }
+    g->nodes[g->n_nodes] = node;
+    *out = (nas_value)g->n_nodes++;
+    return NAS_OK;
+}
+
+static nas_node node_of(nas_op op, int32_t n_inputs, nas_value a, nas_value b) {
+    return (nas_node){.op = op, .n_inputs = n_inputs, .inputs = {a, b}, .params = {-1, -1}};
+}
+
+nas_status nas_graph_add_input(nas_ctx *ctx, nas_graph *g, const char *name, nas_shape shape,
+                               nas_value *out) {
+    nas_node node = node_of(NAS_OP_INPUT, 0, NAS_VALUE_NONE, NAS_VALUE_NONE);
+    node.shape = shape;
+    return append(ctx, g, name, node, out);
+}
+
+nas_status nas_graph_add_conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                              const nas_conv_attributes *conv, nas_value *out) {
+    nas_node node = node_of(NAS_OP_CONV, 1, x, NAS_VALUE_NONE);
+    node.conv = *conv;
+    return append(ctx, g, name, node, out);
+}
+
+nas_status nas_graph_add_relu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                              nas_value *out) {
+    return append(ctx, g, name, node_of(NAS_OP_RELU, 1, x, NAS_VALUE_NONE), out);
+}
+
+nas_status nas_graph_add_prelu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                               nas_value *out) {
+    return append(ctx, g, name, node_of(NAS_OP_PRELU, 1, x, NAS_VALUE_NONE), out);
+}
+
+nas_status nas_graph_add_add(nas_ctx *ctx, nas_graph *g, const char *name, nas_value a, nas_value b,
+                             nas_value *out) {
+    return append(ctx, g, name, node_of(NAS_OP_ADD, 2, a, b), out);
+}
+
+nas_status nas_graph_add_scalar(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                                float scalar, nas_value *out) {
+    if (!isfinite(scalar)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "add_scalar '%.*s': the scalar is not a finite number", NAS_GRAPH_NAME_MAX,
+                        name == NULL ? "" : name);
+    }
+    nas_node node = node_of(NAS_OP_ADD_SCALAR, 1, x, NAS_VALUE_NONE);
+    node.scalar = scalar;
+    return append(ctx, g, name, node, out);
+}
+
+nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                                        int32_t block, nas_value *out) {
+    nas_node node = node_of(NAS_OP_DEPTH_TO_SPACE, 1, x, NAS_VALUE_NONE);
+    node.block = block;
+    return append(ctx, g, name, node, out);
+}
+
+nas_status nas_graph_set_output(nas_ctx *ctx, nas_graph *g, nas_value value) {
+    if (value < 0 || (size_t)value >= g->n_nodes) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "graph '%s': output value %" PRId32 " of %zu",
+                        g->name, value, g->n_nodes);
+    }
+    g->output = value;
+    return NAS_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+const char *nas_graph_name(const nas_graph *g) {
+    return g->name;
+}
+
+int32_t nas_graph_node_count(const nas_graph *g) {
+    return (int32_t)g->n_nodes;
+}
+
+const nas_node *nas_graph_node(const nas_graph *g, nas_value v) {
+    assert(v >= 0 && (size_t)v < g->n_nodes);
+    return &g->nodes[v];
+}
+
+nas_value nas_graph_output(const nas_graph *g) {
+    return g->output;
+}
+
+nas_value nas_graph_input(const nas_graph *g) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i].op == NAS_OP_INPUT) return (nas_value)i;
+    }
+    return NAS_VALUE_NONE;
+}
+
+nas_value nas_graph_find(const nas_graph *g, const char *node_name) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        if (strcmp(g->nodes[i].name, node_name) == 0) return (nas_value)i;
+    }
+    return NAS_VALUE_NONE;
+}
+
+int32_t nas_graph_param_count(const nas_graph *g) {
+    return (int32_t)g->n_params;
+}
+
+nas_param *nas_graph_param(nas_graph *g, int32_t index) {
+    assert(index >= 0 && (size_t)index < g->n_params);
+    return &g->params[index];
+}
+
+const nas_param *nas_graph_param_const(const nas_graph *g, int32_t index) {
+    assert(index >= 0 && (size_t)index < g->n_params);
+    return &g->params[index];
+}
+
+/* ---- weights and extents ---------------------------------------------------------------------------------------- */
+
+nas_status nas_graph_alloc_weights(nas_ctx *ctx, nas_graph *g) {
+    float **fresh = nas_alloc_array(ctx, g->n_params, sizeof *fresh);
+    if (fresh == NULL) return NAS_ERR_NOMEM;
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < g->n_params && status == NAS_OK; i++) {
+        if (g->params[i].data != NULL) continue;
+        fresh[i] = nas_alloc_aligned(ctx, g->params[i].count, sizeof(float), NAS_PARAM_ALIGN);
+        if (fresh[i] == NULL) {
+            status = nas_wrap(ctx, NAS_ERR_NOMEM, "weights of '%s'", g->params[i].name);
+        }
+    }
+    for (size_t i = 0; i < g->n_params; i++) {
+        if (fresh[i] == NULL) continue;
+        if (status == NAS_OK) {
+            g->params[i].data = fresh[i];
+        } else {
+            nas_free(fresh[i]);
+        }
+    }
+    nas_free(fresh);
+    return status;
+}
+
+bool nas_graph_has_weights(const nas_graph *g) {
+    for (size_t i = 0; i < g->n_params; i++) {
+        if (g->params[i].data == NULL) return false;
+    }
+    return true;
+}
+
+void nas_graph_drop_weights(nas_graph *g) {
+    for (size_t i = 0; i < g->n_params; i++) {
+        nas_free(g->params[i].data);
+        g->params[i].data = NULL;
+    }
+}
+
+static nas_status infer_all(nas_ctx *ctx, nas_graph *g) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        nas_node *node = &g->nodes[i];
+        nas_node_cost cost;
+        nas_status status = nas__infer_shape(ctx, g, node, &node->shape);
+        if (status == NAS_OK) status = nas__node_cost(ctx, g, node, node->shape, &cost);
+        if (status != NAS_OK)
+            return nas_wrap(ctx, status, "%s '%s'", nas_op_name(node->op), node->name);
+    }
+    return NAS_OK;
+}
+
+static size_t count_inputs(const nas_graph *g) {
+    size_t n = 0;
+    for (size_t i = 0; i < g->n_nodes; i++)
+        n += g->nodes[i].op == NAS_OP_INPUT ? 1 : 0;
+    return n;
+}
+
+nas_status nas_graph_resize_input(nas_ctx *ctx, nas_graph *g, int32_t h, int32_t w) {
+    const size_t inputs = count_inputs(g);
+    if (inputs != 1) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "resize of '%s': the graph has %zu inputs, needs exactly 1", g->name,
+                        inputs);
+    }
+    nas_shape *saved = nas_alloc_array(ctx, g->n_nodes, sizeof *saved);
+    if (saved == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < g->n_nodes; i++)
+        saved[i] = g->nodes[i].shape;
+    nas_shape *in = &g->nodes[nas_graph_input(g)].shape;
+    *in = (nas_shape){.n = 1, .h = h, .w = w, .c = in->c};
+    const nas_status status = infer_all(ctx, g);
+    if (status != NAS_OK) {
+        for (size_t i = 0; i < g->n_nodes; i++)
+            g->nodes[i].shape = saved[i];
+    }
+    nas_free(saved);
+    return nas_wrap(ctx, status, "resize of '%s' to %" PRId32 "x%" PRId32, g->name, h, w);
+}

@@ -164,6 +164,8 @@ TEST_MODULES := $(foreach m,$(MODULES) tools,$(if $(wildcard tests/$(m)/*.c),$(m
 LINK_TEST_latency := latency device-agent ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
+# Criterion's assertion macros convert int to a bit field. `private`: the flags stamp must not see it.
+$(B)/obj/tests/%.o: private CFLAGS += -Wno-conversion
 SUPPORT_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/support/*.c))
 define test_rule
 $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPORT_OBJ) $(call archives,$(call test_links,$(1)))

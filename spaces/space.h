@@ -17,6 +17,8 @@ typedef struct nas_point {
 } nas_point;
 
 bool nas_point_equal(const nas_point *a, const nas_point *b);
+/* nas_point_hash - 64 bits over n and the genes; the same on every machine and in every version, because strategy
+ * states hold it. */
 uint64_t nas_point_hash(const nas_point *p);
 
 typedef enum nas_gene_kind { NAS_GENE_ORDINAL, NAS_GENE_CATEGORY, NAS_GENE_BOOL } nas_gene_kind;
@@ -28,7 +30,8 @@ typedef struct nas_gene {
 } nas_gene;
 
 /* Options of the space "sr": WDSR-B-style adaptive blocks (methods: Wu et al., arXiv:2207.12577; Yu et al.,
- * arXiv:1808.08718). All widths are channel counts. Lists are given as inclusive ranges with a step. */
+ * arXiv:1808.08718). All widths are channel counts, 1..1024. Lists are given as inclusive ranges with a step; a range
+ * must end on its maximum. Kernel lists are strictly ascending. */
 typedef struct nas_range {
     int32_t min, max, step;
 } nas_range;
@@ -49,6 +52,8 @@ typedef struct nas_sr_options {
     int32_t n_skip_kernels, skip_kernels[NAS_KERNEL_CHOICES_MAX];
 } nas_sr_options;
 
+/* nas_sr_options_default - x2 from 360x640; 1..16 blocks; residual 8..24 by 4, expand 16..96 by 16, project 8..24 by 4;
+ * head, tail and skip kernels 3 or 5. */
 nas_sr_options nas_sr_options_default(void);
 
 typedef struct nas_space nas_space;
@@ -63,16 +68,19 @@ const nas_gene *nas_space_gene(const nas_space *space, int32_t index);
 /* nas_space_size - number of distinct canonical points, as a double (exact up to 2^53). */
 double nas_space_size(const nas_space *space);
 
-/* nas_space_sample - uniform per gene over legal choices, then canonical. */
+/* nas_space_sample - a random point that covers small and large networks alike. "sr": the number of kept blocks is
+ * uniform in blocks_min..blocks_max, then which blocks, then every other gene is uniform. (Keeping each block by a
+ * coin would put nearly all samples at half the depth.) */
 void nas_space_sample(const nas_space *space, nas_rng *rng, nas_point *out);
 /* nas_space_mutate - changes each gene with probability `rate` (at least one effective change); ordinal genes move
- * to a neighbouring value with probability 1/2, else anywhere. Result is canonical, legal, and differs from `in`
- * whenever the space has more than one point. */
+ * to a neighbouring value with probability 1/2, else anywhere; a block that is switched on gets random widths. `in` is
+ * legal. Result is canonical, legal, and differs from `in` whenever the space has more than one point. */
 void nas_space_mutate(const nas_space *space, const nas_point *in, double rate, nas_rng *rng, nas_point *out);
-/* nas_space_crossover - uniform crossover; whole blocks are inherited together. */
+/* nas_space_crossover - uniform crossover of two legal points; whole blocks are inherited together. */
 void nas_space_crossover(const nas_space *space, const nas_point *a, const nas_point *b, nas_rng *rng,
                          nas_point *out);
-/* nas_space_largest / smallest - the corner networks: every block at the largest / minimum setting. */
+/* nas_space_largest / smallest - the corner networks: every block at the largest setting / the first blocks_min blocks
+ * at the smallest. */
 void nas_space_largest(const nas_space *space, nas_point *out);
 void nas_space_smallest(const nas_space *space, nas_point *out);
 /* nas_space_check - is this point legal and canonical? INVALID or RANGE with the gene named. */
@@ -85,8 +93,12 @@ nas_status nas_space_check(nas_ctx *ctx, const nas_space *space, const nas_point
  * of the same name in the largest net. A smaller kernel is the centred window of the larger one. */
 nas_status nas_space_decode(nas_ctx *ctx, const nas_space *space, const nas_point *point, nas_graph **out);
 
-/* Text form, round-trips: "sr x2 f16 h3 t3 s5 | 1:48,12 2:- 3:96,12 ..." (skipped blocks as "-").
- * parse: PARSE with position, RANGE or INVALID naming the field. */
+/* Text form, round-trips: "sr x2 f16 h3 t3 s5 | 1:48,12 2:- 3:96,12 ..."
+ *   x scale, f residual width, h/t/s head, tail and skip kernel, then for every block of the space, in order,
+ *   "<number>:<expand>,<project>" or "<number>:-" when it is skipped. Fields are separated by one or more blanks; numbers
+ *   are decimal without sign or leading zero.
+ * format appends to `out`; the point must be legal. parse: PARSE with the column (from 1), RANGE (value that the space
+ * does not offer) or INVALID (another scale, too few blocks), both naming the field. */
 nas_status nas_space_format(nas_ctx *ctx, const nas_space *space, const nas_point *point, nas_buf *out);
 nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
 

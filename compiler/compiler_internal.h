@@ -1,0 +1,186 @@
+/* compiler_internal.h - the lowered program and the steps that work on it; never leaves compiler/.
+ *
+ * A program is a list of stages in execution order. A stage produces one value, row by row:
+ *     SUM      out[c] = act(bias[c] + sum of convolutions + sum of added values)
+ *     SHUFFLE  depth-to-space of one value
+ *     INPUT    the image, shifted by a constant
+ * Every supported operator is such a stage, so the passes only merge stages:
+ *     import -> fold (constants) -> fuse (additions, activations, pairs through a scratch) -> plan (rows, rings, tiles).
+ * Rows move in lock step: in step s a stage of rate k makes its rows [s*k - lag, (s + 1)*k - lag). Rings hold just the
+ * rows that a later stage still reads. When the rings outgrow the cache the image is cut into column strips, and
+ * columns lag in the same way (`delay`); the columns a strip needs from its left neighbour are kept per row. */
+#ifndef NAS_COMPILER_INTERNAL_H
+#define NAS_COMPILER_INTERNAL_H
+
+#include "compiler/compiler.h"
+
+enum { NAS__TERMS_MAX = 4, NAS__ADDS_MAX = 4, NAS__KERNEL_MAX = 9, NAS__BLOCK_MAX = 8 };
+
+typedef enum nas__stage_kind { NAS__INPUT, NAS__SUM, NAS__SHUFFLE } nas__stage_kind;
+typedef enum nas__act { NAS__ACT_NONE, NAS__ACT_RELU, NAS__ACT_PRELU } nas__act;
+
+/* One convolution inside a SUM: stride 1, zero "same" padding, odd kernel. */
+typedef struct nas__term {
+    int32_t source; /* stage index */
+    int32_t kernel_h, kernel_w;
+    int32_t channels;    /* of the source */
+    const float *weight; /* [O,KH,KW,I], borrowed from the graph; NULL when it has none */
+} nas__term;
+
+/* A register tile: `outputs` channels times `vectors` pixel vectors. */
+typedef struct nas__tile {
+    int32_t outputs, vectors;
+} nas__tile;
+
+typedef struct nas__stage {
+    nas__stage_kind kind;
+    const char *name; /* of the graph node whose value this is */
+    int32_t channels;
+    int32_t rate; /* output pixels per input pixel along one axis: 1, or the product of the blocks above */
+    bool dead;    /* merged into another stage */
+    bool hidden;  /* computed tile by tile inside its only reader */
+    int32_t n_terms;
+    nas__term terms[NAS__TERMS_MAX];
+    int32_t n_adds;
+    int32_t adds[NAS__ADDS_MAX]; /* SHUFFLE: adds[0] is the source */
+    float *bias;                 /* [channels], never NULL for SUM */
+    nas__act act;
+    const float *slope; /* [channels] for PRELU, NULL without weights */
+    float shift;        /* INPUT: added to every pixel */
+    int32_t block;      /* SHUFFLE */
+    int32_t pair;       /* stage computed into the scratch of this one, -1 when none */
+
+    /* filled by the plan */
+    int32_t lag;           /* rows behind the input, in own rows */
+    int32_t delay;         /* columns behind the input, in own columns; 0 when there is one strip */
+    int32_t halo;          /* rows needed above and below the rows of a thread */
+    int32_t ring_rows;     /* 0: no ring (hidden, or written straight to the output image) */
+    int32_t left;          /* columns left of the strip that readers need */
+    bool zero_edges;       /* columns outside the image must read as zero */
+    bool direct_out;       /* writes the output image itself */
+    nas__tile tile;        /* SUM */
+    size_t ring_at;        /* floats from the start of a thread's memory */
+    size_t context_at;     /* floats from the start of the contexts; used when strips > 1 and left > 0 */
+    size_t weights_at;     /* floats from the start of model_weights */
+} nas__stage;
+
+typedef struct nas__plan {
+    int32_t lanes;
+    int32_t vectors;     /* per strip at rate 1 */
+    int32_t strips;
+    int32_t pad;         /* floats between the channels of a row, >= every left and right margin */
+    int32_t lag_steps;   /* steps after the last input row */
+    int32_t halo_steps;  /* steps before the first row of a thread */
+    size_t scratch_floats;
+    size_t scratch_at;   /* in a thread's memory */
+    size_t thread_floats;
+    size_t context_rows; /* rows of context at rate 1, all threads together */
+    size_t context_floats;
+    size_t weight_floats;
+    size_t arena_bytes;
+} nas__plan;
+
+typedef struct nas__program {
+    nas_arena *arena; /* owns stages, biases, texts */
+    const nas_graph *graph;
+    const nas_target *target;
+    int32_t max_threads;
+    char graph_hash[NAS_SHA256_HEX]; /* structure only */
+    bool has_weights;
+    int32_t height, width; /* of the input */
+    int32_t n_stages;
+    nas__stage *stages;
+    int32_t input, output; /* stage indices */
+    nas__plan plan;
+} nas__program;
+
+/* What a stage reads, its hidden pair included. */
+typedef struct nas__read {
+    int32_t source;
+    int32_t half_h, half_w; /* 0 for additions and shuffles */
+} nas__read;
+enum { NAS__READS_MAX = 2 * (NAS__TERMS_MAX + NAS__ADDS_MAX) };
+
+/* ---- program.c ------------------------------------------------------------------------------------------------- */
+
+/* nas__import - checks the graph and lowers it one stage a node. Errors: UNSUPPORTED naming the node. */
+nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
+                       nas__program **out);
+void nas__program_free(nas__program *program);
+/* nas__verify - what every pass may rely on; INTERNAL names the pass and the stage. */
+nas_status nas__verify(nas_ctx *ctx, const nas__program *program, const char *pass);
+void nas__dump(const nas__program *program, const char *pass, nas_buf *out);
+/* nas__lower - all passes up to and including `last` (NULL = all). */
+nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
+                      const char *last, nas__program **out);
+
+/* ---- small queries --------------------------------------------------------------------------------------------- */
+
+int32_t nas__use_count(const nas__program *program, int32_t value); /* the network output counts as one */
+int32_t nas__reads(const nas__program *program, const nas__stage *stage, nas__read out[NAS__READS_MAX]);
+int32_t nas__row_vectors(const nas__program *program, int32_t rate); /* vectors of one strip row */
+size_t nas__pitch(const nas__program *program, int32_t rate);        /* floats from channel to channel */
+/* nas__weight_floats - floats of the packed weights of one stage, without its pair. */
+size_t nas__weight_floats(const nas__stage *stage);
+
+/* ---- passes ---------------------------------------------------------------------------------------------------- */
+
+nas_status nas__pass_fold(nas_ctx *ctx, nas__program *program); /* pass_fold.c */
+nas_status nas__pass_fuse(nas_ctx *ctx, nas__program *program); /* pass_fuse.c */
+nas_status nas__pass_plan(nas_ctx *ctx, nas__program *program); /* memory_plan.c */
+/* nas__merge_pointwise - merges act(bias + x) stages into the stage that makes x; with_act: also activations. */
+void nas__merge_pointwise(nas__program *program, bool with_act);
+
+/* ---- tile.c ---------------------------------------------------------------------------------------------------- */
+
+/* nas__choose_tiles - the register tiles of a SUM (and of its pair: same `vectors`) for rows of `row_vectors`;
+ * returns the estimated cycles of one row. */
+double nas__choose_tiles(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
+                         int32_t row_vectors, nas__tile *tile, nas__tile *pair_tile);
+
+/* ---- emitting -------------------------------------------------------------------------------------------------- */
+
+nas_status nas__emit_model_c(nas_ctx *ctx, const nas__program *program, nas_buf *out); /* emit.c */
+nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *program, nas_buf *out);
+void nas__emit_prelude(const nas__program *program, nas_buf *out);                     /* emit_prelude.c */
+/* Row functions, one for each distinct shape; the name depends on the shape alone. */
+void nas__kernel_name(const nas__program *program, const nas__stage *stage, nas_buf *out); /* emit_kernel.c */
+void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas_buf *out);
+void nas__emit_rows(const nas__program *program, nas_buf *out);                        /* emit_rows.c */
+/* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
+nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
+nas_status nas__emit_weights_c(nas_ctx *ctx, const nas__program *program, nas_buf *out);
+
+/* ---- rt_embed.c: the files of compiler/rt/ ---------------------------------------------------------------------- */
+
+const char *nas__rt_file(const char *name); /* NULL when there is no such file */
+
+/* ---- toolchain.c ----------------------------------------------------------------------------------------------- */
+
+/* One compiler as it is installed here. */
+typedef struct nas__toolchain {
+    char compiler[256];
+    char version[128]; /* first line of --version */
+    char flags[256];   /* everything that changes the generated code */
+    int64_t timeout_ms;
+} nas__toolchain;
+
+nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options, nas__toolchain *out);
+enum { NAS__CC_ARGS_MAX = 32 };
+/* nas__cc - runs the compiler with its flags and `args` (NULL-terminated) in folder `cwd`.
+ * Errors: TOOLCHAIN with its stderr, IO when the disk is full, TIMEOUT, CANCELLED. */
+nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *toolchain, const char *cwd, const char *const *args);
+
+/* ---- cache.c --------------------------------------------------------------------------------------------------- */
+
+/* Entries are files `<dir>/<two hex>/<key><suffix>`; they appear by rename and never change. */
+nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const char *suffix, size_t size, char *out);
+/* nas__cache_find - is a whole, undamaged entry there? sha256 is that of its content. */
+bool nas__cache_find(const char *path, char sha256[NAS_SHA256_HEX]);
+/* nas__cache_put - moves `from` (same file system) to `path` with its check sum; mode 0555 or 0444. */
+nas_status nas__cache_put(nas_ctx *ctx, const char *from, const char *path, unsigned mode,
+                          char sha256[NAS_SHA256_HEX]);
+/* nas__cache_work_dir - a fresh folder inside the cache for one build; the caller removes it. */
+nas_status nas__cache_work_dir(nas_ctx *ctx, const char *dir, size_t size, char *out);
+
+#endif

@@ -1,0 +1,79 @@
+/* tile.c - the register tile of each stage, chosen by counting what a core can issue.
+ *
+ * One tap (one input channel, one kernel position) of a tile of N outputs x P pixel vectors costs N*P multiply-adds,
+ * N broadcasts and P loads; a load off the vector grid touches two cache lines. The model is that of current x86 and
+ * large Arm cores: two multiply-adds, two loads and four instructions a cycle, four cycles of latency. */
+#include "compiler/compiler_internal.h"
+
+enum { VECTORS_MAX = 8 };
+
+static double greatest(double a, double b) {
+    return a > b ? a : b;
+}
+
+/* Cycles of one tap; `off_grid`: the loads are not aligned. */
+static double tap_cycles(int32_t outputs, int32_t vectors, bool off_grid) {
+    const double products = (double)outputs * vectors;
+    const double loads = outputs + (off_grid ? 2.0 : 1.0) * vectors;
+    const double latency = 4.0;
+    const double issue = (products + outputs + vectors + 1.0) / 4.0;
+    return greatest(greatest(products / 2.0, loads / 2.0), greatest(issue, latency));
+}
+
+static double block_cycles(const nas__stage *s, int32_t outputs, int32_t vectors) {
+    double cycles = 12.0 + (1.5 + s->n_adds) * outputs * vectors; /* start values, stores, loop */
+    if (s->act != NAS__ACT_NONE) cycles += (s->act == NAS__ACT_PRELU ? 1.5 : 0.5) * outputs * vectors;
+    for (int32_t i = 0; i < s->n_terms; i++) {
+        const nas__term *t = &s->terms[i];
+        const double taps = (double)t->kernel_h * t->kernel_w * t->channels;
+        cycles += taps * tap_cycles(outputs, vectors, t->kernel_w > 1) + 1.0 * t->kernel_h * t->channels;
+    }
+    return cycles;
+}
+
+/* Registers: accumulators, the P input vectors, one weight. */
+static int32_t outputs_max(const nas_target *target, int32_t vectors) {
+    const int32_t room = (target->vector_registers - 1 - vectors) / vectors;
+    return room < 1 ? 1 : room;
+}
+
+/* The best number of outputs for tiles of `vectors`, and the cycles of one column of tiles. */
+static double best_outputs(const nas_target *target, const nas__stage *s, int32_t vectors, int32_t *outputs) {
+    double best = 0;
+    const int32_t limit = outputs_max(target, vectors);
+    for (int32_t n = 1; n <= limit && n <= s->channels; n++) {
+        const int32_t rest = s->channels % n;
+        double cycles = s->channels / n * block_cycles(s, n, vectors);
+        if (rest > 0) cycles += block_cycles(s, rest, vectors);
+        if (best == 0 || cycles < best) {
+            best = cycles;
+            *outputs = n;
+        }
+    }
+    return best;
+}
+
+/* Cycles lost when the pair's scratch, weights and rows crowd the L1 cache: everything past it streams from L2. */
+static double crowding(const nas_target *target, const nas__stage *s, const nas__stage *pair, int32_t vectors) {
+    const double bytes = (double)pair->channels * vectors * target->vector_bytes +
+                         4.0 * (double)(nas__weight_floats(s) + nas__weight_floats(pair));
+    const double over = bytes - 0.9 * target->l1_bytes;
+    return over > 0 ? 2.0 * over / 48.0 : 0;
+}
+
+double nas__choose_tiles(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
+                         int32_t row_vectors, nas__tile *tile, nas__tile *pair_tile) {
+    double best = 0;
+    for (int32_t p = 1; p <= VECTORS_MAX && p <= row_vectors; p++) {
+        if (p > 1 && 2 * p + 1 > target->vector_registers) break;
+        int32_t outputs = 1, hidden = 1;
+        double cycles = best_outputs(target, stage, p, &outputs);
+        if (pair != NULL) cycles += best_outputs(target, pair, p, &hidden) + crowding(target, stage, pair, p);
+        cycles *= (row_vectors + p - 1) / p; /* the last tile overlaps its neighbour when p does not divide */
+        if (best > 0 && cycles >= best) continue;
+        best = cycles;
+        *tile = (nas__tile){outputs, p};
+        *pair_tile = (nas__tile){hidden, p};
+    }
+    return best;
+}

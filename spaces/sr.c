@@ -36,10 +36,10 @@ static nas_status check_number(nas_ctx *ctx, const char *name, int32_t value, in
 }
 
 static nas_status check_range(nas_ctx *ctx, const char *name, nas_range r) {
-    if (r.min < 1 || r.max > NAS__SR_WIDTH_MAX || r.step < 1) {
+    if (r.min < 1 || r.max > NAS__SR_WIDTH_MAX || r.step < 1 || r.step > NAS__SR_WIDTH_MAX) {
         return nas_fail(ctx, NAS_ERR_INVALID,
                         "space 'sr': %s is %" PRId32 "..%" PRId32 " step %" PRId32
-                        ": channels must be within 1..%d and the step at least 1",
+                        ": channels and step must be within 1..%d",
                         name, r.min, r.max, r.step, (int)NAS__SR_WIDTH_MAX);
     }
     if (r.min > r.max) {

@@ -138,7 +138,7 @@ Test(spaces_sr, bad_options_are_refused_by_name) {
         {"misses its maximum 90: use 80 or 96", spoil_expand},
         {"expand is 16..2147483647", spoil_expand_high},
         {"project is 8..24 step 0", spoil_project},
-        {"misses its maximum 24", spoil_project_step},
+        {"project is 8..24 step 2147483647", spoil_project_step},
         {"head_kernels has kernel 4", spoil_head},
         {"tail_kernels has 0 choices", spoil_tail},
         {"tail_kernels has 5 choices", spoil_tail_many},

@@ -27,7 +27,7 @@ typedef int32_t nas_value;
 enum { NAS_VALUE_NONE = -1, NAS_NODE_INPUTS_MAX = 2, NAS_NODE_PARAMS_MAX = 2 };
 enum {
     NAS_GRAPH_NAME_MAX = 127,    /* characters of a graph's or node's name */
-    NAS_GRAPH_NODES_MAX = 65536, /* nodes of a graph */
+    NAS_GRAPH_NODES_MAX = 16384, /* nodes of a graph */
     NAS_PARAM_ALIGN = 64         /* bytes; alignment of weight data */
 };
 
@@ -50,20 +50,22 @@ typedef struct nas_param {
     const char *name; /* "<node>.weight", "<node>.bias", "<node>.slope"; unique in the graph */
     int32_t rank;     /* 1..4 */
     int32_t dims[4];
-    size_t count;     /* product of dims */
-    float *data;      /* NULL when the graph carries no weights */
+    size_t count; /* product of dims */
+    float *data;  /* NULL when the graph carries no weights */
 } nas_param;
 
 typedef struct nas_node {
     nas_op op;
-    const char *name; /* unique; [A-Za-z0-9_.]+, not ending in .weight .bias .slope .scalar (names of weights) */
+    const char *
+        name; /* unique; [A-Za-z0-9_.]+, not ending in .weight .bias .slope .scalar (names of weights) */
     int32_t n_inputs;
     nas_value inputs[NAS_NODE_INPUTS_MAX];
-    nas_conv_attributes conv;            /* CONV only */
-    float scalar;                        /* ADD_SCALAR only */
-    int32_t block;                       /* DEPTH_TO_SPACE only: factor r, C = r*r*C_out */
-    int32_t params[NAS_NODE_PARAMS_MAX]; /* param indices: conv {weight, bias or -1}, prelu {slope, -1} */
-    nas_shape shape;                     /* of the output value, inferred when the node is added */
+    nas_conv_attributes conv; /* CONV only */
+    float scalar;             /* ADD_SCALAR only */
+    int32_t block;            /* DEPTH_TO_SPACE only: factor r, C = r*r*C_out */
+    int32_t params
+        [NAS_NODE_PARAMS_MAX]; /* param indices: conv {weight, bias or -1}, prelu {slope, -1} */
+    nas_shape shape;           /* of the output value, inferred when the node is added */
 } nas_node;
 
 typedef struct nas_graph nas_graph;
@@ -78,28 +80,35 @@ nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out
  * the graph as it was.
  * Errors: SHAPE, INVALID (bad attribute, duplicate name, unknown input), RANGE (too many nodes; bytes or MACs of the
  * node exceed INT64_MAX), NOMEM. */
-nas_status nas_graph_add_input(nas_ctx *ctx, nas_graph *g, const char *name, nas_shape shape, nas_value *out);
+nas_status nas_graph_add_input(nas_ctx *ctx, nas_graph *g, const char *name, nas_shape shape,
+                               nas_value *out);
 nas_status nas_graph_add_conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
                               const nas_conv_attributes *conv, nas_value *out);
-nas_status nas_graph_add_relu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, nas_value *out);
+nas_status nas_graph_add_relu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                              nas_value *out);
 /* prelu: per-channel slope. y = x > 0 ? x : slope[c]*x (He et al., arXiv:1502.01852) */
-nas_status nas_graph_add_prelu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, nas_value *out);
-nas_status nas_graph_add_add(nas_ctx *ctx, nas_graph *g, const char *name, nas_value a, nas_value b, nas_value *out);
-nas_status nas_graph_add_scalar(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, float scalar,
-                                nas_value *out);
+nas_status nas_graph_add_prelu(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                               nas_value *out);
+nas_status nas_graph_add_add(nas_ctx *ctx, nas_graph *g, const char *name, nas_value a, nas_value b,
+                             nas_value *out);
+nas_status nas_graph_add_scalar(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                                float scalar, nas_value *out);
 /* depth_to_space: PixelShuffle / ONNX mode CRD (Shi et al., arXiv:1609.05158):
  * out[n, h*r+i, w*r+j, c] = in[n, h, w, c*r*r + i*r + j]. */
-nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t block,
-                                        nas_value *out);
+nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
+                                        int32_t block, nas_value *out);
 /* nas_graph_set_output - the one network output. */
 nas_status nas_graph_set_output(nas_ctx *ctx, nas_graph *g, nas_value value);
 
 const char *nas_graph_name(const nas_graph *g);
 int32_t nas_graph_node_count(const nas_graph *g);
-const nas_node *nas_graph_node(const nas_graph *g, nas_value v); /* borrowed until the graph changes */
+const nas_node *nas_graph_node(const nas_graph *g,
+                               nas_value v); /* borrowed until the graph changes */
 nas_value nas_graph_output(const nas_graph *g);
-nas_value nas_graph_input(const nas_graph *g); /* the first INPUT node, NAS_VALUE_NONE when there is none */
-nas_value nas_graph_find(const nas_graph *g, const char *node_name); /* NAS_VALUE_NONE when absent */
+nas_value
+nas_graph_input(const nas_graph *g); /* the first INPUT node, NAS_VALUE_NONE when there is none */
+nas_value nas_graph_find(const nas_graph *g,
+                         const char *node_name); /* NAS_VALUE_NONE when absent */
 int32_t nas_graph_param_count(const nas_graph *g);
 nas_param *nas_graph_param(nas_graph *g, int32_t index); /* data may be written through it */
 const nas_param *nas_graph_param_const(const nas_graph *g, int32_t index);
@@ -112,8 +121,9 @@ void nas_graph_drop_weights(nas_graph *g);
  * exactly one INPUT; after an error (SHAPE, RANGE) all shapes are as before. */
 nas_status nas_graph_resize_input(nas_ctx *ctx, nas_graph *g, int32_t h, int32_t w);
 
-/* nas_graph_verify - everything a pass may rely on: order, arity, unique names, shapes equal to a fresh inference,
- * params of the right shape, output set and reachable, finite weights. The message names the node. */
+/* nas_graph_verify - everything a pass may rely on: order, arity, legal and unique names, finite scalars, shapes equal to
+ * a fresh inference, params of the right name and shape that belong to one node each, finite weights where there are
+ * weights, output set, every node leading to the output. The message names the node. Errors: INVALID, SHAPE, RANGE. */
 nas_status nas_graph_verify(nas_ctx *ctx, const nas_graph *g);
 
 /* nas_conv_out_extent - output extent of one spatial axis of a convolution:
@@ -122,42 +132,66 @@ nas_status nas_graph_verify(nas_ctx *ctx, const nas_graph *g);
  * pad                            elements, both sides together, >= 0
  * Errors: INVALID (argument out of range), SHAPE (kernel wider than the padded input), RANGE (exceeds int32).
  * Source: Dumoulin & Visin, arXiv:1603.07285. */
-nas_status nas_conv_out_extent(nas_ctx *ctx, int32_t in, int32_t kernel, int32_t stride, int32_t dilation,
-                               int32_t pad, int32_t *out);
+nas_status nas_conv_out_extent(nas_ctx *ctx, int32_t in, int32_t kernel, int32_t stride,
+                               int32_t dilation, int32_t pad, int32_t *out);
 
 /* ---- costs ---------------------------------------------------------------------------------------------------- */
 
 typedef struct nas_node_cost {
-    uint64_t macs;              /* multiply-accumulates; 1 MAC = 2 FLOPs; conv only, others 0 */
-    uint64_t params;            /* weights + biases + slopes */
-    uint64_t input_bytes;       /* activations read, fp32 */
+    uint64_t
+        macs; /* multiply-accumulates; 1 MAC = 2 FLOPs; conv only, others 0; taps in the padding count */
+    uint64_t params;      /* weights + biases + slopes */
+    uint64_t input_bytes; /* activations read, fp32, each operand once (x + x reads x twice) */
     uint64_t output_bytes;
-    uint64_t weight_bytes;
+    uint64_t weight_bytes; /* of params, fp32 */
 } nas_node_cost;
 
+/* Totals. peak_activation_bytes: nodes run one by one in list order, each value in its own fp32 buffer, nothing fused
+ * or in place. A network input lives from the start to its last reader, any other value from its node to its last
+ * reader, the network output to the end. At each node the living values, its inputs and its output included, are
+ * summed; the peak is the largest sum. Weights do not count. */
 typedef struct nas_graph_cost {
     uint64_t macs;
     uint64_t params;
-    uint64_t peak_activation_bytes; /* max over nodes of live values by liveness, layer by layer, no fusion */
+    uint64_t peak_activation_bytes;
 } nas_graph_cost;
 
 nas_node_cost nas_graph_node_cost(const nas_graph *g, nas_value v);
-nas_status nas_graph_cost_total(nas_ctx *ctx, const nas_graph *g, nas_graph_cost *out); /* RANGE on overflow */
+/* nas_graph_cost_total - RANGE when a total exceeds INT64_MAX. */
+nas_status nas_graph_cost_total(nas_ctx *ctx, const nas_graph *g, nas_graph_cost *out);
 
 /* ---- identity and text ----------------------------------------------------------------------------------------- */
 
 /* nas_graph_hash - SHA-256 hex over structure and attributes, and over weights when with_weights.
- * Names of graph and nodes do not enter, so that equal networks hash equal. */
-nas_status nas_graph_hash(nas_ctx *ctx, const nas_graph *g, bool with_weights, char out[NAS_SHA256_HEX]);
-/* nas_graph_dump - one line a node, weights as shape and short hash: for people and --dump-after. */
+ * Names of graph and nodes do not enter, nor does the order in which independent nodes were added, so that equal
+ * networks hash equal. Nodes are taken in canonical order: depth first from the output, operands first (first operand
+ * before second); then those that do not lead to the output. Stream, integers as little-endian int32:
+ *   "nas-graph-1" or "nas-graph-1-weights", NUL; number of nodes; then for each node
+ *   operator name, NUL; number of inputs; their places in canonical order; n, h, w, c;
+ *   INPUT: its number among the inputs in list order; CONV: the fields of nas_conv_attributes in order; ADD_SCALAR: bits
+ *   of the float; DEPTH_TO_SPACE: block; with weights: the floats of its params in slot order;
+ *   last the place of the output.
+ * Errors: INVALID (no output; with_weights without weights), NOMEM. */
+nas_status nas_graph_hash(nas_ctx *ctx, const nas_graph *g, bool with_weights,
+                          char out[NAS_SHA256_HEX]);
+/* nas_graph_dump - appends a line for the graph with its costs, one line a node, weights as shape and the first 8 digits
+ * of their SHA-256, and the output: for people and --dump-after. */
 nas_status nas_graph_dump(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
-/* nas_graph_to_json - nodes, attributes, shapes, costs (no weights): the "graph" member of a recipe. */
+/* nas_graph_to_json - appends one JSON object, the "graph" member of a recipe (no weights):
+ *   name, structure_sha256 (nas_graph_hash without weights), output, macs, params, peak_activation_bytes,
+ *   nodes: [{name, op, inputs: [names], shape: [n,h,w,c],
+ *            conv: kernel [h,w], stride [h,w], dilation [h,w], pad [top,left,bottom,right], groups, bias;
+ *            add_scalar: scalar; depth_to_space: block;  macs, params}]
+ * Errors: INVALID (no output), RANGE, NOMEM. */
 nas_status nas_graph_to_json(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
 
 /* ---- ONNX ------------------------------------------------------------------------------------------------------ */
 
 /* nas_onnx_export - opset 13, IR version 7, float tensors, NCHW, weights as initializers [O,I,KH,KW].
- * DEPTH_TO_SPACE becomes DepthToSpace mode CRD. Needs weights. Errors: INVALID, IO, NOMEM. */
+ * ADD_SCALAR becomes Add with a scalar initializer, PRELU PRelu with slope [C,1,1], DEPTH_TO_SPACE DepthToSpace mode CRD.
+ * Values carry the names of their nodes. Same graph, same bytes. The graph must verify and have weights; the file
+ * appears whole or not at all. Errors: those of nas_graph_verify, INVALID (no weights, or the output is an input), RANGE
+ * (2 GiB limit of the format), IO, NOMEM. */
 nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path);
 
 #endif

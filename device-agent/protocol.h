@@ -8,18 +8,25 @@
  *   GET  /v1/info              -> agent version, host, CPU, features, governor, limits active; see doctor
  *   PUT  /v1/blob/<sha256>     body = bytes; 201 stored, 200 already there, 422 when the hash differs, 507 disk full
  *   HEAD-like check: GET /v1/blob/<sha256> -> 200 {"present": true} or 404
- *   POST /v1/run?blob=<sha256>&deadline_ms=N&<bench option>=<value>...   -> 202 {"id": N} or 409 when busy
+ *   POST /v1/run?blob=<sha256>&deadline_ms=N&<bench option>=<value>...   -> 202 {"id": N} or 409 when busy;
+ *                              404 when the blob is not there, 400 for an option that is unknown, twice or no number.
+ *                              Bench options carry the names below without "--": threads=2&cpus=0,1&min-batches=30
  *   GET  /v1/run/<id>          -> {"id","state":"running"|"done"|"failed"|"killed", "exit_code","signal","error",
- *                                  "before":{..},"after":{..} (frequency, temperature, governor, load probes),
- *                                  "limits":[active limits], "bench":{the program's JSON document}}
+ *                                  "stderr", "wall_s", "before":{..},"after":{..} (frequency, temperature, governor,
+ *                                  load probes), "limits":[active limits], "bench":{the program's JSON document}}
+ *                              exit_code, signal, error, after and bench are absent while unknown.
+ *                              ?wait_ms=N (at most 60000) holds the answer until the run has ended or N ms have
+ *                              passed, so that a waiting controller leaves the CPUs alone.
  *   DELETE /v1/run/<id>        -> kills it
  *   POST /v1/stop              -> answers, then the agent ends
- * Errors: {"error": "<message>"} with 400, 401 (signature), 404, 409, 411, 413 (too large), 422, 500, 507.
+ * Errors: {"error": "<message>"} with 400, 401 (signature), 404, 409, 411, 413 (too large), 422, 500, 503, 507.
+ * The last run alone is kept; older ids give 404. Names in paths and queries are [A-Za-z0-9._,/-]; no %-escapes.
  *
- * Signing: headers  X-Nas-Counter: <decimal, strictly rising on a connection>  and  X-Nas-Mac: <64 hex> with
+ * Signing: headers  X-Nas-Counter: <decimal, strictly rising on a connection, from 1>  and  X-Nas-Mac: <64 hex> with
  *   mac = HMAC-SHA256(key, method "\n" target "\n" hex(sha256(body)) "\n" nonce "\n" counter)
  * and the answer carries  X-Nas-Mac = HMAC-SHA256(key, request-mac-hex "\n" status "\n" hex(sha256(body))).
- * Compared in constant time.
+ * Hex is lower case; nonce and request-mac enter as hex text. Compared in constant time. An answer to a request that
+ * was not authenticated (nonce, 400 of a broken head, 401, 411, 413, 503) carries no mac: believe nothing it says.
  *
  * Layer 1: includes core only. */
 #ifndef NAS_DEVICE_AGENT_PROTOCOL_H
@@ -35,24 +42,46 @@ enum {
     NAS_AGENT_BODY_MAX = 64 * 1024 * 1024,
     NAS_AGENT_CONNECTIONS_MAX = 4,
     NAS_AGENT_IDLE_MS = 10 * 1000,
+    NAS_AGENT_WAIT_MS_MAX = 60 * 1000,
     NAS_AGENT_RUN_MS_MAX = 120 * 1000
 };
 
 /* Start of a private local agent by a controller:
  *   nas-agent serve --listen 127.0.0.1:0 --key-file FILE --cache-dir DIR --parent-pid PID
  * FILE: mode 0600, 64 hex digits. First stdout line: "nas-agent listening 127.0.0.1:PORT protocol 1". It ends when
- * its parent does (PDEATHSIG) or on /v1/stop. */
+ * its parent process does (PDEATHSIG wakes it, getppid decides: the end of one thread of the parent is survived) or
+ * on /v1/stop. */
 
 /* The measuring loop inside the timed program (compiler/rt/bench_main.c):
- *   --bench  --threads N  --cpus LIST ("0,1": pin worker i to entry i; "" = no pinning)
+ *   --bench  --threads N  --cpus LIST ("0,1" or "0-3"; "" = no pinning)
  *   --min-batches N (30)  --min-time-ms N (500)  --max-time-ms N (10000)  --batch-ms N (1)
  *   --warmup-runs N (3)   --warmup-ms N (200)    --warmup-cap-ms N (2000)
+ * Pinning: the process is confined to LIST; when LIST has an entry for every thread, thread i (the main thread first,
+ * then workers in order of creation) is pinned to entry i.
  * A batch of k inferences lasts >= batch-ms (k grows by max(target/t + 1, 1.618x)); a sample is batch time / k.
- * Batches with involuntary context switches of the main thread, run-queue wait over 2 % or a CPU migration are marked
- * disturbed and do not enter the statistics. Printed document (one JSON object, times in us per inference):
- *   schema 1, name, graph_hash, threads, cpus_asked, cpus_effective, init_us, first_us, warmup_runs, warmup_steady,
- *   batch_size, batches (kept), dropped, samples_us [kept, in order, at most 1024], p50_us, p50_lo_us, p50_hi_us
+ * Batches with an involuntary context switch of any thread, a thread that waited in the run queue for over 2 % of the
+ * batch, or the main thread off its one pinned CPU are disturbed and do not enter the statistics. It stops when
+ * min-batches are kept and min-time-ms have passed, at the latest at max-time-ms. When not one batch was undisturbed
+ * all of them are used and all_disturbed is true. Printed document (one JSON object, times in us per inference):
+ *   schema 1, name, graph_hash, threads, cpus_asked, cpus_effective [one mask a thread, "0-1"], init_us, first_us,
+ *   warmup_runs, warmup_steady, batch_size, batches (kept), dropped, all_disturbed,
+ *   samples_us [kept, in order, at most 1024: every n-th when there are more], p50_us, p50_lo_us, p50_hi_us
  *   (95 % interval of the median by order statistics), p90_us, p10_us, min_us, mad_us, wall_s,
  *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown). */
+
+/* ---- signing: used by both ends -------------------------------------------------------------------------------- */
+
+/* nas_agent_sign_request - the mac of a request, as in "Signing" above.
+ * method "GET", target "/v1/info" as sent (with query), body may be NULL for len 0, nonce 32 hex digits. */
+void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method, const char *target,
+                            const void *body, size_t len, const char *nonce, uint64_t counter,
+                            char mac[NAS_SHA256_HEX]);
+/* nas_agent_sign_answer - the mac of an answer; `request_mac` is the 64 hex digits of the request's. */
+void nas_agent_sign_answer(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *request_mac, int http_status,
+                           const void *body, size_t len, char mac[NAS_SHA256_HEX]);
+/* nas_agent_key_read - reads a key file. INVALID when others may read it or it is not 64 hex digits; NOTFOUND, IO. */
+nas_status nas_agent_key_read(nas_ctx *ctx, const char *path, uint8_t key[NAS_AGENT_KEY_BYTES]);
+/* nas_agent_key_create - makes a random key and writes it with mode 0600. */
+nas_status nas_agent_key_create(nas_ctx *ctx, const char *path, uint8_t key[NAS_AGENT_KEY_BYTES]);
 
 #endif

@@ -175,6 +175,9 @@ $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPO
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 
+# Criterion's assertion macros convert int to one-bit fields.
+$(B)/obj/tests/%.o: WARN += -Wno-conversion
+
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.
 TEST_JOBS ?= 2
 define check_rule
@@ -205,10 +208,18 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
 
+# fuzz/fuzz_*.c: libFuzzer targets, built by scripts/fuzz.sh (clang).
+FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
+$(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) device-agent)
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(OPT) -fsanitize=fuzzer,undefined -pthread -o $@ $< $(call archives,$(filter-out core,$(LINK_search)) device-agent core) $(call libs_of,$(LINK_search)) -lm
+.PHONY: fuzz-targets
+fuzz-targets: $(foreach f,$(FUZZERS),$(B)/fuzz/$(f))
 fuzz: ## run every fuzz target for FUZZ_SECONDS each (clang)
 	$(Q)scripts/fuzz.sh
-soak: all ## 50 rounds of kill -9 and resume
-	$(Q)scripts/soak.sh 50
+soak: all $(B)/tests/search ## 50 rounds of kill -9 and resume
+	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_SOAK_ROUNDS=50 $(B)/tests/search --filter 'search_kill/*' --timeout 3600
 golden: ## rewrite the golden files of the tests (review the diff)
 	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler
 

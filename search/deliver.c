@@ -1,0 +1,101 @@
+/* deliver.c - best/: the chosen network as a C bundle, as ONNX, and as a recipe that says what it is and what it does. */
+#include "search/study_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Weights of a finalist: those of the winner's longer training, of its fine-tuning, or the supernet's slices. */
+static nas_status load_weights(nas__study *s, size_t index, const nas_graph *graph, nas_weights **out) {
+    nas_status status = nas_weights_inherit(s->ctx, s->weights, graph, out);
+    static const char *const suffixes[] = {".winner", ""};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes && status == NAS_OK; i++) {
+        char name[64], path[NAS__PATH_MAX];
+        (void)snprintf(name, sizeof name, "finetune/%zu%s.weights", index, suffixes[i]);
+        status = nas__study_path(s, name, path);
+        if (status != NAS_OK || !nas_file_exists(path)) continue;
+        return nas_weights_load(s->ctx, *out, path);
+    }
+    return status;
+}
+
+static void write_latency(nas_json *j, const nas__study *s, const nas_db_values *v) {
+    nas_json_key(j, "latency");
+    nas_json_object(j);
+    nas_json_key(j, "device");
+    nas_json_string(j, nas_device_name(s->device));
+    nas_json_key(j, "simulated");
+    nas_json_bool(j, nas_device_is_simulated(s->device));
+    nas_json_key(j, "threads");
+    nas_json_int(j, s->config->devices[0].threads);
+    nas_json_key(j, "p50_us");
+    nas_json_double(j, v->latency_p50_us.value);
+    nas_json_key(j, "p50_lo_us");
+    nas_json_double(j, v->latency_p50_lo_us.value);
+    nas_json_key(j, "p50_hi_us");
+    nas_json_double(j, v->latency_p50_hi_us.value);
+    nas_json_key(j, "p90_us");
+    nas_json_double(j, v->latency_p90_us.value);
+    nas_json_object_end(j);
+}
+
+static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *graph, const char *path) {
+    const nas_db_trial *row = &s->trials[index].row;
+    const nas_db_values v = nas__final_values(&row->values);
+    nas_buf text = {0}, graph_json = {0};
+    nas_status status = nas_graph_to_json(s->ctx, graph, &graph_json);
+    nas_json j = nas_json_begin(&text);
+    nas_json_object(&j);
+    nas_json_key(&j, "schema");
+    nas_json_int(&j, 1);
+    nas_json_key(&j, "study");
+    nas_json_string(&j, s->config->study.name);
+    nas_json_key(&j, "seed");
+    nas_json_int(&j, (int64_t)s->config->study.seed);
+    nas_json_key(&j, "trial");
+    nas_json_int(&j, row->number);
+    nas_json_key(&j, "space");
+    nas_json_string(&j, nas_space_name(s->space));
+    nas_json_key(&j, "point");
+    nas_json_string(&j, row->point);
+    nas_json_key(&j, "graph_hash");
+    nas_json_string(&j, row->graph_hash);
+    nas_json_key(&j, "target");
+    nas_json_string(&j, s->target->name);
+    write_latency(&j, s, &v);
+    nas_json_key(&j, "report_psnr_y_db");
+    nas_json_double(&j, row->values.final_psnr_y_db.value);
+    nas_json_key(&j, "report_ssim_y");
+    nas_json_double(&j, row->values.final_ssim_y.value);
+    nas_json_key(&j, "data");
+    nas_json_string(&j, nas_sr_data_describe(s->data));
+    nas_json_key(&j, "graph");
+    nas_json_raw(&j, graph_json.data == NULL ? "null" : graph_json.data);
+    nas_json_object_end(&j);
+    nas_buf_puts(&text, "\n");
+    if (status == NAS_OK) status = nas_buf_status(s->ctx, &text);
+    if (status == NAS_OK) status = nas_file_write(s->ctx, path, text.data, text.len, 0644);
+    nas_buf_deinit(&text);
+    nas_buf_deinit(&graph_json);
+    return status;
+}
+
+nas_status nas__deliver(nas__study *s, size_t index) {
+    nas_ctx *ctx = s->ctx;
+    nas_graph *graph = NULL;
+    nas_weights *weights = NULL;
+    char path[NAS__PATH_MAX];
+    nas_status status = nas__study_decode(s, &s->trials[index].point, &graph);
+    if (status == NAS_OK) status = load_weights(s, index, graph, &weights);
+    if (status == NAS_OK) status = nas_weights_fill(ctx, weights, graph);
+    if (status == NAS_OK) status = nas__study_path(s, "best", path);
+    if (status == NAS_OK) status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
+    if (status == NAS_OK) status = nas_mkdirs(ctx, path);
+    if (status == NAS_OK) status = nas_emit_bundle(ctx, graph, &s->compile, path);
+    if (status == NAS_OK) status = nas__study_path(s, "best/model.onnx", path);
+    if (status == NAS_OK) status = nas_onnx_export(ctx, graph, path);
+    if (status == NAS_OK) status = nas__study_path(s, "best/recipe.json", path);
+    if (status == NAS_OK) status = write_recipe(s, index, graph, path);
+    nas_weights_free(weights);
+    nas_graph_free(graph);
+    return nas_wrap(ctx, status, "writing %s/best", s->dir);
+}

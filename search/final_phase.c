@@ -1,0 +1,219 @@
+/* final_phase.c - the front's members get a short fine-tune on their own weights, are compiled again, timed for longer,
+ * and scored on the REPORT images by the very program that was timed. The network that satisfies the constraints best
+ * may train on. Which one that is, is decided on SELECT images: REPORT is looked at for the table only. */
+#include "search/study_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct finalist {
+    size_t index;        /* into s->trials */
+    double latency_us;
+    nas_weights *weights;
+} finalist;
+
+static int by_latency(const void *a, const void *b) {
+    const double x = ((const finalist *)a)->latency_us, y = ((const finalist *)b)->latency_us;
+    return x < y ? -1 : x > y;
+}
+
+/* Members of the front that are spread evenly over latency, both ends included; the feasible best is always one. */
+static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
+    const size_t n = nas_front_size(s->front);
+    const size_t limit = (size_t)s->config->eval.finetune_max;
+    finalist *all = nas_alloc_array(s->ctx, n, sizeof *all);
+    if (all == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < n; i++) {
+        all[i].index = (size_t)nas_front_trial(s->front, i);
+        all[i].latency_us = s->trials[all[i].index].row.values.latency_p50_us.value;
+    }
+    if (n > 1) qsort(all, n, sizeof *all, by_latency);
+    size_t kept = n;
+    if (n > limit) {
+        size_t best = SIZE_MAX;
+        (void)nas__pick_best(s, &best);
+        bool have_best = false;
+        for (kept = 0; kept < limit; kept++) {
+            const size_t from = limit == 1 ? n - 1 : kept * (n - 1) / (limit - 1);
+            all[kept] = all[from]; /* from >= kept: nothing needed is overwritten */
+            have_best = have_best || all[kept].index == best;
+        }
+        for (size_t i = 0; best != SIZE_MAX && !have_best && i < kept; i++) {
+            /* replaces the next slower member by the best feasible one */
+            if (all[i].latency_us >= s->trials[best].row.values.latency_p50_us.value || i + 1 == kept) {
+                all[i] = (finalist){.index = best, .latency_us = s->trials[best].row.values.latency_p50_us.value};
+                have_best = true;
+            }
+        }
+    }
+    *out = all;
+    *n_out = kept;
+    return NAS_OK;
+}
+
+static nas_status finetune_path(nas__study *s, size_t index, const char *suffix, char out[NAS__PATH_MAX]) {
+    char name[64];
+    (void)snprintf(name, sizeof name, "finetune/%zu%s.weights", index, suffix);
+    return nas__study_path(s, name, out);
+}
+
+static nas_status finetune(nas__study *s, finalist *f) {
+    nas_graph *graph = NULL;
+    nas_status status = nas__study_decode(s, &s->trials[f->index].point, &graph);
+    if (status == NAS_OK) status = nas_weights_inherit(s->ctx, s->weights, graph, &f->weights);
+    char label[32];
+    (void)snprintf(label, sizeof label, "finetune %zu", f->index);
+    nas__training t = {.label = label, .trial = f->index, .steps = s->config->eval.finetune_steps, .graph = graph,
+                       .learning_rate = s->config->eval.finetune_learning_rate, .until_fraction = 0.9};
+    if (status == NAS_OK) status = finetune_path(s, f->index, "", t.path);
+    if (status == NAS_OK && t.steps > 0) status = nas__train(s, f->weights, &t);
+    nas_graph_free(graph);
+    return status;
+}
+
+/* SELECT score of a finalist's present weights, by the forward pass. */
+static nas_status score_select(nas__study *s, const finalist *f, double *psnr) {
+    nas_graph *graph = NULL;
+    nas_sr_score score = {0};
+    nas_status status = nas__study_decode(s, &s->trials[f->index].point, &graph);
+    if (status == NAS_OK) status = nas_weights_fill(s->ctx, f->weights, graph);
+    if (status == NAS_OK) {
+        nas_upscale_graph upscale = {.graph = graph, .threads = s->config->eval.threads};
+        status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_SELECT, s->config->task.scale, nas_upscale_by_graph,
+                                    &upscale, &score);
+    }
+    nas_graph_free(graph);
+    if (status == NAS_OK) *psnr = score.psnr_y_db;
+    return status;
+}
+
+/* Further training of the feasible finalist with the best SELECT score. */
+static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
+    if (s->config->eval.winner_steps == 0 || nas__study_out_of_time(s, 0.85)) return NAS_OK;
+    finalist *winner = NULL;
+    double best = -INFINITY;
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        if (nas__violation(s, &s->trials[finalists[i].index].row.values) > 0) continue;
+        double psnr = 0;
+        status = score_select(s, &finalists[i], &psnr);
+        if (status == NAS_OK && psnr > best) {
+            best = psnr;
+            winner = &finalists[i];
+        }
+    }
+    if (status != NAS_OK || winner == NULL) return status;
+    nas_graph *graph = NULL;
+    nas_weights *longer = NULL;
+    status = nas__study_decode(s, &s->trials[winner->index].point, &graph);
+    if (status == NAS_OK) status = nas_weights_inherit(s->ctx, winner->weights, graph, &longer);
+    nas__training t = {.label = "winner", .trial = winner->index, .steps = s->config->eval.winner_steps,
+                       .graph = graph, .learning_rate = s->config->eval.finetune_learning_rate,
+                       .until_fraction = 0.93};
+    if (status == NAS_OK) status = finetune_path(s, winner->index, ".winner", t.path);
+    if (status == NAS_OK) status = nas__train(s, longer, &t);
+    if (status == NAS_OK) {
+        nas_weights_free(winner->weights);
+        winner->weights = longer;
+        longer = NULL;
+    }
+    nas_weights_free(longer);
+    nas_graph_free(graph);
+    return status;
+}
+
+static nas_status finish_finalist(nas__study *s, const finalist *f) {
+    nas_ctx *ctx = s->ctx;
+    nas_graph *graph = NULL;
+    nas__built built = {0};
+    nas_sr_score select = {0}, report = {0};
+    nas_db_values timed = {0};
+    nas_status status = nas__study_decode(s, &s->trials[f->index].point, &graph);
+    if (status == NAS_OK) status = nas__build(ctx, s, graph, f->weights, &built);
+    if (status == NAS_OK) status = nas__score_artifact(ctx, s, &built, NAS_SPLIT_SELECT, &select);
+    if (status == NAS_OK) status = nas__score_artifact(ctx, s, &built, NAS_SPLIT_REPORT, &report);
+    if (status == NAS_OK) status = nas__time_artifact(s, &built, f->index, "final", true, &timed);
+    if (status == NAS_OK) {
+        nas__note_difference(s, built.max_difference);
+        const nas_db_values final = {.final_psnr_y_db = nas_some_double(report.psnr_y_db),
+                                     .final_ssim_y = nas_some_double(report.ssim_y),
+                                     .final_select_psnr_y_db = nas_some_double(select.psnr_y_db),
+                                     .final_latency_p50_us = timed.latency_p50_us,
+                                     .final_latency_p50_lo_us = timed.latency_p50_lo_us,
+                                     .final_latency_p50_hi_us = timed.latency_p50_hi_us,
+                                     .final_latency_p90_us = timed.latency_p90_us};
+        status = nas__trial_set_final(s, f->index, &final);
+    }
+    nas__built_deinit(&built);
+    return nas_wrap(ctx, status, "final figures of trial %zu", f->index);
+}
+
+/* A prediction for front members that were measured before the predictor knew enough: by a model that has not seen
+ * their own measurement. */
+static nas_status predict_held_out(nas__study *s, size_t index) {
+    nas_predictor *p = NULL;
+    nas_graph *graph = NULL;
+    nas_status status = nas_predictor_new(s->ctx, s->target->vector_bytes / (int32_t)sizeof(float), &p);
+    size_t rows = 0;
+    for (size_t i = 0; i < s->n_trials && status == NAS_OK; i++) {
+        const nas_db_values *v = &s->trials[i].row.values;
+        if (i == index || !s->trials[i].from_strategy || !v->latency_p50_us.is_set) continue;
+        nas_graph *other = NULL;
+        status = nas__study_decode(s, &s->trials[i].point, &other);
+        if (status == NAS_OK) {
+            status = nas_predictor_add(s->ctx, p, other, v->latency_p50_us.value, v->noisy.is_set && v->noisy.value != 0);
+        }
+        nas_graph_free(other);
+        rows++;
+    }
+    nas_prediction prediction = {0};
+    if (status == NAS_OK && rows >= nas_predictor_min_rows()) {
+        status = nas_predictor_fit(s->ctx, p);
+        if (status == NAS_OK) status = nas__study_decode(s, &s->trials[index].point, &graph);
+        if (status == NAS_OK) status = nas_predictor_predict(s->ctx, p, graph, &prediction);
+        const nas_db_prediction row = {.trial_id = s->trials[index].row.id, .device_id = s->device_id,
+                                       .predictor = nas_predictor_id(p), .p50_us = prediction.p50_us,
+                                       .lo_us = prediction.lo_us, .hi_us = prediction.hi_us};
+        if (status == NAS_OK) status = nas_db_prediction_insert(s->ctx, s->db, &row);
+    }
+    nas_graph_free(graph);
+    nas_predictor_free(p);
+    return status;
+}
+
+static nas_status predict_missing(nas__study *s, const finalist *finalists, size_t n) {
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        bool has = false;
+        status = nas_db_trial_has_prediction(s->ctx, s->db, s->trials[finalists[i].index].row.id, &has);
+        if (status == NAS_OK && !has) status = predict_held_out(s, finalists[i].index);
+    }
+    return status;
+}
+
+nas_status nas__phase_final(nas__study *s) {
+    finalist *finalists = NULL;
+    size_t n = 0, pending = 0;
+    nas_status status = choose(s, &finalists, &n);
+    for (size_t i = 0; status == NAS_OK && i < n; i++) {
+        pending += !s->trials[finalists[i].index].row.values.final_psnr_y_db.is_set;
+    }
+    char path[NAS__PATH_MAX];
+    if (status == NAS_OK) status = nas__study_path(s, "finetune", path);
+    if (status == NAS_OK) status = nas_mkdirs(s->ctx, path);
+    if (status == NAS_OK && n > 0) status = predict_missing(s, finalists, n);
+    for (size_t i = 0; pending > 0 && i < n && status == NAS_OK; i++) status = finetune(s, &finalists[i]);
+    if (pending > 0 && status == NAS_OK) status = train_winner(s, finalists, n);
+    nas__progress_phase(&s->progress, "final", (double)(n - pending), (double)n);
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        if (s->trials[finalists[i].index].row.values.final_psnr_y_db.is_set) continue;
+        status = nas_check_cancel(s->ctx);
+        if (status == NAS_OK) status = finish_finalist(s, &finalists[i]);
+        nas__progress_update(&s->progress, s->progress.done + 1, "timing and scoring the front");
+    }
+    if (status == NAS_OK) nas__progress_end(&s->progress);
+    for (size_t i = 0; i < n; i++) nas_weights_free(finalists[i].weights);
+    nas_free(finalists);
+    return nas_wrap(s->ctx, status, "final phase");
+}

@@ -1,0 +1,79 @@
+/* program.c - see program.h. */
+#include "tests/search/program.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+void test_bin(const char *name, char out[512]) {
+    const char *dir = getenv("NAS_BIN_DIR");
+    (void)snprintf(out, 512, "%s/%s", dir == NULL ? "build/release/bin" : dir, name);
+}
+
+void test_folder(char out[128]) {
+    (void)snprintf(out, 128, "/tmp/nas-study-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(out), NULL), "no temporary folder");
+}
+
+static void make_argv(const char *program, const char *path, const char *const *args,
+                      const char *argv[PROGRAM_ARGS_MAX]) {
+    (void)program;
+    size_t n = 0;
+    argv[n++] = path;
+    for (size_t i = 0; args[i] != NULL && n < PROGRAM_ARGS_MAX - 1; i++) argv[n++] = args[i];
+    argv[n] = NULL;
+}
+
+nas_process_result test_run(nas_ctx *ctx, const char *program, const char *const *args) {
+    char path[512];
+    test_bin(program, path);
+    const char *argv[PROGRAM_ARGS_MAX];
+    make_argv(program, path, args, argv);
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    o.timeout_ms = 300 * 1000;
+    o.max_output_bytes = 4 * 1024 * 1024;
+    nas_process_result r = {0};
+    const nas_status status = nas_process_run(ctx, &o, &r);
+    cr_assert(eq(int, (int)status, NAS_OK), "%s: %s", program, nas_ctx_message(ctx));
+    return r;
+}
+
+bool test_run_killed(const char *program, const char *const *args, int64_t after_ms, int signal_number,
+                     int *exit_code) {
+    char path[512];
+    test_bin(program, path);
+    const char *argv[PROGRAM_ARGS_MAX];
+    make_argv(program, path, args, argv);
+    const pid_t pid = fork();
+    cr_assert(pid >= 0);
+    if (pid == 0) {
+        const int null = open("/dev/null", O_WRONLY);
+        (void)dup2(null, 1);
+        (void)dup2(null, 2);
+        (void)execv(path, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    const int64_t deadline = nas_now_ns() + after_ms * 1000000;
+    int status = 0;
+    pid_t ended = 0;
+    while (ended == 0 && nas_now_ns() < deadline) {
+        ended = waitpid(pid, &status, WNOHANG);
+        const struct timespec nap = {.tv_nsec = 2000000};
+        if (ended == 0) (void)nanosleep(&nap, NULL);
+    }
+    const bool alive = ended == 0;
+    if (alive) {
+        (void)kill(pid, signal_number);
+        (void)waitpid(pid, &status, 0);
+    }
+    *exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return alive;
+}

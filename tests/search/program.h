@@ -1,0 +1,19 @@
+/* program.h - running nas-search and nas-query from a test: in a fresh folder, to the end or killed on the way. */
+#ifndef NAS_TESTS_SEARCH_PROGRAM_H
+#define NAS_TESTS_SEARCH_PROGRAM_H
+
+#include "core/core.h"
+
+enum { PROGRAM_ARGS_MAX = 32 };
+
+/* test_bin - path of a program under test, from NAS_BIN_DIR (set by make). */
+void test_bin(const char *name, char out[512]);
+/* test_folder - makes and names a fresh temporary folder. */
+void test_folder(char out[128]);
+/* test_run - runs `program` with a NULL-terminated list of arguments to its end. */
+nas_process_result test_run(nas_ctx *ctx, const char *program, const char *const *args);
+/* test_run_killed - starts it and sends `signal_number` after `after_ms`; true when it was still running then.
+ * *exit_code: as from a shell (128 + signal). */
+bool test_run_killed(const char *program, const char *const *args, int64_t after_ms, int signal_number, int *exit_code);
+
+#endif

@@ -1,0 +1,122 @@
+/* test_kill.c - SIGKILL at random moments, then the same command again: no finished trial is lost or changed, no point is
+ * proposed twice, the database stays sound. NAS_SOAK_ROUNDS sets the number of kills (make soak: 50). */
+#include "db/db.h"
+#include "tests/search/program.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROUNDS_DEFAULT = 6, KILL_AFTER_MS_MAX = 4000 };
+
+static nas_ctx *ctx;
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+}
+
+static void teardown(void) {
+    nas_ctx_free(ctx);
+}
+
+TestSuite(search_kill, .init = setup, .fini = teardown);
+
+static nas_status collect(nas_ctx *c, void *arg, int32_t n, const char *const *names, const char *const *values,
+                          const bool *is_number) {
+    (void)c;
+    (void)names;
+    (void)is_number;
+    nas_buf *text = arg;
+    for (int32_t i = 0; i < n; i++) nas_buf_printf(text, "%s|", values[i] == NULL ? "-" : values[i]);
+    nas_buf_puts(text, "\n");
+    return NAS_OK;
+}
+
+static void query(const char *db_path, const char *sql, nas_buf *out) {
+    nas_db *db = NULL;
+    nas_status status = nas_db_open_readonly(ctx, db_path, &db);
+    if (status == NAS_OK) status = nas_db_query(ctx, db, sql, NULL, 0, collect, out);
+    cr_assert(eq(int, (int)status, NAS_OK), "%s: %s", sql, nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_db_close(ctx, db), NAS_OK));
+}
+
+static const char finished_sql[] =
+    "SELECT number, state, point, psnr_y, latency_p50_ms, latency_p90_ms FROM v_trial "
+    "WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL') ORDER BY number";
+
+/* Every line of `before` must still be there, unchanged. */
+static void assert_nothing_lost(const nas_buf *before, const nas_buf *after) {
+    const char *line = before->data == NULL ? "" : before->data;
+    while (*line != '\0') {
+        const char *end = strchr(line, '\n');
+        const size_t len = (size_t)(end - line) + 1;
+        char *copy = nas_alloc_array(ctx, len + 1, 1);
+        memcpy(copy, line, len);
+        cr_assert(after->data != NULL && strstr(after->data, copy) != NULL, "lost or changed: %s", copy);
+        nas_free(copy);
+        line = end + 1;
+    }
+}
+
+static void check_database(const char *path, nas_buf *finished) {
+    nas_buf now = {0}, text = {0};
+    query(path, finished_sql, &now);
+    assert_nothing_lost(finished, &now);
+    query(path, "SELECT integrity_check FROM pragma_integrity_check", &text);
+    cr_assert(eq(str, text.data, "ok|\n"));
+    nas_buf_clear(&text);
+    query(path, "SELECT point, count(*) FROM v_trial GROUP BY point HAVING count(*) > 1", &text);
+    cr_assert(eq(sz, text.len, 0), "proposed twice: %s", text.data);
+    nas_buf_clear(&text);
+    query(path, "SELECT count(*) - 1 - max(number) FROM v_trial", &text);
+    cr_assert(text.data[0] == '0' || text.data[0] == '-', "numbers have a gap: %s", text.data);
+    nas_buf_deinit(&text);
+    nas_buf_deinit(finished);
+    *finished = now;
+}
+
+Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 3600) {
+    const char *rounds_text = getenv("NAS_SOAK_ROUNDS");
+    const int rounds = rounds_text == NULL ? ROUNDS_DEFAULT : (int)strtol(rounds_text, NULL, 10);
+    const char *seed_text = getenv("SEED");
+    const uint64_t seed = seed_text == NULL ? 1 : (uint64_t)strtoull(seed_text, NULL, 10);
+    nas_rng rng = nas_rng_stream(seed, 0, "kill");
+    char dir[128], set_dir[192], db_path[192];
+    test_folder(dir);
+    (void)snprintf(set_dir, sizeof set_dir, "study.dir=%s/run", dir);
+    (void)snprintf(db_path, sizeof db_path, "%s/run/study.db", dir);
+    const char *const args[] = {"--config", "configs/sr720p-quick.toml", "--set", set_dir, "-q", NULL};
+    nas_buf finished = {0};
+    int kills = 0;
+    for (int i = 0; i < rounds; i++) {
+        int code = 0;
+        const int64_t after = 50 + (int64_t)nas_rng_below(&rng, KILL_AFTER_MS_MAX);
+        const bool alive = test_run_killed("nas-search", args, after, SIGKILL, &code);
+        kills += alive;
+        cr_assert(alive || code == NAS_EXIT_OK || code == NAS_EXIT_INFEASIBLE, "SEED=%" PRIu64 " round %d: exit code %d",
+                  seed, i, code);
+        nas_buf exists = {0};
+        if (nas_file_exists(db_path)) query(db_path, "SELECT name FROM sqlite_master WHERE name = 'v_trial'", &exists);
+        if (exists.len > 0) check_database(db_path, &finished);
+        nas_buf_deinit(&exists);
+        if (!alive && i + 1 < rounds) { /* it finished: begin another study */
+            nas_buf_deinit(&finished);
+            cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+            cr_assert(eq(int, (int)nas_mkdirs(ctx, dir), NAS_OK));
+        }
+    }
+    nas_process_result r = test_run(ctx, "nas-search", args);
+    cr_assert(r.exit_code == NAS_EXIT_OK || r.exit_code == NAS_EXIT_INFEASIBLE, "final run: %s", r.err.data);
+    nas_process_result_deinit(&r);
+    check_database(db_path, &finished);
+    nas_buf left = {0};
+    query(db_path, "SELECT number FROM v_trial WHERE state IN ('WAITING', 'RUNNING')", &left);
+    cr_assert(eq(sz, left.len, 0), "unfinished trials after the end: %s", left.data);
+    cr_log_info("%d rounds, %d kills, SEED=%" PRIu64, rounds, kills, seed);
+    nas_buf_deinit(&left);
+    nas_buf_deinit(&finished);
+    (void)nas_remove_tree(ctx, dir);
+}

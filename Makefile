@@ -26,7 +26,7 @@ CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR)
 CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
 
 # ---- modules ---------------------------------------------------------------------------------------------------
-MODULES := core ir spaces compiler eval device-agent latency db strategies search
+MODULES := core ir spaces compiler eval device-agent latency db strategies search tools
 DIR_strategies := search/strategies
 folder = $(or $(DIR_$(1)),$(1))
 
@@ -48,7 +48,7 @@ LINK_latency := latency ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compiler eval latency db ir core
-LINK_tools := db ir core
+LINK_tools := tools db core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
 LINK_nas-query := $(LINK_tools)
@@ -160,7 +160,7 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 # ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
-TEST_MODULES := $(foreach m,$(MODULES) tools,$(if $(wildcard tests/$(m)/*.c),$(m)))
+TEST_MODULES := $(foreach m,$(MODULES),$(if $(wildcard tests/$(m)/*.c),$(m)))
 LINK_TEST_latency := latency device-agent ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))

@@ -1,9 +1,15 @@
-/* db.h - the one SQLite file of a study: schema, migrations, typed rows. Full schema: db/schema.sql.
+/* db.h - the one SQLite file of a study: schema, migrations, typed rows, views. Full schema: db/schema.c.
  *
  * One writer process owns the file (WAL, an advisory lock held for the life of the handle); readers open read-only.
  * A trial and the strategy state that produced it are committed in one transaction. Finished trials are never
- * modified. Unknown values are NULL, never 0. Units are in column names.
+ * modified (triggers see to it). Unknown values are NULL, never 0. Units are in column names.
  * Schema changes: one numbered migration each, recorded in PRAGMA user_version.
+ *
+ * Durability: synchronous=FULL. A commit is on the disk when nas_db_commit returns, so neither kill -9 nor a power
+ * cut loses a finished trial; a trial takes seconds and the fsync milliseconds, so NORMAL would save nothing.
+ * The lock: flock on "<db>.lock" (pid and command inside); the kernel drops it however the process ends, the file
+ * stays. Full disk, locked, damaged, foreign or newer file: a message that says what to do; what was committed is kept.
+ * A handle belongs to one thread at a time and does not survive fork.
  * Layer 1: includes core only; sqlite3.h stays in db/. */
 #ifndef NAS_DB_DB_H
 #define NAS_DB_DB_H
@@ -15,13 +21,28 @@ typedef struct nas_db nas_db;
 /* nas_db_open - creates or migrates. Errors: DB with what to do: locked by another run (its pid when known), newer
  * schema, not a database, corrupt (quick_check); IO when the disk is full. */
 nas_status nas_db_open(nas_ctx *ctx, const char *path, nas_db **out);
-/* nas_db_open_readonly - for nas-query; works while a study writes. */
+/* nas_db_open_readonly - for nas-query; works while a study writes and after it was killed (reads the log it left).
+ * In a folder it may not write to, a file that no writer holds is read into memory as it is now.
+ * Errors: NOTFOUND; DB: not ours, damaged, newer or older schema; IO: a log is left but the folder is read-only. */
 nas_status nas_db_open_readonly(nas_ctx *ctx, const char *path, nas_db **out);
 /* nas_db_close - checkpoints; returns an error when that failed. NULL is a no-op. */
 nas_status nas_db_close(nas_ctx *ctx, nas_db *db);
 int32_t nas_db_schema_version(void);
 
-/* Transactions do not nest. rollback after a failure inside; safe to call when none is open. */
+/* A step of the schema: statements[0..] (NULL-terminated) take a file from version i to i + 1 for list entry i. */
+typedef struct nas_db_migration {
+    const char *what;
+    const char *const *statements;
+} nas_db_migration;
+/* nas_db_migrations - all steps, *n = nas_db_schema_version(); static. */
+const nas_db_migration *nas_db_migrations(int32_t *n);
+/* nas_db_open_schema - nas_db_open with another list of steps: missing ones run in one transaction, foreign keys are
+ * checked before it is committed, a failure leaves the file as it was. */
+nas_status nas_db_open_schema(nas_ctx *ctx, const char *path, const nas_db_migration *list,
+                              int32_t n, nas_db **out);
+
+/* Transactions do not nest. rollback after a failure inside; safe to call when none is open. When a failure made
+ * SQLite undo the transaction (full disk), every further call fails until nas_db_rollback. */
 nas_status nas_db_begin(nas_ctx *ctx, nas_db *db);
 nas_status nas_db_commit(nas_ctx *ctx, nas_db *db);
 void nas_db_rollback(nas_db *db);
@@ -42,20 +63,23 @@ nas_opt_i64 nas_some_i64(int64_t value);
 /* ---- study ------------------------------------------------------------------------------------------------------ */
 
 typedef struct nas_db_study {
-    int64_t id;
+    int64_t id; /* set by get; insert ignores it */
     char name[96];
     char space[32];
     char strategy[32];
     uint64_t seed;
-    char *config_toml;      /* owned by the row; freed by nas_db_study_deinit */
-    char *config_json;      /* flattened key -> value, sorted: what "config changed" compares */
-    char *strategy_state;   /* latest blob, may be NULL */
+    char *config_toml;    /* owned by the row; freed by nas_db_study_deinit */
+    char *config_json;    /* flattened key -> value, sorted: what "config changed" compares */
+    char *strategy_state; /* latest blob, may be NULL */
     char data_hash[NAS_SHA256_HEX];
 } nas_db_study;
 void nas_db_study_deinit(nas_db_study *row);
+/* nas_db_study_insert - name is unique; strategy_state may be NULL, data_hash "". */
 nas_status nas_db_study_insert(nas_ctx *ctx, nas_db *db, const nas_db_study *row, int64_t *id);
-nas_status nas_db_study_get(nas_ctx *ctx, nas_db *db, const char *name, nas_db_study *out); /* NOTFOUND */
-nas_status nas_db_study_set_strategy_state(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *state);
+nas_status nas_db_study_get(nas_ctx *ctx, nas_db *db, const char *name,
+                            nas_db_study *out); /* NOTFOUND */
+nas_status nas_db_study_set_strategy_state(nas_ctx *ctx, nas_db *db, int64_t study_id,
+                                           const char *state);
 nas_status nas_db_study_set_data_hash(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *hash);
 
 /* ---- trials ----------------------------------------------------------------------------------------------------- */
@@ -72,44 +96,57 @@ const char *nas_trial_state_text(nas_trial_state state); /* "WAITING" ... */
 
 /* What a trial has learned so far; every field may be absent. */
 typedef struct nas_db_values {
-    nas_opt_double psnr_y_db, ssim_y;            /* on the SELECT split, inherited weights */
-    nas_opt_double latency_p50_us, latency_p50_lo_us, latency_p50_hi_us, latency_p90_us; /* measured */
+    nas_opt_double psnr_y_db, ssim_y; /* on the SELECT split, inherited weights */
+    nas_opt_double latency_p50_us, latency_p50_lo_us, latency_p50_hi_us,
+        latency_p90_us; /* measured */
     nas_opt_i64 macs, params, peak_activation_bytes, arena_bytes;
-    nas_opt_double violation;                    /* sum of relative constraint violations, 0 = feasible */
-    nas_opt_double hypervolume;                  /* of the front after this trial */
-    nas_opt_i64 noisy;                           /* 0/1 of the measurement used */
+    nas_opt_double violation;   /* sum of relative constraint violations, 0 = feasible */
+    nas_opt_double hypervolume; /* of the front after this trial */
+    nas_opt_i64 noisy;          /* 0/1 of the measurement used */
     /* final figures of front members: after fine-tuning, by the timed binary, on REPORT images */
     nas_opt_double final_psnr_y_db, final_ssim_y, final_select_psnr_y_db;
+    /* of the measurement with role "final": the artifact with the fine-tuned weights */
+    nas_opt_double final_latency_p50_us, final_latency_p50_lo_us, final_latency_p50_hi_us,
+        final_latency_p90_us;
 } nas_db_values;
 
 typedef struct nas_db_trial {
     int64_t id;
     int64_t study_id;
-    int64_t number;             /* 0.. within the study */
+    int64_t number; /* 0.. within the study */
     nas_trial_state state;
-    char *point;                /* text form of the space; owned */
+    char *point; /* text form of the space; owned */
     char graph_hash[NAS_SHA256_HEX];
-    char origin[24];            /* "strategy", "seed", "baseline:fsrcnn", "baseline:supernet" */
-    int32_t attempt;            /* 1.. */
-    char *reason;               /* of PRUNED or FAIL, may be NULL; owned */
+    char origin[24]; /* "strategy", "seed", "baseline:fsrcnn", "baseline:supernet" */
+    int32_t attempt; /* leases so far: 0 while it never ran; insert ignores it */
+    char *reason;    /* of PRUNED or FAIL, may be NULL; owned */
     nas_db_values values;
 } nas_db_trial;
 void nas_db_trial_deinit(nas_db_trial *row);
 
-/* nas_db_trial_insert - state WAITING; number must be the next free one of the study (else DB error). */
+/* nas_db_trial_insert - state WAITING; number must be the next free one of the study (else DB error); graph_hash may
+ * be "". The row's values are ignored: they are set once the trial runs. */
 nas_status nas_db_trial_insert(nas_ctx *ctx, nas_db *db, const nas_db_trial *row, int64_t *id);
 /* nas_db_trial_lease - WAITING, or RUNNING with an expired lease or of another (dead) worker -> RUNNING;
- * attempt + 1. NOTFOUND when it is finished or leased by a living worker. */
-nas_status nas_db_trial_lease(nas_ctx *ctx, nas_db *db, int64_t trial_id, const char *worker, int64_t lease_ms);
-/* nas_db_trial_set_values - merges the set fields into a RUNNING trial (absent fields stay as they are). */
-nas_status nas_db_trial_set_values(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_values *values);
-/* nas_db_trial_set_final - final figures of a COMPLETE trial; each may be set once. */
-nas_status nas_db_trial_set_final(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_values *values);
+ * attempt + 1. NOTFOUND when it is finished or leased by a living worker. A lease given through an earlier handle is
+ * of a dead worker: while this handle is open no other process writes. Values of the lost attempt stay until they are
+ * set again. */
+nas_status nas_db_trial_lease(nas_ctx *ctx, nas_db *db, int64_t trial_id, const char *worker,
+                              int64_t lease_ms);
+/* nas_db_trial_set_values - merges the set fields into a RUNNING trial (absent fields stay as they are). INVALID when a
+ * number is NaN or infinite or a final_* field is set; DB when the trial is not RUNNING. */
+nas_status nas_db_trial_set_values(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   const nas_db_values *values);
+/* nas_db_trial_set_final - final figures of a COMPLETE trial; each may be set once (again with the same value: no-op).
+ * INVALID when another field is set. */
+nas_status nas_db_trial_set_final(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                  const nas_db_values *values);
 /* nas_db_trial_finish - RUNNING -> COMPLETE, PRUNED or FAIL with the remaining values. DB error from other states. */
 nas_status nas_db_trial_finish(nas_ctx *ctx, nas_db *db, int64_t trial_id, nas_trial_state state,
                                const char *reason, const nas_db_values *values);
 /* nas_db_trials - all trials of a study in order of number; caller frees with nas_db_trials_free. */
-nas_status nas_db_trials(nas_ctx *ctx, nas_db *db, int64_t study_id, nas_db_trial **rows, size_t *n);
+nas_status nas_db_trials(nas_ctx *ctx, nas_db *db, int64_t study_id, nas_db_trial **rows,
+                         size_t *n);
 void nas_db_trials_free(nas_db_trial *rows, size_t n);
 
 /* ---- artifacts, devices, measurements, predictions --------------------------------------------------------------- */
@@ -123,18 +160,21 @@ typedef struct nas_db_artifact {
 /* nas_db_artifact_put - inserts or finds by sha256. */
 nas_status nas_db_artifact_put(nas_ctx *ctx, nas_db *db, const nas_db_artifact *row, int64_t *id);
 /* nas_db_trial_set_artifact - links a trial with the artifact it was timed with; role "search" or "final". */
-nas_status nas_db_trial_set_artifact(nas_ctx *ctx, nas_db *db, int64_t trial_id, int64_t artifact_id,
-                                     const char *role);
+nas_status nas_db_trial_set_artifact(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                     int64_t artifact_id, const char *role);
 
 /* nas_db_device_put - inserts or updates by (name, fingerprint). */
 nas_status nas_db_device_put(nas_ctx *ctx, nas_db *db, const char *name, const char *connect,
-                             const char *fingerprint, const char *info_json, bool simulated, int64_t *id);
+                             const char *fingerprint, const char *info_json, bool simulated,
+                             int64_t *id);
 
 typedef struct nas_db_measurement {
-    int64_t trial_id;        /* 0 = none: the drift reference */
-    int64_t artifact_id;     /* 0 = none: simulated */
+    int64_t
+        study_id; /* 0 = that of the trial; set it for a drift reference, so that reports list it */
+    int64_t trial_id;    /* 0 = none: the drift reference (role "reference") */
+    int64_t artifact_id; /* 0 = none: simulated */
     int64_t device_id;
-    const char *role;        /* "search", "final", "reference", "baseline" */
+    const char *role; /* "search", "final", "reference", "baseline" */
     int32_t threads, batch_size, batches, dropped, repeats;
     bool noisy, simulated;
     double p50_us, p50_lo_us, p50_hi_us, p90_us, p10_us, min_us, mad_us;
@@ -144,15 +184,22 @@ typedef struct nas_db_measurement {
     const double *samples_us;   /* borrowed; stored as little-endian doubles in a BLOB */
     size_t n_samples;
 } nas_db_measurement;
-nas_status nas_db_measurement_insert(nas_ctx *ctx, nas_db *db, const nas_db_measurement *row, int64_t *id);
+/* nas_db_measurement_insert - rows are never changed afterwards; several may belong to one trial. INVALID for a number
+ * that is not finite; DB for an unknown trial, artifact, device or role. */
+nas_status nas_db_measurement_insert(nas_ctx *ctx, nas_db *db, const nas_db_measurement *row,
+                                     int64_t *id);
 
 typedef struct nas_db_prediction {
     int64_t trial_id, device_id;
-    const char *predictor;   /* id of the fitted model */
+    const char *predictor; /* id of the fitted model */
     double p50_us, lo_us, hi_us;
-    bool decided;            /* the trial was skipped because of it */
+    bool decided; /* the trial was skipped because of it */
 } nas_db_prediction;
+/* nas_db_prediction_insert - call it when the prediction is made, before the trial's own measurement is inserted: one
+ * that comes later on the same device is stored as in_sample and never shown as latency_pred_ms. */
 nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_prediction *row);
+/* nas_db_trial_has_prediction - was a prediction stored for this trial? */
+nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out);
 
 /* nas_db_layers_put - per-layer rows of a trial's graph (v_layer); replaces those of the trial. */
 typedef struct nas_db_layer {
@@ -161,21 +208,76 @@ typedef struct nas_db_layer {
     uint64_t macs, macs_padded, bytes;
     double intensity;
 } nas_db_layer;
-nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows, size_t n);
+nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows,
+                             size_t n);
 
 /* nas_db_event - one line of the study's diary: kind "start", "resume", "interrupt", "train", "skip", "error" ... */
-nas_status nas_db_event(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *kind, const char *text);
+nas_status nas_db_event(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *kind,
+                        const char *text);
 /* nas_db_meta_set / get - small durable facts of a study ("phase", "train_steps"); get: NOTFOUND; caller frees. */
-nas_status nas_db_meta_set(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *key, const char *value);
-nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *key, char **value);
+nas_status nas_db_meta_set(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *key,
+                           const char *value);
+nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *key,
+                           char **value);
 
 /* ---- rows for people ---------------------------------------------------------------------------------------------- */
 
+/* Views (stable: columns are only added, at the end). Latencies in ms; `study` is a name, `trial` a trial's number
+ * within it; *_id columns join the views and tables. Unknown is NULL.
+ *   v_study        study, space, strategy, seed, trials, waiting, running, complete, pruned, fail, front (its size),
+ *                  best_trial, best_psnr_y, best_latency_p50_ms, best_latency_p90_ms, device, measurements,
+ *                  predictor (the meta entries "predictor..." as key=value), last_event, created, data_hash, study_id
+ *   v_trial        study, trial, number (= trial), state, point, origin,
+ *                  psnr_y [dB], ssim_y                 SELECT images, inherited weights
+ *                  final_psnr_y [dB], final_ssim_y     REPORT images, fine-tuned, by the timed binary
+ *                  latency_p50_ms, latency_p50_lo_ms, latency_p50_hi_ms (95 % interval), latency_p90_ms   measured
+ *                  latency_pred_ms, latency_pred_lo_ms, latency_pred_hi_ms   the latest prediction made before the
+ *                                                      trial's own measurement could enter the model
+ *                  macs, params, peak_activation_bytes, arena_bytes,
+ *                  feasible (1 when violation is 0), violation (sum of relative constraint violations),
+ *                  noisy (1: interval still wide after repeats), attempt, reason (of PRUNED and FAIL),
+ *                  final_select_psnr_y [dB], hypervolume, predictor, simulated (1: no device was timed), graph_hash,
+ *                  worker, created, started, finished, study_id, trial_id
+ *   v_front        v_trial's columns; COMPLETE trials of origin "strategy" or "seed" not dominated in
+ *                  (psnr_y max, latency_p50_ms min): the search values, the one basis all trials share
+ *   v_best         v_trial's columns; of each study the feasible COMPLETE trial (origin as in v_front) with the
+ *                  highest psnr_y; ties to the lower latency_p50_ms, then to the earlier trial
+ *   v_measurement  study, trial (NULL: drift reference), role, device, simulated, threads, latency_p50_ms,
+ *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms, latency_p10_ms, latency_min_ms,
+ *                  latency_mad_ms, init_ms, first_ms, noisy, drift_ratio, batch_size, batches, dropped, repeats,
+ *                  n_samples, artifact_sha256, target, compiler, flags, artifact_bytes, compile_s, fingerprint,
+ *                  passport (JSON), taken, study_id, trial_id, measurement_id
+ *   v_prediction   study, trial, device, predictor, latency_pred_ms, latency_pred_lo_ms, latency_pred_hi_ms, decided,
+ *                  in_sample (1: the trial had been measured), made, study_id, trial_id, prediction_id
+ *   v_layer        study, trial, layer (order), node, family, h, w, c_in, c_out, kernel, macs, macs_padded, bytes,
+ *                  flop_per_byte, study_id, trial_id
+ *   v_event        study, time, kind, text, study_id, event_id */
+
 /* nas_db_query - read-only SQL (one SELECT over the documented views) row by row: names and UTF-8 values, NULL for SQL
- * NULL; is_number tells JSON how to print. Stops early when the callback fails. Parameters are bound as text. */
+ * NULL; is_number tells JSON how to print. Stops early when the callback fails. Parameters are bound as text.
+ * Numbers read back equal; a BLOB is given in hex; bytes that are not UTF-8 become U+FFFD. When no row comes, the
+ * callback is not called. INVALID: not exactly one SELECT; DB: SQLite's message; CANCELLED. */
 typedef nas_status (*nas_db_row_fn)(nas_ctx *ctx, void *arg, int32_t n, const char *const *names,
                                     const char *const *values, const bool *is_number);
-nas_status nas_db_query(nas_ctx *ctx, nas_db *db, const char *sql, const char *const *params, int32_t n_params,
-                        nas_db_row_fn fn, void *arg);
+nas_status nas_db_query(nas_ctx *ctx, nas_db *db, const char *sql, const char *const *params,
+                        int32_t n_params, nas_db_row_fn fn, void *arg);
+
+/* The questions of nas-query, ready made. */
+typedef enum nas_db_report_kind {
+    NAS_DB_REPORT_STUDY,        /* v_study */
+    NAS_DB_REPORT_FRONT,        /* v_front by rising latency */
+    NAS_DB_REPORT_TRIALS,       /* v_trial by number */
+    NAS_DB_REPORT_BEST,         /* v_best */
+    NAS_DB_REPORT_TRIAL,        /* v_trial of one number, every column */
+    NAS_DB_REPORT_EVENTS,       /* v_event, oldest first */
+    NAS_DB_REPORT_MEASUREMENTS, /* v_measurement, oldest first; also rows of no study */
+    NAS_DB_REPORT_LAYERS,       /* v_layer of one number */
+    NAS_DB_REPORT_LAST_EVENTS,  /* the last five of EVENTS */
+    NAS_DB_REPORT_COUNT
+} nas_db_report_kind;
+/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL and LAYERS only. `brief`: the columns that fit a
+ * terminal, else all that people and scripts need; the names are the views'. */
+nas_status nas_db_report(nas_ctx *ctx, nas_db *db, nas_db_report_kind kind, const char *study,
+                         int64_t number, bool brief, nas_db_row_fn fn, void *arg);
 
 #endif

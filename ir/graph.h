@@ -26,9 +26,9 @@ typedef struct nas_shape {
 typedef int32_t nas_value;
 enum { NAS_VALUE_NONE = -1, NAS_NODE_INPUTS_MAX = 2, NAS_NODE_PARAMS_MAX = 2 };
 enum {
-    NAS_GRAPH_NAME_MAX = 127,    /* characters of a graph's or node's name */
-    NAS_GRAPH_NODES_MAX = 16384, /* nodes of a graph */
-    NAS_PARAM_ALIGN = 64         /* bytes; alignment of weight data */
+    NAS_GRAPH_NAME_MAX = 127,   /* characters of a graph's or node's name */
+    NAS_GRAPH_NODES_MAX = 8192, /* nodes of a graph */
+    NAS_PARAM_ALIGN = 64        /* bytes; alignment of weight data */
 };
 
 /* Convolution attributes. Output extent: see nas_conv_out_extent. Zero padding. */

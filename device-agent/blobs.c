@@ -28,16 +28,19 @@ static void remove_old_temporaries(const char *dir_path) {
     (void)closedir(dir);
 }
 
-nas_status nas__blobs_init(nas_ctx *ctx, nas__blobs *blobs, const char *cache_dir, uint64_t max_bytes) {
+nas_status nas__blobs_init(nas_ctx *ctx, nas__blobs *blobs, const char *cache_dir,
+                           uint64_t max_bytes) {
     const int n = snprintf(blobs->dir, sizeof blobs->dir, "%s/blobs", cache_dir);
     if (n < 0 || (size_t)n >= sizeof blobs->dir) {
-        return nas_fail(ctx, NAS_ERR_RANGE, "cache folder %s: path longer than %zu bytes", cache_dir, sizeof blobs->dir - 7);
+        return nas_fail(ctx, NAS_ERR_RANGE, "cache folder %s: path longer than %zu bytes",
+                        cache_dir, sizeof blobs->dir - 7);
     }
     blobs->max_bytes = max_bytes;
     const nas_status status = nas_mkdirs(ctx, blobs->dir);
     if (status != NAS_OK) return nas_wrap(ctx, status, "cache folder");
     if (chmod(blobs->dir, 0700) != 0) {
-        return nas_fail(ctx, NAS_ERR_IO, "cache folder %s: %s; give one that you own", blobs->dir, strerror(errno));
+        return nas_fail(ctx, NAS_ERR_IO, "cache folder %s: %s; give one that you own", blobs->dir,
+                        strerror(errno));
     }
     remove_old_temporaries(blobs->dir);
     return NAS_OK;
@@ -56,7 +59,8 @@ bool nas__blob_path(const nas__blobs *blobs, nas__slice hash, char *out, size_t 
 bool nas__blob_present(const nas__blobs *blobs, nas__slice hash) {
     char path[1024];
     struct stat info;
-    return nas__blob_path(blobs, hash, path, sizeof path) && lstat(path, &info) == 0 && S_ISREG(info.st_mode);
+    return nas__blob_path(blobs, hash, path, sizeof path) && lstat(path, &info) == 0 &&
+           S_ISREG(info.st_mode);
 }
 
 typedef struct blob_file {
@@ -72,12 +76,15 @@ static int older_first(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
-static nas_status list_blobs(nas_ctx *ctx, DIR *dir, blob_file **files, size_t *n, uint64_t *total) {
+static nas_status list_blobs(nas_ctx *ctx, DIR *dir, blob_file **files, size_t *n,
+                             uint64_t *total) {
     size_t cap = 0;
     for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
         struct stat info;
         if (strlen(e->d_name) != HASH_HEX) continue;
-        if (fstatat(dirfd(dir), e->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode)) continue;
+        if (fstatat(dirfd(dir), e->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(info.st_mode))
+            continue;
         const nas_status status = nas_grow(ctx, files, &cap, *n + 1, sizeof **files);
         if (status != NAS_OK) return status;
         blob_file *file = &(*files)[(*n)++];
@@ -90,7 +97,8 @@ static nas_status list_blobs(nas_ctx *ctx, DIR *dir, blob_file **files, size_t *
 }
 
 /* Removes the least recently used blobs until `need` more bytes fit below the limit. */
-static nas_status make_room(nas_ctx *ctx, const nas__blobs *blobs, uint64_t need, const char *keep) {
+static nas_status make_room(nas_ctx *ctx, const nas__blobs *blobs, uint64_t need,
+                            const char *keep) {
     DIR *dir = opendir(blobs->dir);
     if (dir == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", blobs->dir, strerror(errno));
     blob_file *files = NULL;
@@ -110,19 +118,21 @@ static nas_status make_room(nas_ctx *ctx, const nas__blobs *blobs, uint64_t need
 static int disk_status(nas_ctx *ctx, const nas__blobs *blobs, size_t len) {
     uint64_t room = 0;
     if (nas_disk_free_bytes(NULL, blobs->dir, &room) == NAS_OK && room < len + spare_bytes) {
-        (void)nas_fail(ctx, NAS_ERR_IO, "disk full: %s has %" PRIu64 " bytes free, the blob needs %zu", blobs->dir,
+        (void)nas_fail(ctx, NAS_ERR_IO,
+                       "disk full: %s has %" PRIu64 " bytes free, the blob needs %zu", blobs->dir,
                        room, len);
         return 507;
     }
     return 500;
 }
 
-void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const void *data, size_t len,
-                   const char *keep, int *http_status) {
+void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const void *data,
+                   size_t len, const char *keep, int *http_status) {
     char path[1024], seen[NAS_SHA256_HEX];
     nas_sha256_hex(data, len, seen);
     if (!nas__blob_path(blobs, hash, path, sizeof path) || memcmp(seen, hash.data, HASH_HEX) != 0) {
-        (void)nas_fail(ctx, NAS_ERR_INVALID, "the %zu bytes received have SHA-256 %s, the path says %.*s", len, seen,
+        (void)nas_fail(ctx, NAS_ERR_INVALID,
+                       "the %zu bytes received have SHA-256 %s, the path says %.*s", len, seen,
                        (int)hash.len, hash.data);
         *http_status = 422;
         return;
@@ -132,7 +142,8 @@ void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const
         return;
     }
     if (len > blobs->max_bytes) {
-        (void)nas_fail(ctx, NAS_ERR_RANGE, "blob of %zu bytes, the cache holds %" PRIu64, len, blobs->max_bytes);
+        (void)nas_fail(ctx, NAS_ERR_RANGE, "blob of %zu bytes, the cache holds %" PRIu64, len,
+                       blobs->max_bytes);
         *http_status = 507;
         return;
     }
@@ -148,17 +159,21 @@ void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const
 nas_status nas__blob_use(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash) {
     char path[1024], seen[NAS_SHA256_HEX];
     if (!nas__blob_path(blobs, hash, path, sizeof path)) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "blob name %.*s: need 64 lower-case hex digits", (int)hash.len, hash.data);
+        return nas_fail(ctx, NAS_ERR_INVALID, "blob name %.*s: need 64 lower-case hex digits",
+                        (int)hash.len, hash.data);
     }
-    if (!nas__blob_present(blobs, hash)) return nas_fail(ctx, NAS_ERR_NOTFOUND, "no blob %.*s", (int)hash.len, hash.data);
+    if (!nas__blob_present(blobs, hash))
+        return nas_fail(ctx, NAS_ERR_NOTFOUND, "no blob %.*s", (int)hash.len, hash.data);
     const nas_status status = nas_sha256_file_hex(ctx, path, seen);
     if (status != NAS_OK) return status;
     if (memcmp(seen, hash.data, HASH_HEX) != 0) {
         (void)unlink(path); /* damaged: the next upload replaces it */
-        return nas_fail(ctx, NAS_ERR_IO, "blob %.*s was damaged on disk and is removed; upload it again", (int)hash.len,
-                        hash.data);
+        return nas_fail(ctx, NAS_ERR_IO,
+                        "blob %.*s was damaged on disk and is removed; upload it again",
+                        (int)hash.len, hash.data);
     }
     const struct timespec now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
-    (void)utimensat(AT_FDCWD, path, now, AT_SYMLINK_NOFOLLOW); /* only the order of eviction depends on it */
+    (void)utimensat(AT_FDCWD, path, now,
+                    AT_SYMLINK_NOFOLLOW); /* only the order of eviction depends on it */
     return NAS_OK;
 }

@@ -78,16 +78,19 @@ static bool target_ok(nas__slice target) {
 /* "METHOD /target HTTP/1.1" */
 static nas__http_result request_line(nas__slice line, nas__http_request *r) {
     const char *space = memchr(line.data, ' ', line.len);
-    if (space == NULL || space == line.data) return bad(r, 400, "request line: need METHOD TARGET VERSION");
+    if (space == NULL || space == line.data)
+        return bad(r, 400, "request line: need METHOD TARGET VERSION");
     r->method = (nas__slice){line.data, (size_t)(space - line.data)};
     for (size_t i = 0; i < r->method.len; i++) {
-        if (r->method.data[i] < 'A' || r->method.data[i] > 'Z') return bad(r, 400, "method: need upper-case letters");
+        if (r->method.data[i] < 'A' || r->method.data[i] > 'Z')
+            return bad(r, 400, "method: need upper-case letters");
     }
     const nas__slice rest = {space + 1, line.len - r->method.len - 1};
     space = rest.len > 0 ? memchr(rest.data, ' ', rest.len) : NULL;
     if (space == NULL) return bad(r, 400, "request line: need METHOD TARGET VERSION");
     r->target = (nas__slice){rest.data, (size_t)(space - rest.data)};
-    if (!target_ok(r->target)) return bad(r, 400, "target: need /path?key=value of plain characters");
+    if (!target_ok(r->target))
+        return bad(r, 400, "target: need /path?key=value of plain characters");
     const nas__slice version = {space + 1, rest.len - r->target.len - 1};
     if (!nas__slice_is(version, "HTTP/1.1")) return bad(r, 400, "version: need HTTP/1.1");
     const char *mark = memchr(r->target.data, '?', r->target.len);
@@ -110,32 +113,38 @@ static nas__http_result header_line(nas__slice line, nas__http_request *r) {
         }
     }
     nas__slice value = {colon + 1, line.len - name.len - 1};
-    while (value.len > 0 && (value.data[0] == ' ' || value.data[0] == '\t')) value.data++, value.len--;
-    while (value.len > 0 && (value.data[value.len - 1] == ' ' || value.data[value.len - 1] == '\t')) value.len--;
+    while (value.len > 0 && (value.data[0] == ' ' || value.data[0] == '\t'))
+        value.data++, value.len--;
+    while (value.len > 0 && (value.data[value.len - 1] == ' ' || value.data[value.len - 1] == '\t'))
+        value.len--;
     if (same_word(name, "content-length")) {
         if (r->has_length) return bad(r, 400, "Content-Length given twice");
-        if (!nas__slice_u64(value, UINT64_MAX, &r->content_length)) return bad(r, 400, "Content-Length: no number");
+        if (!nas__slice_u64(value, UINT64_MAX, &r->content_length))
+            return bad(r, 400, "Content-Length: no number");
         r->has_length = true;
     } else if (same_word(name, "transfer-encoding")) {
         return bad(r, 411, "Transfer-Encoding is not supported: send Content-Length");
     } else if (same_word(name, "connection")) {
         r->keep_alive = !same_word(value, "close");
     } else if (same_word(name, "expect")) {
-        if (!same_word(value, "100-continue")) return bad(r, 400, "Expect: only 100-continue is known");
+        if (!same_word(value, "100-continue"))
+            return bad(r, 400, "Expect: only 100-continue is known");
         r->expect_continue = true;
     } else if (same_word(name, "x-nas-mac")) {
         if (r->mac.len > 0) return bad(r, 400, "X-Nas-Mac given twice");
         r->mac = value;
     } else if (same_word(name, "x-nas-counter")) {
         if (r->has_counter) return bad(r, 400, "X-Nas-Counter given twice");
-        if (!nas__slice_u64(value, UINT64_MAX, &r->counter)) return bad(r, 400, "X-Nas-Counter: no number");
+        if (!nas__slice_u64(value, UINT64_MAX, &r->counter))
+            return bad(r, 400, "X-Nas-Counter: no number");
         r->has_counter = true;
     }
     return NAS__HTTP_OK;
 }
 
 /* Takes one line that ends in CR LF off the input. MORE when its end has not come yet. */
-static nas__http_result take_line(const char *data, size_t len, size_t *at, nas__slice *line, nas__http_request *r) {
+static nas__http_result take_line(const char *data, size_t len, size_t *at, nas__slice *line,
+                                  nas__http_request *r) {
     for (size_t i = *at; i < len; i++) {
         const unsigned char c = (unsigned char)data[i];
         if (c == '\r') {
@@ -145,7 +154,8 @@ static nas__http_result take_line(const char *data, size_t len, size_t *at, nas_
             *at = i + 2;
             return NAS__HTTP_OK;
         }
-        if ((c < 0x20 && c != '\t') || c == 0x7f) return bad(r, 400, "control byte in the request head");
+        if ((c < 0x20 && c != '\t') || c == 0x7f)
+            return bad(r, 400, "control byte in the request head");
     }
     return NAS__HTTP_MORE;
 }

@@ -42,13 +42,15 @@ static bool plain(nas__slice value, bool number) {
 }
 
 const char *nas__bench_arg_add(nas__bench_args *args, nas__slice name, nas__slice value) {
-    static const char *const names[NAS__BENCH_OPTIONS] = {"threads",   "cpus",     "min-batches",
-                                                          "min-time-ms", "max-time-ms", "batch-ms",
-                                                          "warmup-runs", "warmup-ms",   "warmup-cap-ms"};
+    static const char *const names[NAS__BENCH_OPTIONS] = {
+        "threads",  "cpus",        "min-batches", "min-time-ms",  "max-time-ms",
+        "batch-ms", "warmup-runs", "warmup-ms",   "warmup-cap-ms"};
     size_t at = 0;
-    while (at < NAS__BENCH_OPTIONS && !nas__slice_is(name, names[at])) at++;
+    while (at < NAS__BENCH_OPTIONS && !nas__slice_is(name, names[at]))
+        at++;
     if (at == NAS__BENCH_OPTIONS) return "unknown bench option";
-    if (value.data == NULL || !plain(value, strcmp(names[at], "cpus") != 0) || value.len >= sizeof args->text[0]) {
+    if (value.data == NULL || !plain(value, strcmp(names[at], "cpus") != 0) ||
+        value.len >= sizeof args->text[0]) {
         return "bench option: need a number of at most 9 digits, for cpus a list like 0,1";
     }
     char text[64];
@@ -57,7 +59,8 @@ const char *nas__bench_arg_add(nas__bench_args *args, nas__slice name, nas__slic
         if (strcmp(args->text[i], text) == 0) return "bench option given twice";
     }
     memcpy(args->text[args->n], text, sizeof text);
-    (void)snprintf(args->text[args->n + 1], sizeof args->text[0], "%.*s", (int)value.len, value.data);
+    (void)snprintf(args->text[args->n + 1], sizeof args->text[0], "%.*s", (int)value.len,
+                   value.data);
     args->n += 2;
     return NULL;
 }
@@ -69,13 +72,15 @@ static void close_from(int first) {
     if (syscall(SYS_close_range, (unsigned)first, ~0u, 0u) == 0) return;
 #endif
     const long most = sysconf(_SC_OPEN_MAX);
-    for (int fd = first; fd < (most > 0 && most < 65536 ? (int)most : 65536); fd++) (void)close(fd);
+    for (int fd = first; fd < (most > 0 && most < 65536 ? (int)most : 65536); fd++)
+        (void)close(fd);
 }
 
 static void default_signals(void) {
     static const int handled[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD, SIGUSR1, SIGHUP};
     sigset_t none;
-    for (size_t i = 0; i < sizeof handled / sizeof *handled; i++) (void)signal(handled[i], SIG_DFL);
+    for (size_t i = 0; i < sizeof handled / sizeof *handled; i++)
+        (void)signal(handled[i], SIG_DFL);
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -100,7 +105,8 @@ static void child_main(const child_plan *plan) {
     if (chdir(plan->dir) != 0) {
         report.limits.failed_errno = errno;
         report.limits.failed_step = "own folder";
-    } else if (nas__sandbox_enter(plan->parent, plan->program, plan->dir, plan->cpu_seconds, &report.limits)) {
+    } else if (nas__sandbox_enter(plan->parent, plan->program, plan->dir, plan->cpu_seconds,
+                                  &report.limits)) {
         tell(&report);
         (void)execve(plan->program, plan->argv, no_environment);
         report.exec_errno = errno;
@@ -137,8 +143,8 @@ static void read_report(nas__job *job, int fd, const char *program) {
         fail_job(job, NAS__JOB_FAILED, text);
     } else if (report.exec_errno != 0) {
         const char *slash = strrchr(program, '/');
-        (void)snprintf(text, sizeof text, "cannot execute %.80s: %s%s", slash != NULL ? slash + 1 : program,
-                       strerror(report.exec_errno),
+        (void)snprintf(text, sizeof text, "cannot execute %.80s: %s%s",
+                       slash != NULL ? slash + 1 : program, strerror(report.exec_errno),
                        report.exec_errno == EACCES ? " (is the cache folder mounted noexec?)"
                        : report.exec_errno == ENOEXEC || report.exec_errno == ENOENT
                            ? " (built for another machine, or its loader is missing?)"
@@ -167,29 +173,35 @@ static void probe_into(nas_buf *out) {
 }
 
 static nas_status make_folder(nas_ctx *ctx, nas__job *job, const char *parent_dir) {
-    const int n = snprintf(job->dir, sizeof job->dir, "%s/run-%ld-%" PRId64, parent_dir, (long)getpid(), job->id);
+    const int n = snprintf(job->dir, sizeof job->dir, "%s/run-%ld-%" PRId64, parent_dir,
+                           (long)getpid(), job->id);
     if (n < 0 || (size_t)n >= sizeof job->dir) {
         job->dir[0] = '\0';
         return nas_fail(ctx, NAS_ERR_RANGE, "run folder below %s: path too long", parent_dir);
     }
     if (nas_file_exists(job->dir)) {
-        const nas_status status = nas_remove_tree(ctx, job->dir); /* left by a dead agent with the same process id */
+        const nas_status status =
+            nas_remove_tree(ctx, job->dir); /* left by a dead agent with the same process id */
         if (status != NAS_OK) return status;
     }
     if (mkdir(job->dir, 0700) == 0) return NAS_OK;
-    const nas_status status = nas_fail(ctx, NAS_ERR_IO, "run folder %s: %s", job->dir, strerror(errno));
+    const nas_status status =
+        nas_fail(ctx, NAS_ERR_IO, "run folder %s: %s", job->dir, strerror(errno));
     job->dir[0] = '\0';
     return status;
 }
 
 static int64_t cpu_seconds(int64_t deadline_ms) {
-    return (deadline_ms / 1000 + 2) * nas_cpu_count() + 5; /* all threads together; the deadline comes first */
+    return (deadline_ms / 1000 + 2) * nas_cpu_count() +
+           5; /* all threads together; the deadline comes first */
 }
 
-nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *program, const char *parent_dir,
-                          const nas__bench_args *args, int64_t deadline_ms) {
+nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *program,
+                          const char *parent_dir, const nas__bench_args *args,
+                          int64_t deadline_ms) {
     char *argv[NAS__BENCH_OPTIONS * 2 + 3] = {(char[]){"model"}, (char[]){"--bench"}};
-    for (int i = 0; i < args->n; i++) argv[i + 2] = (char *)(uintptr_t)args->text[i];
+    for (int i = 0; i < args->n; i++)
+        argv[i + 2] = (char *)(uintptr_t)args->text[i];
     nas__job_deinit(ctx, job);
     job->id = id;
     nas_status status = make_folder(ctx, job, parent_dir);
@@ -201,14 +213,17 @@ nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *p
     job->start_ns = nas_now_ns();
     job->deadline_ms = deadline_ms;
     job->deadline_ns = job->start_ns + deadline_ms * 1000000;
-    const child_plan plan = {program,  job->dir,    argv,       getpid(), cpu_seconds(deadline_ms), pipes[0][1],
-                             pipes[1][1], pipes[2][1]};
+    const child_plan plan = {
+        program,     job->dir,    argv,       getpid(), cpu_seconds(deadline_ms),
+        pipes[0][1], pipes[1][1], pipes[2][1]};
     const pid_t pid = fork();
     if (pid == 0) child_main(&plan);
     const int fork_errno = errno;
-    for (int i = 0; i < 3; i++) (void)close(pipes[i][1]);
+    for (int i = 0; i < 3; i++)
+        (void)close(pipes[i][1]);
     if (pid < 0) {
-        for (int i = 0; i < 3; i++) (void)close(pipes[i][0]);
+        for (int i = 0; i < 3; i++)
+            (void)close(pipes[i][0]);
         return nas_fail(ctx, NAS_ERR_IO, "run: fork: %s", strerror(fork_errno));
     }
     (void)setpgid(pid, pid); /* the child does the same: either wins */
@@ -258,7 +273,8 @@ static void judge(nas__job *job) {
     if (job->stopped || job->error[0] != '\0') {
         if (job->state == NAS__JOB_RUNNING) job->state = NAS__JOB_FAILED;
     } else if (job->signal != 0) {
-        (void)snprintf(text, sizeof text, "the program was ended by signal %d (%s)", job->signal, strsignal(job->signal));
+        (void)snprintf(text, sizeof text, "the program was ended by signal %d (%s)", job->signal,
+                       strsignal(job->signal));
         fail_job(job, NAS__JOB_FAILED, text);
     } else if (job->exit_code != 0) {
         (void)snprintf(text, sizeof text, "the program ended with exit code %d", job->exit_code);
@@ -266,7 +282,8 @@ static void judge(nas__job *job) {
     } else if (job->out.failed) {
         fail_job(job, NAS__JOB_FAILED, "the agent ran out of memory for the program's output");
     } else if (!nas__json_object_ok(job->out.data, job->out.len)) {
-        (void)snprintf(text, sizeof text, "the program's output (%zu bytes, limit %d) is no JSON object", job->out.len,
+        (void)snprintf(text, sizeof text,
+                       "the program's output (%zu bytes, limit %d) is no JSON object", job->out.len,
                        (int)NAS__OUT_MAX);
         fail_job(job, NAS__JOB_FAILED, text);
     } else {
@@ -300,7 +317,8 @@ void nas__job_step(nas_ctx *ctx, nas__job *job) {
     drain(&job->err_fd, &job->err, NAS__ERR_MAX);
     if (!job->stopped && nas_now_ns() >= job->deadline_ns) {
         char text[80];
-        (void)snprintf(text, sizeof text, "killed at the deadline of %" PRId64 " ms", job->deadline_ms);
+        (void)snprintf(text, sizeof text, "killed at the deadline of %" PRId64 " ms",
+                       job->deadline_ms);
         nas__job_kill(job, text);
     }
     int wait_status = 0;
@@ -311,10 +329,12 @@ void nas__job_deinit(nas_ctx *ctx, nas__job *job) {
     if (job->pid > 0 && !job->reaped) {
         int wait_status = 0;
         nas__job_kill(job, "the agent ends");
-        while (waitpid(job->pid, &wait_status, 0) < 0 && errno == EINTR) continue;
+        while (waitpid(job->pid, &wait_status, 0) < 0 && errno == EINTR)
+            continue;
         finish(ctx, job, wait_status);
     }
-    if (job->dir[0] != '\0') (void)nas_remove_tree(ctx, job->dir); /* a start that failed; best effort */
+    if (job->dir[0] != '\0')
+        (void)nas_remove_tree(ctx, job->dir); /* a start that failed; best effort */
     nas_buf_deinit(&job->out);
     nas_buf_deinit(&job->err);
     nas_buf_deinit(&job->before);

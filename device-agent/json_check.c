@@ -11,7 +11,8 @@ typedef struct cursor {
 static bool value(cursor *c, int depth);
 
 static void space(cursor *c) {
-    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t' || *c->at == '\n' || *c->at == '\r')) c->at++;
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t' || *c->at == '\n' || *c->at == '\r'))
+        c->at++;
 }
 
 static bool take(cursor *c, char wanted) {
@@ -29,7 +30,8 @@ static bool word(cursor *c, const char *text) {
 
 static bool digits(cursor *c) {
     const char *start = c->at;
-    while (c->at < c->end && *c->at >= '0' && *c->at <= '9') c->at++;
+    while (c->at < c->end && *c->at >= '0' && *c->at <= '9')
+        c->at++;
     return c->at > start;
 }
 
@@ -48,7 +50,10 @@ static bool number(cursor *c) {
 /* One UTF-8 sequence of two to four bytes; overlong forms and surrogates are refused. */
 static bool utf8(cursor *c) {
     const unsigned char lead = (unsigned char)*c->at;
-    const int n = lead >= 0xc2 && lead <= 0xdf ? 1 : lead >= 0xe0 && lead <= 0xef ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+    const int n = lead >= 0xc2 && lead <= 0xdf   ? 1
+                  : lead >= 0xe0 && lead <= 0xef ? 2
+                  : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                 : 0;
     if (n == 0 || c->end - c->at <= n) return false;
     uint32_t code = lead & (0x3fu >> n);
     for (int i = 1; i <= n; i++) {
@@ -66,7 +71,8 @@ static bool escape(cursor *c) {
     const char e = *c->at++;
     if (e != 'u') return e != '\0' && strchr("\"\\/bfnrt", e) != NULL;
     for (int i = 0; i < 4; i++, c->at++) {
-        if (c->at == c->end || *c->at == '\0' || strchr("0123456789abcdefABCDEF", *c->at) == NULL) return false;
+        if (c->at == c->end || *c->at == '\0' || strchr("0123456789abcdefABCDEF", *c->at) == NULL)
+            return false;
     }
     return true;
 }

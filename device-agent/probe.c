@@ -40,7 +40,8 @@ static int read_text(const char *path, char *out, size_t size) {
         len += (size_t)n;
     }
     (void)close(fd); /* only read */
-    while (len > 0 && (out[len - 1] == '\n' || out[len - 1] == ' ' || out[len - 1] == '\0')) len--;
+    while (len > 0 && (out[len - 1] == '\n' || out[len - 1] == ' ' || out[len - 1] == '\0'))
+        len--;
     out[len] = '\0';
     for (size_t i = 0; i < len; i++) {
         const unsigned char u = (unsigned char)out[i];
@@ -82,7 +83,9 @@ static bool field(const char *text, const char *name, char *out, size_t size) {
         if (strncmp(line, name, n) == 0 && line[n + strspn(line + n, " \t")] == ':') {
             const char *value = strchr(line + n, ':') + 1;
             value += strspn(value, " \t");
-            const size_t len = end == NULL ? strlen(value) : end > value ? (size_t)(end - value) : 0;
+            const size_t len = end == NULL   ? strlen(value)
+                               : end > value ? (size_t)(end - value)
+                                             : 0;
             (void)snprintf(out, size, "%.*s", (int)len, value);
             return true;
         }
@@ -104,7 +107,8 @@ static void probe_mhz(nas_json *j) {
     nas_json_key(j, "mhz");
     for (int cpu = 0; cpu < CPUS_MAX; cpu++) {
         char path[96], text[64];
-        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu);
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq",
+                       cpu);
         if (read_text(path, text, sizeof text) != 0) break;
         if (!any) nas_json_array(j);
         any = true;
@@ -141,7 +145,8 @@ static void probe_thermal(nas_json *j) {
             continue;
         }
         (void)snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/type", zone);
-        if (read_text(path, type, sizeof type) != 0) (void)snprintf(type, sizeof type, "zone%d", zone);
+        if (read_text(path, type, sizeof type) != 0)
+            (void)snprintf(type, sizeof type, "zone%d", zone);
         if (!any) nas_json_array(j);
         any = true;
         nas_json_object(j);
@@ -201,7 +206,8 @@ static void probe_load(nas_json *j) {
     }
     nas_json_array(j);
     char *at = text;
-    for (int i = 0; i < 3; i++) nas_json_double(j, strtod(at, &at));
+    for (int i = 0; i < 3; i++)
+        nas_json_double(j, strtod(at, &at));
     nas_json_array_end(j);
 }
 
@@ -216,7 +222,8 @@ static void probe_steal(nas_json *j) {
     }
     char *at = text + 4;
     long long ticks = 0;
-    for (int i = 0; i < 8; i++) ticks = strtoll(at, &at, 10);
+    for (int i = 0; i < 8; i++)
+        ticks = strtoll(at, &at, 10);
     nas_json_int(j, ticks);
 }
 
@@ -256,9 +263,11 @@ static void probe_clusters(nas_json *j, long n) {
         nas_json_int(j, cpu);
         (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%ld/cpu_capacity", cpu);
         number_file(j, "capacity", path);
-        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%ld/cpufreq/cpuinfo_max_freq", cpu);
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%ld/cpufreq/cpuinfo_max_freq",
+                       cpu);
         number_file(j, "max_khz", path);
-        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%ld/topology/thread_siblings_list", cpu);
+        (void)snprintf(path, sizeof path,
+                       "/sys/devices/system/cpu/cpu%ld/topology/thread_siblings_list", cpu);
         text_file(j, "siblings", path);
         nas_json_object_end(j);
     }
@@ -282,8 +291,10 @@ static void probe_cpu(nas_json *j, nas_sha256 *hash) {
     if (code == 0) {
         static const char *const models[] = {"model name", "Hardware", "CPU part", "uarch"};
         static const char *const flags[] = {"flags", "Features", "isa"};
-        for (size_t i = 0; i < 4 && model[0] == '\0'; i++) (void)field(info, models[i], model, sizeof model);
-        for (size_t i = 0; i < 3 && features[0] == '\0'; i++) (void)field(info, flags[i], features, sizeof features);
+        for (size_t i = 0; i < 4 && model[0] == '\0'; i++)
+            (void)field(info, models[i], model, sizeof model);
+        for (size_t i = 0; i < 3 && features[0] == '\0'; i++)
+            (void)field(info, flags[i], features, sizeof features);
     }
     nas_free(info);
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
@@ -327,7 +338,8 @@ void nas__probe_machine(nas_json *j) {
     nas_json_key(j, "page_bytes");
     nas_json_int(j, sysconf(_SC_PAGESIZE));
     probe_memory(j, "memory_bytes", "MemTotal");
-    text_file(j, "clock_source", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    text_file(j, "clock_source",
+              "/sys/devices/system/clocksource/clocksource0/current_clocksource");
     text_file(j, "cpu_quota", "/sys/fs/cgroup/cpu.max");
     text_file(j, "smt", "/sys/devices/system/cpu/smt/control");
     number_file(j, "perf_event_paranoid", "/proc/sys/kernel/perf_event_paranoid");

@@ -73,12 +73,12 @@ enum {
 
 /* nas_agent_sign_request - the mac of a request, as in "Signing" above.
  * method "GET", target "/v1/info" as sent (with query), body may be NULL for len 0, nonce 32 hex digits. */
-void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method, const char *target,
-                            const void *body, size_t len, const char *nonce, uint64_t counter,
-                            char mac[NAS_SHA256_HEX]);
+void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                            const char *target, const void *body, size_t len, const char *nonce,
+                            uint64_t counter, char mac[NAS_SHA256_HEX]);
 /* nas_agent_sign_answer - the mac of an answer; `request_mac` is the 64 hex digits of the request's. */
-void nas_agent_sign_answer(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *request_mac, int http_status,
-                           const void *body, size_t len, char mac[NAS_SHA256_HEX]);
+void nas_agent_sign_answer(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *request_mac,
+                           int http_status, const void *body, size_t len, char mac[NAS_SHA256_HEX]);
 /* nas_agent_key_read - reads a key file. INVALID when others may read it or it is not 64 hex digits; NOTFOUND, IO. */
 nas_status nas_agent_key_read(nas_ctx *ctx, const char *path, uint8_t key[NAS_AGENT_KEY_BYTES]);
 /* nas_agent_key_create - makes a random key and writes it with mode 0600. */

@@ -63,14 +63,46 @@ enum {
 #endif
 
 static const uint32_t denied_calls[] = {
-    SYS_socket, SYS_connect, SYS_bind, SYS_listen, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_mount,
-    SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_unshare, SYS_setns, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_bpf,
-    SYS_kexec_load, SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_reboot, SYS_swapon, SYS_swapoff,
-    SYS_sethostname, SYS_setdomainname,
-    SYS_setsid, SYS_setpgid, SYS_perf_event_open, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_acct, SYS_quotactl,
-    SYS_personality, SYS_open_by_handle_at,
+    SYS_socket,
+    SYS_connect,
+    SYS_bind,
+    SYS_listen,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_unshare,
+    SYS_setns,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    SYS_bpf,
+    SYS_kexec_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_reboot,
+    SYS_swapon,
+    SYS_swapoff,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_setsid,
+    SYS_setpgid,
+    SYS_perf_event_open,
+    SYS_rt_sigqueueinfo,
+    SYS_rt_tgsigqueueinfo,
+    SYS_acct,
+    SYS_quotactl,
+    SYS_personality,
+    SYS_open_by_handle_at,
 #ifdef SYS_settimeofday /* 32-bit musl spells the clock calls otherwise; they need root anyway */
-    SYS_settimeofday, SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_clock_adjtime,
+    SYS_adjtimex,
 #endif
 #ifdef SYS_accept
     SYS_accept,
@@ -84,9 +116,17 @@ static const uint32_t denied_calls[] = {
 #ifdef SYS_userfaultfd
     SYS_userfaultfd,
 #endif
-    424 /* pidfd_send_signal */, 425 /* io_uring_setup */, 426 /* io_uring_enter */, 427 /* io_uring_register */,
-    428 /* open_tree */, 429 /* move_mount */, 430 /* fsopen */, 432 /* fsmount */, 438 /* pidfd_getfd */,
-    440 /* process_madvise */, 442 /* mount_setattr */
+    424 /* pidfd_send_signal */,
+    425 /* io_uring_setup */,
+    426 /* io_uring_enter */,
+    427 /* io_uring_register */,
+    428 /* open_tree */,
+    429 /* move_mount */,
+    430 /* fsopen */,
+    432 /* fsmount */,
+    438 /* pidfd_getfd */,
+    440 /* process_madvise */,
+    442 /* mount_setattr */
 };
 
 /* Allowed towards the process itself only (first argument its id; 0 too for prlimit64). */
@@ -130,7 +170,13 @@ static int enter_seccomp(void) {
 
 /* ---- Landlock (landlock(7)) ------------------------------------------------------------------------------------- */
 
-enum { LANDLOCK_CREATE = 444, LANDLOCK_ADD = 445, LANDLOCK_RESTRICT = 446, LANDLOCK_VERSION = 1, RULE_PATH = 1 };
+enum {
+    LANDLOCK_CREATE = 444,
+    LANDLOCK_ADD = 445,
+    LANDLOCK_RESTRICT = 446,
+    LANDLOCK_VERSION = 1,
+    RULE_PATH = 1
+};
 
 #define FS_EXECUTE 0x1u
 #define FS_WRITE_FILE 0x2u
@@ -153,7 +199,8 @@ typedef struct landlock_path {
 } __attribute__((packed)) landlock_path;
 
 static uint64_t handled_fs(long abi) {
-    return FS_ABI1 | (abi >= 2 ? FS_REFER : 0u) | (abi >= 3 ? FS_TRUNCATE : 0u) | (abi >= 5 ? FS_IOCTL : 0u);
+    return FS_ABI1 | (abi >= 2 ? FS_REFER : 0u) | (abi >= 3 ? FS_TRUNCATE : 0u) |
+           (abi >= 5 ? FS_IOCTL : 0u);
 }
 
 /* Adds `path` when it is there; 0 or errno. */
@@ -170,15 +217,22 @@ static int allow_all(int ruleset, const char *program, const char *dir, uint64_t
         const char *path;
         uint64_t access;
     } rules[] = {
-        {"/usr", FS_LOAD},          {"/lib", FS_LOAD},
-        {"/lib64", FS_LOAD},        {"/lib32", FS_LOAD},
-        {"/system", FS_LOAD},       {"/apex", FS_LOAD},
-        {"/vendor/lib64", FS_LOAD}, {"/etc/ld.so.cache", FS_READ_FILE},
+        {"/usr", FS_LOAD},
+        {"/lib", FS_LOAD},
+        {"/lib64", FS_LOAD},
+        {"/lib32", FS_LOAD},
+        {"/system", FS_LOAD},
+        {"/apex", FS_LOAD},
+        {"/vendor/lib64", FS_LOAD},
+        {"/etc/ld.so.cache", FS_READ_FILE},
         {"/sys", FS_READ_FILE | FS_READ_DIR},
         {"/proc/self", FS_READ_FILE | FS_READ_DIR}, /* this process: its id survives exec */
-        {"/proc/cpuinfo", FS_READ_FILE}, {"/proc/meminfo", FS_READ_FILE},
-        {"/proc/stat", FS_READ_FILE},    {"/proc/loadavg", FS_READ_FILE},
-        {"/dev/null", FS_READ_FILE | FS_WRITE_FILE}, {"/dev/zero", FS_READ_FILE},
+        {"/proc/cpuinfo", FS_READ_FILE},
+        {"/proc/meminfo", FS_READ_FILE},
+        {"/proc/stat", FS_READ_FILE},
+        {"/proc/loadavg", FS_READ_FILE},
+        {"/dev/null", FS_READ_FILE | FS_WRITE_FILE},
+        {"/dev/zero", FS_READ_FILE},
         {"/dev/urandom", FS_READ_FILE},
     };
     int code = allow(ruleset, program, FS_EXECUTE | FS_READ_FILE);
@@ -197,7 +251,9 @@ static int32_t enter_landlock(const char *program, const char *dir, int32_t *cod
         return 0;
     }
     const landlock_ruleset rules = {handled_fs(abi), abi >= 4 ? 3u : 0u, abi >= 6 ? 3u : 0u};
-    const size_t size = abi >= 6 ? sizeof rules : abi >= 4 ? 2 * sizeof(uint64_t) : sizeof(uint64_t);
+    const size_t size = abi >= 6   ? sizeof rules
+                        : abi >= 4 ? 2 * sizeof(uint64_t)
+                                   : sizeof(uint64_t);
     const long ruleset = syscall(LANDLOCK_CREATE, &rules, size, 0);
     if (ruleset < 0) {
         *code = errno;
@@ -214,11 +270,13 @@ static int32_t enter_landlock(const char *program, const char *dir, int32_t *cod
 enum { FILE_BYTES = 64 << 20, FILES = 256, PROCESSES = 4096 };
 
 /* setrlimit names its argument by an enum in glibc and an int in musl: a macro fits both. Never raises a limit. */
-#define LIMIT(resource, bytes) limit_to(getrlimit((resource), &now), &now, (bytes)) && setrlimit((resource), &now) == 0
+#define LIMIT(resource, bytes)                                                                     \
+    limit_to(getrlimit((resource), &now), &now, (bytes)) && setrlimit((resource), &now) == 0
 
 static bool limit_to(int got, struct rlimit *now, rlim_t value) {
     if (got != 0) return false;
-    const rlim_t most = now->rlim_max == RLIM_INFINITY || now->rlim_max > value ? value : now->rlim_max;
+    const rlim_t most =
+        now->rlim_max == RLIM_INFINITY || now->rlim_max > value ? value : now->rlim_max;
     *now = (struct rlimit){most, most};
     return true;
 }
@@ -229,11 +287,14 @@ static bool enter_limits(int64_t cpu_seconds) {
     const rlim_t memory = pages > 0 && page > 0 ? (rlim_t)pages * (rlim_t)page : (rlim_t)1 << 32;
     const rlim_t room = memory > ((rlim_t)1 << 30) ? memory : (rlim_t)1 << 30;
     bool ok = LIMIT(RLIMIT_CPU, (rlim_t)cpu_seconds);
-    ok = ok && LIMIT(RLIMIT_AS, room); /* address space: what the machine has, so that it cannot be exhausted */
+    ok =
+        ok && LIMIT(RLIMIT_AS,
+                    room); /* address space: what the machine has, so that it cannot be exhausted */
     ok = ok && LIMIT(RLIMIT_FSIZE, (rlim_t)FILE_BYTES);
     ok = ok && LIMIT(RLIMIT_CORE, (rlim_t)0);
     ok = ok && LIMIT(RLIMIT_NOFILE, (rlim_t)FILES);
-    if (geteuid() != 0) ok = ok && LIMIT(RLIMIT_NPROC, (rlim_t)PROCESSES); /* root is not bound by it */
+    if (geteuid() != 0)
+        ok = ok && LIMIT(RLIMIT_NPROC, (rlim_t)PROCESSES); /* root is not bound by it */
     return ok;
 }
 
@@ -243,12 +304,14 @@ static bool failed(nas__limits *l, const char *step) {
     return false;
 }
 
-bool nas__sandbox_enter(pid_t parent, const char *program, const char *dir, int64_t cpu_seconds, nas__limits *out) {
+bool nas__sandbox_enter(pid_t parent, const char *program, const char *dir, int64_t cpu_seconds,
+                        nas__limits *out) {
     *out = (nas__limits){0};
     errno = 0;
     if (setpgid(0, 0) != 0) return failed(out, "process group");
     out->process_group = true;
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent) return failed(out, "parent death");
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent)
+        return failed(out, "parent death");
     out->parent_death = true;
     if (!enter_limits(cpu_seconds)) return failed(out, "resource limits");
     out->rlimits = true;
@@ -262,7 +325,8 @@ bool nas__sandbox_enter(pid_t parent, const char *program, const char *dir, int6
 
 nas_status nas__sandbox_probe(nas_ctx *ctx, nas__limits *out) {
     int report[2];
-    if (pipe(report) != 0) return nas_fail(ctx, NAS_ERR_IO, "sandbox probe: pipe: %s", strerror(errno));
+    if (pipe(report) != 0)
+        return nas_fail(ctx, NAS_ERR_IO, "sandbox probe: pipe: %s", strerror(errno));
     const pid_t parent = getpid();
     const pid_t pid = fork();
     if (pid == 0) {
@@ -279,13 +343,16 @@ nas_status nas__sandbox_probe(nas_ctx *ctx, nas__limits *out) {
         do {
             n = read(report[0], &limits, sizeof limits);
         } while (n < 0 && errno == EINTR);
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            continue;
     }
     (void)close(report[0]);
     if (pid < 0) return nas_fail(ctx, NAS_ERR_IO, "sandbox probe: fork: %s", strerror(fork_errno));
-    if (n != (ssize_t)sizeof limits) return nas_fail(ctx, NAS_ERR_INTERNAL, "sandbox probe: the child said nothing");
+    if (n != (ssize_t)sizeof limits)
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "sandbox probe: the child said nothing");
     if (limits.failed_errno != 0) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "sandbox: %s: %s; runs would not be limited, so none is started",
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "sandbox: %s: %s; runs would not be limited, so none is started",
                         limits.failed_step, strerror(limits.failed_errno));
     }
     *out = limits;

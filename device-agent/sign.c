@@ -11,12 +11,13 @@ static void mac_of(const uint8_t *key, const nas_buf *text, char mac[NAS_SHA256_
     uint8_t raw[NAS_SHA256_BYTES];
     nas_hmac_sha256(key, NAS_AGENT_KEY_BYTES, text->data, text->len, raw);
     nas_hex(raw, sizeof raw, mac);
-    if (text->failed) memset(mac, '0', NAS_SHA256_HEX - 1); /* no memory: a mac that matches nothing */
+    if (text->failed)
+        memset(mac, '0', NAS_SHA256_HEX - 1); /* no memory: a mac that matches nothing */
 }
 
-void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method, const char *target,
-                            const void *body, size_t len, const char *nonce, uint64_t counter,
-                            char mac[NAS_SHA256_HEX]) {
+void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                            const char *target, const void *body, size_t len, const char *nonce,
+                            uint64_t counter, char mac[NAS_SHA256_HEX]) {
     char body_hex[NAS_SHA256_HEX];
     nas_sha256_hex(len > 0 ? body : "", len, body_hex);
     nas_buf text = {0};
@@ -25,8 +26,9 @@ void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *
     nas_buf_deinit(&text);
 }
 
-void nas_agent_sign_answer(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *request_mac, int http_status,
-                           const void *body, size_t len, char mac[NAS_SHA256_HEX]) {
+void nas_agent_sign_answer(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *request_mac,
+                           int http_status, const void *body, size_t len,
+                           char mac[NAS_SHA256_HEX]) {
     char body_hex[NAS_SHA256_HEX];
     nas_sha256_hex(len > 0 ? body : "", len, body_hex);
     nas_buf text = {0};
@@ -44,10 +46,12 @@ nas_status nas_agent_key_read(nas_ctx *ctx, const char *path, uint8_t key[NAS_AG
         text.data[--text.len] = '\0';
     }
     if (stat(path, &info) == 0 && (info.st_mode & 077) != 0) {
-        status = nas_fail(ctx, NAS_ERR_INVALID, "agent key %s: mode %04o lets others read it; chmod 600 %s", path,
+        status = nas_fail(ctx, NAS_ERR_INVALID,
+                          "agent key %s: mode %04o lets others read it; chmod 600 %s", path,
                           (unsigned)(info.st_mode & 07777), path);
     } else if (text.len != KEY_HEX || !nas_unhex(text.data, NAS_AGENT_KEY_BYTES, key)) {
-        status = nas_fail(ctx, NAS_ERR_INVALID, "agent key %s: need exactly %d hex digits", path, KEY_HEX);
+        status = nas_fail(ctx, NAS_ERR_INVALID, "agent key %s: need exactly %d hex digits", path,
+                          KEY_HEX);
     }
     nas_buf_deinit(&text);
     return status;

@@ -1,0 +1,197 @@
+/* routes.c - what each authenticated request does; the table of routes is in protocol.h. */
+#include "device-agent/agent_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SMALL_BODY_MAX = 4096 };
+
+void nas__answer_error(nas__answer *answer, int status, const char *message) {
+    nas_buf_clear(&answer->body);
+    answer->status = status;
+    nas_json j = nas_json_begin(&answer->body);
+    nas_json_object(&j);
+    nas_json_key(&j, "error");
+    nas_json_string(&j, message);
+    nas_json_object_end(&j);
+}
+
+uint64_t nas__route_body_max(const nas__http_request *request) {
+    nas__slice hash;
+    const bool blob = nas__slice_is(request->method, "PUT") &&
+                      nas__slice_after(request->path, "/v1/blob/", &hash);
+    return blob ? (uint64_t)NAS_AGENT_BODY_MAX : (uint64_t)SMALL_BODY_MAX;
+}
+
+void nas__info_json(nas_json *j, const nas__limits *limits) {
+    nas_json_object(j);
+    nas_json_key(j, "agent");
+    nas_json_string(j, "nas-agent");
+    nas_json_key(j, "version");
+    nas_json_string(j, NAS_VERSION);
+    nas_json_key(j, "protocol");
+    nas_json_int(j, NAS_AGENT_PROTOCOL);
+    nas_json_key(j, "limits");
+    nas__limits_json(j, limits);
+    if (!limits->seccomp) {
+        nas_json_key(j, "seccomp_unavailable");
+        nas_json_string(j, strerror(limits->seccomp_errno));
+    }
+    if (limits->landlock_abi == 0) {
+        nas_json_key(j, "landlock_unavailable");
+        nas_json_string(j, strerror(limits->landlock_errno));
+    }
+    nas__probe_machine(j);
+    nas_json_key(j, "state");
+    nas__probe_state(j);
+    nas_json_object_end(j);
+}
+
+static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice hash,
+                       const char *body, size_t len, nas__answer *answer) {
+    char path[1024];
+    if (!nas__blob_path(&agent->blobs, hash, path, sizeof path)) {
+        nas__answer_error(answer, 400, "blob name: need 64 lower-case hex digits");
+        return;
+    }
+    if (nas__slice_is(r->method, "GET")) {
+        if (nas__blob_present(&agent->blobs, hash)) {
+            answer->status = 200;
+            nas_buf_puts(&answer->body, "{\"present\":true}");
+        } else {
+            nas__answer_error(answer, 404, "no such blob");
+        }
+        return;
+    }
+    const bool running = agent->job.state == NAS__JOB_RUNNING;
+    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, running ? agent->job_blob : "",
+                  &answer->status);
+    if (answer->status == 200 || answer->status == 201) {
+        nas_buf_puts(&answer->body, "{\"stored\":true}");
+    } else {
+        nas__answer_error(answer, answer->status, nas_ctx_message(agent->ctx));
+    }
+}
+
+typedef struct run_request {
+    nas__slice blob;
+    uint64_t deadline_ms;
+    nas__bench_args args;
+} run_request;
+
+/* NULL or a static error text. */
+static const char *read_run_query(nas__slice query, run_request *out) {
+    nas__slice key, value;
+    bool has_deadline = false;
+    out->deadline_ms = NAS_AGENT_RUN_MS_MAX;
+    while (nas__http_query_next(&query, &key, &value)) {
+        if (nas__slice_is(key, "blob")) {
+            if (out->blob.data != NULL) return "blob given twice";
+            out->blob = value;
+        } else if (nas__slice_is(key, "deadline_ms")) {
+            if (has_deadline) return "deadline_ms given twice";
+            has_deadline = true;
+            if (!nas__slice_u64(value, NAS_AGENT_RUN_MS_MAX, &out->deadline_ms) ||
+                out->deadline_ms == 0) {
+                return "deadline_ms: need 1 to 120000";
+            }
+        } else {
+            const char *error = nas__bench_arg_add(&out->args, key, value);
+            if (error != NULL) return error;
+        }
+    }
+    return out->blob.data == NULL ? "blob=<sha256> is missing" : NULL;
+}
+
+static void run_route(nas__agent *agent, const nas__http_request *r, nas__answer *answer) {
+    run_request run = {0};
+    char path[1024];
+    const char *error = read_run_query(r->query, &run);
+    if (error == NULL && !nas__blob_path(&agent->blobs, run.blob, path, sizeof path)) {
+        error = "blob name: need 64 lower-case hex digits";
+    }
+    if (error != NULL) {
+        nas__answer_error(answer, 400, error);
+        return;
+    }
+    nas__job_step(agent->ctx, &agent->job);
+    if (agent->job.pid > 0 && !agent->job.reaped) {
+        nas__answer_error(answer, 409,
+                          "busy: one measurement at a time; wait for the running one or delete it");
+        return;
+    }
+    nas_status status = nas__blob_use(agent->ctx, &agent->blobs, run.blob);
+    if (status != NAS_OK) {
+        nas__answer_error(answer, status == NAS_ERR_NOTFOUND ? 404 : 500,
+                          nas_ctx_message(agent->ctx));
+        return;
+    }
+    (void)snprintf(agent->job_blob, sizeof agent->job_blob, "%.*s", (int)run.blob.len,
+                   run.blob.data);
+    const int64_t id = ++agent->next_id;
+    status = nas__job_start(agent->ctx, &agent->job, id, path, agent->o->cache_dir, &run.args,
+                            (int64_t)run.deadline_ms);
+    if (status != NAS_OK) {
+        nas__answer_error(answer, 500, nas_ctx_message(agent->ctx));
+        return;
+    }
+    nas_log(agent->ctx, NAS_LOG_DEBUG, "run started id=%" PRId64 " blob=%s", id, agent->job_blob);
+    answer->status = 202;
+    nas_buf_printf(&answer->body, "{\"id\":%" PRId64 "}", id);
+}
+
+static void result_route(nas__agent *agent, const nas__http_request *r, nas__slice id_text,
+                         nas__answer *answer) {
+    uint64_t id = 0, wait_ms = 0;
+    nas__slice query = r->query, key, value;
+    const bool known =
+        nas__slice_u64(id_text, INT64_MAX, &id) && (int64_t)id == agent->job.id && id > 0;
+    if (!known) {
+        nas__answer_error(answer, 404, "no such run: only the last one is kept");
+        return;
+    }
+    while (nas__http_query_next(&query, &key, &value)) {
+        if (!nas__slice_is(key, "wait_ms") ||
+            !nas__slice_u64(value, NAS_AGENT_WAIT_MS_MAX, &wait_ms)) {
+            nas__answer_error(answer, 400, "query: only wait_ms=0..60000 is known");
+            return;
+        }
+    }
+    nas__job_step(agent->ctx, &agent->job);
+    if (nas__slice_is(r->method, "DELETE")) {
+        nas__job_kill(&agent->job, "killed on request");
+    } else if (wait_ms > 0 && !agent->job.reaped) {
+        answer->hold = true;
+        answer->hold_ms = (int64_t)wait_ms;
+        return;
+    }
+    answer->status = 200;
+    nas_json j = nas_json_begin(&answer->body);
+    nas__job_json(&j, &agent->job);
+}
+
+void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
+                nas__answer *answer) {
+    const bool get = nas__slice_is(request->method, "GET"),
+               put = nas__slice_is(request->method, "PUT");
+    const bool post = nas__slice_is(request->method, "POST"),
+               delete = nas__slice_is(request->method, "DELETE");
+    nas__slice rest;
+    if (get && nas__slice_is(request->path, "/v1/info")) {
+        nas_json j = nas_json_begin(&answer->body);
+        answer->status = 200;
+        nas__info_json(&j, &agent->limits);
+    } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
+        blob_route(agent, request, rest, body, len, answer);
+    } else if (post && nas__slice_is(request->path, "/v1/run")) {
+        run_route(agent, request, answer);
+    } else if ((get || delete) && nas__slice_after(request->path, "/v1/run/", &rest)) {
+        result_route(agent, request, rest, answer);
+    } else if (post && nas__slice_is(request->path, "/v1/stop")) {
+        agent->stopping = true;
+        answer->status = 200;
+        nas_buf_puts(&answer->body, "{\"stopping\":true}");
+    } else {
+        nas__answer_error(answer, 404, "no such route; see device-agent/protocol.h");
+    }
+}

@@ -239,13 +239,18 @@ static void place_contexts(nas__program *p) {
     }
 }
 
+static void place_stage_weights(nas__program *p, nas__stage *s) {
+    s->weights_at = p->plan.weight_floats;
+    p->plan.weight_floats += round_up(nas__weight_floats(s), PAD_UNIT);
+}
+
 static void place_weights(nas__program *p) {
     p->plan.weight_floats = 0;
     for (int32_t v = 0; v < p->n_stages; v++) {
         nas__stage *s = &p->stages[v];
-        if (s->dead) continue;
-        s->weights_at = p->plan.weight_floats;
-        p->plan.weight_floats += round_up(nas__weight_floats(s), PAD_UNIT);
+        if (!active(s)) continue;
+        if (s->pair >= 0) place_stage_weights(p, &p->stages[s->pair]); /* right before its reader's */
+        place_stage_weights(p, s);
     }
     if (p->plan.weight_floats == 0) p->plan.weight_floats = PAD_UNIT;
 }

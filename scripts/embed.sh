@@ -1,10 +1,11 @@
 #!/bin/sh
-# embed.sh FILE... - C initialisers for the runtime files that travel inside the compiler, on stdout:
-#   EMBED_FILE("name", "escaped text")
-# One string literal a line of the file, so that the generated text stays readable.
+# embed.sh FILE... - C tables of the runtime files that travel inside the compiler, on stdout:
+#   EMBED_FILE(symbol, "name", byte, byte, ..., 0)
+# Byte arrays, because standard C need not accept string literals of more than 4095 characters.
 set -eu
 for file in "$@"; do
-    printf 'EMBED_FILE("%s",\n' "$(basename "$file")"
-    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/    "/' -e 's/$/\\n"/' "$file"
-    printf ')\n'
+    name=$(basename "$file")
+    printf 'EMBED_FILE(file_%s, "%s",\n' "$(printf '%s' "$name" | tr -c 'A-Za-z0-9' '_')" "$name"
+    od -An -v -tu1 "$file" | sed -e 's/^ *//' -e 's/  */,/g' -e 's/$/,/'
+    printf '0)\n'
 done

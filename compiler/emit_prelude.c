@@ -1,0 +1,124 @@
+/* emit_prelude.c - the part of model.c that does not depend on the layers: includes, the vector type, helpers that
+ * copy rows, find rings, zero the surroundings of the image and keep margins between strips. */
+#include "compiler/compiler_internal.h"
+
+static const char includes[] =
+    "#ifndef _POSIX_C_SOURCE\n"
+    "#define _POSIX_C_SOURCE 200809L\n"
+    "#endif\n"
+    "#include \"model.h\"\n\n"
+    "#include <stdint.h>\n"
+    "#include <string.h>\n\n"
+    "extern const float model_weights[];\n\n"
+    "#define HELPER static inline __attribute__((unused))\n\n";
+
+static const char vector_helpers[] =
+    "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
+    "HELPER vf load(const float *p) {\n"
+    "    return *(const vf_anywhere *)p;\n"
+    "}\n"
+    "HELPER void store(float *p, vf v) {\n"
+    "    *(vf_anywhere *)p = v;\n"
+    "}\n"
+    "HELPER vf splat(float s) {\n"
+    "    return s - (vf){0};\n"
+    "}\n";
+
+static const char generic_acts[] = "HELPER vf relu(vf v) {\n"
+                                   "    return (vf)((vi)v & (v > 0));\n"
+                                   "}\n"
+                                   "HELPER vf prelu(vf v, vf slope) {\n"
+                                   "    const vi above = v > 0;\n"
+                                   "    return (vf)(((vi)v & above) | ((vi)(v * slope) & ~above));\n"
+                                   "}\n";
+
+static const char avx512_acts[] =
+    "HELPER vf relu(vf v) {\n"
+    "    return _mm512_max_ps(v, _mm512_setzero_ps());\n"
+    "}\n"
+    "HELPER vf prelu(vf v, vf slope) {\n"
+    "    return _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LE_OQ), v, slope);\n"
+    "}\n";
+
+static const char shuffle_macro[] =
+    "#if defined(__clang__) || __GNUC__ >= 12\n"
+    "#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"
+    "#else\n"
+    "#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})\n"
+    "#endif\n\n";
+
+static const char row_helpers[] =
+    "/* Row y of a ring of `rows` rows. */\n"
+    "HELPER float *ring_row(float *ring, int rows, size_t row_floats, int y) {\n"
+    "    return ring + (size_t)((unsigned)y % (unsigned)rows) * row_floats;\n"
+    "}\n\n"
+    "/* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) of r is set. */\n"
+    "HELPER void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,\n"
+    "                   int *low, int *high) {\n"
+    "    *low = y < half ? half - y : 0;\n"
+    "    *high = y + half < height ? 2 * half + 1 : height - y + half;\n"
+    "    for (int k = *low; k < *high; k++) r[k] = ring_row(ring, rows, row_floats, y - half + k);\n"
+    "}\n\n"
+    "/* Columns of a row that lie outside the image read as zero; `x` is the image column of row[0]. */\n"
+    "HELPER void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {\n"
+    "    const int left = x >= 0 ? 0 : -x < columns ? -x : columns;\n"
+    "    const int right = width - x > columns ? columns : width - x > left ? width - x : left;\n"
+    "    if (left == 0 && right == columns) return;\n"
+    "    for (int c = 0; c < channels; c++, row += pitch) {\n"
+    "        memset(row, 0, (size_t)left * sizeof *row);\n"
+    "        memset(row + right, 0, (size_t)(columns - right) * sizeof *row);\n"
+    "    }\n"
+    "}\n\n"
+    "/* The last `left` columns of a strip are the left margin of the next one: swap them through `kept`. */\n"
+    "HELPER void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {\n"
+    "    for (int c = 0; c < channels; c++, row += pitch, kept += left) {\n"
+    "        for (int i = 0; i < left; i++) {\n"
+    "            row[i - left] = first ? 0 : kept[i];\n"
+    "            kept[i] = row[columns - left + i];\n"
+    "        }\n"
+    "    }\n"
+    "}\n\n"
+    "/* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */\n"
+    "HELPER void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,\n"
+    "                    int x, int width, float shift) {\n"
+    "    const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : columns;\n"
+    "    for (int c = 0; c < channels; c++, row += pitch, in += plane) {\n"
+    "        for (int i = -left; i < from; i++) row[i] = 0;\n"
+    "        int i = from;\n"
+    "        for (; i + LANES <= to; i += LANES) store(row + i, load(in + x + i) + shift);\n"
+    "        for (; i < to; i++) row[i] = in[x + i] + shift;\n"
+    "        for (i = to > -left ? to : -left; i < columns; i++) row[i] = 0;\n"
+    "    }\n"
+    "}\n\n"
+    "/* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. */\n"
+    "HELPER void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,\n"
+    "                     int width) {\n"
+    "    const int from = x < 0 ? -x : 0, to = width - x < columns ? width - x : columns;\n"
+    "    for (int c = 0; c < channels && from < to; c++) {\n"
+    "        memcpy(out + (size_t)c * plane + x + from, row + (size_t)c * pitch + from,\n"
+    "               (size_t)(to - from) * sizeof *row);\n"
+    "    }\n"
+    "}\n\n";
+
+void nas__emit_prelude(const nas__program *p, nas_buf *out) {
+    const int32_t bytes = p->target->vector_bytes;
+    nas_buf_puts(out, includes);
+    if (p->max_threads > 1) {
+        nas_buf_printf(out, "enum { POOL_THREADS_MAX = %d };\n\n", p->max_threads);
+        nas_buf_puts(out, nas__rt_file("pool.c"));
+        nas_buf_puts(out, "\n");
+    } else {
+        nas_buf_puts(out, "#include <errno.h>\n\n");
+    }
+    if (bytes == 64) nas_buf_puts(out, "#if defined(__AVX512F__)\n#include <immintrin.h>\n#endif\n\n");
+    nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
+    nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
+    nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
+    nas_buf_puts(out, vector_helpers);
+    if (bytes == 64) nas_buf_printf(out, "#if defined(__AVX512F__)\n%s#else\n", avx512_acts);
+    nas_buf_puts(out, generic_acts);
+    if (bytes == 64) nas_buf_puts(out, "#endif\n");
+    nas_buf_puts(out, "\n");
+    nas_buf_puts(out, shuffle_macro);
+    nas_buf_puts(out, row_helpers);
+}

@@ -2,9 +2,18 @@
 #include "tests/ir/ir_support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 size_t shape_count(nas_shape s) {
     return (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+}
+
+uint64_t test_seed(uint64_t usual) {
+    const char *text = getenv("SEED");
+    int64_t seed = 0;
+    if (text == NULL || nas_parse_i64(NULL, "SEED", text, 0, INT64_MAX, &seed) != NAS_OK)
+        return usual;
+    return (uint64_t)seed;
 }
 
 nas_status small_sr_graph(nas_ctx *ctx, int32_t h, int32_t w, nas_graph **out) {

@@ -20,4 +20,7 @@ nas_status naive_forward(nas_ctx *ctx, const nas_graph *g, const float *in, doub
 
 size_t shape_count(nas_shape shape);
 
+/* test_seed - the seed of a property test: SEED from the environment, `usual` without it. */
+uint64_t test_seed(uint64_t usual);
+
 #endif

@@ -100,7 +100,7 @@ static bool alive(const nas_graph *g, nas_value v, nas_value i) {
 }
 
 Test(ir_cost, peak_equals_the_definition_on_random_networks) {
-    const uint64_t seed = 5;
+    const uint64_t seed = test_seed(5);
     cr_log_info("seed %" PRIu64, seed);
     nas_rng rng = nas_rng_stream(seed, 0, "peak");
     for (int round = 0; round < 200; round++) {

@@ -140,7 +140,7 @@ Test(ir_graph, weights_come_zeroed_and_aligned_and_stay_when_there) {
 }
 
 Test(ir_graph, a_clone_is_equal_and_independent) {
-    const uint64_t seed = 11;
+    const uint64_t seed = test_seed(11);
     cr_log_info("seed %" PRIu64, seed);
     nas_rng rng = nas_rng_stream(seed, 0, "clone");
     for (int round = 0; round < 20; round++) {

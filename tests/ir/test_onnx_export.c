@@ -283,7 +283,7 @@ static void write_case(const nas_graph *g, int number, nas_rng *rng) {
 
 Test(ir_onnx_export, checker_and_evaluation_agree_with_the_naive_forward, .timeout = 120) {
     enum { RANDOM_CASES = 40 };
-    const uint64_t seed = 1;
+    const uint64_t seed = test_seed(1);
     cr_log_info("seed %" PRIu64, seed);
     nas_rng rng = nas_rng_stream(seed, 0, "onnx cases");
     nas_graph *g = weighted_sr();

@@ -45,7 +45,7 @@ Test(ir_verify, whole_networks_pass_with_and_without_weights) {
     expect(NAS_OK, "", "with weights");
     nas_graph_drop_weights(g);
     expect(NAS_OK, "", "without weights");
-    const uint64_t seed = 3;
+    const uint64_t seed = test_seed(3);
     cr_log_info("seed %" PRIu64, seed);
     nas_rng rng = nas_rng_stream(seed, 0, "verify");
     for (int round = 0; round < 50; round++) {

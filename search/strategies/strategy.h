@@ -26,30 +26,66 @@ typedef struct nas_told {
 
 typedef struct nas_strategy_options {
     int32_t population;      /* 4..4096; batch size of NSGA-II and evolution's initial population */
-    int32_t tournament;      /* 2..population; evolution's sample size S (Real et al., arXiv:1802.01548), NSGA-II 2 */
+    int32_t tournament;      /* 2..population; evolution's sample size S (Real et al., arXiv:1802.01548); NSGA-II always
+                              * holds binary tournaments */
     double mutation_rate;    /* (0,1] per gene */
     double crossover_rate;   /* [0,1], NSGA-II only */
     int32_t n_objectives;    /* 1..NAS_OBJECTIVES_MAX */
 } nas_strategy_options;
 
+/* nas_strategy_options_default - population 24, tournament 4, mutation 0.05, crossover 0.9, two objectives. */
 nas_strategy_options nas_strategy_options_default(void);
 
+/* The strategies. PRUNED and FAILED points count as told and never become parents.
+ *   random     independent samples of the space; no batches.
+ *   evolution  regularized (ageing) evolution. First batch: `population` samples. Then batches of population / 4: each
+ *              point is a mutant of a tournament's winner; a batch's completed points join the population in trial
+ *              order and its oldest members leave. Tournaments compare by constraint domination: nondominated rank in
+ *              the population, then crowding distance; with one objective that is violation, then value.
+ *   nsga2      Deb, Pratap, Agarwal & Meyarivan, IEEE Trans. Evol. Comp. 6(2), 2002, with constraint domination. Batches
+ *              of `population`; the first is sampled, and while fewer than population / 2 points survive, the missing
+ *              ones are sampled in the next batch too. */
 typedef struct nas_strategy nas_strategy;
 
 /* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2". */
 const char *const *nas_strategy_names(void);
-/* nas_strategy_new - `space` is borrowed and must outlive it. NOTFOUND lists the known names. */
+/* nas_strategy_new - `space` is borrowed and must outlive it. NOTFOUND lists the known names; RANGE names the option. */
 nas_status nas_strategy_new(nas_ctx *ctx, const char *name, const nas_space *space,
                             const nas_strategy_options *options, uint64_t seed, nas_strategy **out);
 void nas_strategy_free(nas_strategy *s);
 const char *nas_strategy_name(const nas_strategy *s);
-/* nas_strategy_seed - a point to propose first (corner networks, baselines); before the first ask. */
+/* nas_strategy_seed - a point to propose first (corner networks, baselines), in order; before the first ask (else
+ * INVALID). The same point again changes nothing. */
 nas_status nas_strategy_seed(nas_ctx *ctx, nas_strategy *s, const nas_point *point);
-/* nas_strategy_ready - how many points can be asked now without telling more (NSGA-II: rest of the generation). */
+/* nas_strategy_ready - how many points can be asked now without telling more: the rest of the batch, INT32_MAX for
+ * random. The number of points still to be told when it is 0: the batch. */
 int32_t nas_strategy_ready(const nas_strategy *s);
+/* nas_strategy_asked - points asked so far, seeds included. */
+int64_t nas_strategy_asked(const nas_strategy *s);
+/* nas_strategy_ask - errors: INVALID when nothing is ready, NOTFOUND when the space is exhausted, NOMEM. After a failure
+ * the state is what it was. */
 nas_status nas_strategy_ask(nas_ctx *ctx, nas_strategy *s, nas_point *out);
+/* nas_strategy_tell - the result of a point that was asked and not told yet, each once and with a trial number of its
+ * own; else INVALID. RANGE for values or a violation that are not finite. Allocates nothing. */
 nas_status nas_strategy_tell(nas_ctx *ctx, nas_strategy *s, const nas_told *told);
-/* nas_strategy_save / load - versioned text; load into a fresh strategy of the same name, options and space. */
+/* nas_strategy_save / load - versioned text; load into a fresh strategy of the same name, options and space. What was
+ * asked and not told yet is part of it: those points are told after loading as if nothing had happened. save appends.
+ * load: PARSE with the line, INVALID when the text is of another version, strategy, space or options; then the strategy
+ * is what it was.
+ *
+ * The text, one item a line; doubles as C hex floats, 64-bit words as 16 hex digits, points in the space's text form:
+ *     nas-strategy 1 <name>
+ *     space <name> <hash of its genes and corner points>
+ *     options <population> <tournament> <mutation_rate> <crossover_rate> <n_objectives>
+ *     rng <word> <word> <word> <word>
+ *     batches <completed batches>
+ *     seeds <n>                                         and n lines: <point>, those not proposed yet
+ *     members <n>                                       and n lines: <trial> <violation> <value>... <point>
+ *     batch <n>                                         and n lines, in the order asked:
+ *         asked <point>  |  complete <trial> <violation> <value>... <point>  |  pruned <trial> <point>
+ *         failed <trial> <point>
+ *     seen <n>                                          and the nas_point_hash of all asked points, 8 a line
+ *     end */
 nas_status nas_strategy_save(nas_ctx *ctx, const nas_strategy *s, nas_buf *out);
 nas_status nas_strategy_load(nas_ctx *ctx, nas_strategy *s, const char *text);
 
@@ -63,12 +99,14 @@ bool nas_dominates(int32_t n, const double *a, double violation_a, const double 
 typedef struct nas_front nas_front;
 nas_status nas_front_new(nas_ctx *ctx, int32_t n_objectives, nas_front **out);
 void nas_front_free(nas_front *front);
-/* nas_front_add - *joined: not dominated by a member (then dominated members left). Equal values: first stays. */
+/* nas_front_add - *joined: not dominated by a member (then dominated members left). Equal values: first stays. RANGE for
+ * a value that is not finite. After a failure the front is what it was. */
 nas_status nas_front_add(nas_ctx *ctx, nas_front *front, int64_t trial, const double *values, bool *joined);
 size_t nas_front_size(const nas_front *front);
 int64_t nas_front_trial(const nas_front *front, size_t index); /* ascending by values[0] */
-const double *nas_front_values(const nas_front *front, size_t index);
-/* nas_front_hypervolume - volume dominated within the box below `reference` (exact, 2 or 3 objectives). */
+const double *nas_front_values(const nas_front *front, size_t index); /* borrowed until the next add */
+/* nas_front_hypervolume - volume dominated within the box below `reference`, exact. Members outside the box add nothing.
+ * Work grows as size^(n_objectives - 1), with two objectives as size. */
 double nas_front_hypervolume(const nas_front *front, const double *reference);
 
 #endif

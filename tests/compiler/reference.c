@@ -1,0 +1,224 @@
+/* reference.c - see reference.h. Written from the definitions in ir/graph.h, sharing no code with the compiler. */
+#include "reference.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+
+/* Builders in tests cannot fail except by a mistake in the test. */
+#define MUST(call) cr_assert_eq((int)(call), NAS_OK, "%s: %s", #call, nas_ctx_message(ctx))
+
+static nas_value conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out, int32_t kernel) {
+    const nas_conv_attributes c = nas_conv_same(out, kernel);
+    nas_value v = NAS_VALUE_NONE;
+    MUST(nas_graph_add_conv(ctx, g, name, x, &c, &v));
+    return v;
+}
+
+static nas_graph *begin(nas_ctx *ctx, const char *name, int32_t h, int32_t w, int32_t c, nas_value *x) {
+    nas_graph *g = nas_graph_new(ctx, name);
+    cr_assert_not_null(g);
+    MUST(nas_graph_add_input(ctx, g, "input", (nas_shape){1, h, w, c}, x));
+    return g;
+}
+
+static nas_value block(nas_ctx *ctx, nas_graph *g, const sr_shape *s, int32_t index, nas_value x) {
+    char name[5][32];
+    static const char *const parts[] = {"expand", "relu", "project", "conv", "add"};
+    for (int i = 0; i < 5; i++) (void)snprintf(name[i], sizeof name[i], "block%d.%s", index, parts[i]);
+    nas_value v = conv(ctx, g, name[0], x, s->expand, 1);
+    MUST(nas_graph_add_relu(ctx, g, name[1], v, &v));
+    v = conv(ctx, g, name[2], v, s->project, 1);
+    v = conv(ctx, g, name[3], v, s->residual, 3);
+    MUST(nas_graph_add_add(ctx, g, name[4], v, x, &v));
+    return v;
+}
+
+nas_graph *reference_sr(nas_ctx *ctx, const sr_shape *s) {
+    nas_value x = 0, skip = 0, y = 0;
+    nas_graph *g = begin(ctx, "sr", s->height, s->width, 3, &x);
+    MUST(nas_graph_add_scalar(ctx, g, "shift", x, -0.5F, &x));
+    y = conv(ctx, g, "head", x, s->residual, s->head_kernel);
+    for (int32_t i = 0; i < s->blocks; i++) y = block(ctx, g, s, i + 1, y);
+    y = conv(ctx, g, "tail", y, 3 * s->scale * s->scale, s->tail_kernel);
+    skip = conv(ctx, g, "skip", x, 3 * s->scale * s->scale, s->skip_kernel);
+    MUST(nas_graph_add_add(ctx, g, "sum", y, skip, &y));
+    MUST(nas_graph_add_depth_to_space(ctx, g, "shuffle", y, s->scale, &y));
+    MUST(nas_graph_add_scalar(ctx, g, "unshift", y, 0.5F, &y));
+    MUST(nas_graph_set_output(ctx, g, y));
+    return g;
+}
+
+nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t scale, int32_t wide, int32_t narrow,
+                            int32_t middle) {
+    nas_value x = 0;
+    nas_graph *g = begin(ctx, "fsrcnn", height, width, 1, &x);
+    const int32_t layers = middle + 3;
+    for (int32_t i = 0; i < layers; i++) {
+        const bool ends = i == 0 || i == layers - 1, shrinks = i == 1;
+        char name[32], act[32];
+        (void)snprintf(name, sizeof name, "conv%d", i);
+        (void)snprintf(act, sizeof act, "act%d", i);
+        x = conv(ctx, g, name, x, ends ? wide : narrow, i == 0 ? 5 : ends || shrinks ? 1 : 3);
+        MUST(nas_graph_add_prelu(ctx, g, act, x, &x));
+    }
+    x = conv(ctx, g, "deconv", x, scale * scale, 5);
+    MUST(nas_graph_add_depth_to_space(ctx, g, "shuffle", x, scale, &x));
+    MUST(nas_graph_set_output(ctx, g, x));
+    return g;
+}
+
+nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
+                          int32_t kernel_w, bool relu) {
+    nas_value x = 0;
+    nas_graph *g = begin(ctx, "layer", height, width, in, &x);
+    nas_conv_attributes c = nas_conv_same(out, 1);
+    c.kernel_h = kernel_h;
+    c.kernel_w = kernel_w;
+    c.pad_top = c.pad_bottom = kernel_h / 2;
+    c.pad_left = c.pad_right = kernel_w / 2;
+    MUST(nas_graph_add_conv(ctx, g, "conv", x, &c, &x));
+    if (relu) MUST(nas_graph_add_relu(ctx, g, "relu", x, &x));
+    MUST(nas_graph_set_output(ctx, g, x));
+    return g;
+}
+
+/* One random node on top of `pool` values of equal shape; returns the new value. */
+static nas_value tangle_node(nas_ctx *ctx, nas_graph *g, nas_rng *rng, const nas_value *pool, uint32_t n, int32_t channels,
+                             const char *name) {
+    const nas_value a = pool[nas_rng_below(rng, n)], b = pool[nas_rng_below(rng, n)];
+    nas_value v = 0;
+    switch (nas_rng_below(rng, 6)) {
+    case 0: MUST(nas_graph_add_relu(ctx, g, name, a, &v)); break;
+    case 1: MUST(nas_graph_add_prelu(ctx, g, name, a, &v)); break;
+    case 2: MUST(nas_graph_add_add(ctx, g, name, a, b, &v)); break;
+    case 3: MUST(nas_graph_add_scalar(ctx, g, name, a, 0.25F, &v)); break;
+    default: v = conv(ctx, g, name, a, channels, 1 + 2 * (int32_t)nas_rng_below(rng, 3)); break;
+    }
+    return v;
+}
+
+nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_t seed) {
+    nas_rng rng = nas_rng_stream(seed, 0, "tangle");
+    nas_value x = 0;
+    const int32_t channels = 1 + (int32_t)nas_rng_below(&rng, 7), block = 2 + (int32_t)nas_rng_below(&rng, 2);
+    nas_graph *g = begin(ctx, "tangle", height, width, channels, &x);
+    nas_value pool[16] = {x};
+    uint32_t n = 1;
+    char name[32];
+    for (; n < 8; n++) {
+        (void)snprintf(name, sizeof name, "low%u", n);
+        pool[n] = tangle_node(ctx, g, &rng, pool, n, channels, name);
+    }
+    nas_value up[2];
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(name, sizeof name, "widen%d", i);
+        up[i] = conv(ctx, g, name, pool[n - 1 - (uint32_t)i], 2 * block * block, 3);
+        (void)snprintf(name, sizeof name, "shuffle%d", i);
+        MUST(nas_graph_add_depth_to_space(ctx, g, name, up[i], block, &pool[i]));
+    }
+    for (n = 2; n < 7; n++) {
+        (void)snprintf(name, sizeof name, "high%u", n);
+        pool[n] = tangle_node(ctx, g, &rng, pool, n, 2, name);
+    }
+    nas_value y = 0;
+    MUST(nas_graph_add_add(ctx, g, "join", pool[n - 1], pool[n - 2], &y));
+    MUST(nas_graph_set_output(ctx, g, y));
+    return g;
+}
+
+void reference_fill(nas_ctx *ctx, nas_graph *g, uint64_t seed) {
+    MUST(nas_graph_alloc_weights(ctx, g));
+    nas_rng rng = nas_rng_stream(seed, 0, "weights");
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++) {
+        nas_param *p = nas_graph_param(g, i);
+        const double fan_in = (double)p->count / p->dims[0];
+        const double sd = p->rank == 4 ? 1.0 / sqrt(fan_in) : 0.1;
+        for (size_t k = 0; k < p->count; k++) p->data[k] = (float)(sd * nas_rng_normal(&rng));
+    }
+}
+
+float *reference_image(nas_ctx *ctx, size_t count, uint64_t seed) {
+    float *image = nas_alloc_array(ctx, count, sizeof *image);
+    cr_assert_not_null(image);
+    nas_rng rng = nas_rng_stream(seed, 0, "image");
+    for (size_t i = 0; i < count; i++) image[i] = (float)nas_rng_uniform(&rng);
+    return image;
+}
+
+size_t reference_count(const nas_graph *g, nas_value v) {
+    const nas_shape s = nas_graph_node(g, v)->shape;
+    return (size_t)s.h * (size_t)s.w * (size_t)s.c;
+}
+
+/* ---- the forward pass: planar doubles ----------------------------------------------------------------------------- */
+
+static double conv_at(const nas_graph *g, const nas_node *node, const nas_shape *in, const double *x, int32_t o, int32_t y,
+                      int32_t col) {
+    const nas_conv_attributes *c = &node->conv;
+    const float *w = nas_graph_param_const(g, node->params[0])->data;
+    double sum = c->has_bias ? (double)nas_graph_param_const(g, node->params[1])->data[o] : 0;
+    for (int32_t ky = 0; ky < c->kernel_h; ky++) {
+        const int32_t yy = y + ky - c->pad_top;
+        for (int32_t kx = 0; kx < c->kernel_w; kx++) {
+            const int32_t xx = col + kx - c->pad_left;
+            if (yy < 0 || yy >= in->h || xx < 0 || xx >= in->w) continue;
+            for (int32_t i = 0; i < in->c; i++) {
+                sum += (double)w[((o * c->kernel_h + ky) * c->kernel_w + kx) * in->c + i] *
+                       x[((size_t)i * (size_t)in->h + (size_t)yy) * (size_t)in->w + (size_t)xx];
+            }
+        }
+    }
+    return sum;
+}
+
+static double value_at(const nas_graph *g, const nas_node *node, double *const *values, int32_t c, int32_t y, int32_t x) {
+    const size_t at = ((size_t)c * (size_t)node->shape.h + (size_t)y) * (size_t)node->shape.w + (size_t)x;
+    const double *a = values[node->inputs[0]];
+    const nas_shape in = nas_graph_node(g, node->inputs[0])->shape;
+    switch (node->op) {
+    case NAS_OP_CONV: return conv_at(g, node, &in, a, c, y, x);
+    case NAS_OP_RELU: return a[at] > 0 ? a[at] : 0;
+    case NAS_OP_PRELU:
+        return a[at] > 0 ? a[at] : (double)nas_graph_param_const(g, node->params[0])->data[c] * a[at];
+    case NAS_OP_ADD: return a[at] + values[node->inputs[1]][at];
+    case NAS_OP_ADD_SCALAR: return a[at] + (double)node->scalar;
+    case NAS_OP_DEPTH_TO_SPACE: {
+        const int32_t r = node->block, from = c * r * r + y % r * r + x % r;
+        return a[((size_t)from * (size_t)in.h + (size_t)(y / r)) * (size_t)in.w + (size_t)(x / r)];
+    }
+    case NAS_OP_INPUT:
+    case NAS_OP_COUNT: break;
+    }
+    cr_assert(0, "node '%s' has no value", node->name);
+    return 0;
+}
+
+static void fill_value(nas_ctx *ctx, const nas_graph *g, nas_value v, const float *image, double **values) {
+    const nas_node *node = nas_graph_node(g, v);
+    values[v] = nas_alloc_array(ctx, reference_count(g, v), sizeof **values);
+    cr_assert_not_null(values[v]);
+    size_t at = 0;
+    for (int32_t c = 0; c < node->shape.c; c++) {
+        for (int32_t y = 0; y < node->shape.h; y++) {
+            for (int32_t x = 0; x < node->shape.w; x++, at++) {
+                values[v][at] = node->op == NAS_OP_INPUT ? (double)image[at] : value_at(g, node, values, c, y, x);
+            }
+        }
+    }
+}
+
+void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out, double *magnitude) {
+    const int32_t n = nas_graph_node_count(g);
+    double **values = nas_alloc_array(ctx, (size_t)n, sizeof *values);
+    cr_assert_not_null(values);
+    *magnitude = 0;
+    for (nas_value v = 0; v < n; v++) {
+        fill_value(ctx, g, v, in, values);
+        for (size_t i = 0; i < reference_count(g, v); i++) *magnitude = fmax(*magnitude, fabs(values[v][i]));
+    }
+    const nas_value y = nas_graph_output(g);
+    for (size_t i = 0; i < reference_count(g, y); i++) out[i] = values[y][i];
+    for (nas_value v = 0; v < n; v++) nas_free(values[v]);
+    nas_free(values);
+}

@@ -1,0 +1,75 @@
+/* test_compile.c - executables against the naive reference; the cache; errors of the tool chain. */
+#include "compiler/compiler.h"
+#include "reference.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static nas_ctx *ctx;
+static char dir[64];
+static nas_compile_options options;
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-compiler-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+    options = nas_compile_options_default();
+    options.cache_dir = dir;
+    options.max_threads = 2;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_compile, .init = setup, .fini = teardown, .timeout = 120);
+
+/* fp32 sums of up to ~1000 products of values near 1, a few layers deep, against doubles: each layer adds rounding of
+ * some 2^-24 * sqrt(terms) of its magnitude. 2^-24 * 32 * 16 layers = 3e-5. */
+static const double tolerance = 3e-5;
+
+/* Compiles, runs with 1 and 2 threads, compares; frees the graph. */
+static void check_graph(nas_graph *g, const char *what, uint64_t seed) {
+    reference_fill(ctx, g, seed);
+    const size_t n_in = reference_count(g, nas_graph_input(g)), n_out = reference_count(g, nas_graph_output(g));
+    float *in = reference_image(ctx, n_in, seed);
+    float *out = nas_alloc_array(ctx, 2 * n_out, sizeof *out);
+    double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0;
+    reference_forward(ctx, g, in, expected, &magnitude);
+    nas_artifact artifact;
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s: %s", what, nas_ctx_message(ctx));
+    for (int32_t threads = 1; threads <= options.max_threads && threads <= 2; threads++) {
+        float *y = out + (size_t)(threads - 1) * n_out;
+        cr_assert(eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, y, threads, dir), NAS_OK), "%s: %s", what,
+                  nas_ctx_message(ctx));
+        double worst = 0;
+        for (size_t i = 0; i < n_out; i++) worst = fmax(worst, fabs((double)y[i] - expected[i]));
+        cr_assert(worst <= tolerance * magnitude, "%s, %d threads: off by %g of %g", what, threads, worst, magnitude);
+    }
+    if (options.max_threads > 1) {
+        cr_assert(eq(int, memcmp(out, out + n_out, n_out * sizeof *out), 0), "%s: threads change the result", what);
+    }
+    nas_free(in);
+    nas_free(out);
+    nas_free(expected);
+    nas_graph_free(g);
+}
+
+Test(compiler_compile, super_resolution_networks_match_the_reference) {
+    static const sr_shape rows[] = {
+        {24, 48, 2, 2, 16, 32, 12, 3, 3, 5},  {5, 7, 2, 1, 8, 20, 4, 3, 3, 5}, {1, 33, 3, 2, 12, 16, 8, 5, 3, 3},
+        {17, 100, 4, 3, 24, 48, 20, 3, 5, 9},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char what[32];
+        (void)snprintf(what, sizeof what, "sr row %zu", i);
+        check_graph(reference_sr(ctx, &rows[i]), what, i);
+    }
+}

@@ -61,7 +61,8 @@ void nas_buf_printf(nas_buf *buf, const char *format, ...) {
 
 nas_status nas_buf_status(nas_ctx *ctx, const nas_buf *buf) {
     if (!buf->failed) return NAS_OK;
-    return nas_fail(ctx, NAS_ERR_NOMEM, "out of memory while writing a text of %zu bytes", buf->len);
+    return nas_fail(ctx, NAS_ERR_NOMEM, "out of memory while writing a text of %zu bytes",
+                    buf->len);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */

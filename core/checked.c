@@ -32,7 +32,8 @@ nas_status nas_parse_i64(nas_ctx *ctx, const char *what, const char *text, int64
         return nas_fail(ctx, NAS_ERR_PARSE, "%s: '%s' is not a whole number", what, text);
     }
     if (errno == ERANGE || value < lo || value > hi) {
-        return nas_fail(ctx, NAS_ERR_RANGE, "%s: %s is outside %" PRId64 "..%" PRId64, what, text, lo, hi);
+        return nas_fail(ctx, NAS_ERR_RANGE, "%s: %s is outside %" PRId64 "..%" PRId64, what, text,
+                        lo, hi);
     }
     *out = value;
     return NAS_OK;

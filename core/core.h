@@ -31,16 +31,21 @@ const char *nas_status_text(nas_status status);
 enum {
     NAS_EXIT_OK = 0,
     NAS_EXIT_FAILED = 1,
-    NAS_EXIT_USAGE = 2,       /* command line or config */
-    NAS_EXIT_INFEASIBLE = 3,  /* finished, nothing satisfies the constraints */
-    NAS_EXIT_DEVICE = 4,      /* device or agent unavailable */
+    NAS_EXIT_USAGE = 2,        /* command line or config */
+    NAS_EXIT_INFEASIBLE = 3,   /* finished, nothing satisfies the constraints */
+    NAS_EXIT_DEVICE = 4,       /* device or agent unavailable */
     NAS_EXIT_INTERRUPTED = 130 /* interrupted, resumable */
 };
 
 /* nas_exit_code - the exit code a program ends with after `status` (DEVICE and NET give 4, CANCELLED 130, ...). */
 int nas_exit_code(nas_status status);
 
-typedef enum nas_log_level { NAS_LOG_ERROR, NAS_LOG_WARN, NAS_LOG_INFO, NAS_LOG_DEBUG } nas_log_level;
+typedef enum nas_log_level {
+    NAS_LOG_ERROR,
+    NAS_LOG_WARN,
+    NAS_LOG_INFO,
+    NAS_LOG_DEBUG
+} nas_log_level;
 
 /* One call context: last error message, log sink, cancel flag. Belongs to one thread at a time. */
 typedef struct nas_ctx nas_ctx;
@@ -63,17 +68,19 @@ bool nas_ctx_cancelled(const nas_ctx *ctx);
 /* nas_check_cancel - NAS_ERR_CANCELLED with a message when the flag is set, else NAS_OK. */
 nas_status nas_check_cancel(nas_ctx *ctx);
 
-nas_status nas_fail_at(nas_ctx *ctx, nas_status status, const char *file, int line, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+nas_status nas_fail_at(nas_ctx *ctx, nas_status status, const char *file, int line,
+                       const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* nas_fail - records code, message and place; returns `status` so that it can be returned at once.
  * The message names the object, the value seen, the limit and what to do. */
 #define nas_fail(ctx, status, ...) nas_fail_at((ctx), (status), __FILE__, __LINE__, __VA_ARGS__)
 
 /* nas_wrap - puts "text: " before the recorded message, keeps the code; returns `status`. No-op for NAS_OK. */
-nas_status nas_wrap(nas_ctx *ctx, nas_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+nas_status nas_wrap(nas_ctx *ctx, nas_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* nas_log - one line to the sink (stderr by default): "event key=value ...". */
-void nas_log(nas_ctx *ctx, nas_log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void nas_log(nas_ctx *ctx, nas_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 
@@ -94,16 +101,20 @@ long nas_mem_live(void);
 typedef struct nas_arena nas_arena;
 nas_arena *nas_arena_new(nas_ctx *ctx, size_t block_bytes); /* NULL with message */
 void nas_arena_free(nas_arena *arena);
-void *nas_arena_alloc(nas_ctx *ctx, nas_arena *arena, size_t n, size_t size); /* zeroed, 64-byte aligned */
-char *nas_arena_printf(nas_ctx *ctx, nas_arena *arena, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void *nas_arena_alloc(nas_ctx *ctx, nas_arena *arena, size_t n,
+                      size_t size); /* zeroed, 64-byte aligned */
+char *nas_arena_printf(nas_ctx *ctx, nas_arena *arena, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* ---- checked integers ---------------------------------------------------------------------------------------- */
 
 nas_status nas_mul_size(nas_ctx *ctx, size_t a, size_t b, size_t *out);
 nas_status nas_add_size(nas_ctx *ctx, size_t a, size_t b, size_t *out);
 /* nas_parse_i64/double - whole text must be one number in [lo, hi]; PARSE or RANGE otherwise; `what` names it. */
-nas_status nas_parse_i64(nas_ctx *ctx, const char *what, const char *text, int64_t lo, int64_t hi, int64_t *out);
-nas_status nas_parse_double(nas_ctx *ctx, const char *what, const char *text, double lo, double hi, double *out);
+nas_status nas_parse_i64(nas_ctx *ctx, const char *what, const char *text, int64_t lo, int64_t hi,
+                         int64_t *out);
+nas_status nas_parse_double(nas_ctx *ctx, const char *what, const char *text, double lo, double hi,
+                            double *out);
 
 /* ---- growing text/byte buffer -------------------------------------------------------------------------------- */
 
@@ -121,7 +132,8 @@ void nas_buf_clear(nas_buf *buf); /* keeps the memory */
 void nas_buf_append(nas_buf *buf, const void *data, size_t len);
 void nas_buf_puts(nas_buf *buf, const char *text);
 void nas_buf_printf(nas_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void nas_buf_vprintf(nas_buf *buf, const char *format, va_list args);
+void nas_buf_vprintf(nas_buf *buf, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 nas_status nas_buf_status(nas_ctx *ctx, const nas_buf *buf); /* NOMEM when an append failed */
 
 /* ---- random streams ------------------------------------------------------------------------------------------ */
@@ -154,11 +166,14 @@ void nas_sha256_final(nas_sha256 *h, uint8_t out[NAS_SHA256_BYTES]);
 void nas_sha256_bytes(const void *data, size_t len, uint8_t out[NAS_SHA256_BYTES]);
 void nas_sha256_hex(const void *data, size_t len, char out[NAS_SHA256_HEX]);
 nas_status nas_sha256_file_hex(nas_ctx *ctx, const char *path, char out[NAS_SHA256_HEX]);
-void nas_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len, uint8_t out[NAS_SHA256_BYTES]);
+void nas_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len,
+                     uint8_t out[NAS_SHA256_BYTES]);
 void nas_hex(const void *data, size_t len, char *out); /* 2*len chars + NUL, lower case */
-bool nas_unhex(const char *text, size_t len_bytes, uint8_t *out); /* false when not exactly 2*len hex digits */
+bool nas_unhex(const char *text, size_t len_bytes,
+               uint8_t *out); /* false when not exactly 2*len hex digits */
 bool nas_equal_constant_time(const void *a, const void *b, size_t len);
-nas_status nas_random_bytes(nas_ctx *ctx, void *out, size_t len); /* for keys and nonces only, never for results */
+nas_status nas_random_bytes(nas_ctx *ctx, void *out,
+                            size_t len); /* for keys and nonces only, never for results */
 
 /* ---- time and files ------------------------------------------------------------------------------------------ */
 
@@ -168,7 +183,8 @@ int64_t nas_unix_time_ms(void); /* for records, never for results */
 /* nas_file_read - whole file into a fresh buffer (caller deinits); RANGE when larger than max_bytes. */
 nas_status nas_file_read(nas_ctx *ctx, const char *path, size_t max_bytes, nas_buf *out);
 /* nas_file_write - temp file in the same folder, fsync, rename: the old or the new content, never a torn one. */
-nas_status nas_file_write(nas_ctx *ctx, const char *path, const void *data, size_t len, unsigned mode);
+nas_status nas_file_write(nas_ctx *ctx, const char *path, const void *data, size_t len,
+                          unsigned mode);
 bool nas_file_exists(const char *path);
 nas_status nas_mkdirs(nas_ctx *ctx, const char *path); /* like mkdir -p */
 nas_status nas_disk_free_bytes(nas_ctx *ctx, const char *path, uint64_t *out);
@@ -177,26 +193,28 @@ nas_status nas_remove_tree(nas_ctx *ctx, const char *path); /* never follows lin
 /* ---- child processes ----------------------------------------------------------------------------------------- */
 
 typedef struct nas_process_options {
-    const char *const *argv;  /* NULL-terminated; argv[0] is looked up in PATH */
-    const char *const *envp;  /* NULL-terminated; NULL = inherit */
-    const char *cwd;          /* NULL = inherit */
-    int64_t timeout_ms;       /* > 0; the whole process group is killed then */
-    size_t max_output_bytes;  /* each of stdout and stderr; more is read and dropped */
-    bool no_cancel;           /* do not end it when ctx is cancelled */
+    const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
+    const char *const *envp; /* NULL-terminated; NULL = inherit */
+    const char *cwd;         /* NULL = inherit */
+    int64_t timeout_ms;      /* > 0; the whole process group is killed then */
+    size_t max_output_bytes; /* each of stdout and stderr; more is read and dropped */
+    bool no_cancel;          /* do not end it when ctx is cancelled */
 } nas_process_options;
 
 typedef struct nas_process_result {
-    int exit_code;     /* 0..255, -1 when killed by a signal */
-    int signal;        /* 0 when it exited */
+    int exit_code; /* 0..255, -1 when killed by a signal */
+    int signal;    /* 0 when it exited */
     bool timed_out;
     double wall_s;
-    nas_buf out, err;  /* caller deinits through nas_process_result_deinit */
+    nas_buf out, err; /* caller deinits through nas_process_result_deinit */
 } nas_process_result;
 
-nas_process_options nas_process_options_default(void); /* argv NULL, 60 s, 1 MiB, own process group */
+nas_process_options
+nas_process_options_default(void); /* argv NULL, 60 s, 1 MiB, own process group */
 /* nas_process_run - runs to the end. NAS_OK even for a non-zero exit; NOTFOUND when argv[0] does not exist,
  * TIMEOUT and CANCELLED after killing the group. */
-nas_status nas_process_run(nas_ctx *ctx, const nas_process_options *options, nas_process_result *result);
+nas_status nas_process_run(nas_ctx *ctx, const nas_process_options *options,
+                           nas_process_result *result);
 void nas_process_result_deinit(nas_process_result *result);
 
 /* ---- JSON writer (RFC 8259) ---------------------------------------------------------------------------------- */

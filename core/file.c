@@ -59,7 +59,8 @@ static nas_status write_all(nas_ctx *ctx, int fd, const char *path, const char *
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             return nas_fail(ctx, NAS_ERR_IO, "%s: %s%s", path, strerror(errno),
-                            errno == ENOSPC ? " (free some space and run the same command again)" : "");
+                            errno == ENOSPC ? " (free some space and run the same command again)"
+                                            : "");
         }
         data += n;
         len -= (size_t)n;
@@ -68,10 +69,12 @@ static nas_status write_all(nas_ctx *ctx, int fd, const char *path, const char *
     return NAS_OK;
 }
 
-nas_status nas_file_write(nas_ctx *ctx, const char *path, const void *data, size_t len, unsigned mode) {
+nas_status nas_file_write(nas_ctx *ctx, const char *path, const void *data, size_t len,
+                          unsigned mode) {
     char temp[4096];
     const int n = snprintf(temp, sizeof temp, "%s.tmp-XXXXXX", path);
-    if (n < 0 || (size_t)n >= sizeof temp) return nas_fail(ctx, NAS_ERR_RANGE, "path too long: %s", path);
+    if (n < 0 || (size_t)n >= sizeof temp)
+        return nas_fail(ctx, NAS_ERR_RANGE, "path too long: %s", path);
     const int fd = mkstemp(temp);
     if (fd < 0) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", temp, strerror(errno));
     nas_status status = write_all(ctx, fd, path, data, len);
@@ -96,7 +99,8 @@ bool nas_file_exists(const char *path) {
 nas_status nas_mkdirs(nas_ctx *ctx, const char *path) {
     char part[4096];
     const size_t len = strlen(path);
-    if (len == 0 || len >= sizeof part) return nas_fail(ctx, NAS_ERR_INVALID, "folder path '%s'", path);
+    if (len == 0 || len >= sizeof part)
+        return nas_fail(ctx, NAS_ERR_INVALID, "folder path '%s'", path);
     memcpy(part, path, len + 1);
     for (size_t i = 1; i <= len; i++) {
         if (part[i] != '/' && part[i] != '\0') continue;
@@ -116,7 +120,8 @@ nas_status nas_mkdirs(nas_ctx *ctx, const char *path) {
 
 nas_status nas_disk_free_bytes(nas_ctx *ctx, const char *path, uint64_t *out) {
     struct statvfs info;
-    if (statvfs(path, &info) != 0) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", path, strerror(errno));
+    if (statvfs(path, &info) != 0)
+        return nas_fail(ctx, NAS_ERR_IO, "%s: %s", path, strerror(errno));
     *out = (uint64_t)info.f_bavail * info.f_frsize;
     return NAS_OK;
 }
@@ -136,7 +141,8 @@ static nas_status remove_below(nas_ctx *ctx, const char *path, int depth) {
     DIR *dir = opendir(path);
     if (dir == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", path, strerror(errno));
     nas_status status = NAS_OK;
-    for (struct dirent *entry = readdir(dir); entry != NULL && status == NAS_OK; entry = readdir(dir)) {
+    for (struct dirent *entry = readdir(dir); entry != NULL && status == NAS_OK;
+         entry = readdir(dir)) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         char child[4096];
         const int n = snprintf(child, sizeof child, "%s/%s", path, entry->d_name);

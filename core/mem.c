@@ -58,7 +58,8 @@ nas_status nas_grow(nas_ctx *ctx, void *data_pp, size_t *cap, size_t need, size_
     if (need <= *cap) return NAS_OK;
     size_t wanted = *cap < 8 ? 8 : *cap;
     while (wanted < need) {
-        if (wanted > SIZE_MAX / 2) return nas_fail(ctx, NAS_ERR_RANGE, "array of %zu elements", need);
+        if (wanted > SIZE_MAX / 2)
+            return nas_fail(ctx, NAS_ERR_RANGE, "array of %zu elements", need);
         wanted *= 2;
     }
     void *fresh = nas_alloc_array(ctx, wanted, size);

@@ -38,7 +38,8 @@ static void *worker_main(void *p) {
         if (index < loop->failed_index) {
             loop->failed_index = index;
             loop->failed_status = status;
-            (void)strncpy(loop->failed_message, nas_ctx_message(w->ctx), sizeof loop->failed_message - 1);
+            (void)strncpy(loop->failed_message, nas_ctx_message(w->ctx),
+                          sizeof loop->failed_message - 1);
         }
         pthread_mutex_unlock(&loop->lock);
     }
@@ -48,7 +49,8 @@ enum { THREADS_MAX = 256 };
 
 nas_status nas_parallel(nas_ctx *ctx, int threads, size_t n, nas_parallel_fn fn, void *arg) {
     if (threads < 1 || threads > THREADS_MAX) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "parallel loop: %d threads, 1..%d", threads, THREADS_MAX);
+        return nas_fail(ctx, NAS_ERR_INVALID, "parallel loop: %d threads, 1..%d", threads,
+                        THREADS_MAX);
     }
     if ((size_t)threads > n) threads = n == 0 ? 1 : (int)n;
     shared_loop loop = {.n = n, .fn = fn, .arg = arg, .failed_index = n, .failed_status = NAS_OK};

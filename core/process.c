@@ -75,7 +75,8 @@ static nas_status supervise(nas_ctx *ctx, const nas_process_options *o, pid_t pi
             }
         }
     }
-    while (out >= 0 || err >= 0) { /* what is still in the pipes; a grandchild may hold them: 100 ms at most */
+    while (out >= 0 ||
+           err >= 0) { /* what is still in the pipes; a grandchild may hold them: 100 ms at most */
         struct pollfd fds[2] = {{.fd = out, .events = POLLIN}, {.fd = err, .events = POLLIN}};
         if (poll(fds, 2, 100) <= 0) break;
         if (fds[0].revents != 0) drain(&out, &r->out, o->max_output_bytes);
@@ -87,7 +88,8 @@ static nas_status supervise(nas_ctx *ctx, const nas_process_options *o, pid_t pi
     r->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     if (cancelled) return nas_fail(ctx, NAS_ERR_CANCELLED, "%s: interrupted", o->argv[0]);
     if (r->timed_out) {
-        return nas_fail(ctx, NAS_ERR_TIMEOUT, "%s: killed after %" PRId64 " ms", o->argv[0], o->timeout_ms);
+        return nas_fail(ctx, NAS_ERR_TIMEOUT, "%s: killed after %" PRId64 " ms", o->argv[0],
+                        o->timeout_ms);
     }
     return NAS_OK;
 }
@@ -105,7 +107,8 @@ static nas_status pipe_cloexec(nas_ctx *ctx, int pair[2]) {
     return NAS_OK;
 }
 
-nas_status nas_process_run(nas_ctx *ctx, const nas_process_options *options, nas_process_result *result) {
+nas_status nas_process_run(nas_ctx *ctx, const nas_process_options *options,
+                           nas_process_result *result) {
     if (options->argv == NULL || options->argv[0] == NULL || options->timeout_ms <= 0) {
         return nas_fail(ctx, NAS_ERR_INVALID, "process: empty argv or no timeout");
     }
@@ -137,8 +140,8 @@ nas_status nas_process_run(nas_ctx *ctx, const nas_process_options *options, nas
     status = supervise(ctx, options, pid, out[0], err[0], &r);
     r.wall_s = (double)(nas_now_ns() - start) * 1e-9;
     if (n == (ssize_t)sizeof exec_errno) {
-        status = nas_fail(ctx, exec_errno == ENOENT ? NAS_ERR_NOTFOUND : NAS_ERR_IO, "cannot run %s: %s",
-                          options->argv[0], strerror(exec_errno));
+        status = nas_fail(ctx, exec_errno == ENOENT ? NAS_ERR_NOTFOUND : NAS_ERR_IO,
+                          "cannot run %s: %s", options->argv[0], strerror(exec_errno));
     }
     if (status == NAS_OK) {
         *result = r;

@@ -24,7 +24,8 @@ nas_rng nas_rng_stream(uint64_t seed, uint64_t trial, const char *purpose) {
     x = splitmix(&x) ^ trial;
     x = splitmix(&x) ^ label;
     nas_rng rng;
-    for (int i = 0; i < 4; i++) rng.s[i] = splitmix(&x);
+    for (int i = 0; i < 4; i++)
+        rng.s[i] = splitmix(&x);
     return rng;
 }
 

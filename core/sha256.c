@@ -43,12 +43,13 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
         v[4] += t1;
         v[0] = t1 + s0 + majority;
     }
-    for (int i = 0; i < 8; i++) state[i] += v[i];
+    for (int i = 0; i < 8; i++)
+        state[i] += v[i];
 }
 
 void nas_sha256_init(nas_sha256 *h) {
-    *h = (nas_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
-                                0x1f83d9ab, 0x5be0cd19}};
+    *h = (nas_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                                0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
 void nas_sha256_update(nas_sha256 *h, const void *data, size_t len) {
@@ -78,11 +79,14 @@ void nas_sha256_final(nas_sha256 *h, uint8_t out[NAS_SHA256_BYTES]) {
     const uint64_t bits = h->bytes * 8;
     static const uint8_t one = 0x80, zero = 0;
     nas_sha256_update(h, &one, 1);
-    while (h->bytes % 64 != 56) nas_sha256_update(h, &zero, 1);
+    while (h->bytes % 64 != 56)
+        nas_sha256_update(h, &zero, 1);
     uint8_t length[8];
-    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
+    for (int i = 0; i < 8; i++)
+        length[i] = (uint8_t)(bits >> (56 - 8 * i));
     nas_sha256_update(h, length, sizeof length);
-    for (int i = 0; i < 32; i++) out[i] = (uint8_t)(h->state[i / 4] >> (24 - 8 * (i % 4)));
+    for (int i = 0; i < 32; i++)
+        out[i] = (uint8_t)(h->state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
 void nas_sha256_bytes(const void *data, size_t len, uint8_t out[NAS_SHA256_BYTES]) {
@@ -128,13 +132,15 @@ void nas_hmac_sha256(const void *key, size_t key_len, const void *data, size_t l
     }
     nas_sha256 h;
     uint8_t pad[64];
-    for (size_t i = 0; i < 64; i++) pad[i] = block[i] ^ 0x36;
+    for (size_t i = 0; i < 64; i++)
+        pad[i] = block[i] ^ 0x36;
     nas_sha256_init(&h);
     nas_sha256_update(&h, pad, sizeof pad);
     nas_sha256_update(&h, data, len);
     uint8_t inner[NAS_SHA256_BYTES];
     nas_sha256_final(&h, inner);
-    for (size_t i = 0; i < 64; i++) pad[i] = block[i] ^ 0x5c;
+    for (size_t i = 0; i < 64; i++)
+        pad[i] = block[i] ^ 0x5c;
     nas_sha256_init(&h);
     nas_sha256_update(&h, pad, sizeof pad);
     nas_sha256_update(&h, inner, sizeof inner);
@@ -173,7 +179,8 @@ bool nas_equal_constant_time(const void *a, const void *b, size_t len) {
     const volatile uint8_t *x = a;
     const volatile uint8_t *y = b;
     uint8_t difference = 0;
-    for (size_t i = 0; i < len; i++) difference |= (uint8_t)(x[i] ^ y[i]);
+    for (size_t i = 0; i < len; i++)
+        difference |= (uint8_t)(x[i] ^ y[i]);
     return difference == 0;
 }
 

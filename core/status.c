@@ -19,7 +19,8 @@ struct nas_ctx {
 const char *nas_status_text(nas_status status) {
     switch (status) {
 #define NAS_STATUS(code, text)                                                                     \
-    case NAS_##code: return text;
+    case NAS_##code:                                                                               \
+        return text;
 #include "core/status.def"
 #undef NAS_STATUS
     }
@@ -108,12 +109,13 @@ nas_status nas_check_cancel(nas_ctx *ctx) {
     return nas_fail(ctx, NAS_ERR_CANCELLED, "interrupted");
 }
 
-nas_status nas_fail_at(nas_ctx *ctx, nas_status status, const char *file, int line, const char *format,
-                       ...) {
+nas_status nas_fail_at(nas_ctx *ctx, nas_status status, const char *file, int line,
+                       const char *format, ...) {
     if (ctx == NULL) return status;
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(ctx->message, sizeof ctx->message, format, args); /* a cut message is still one */
+    (void)vsnprintf(ctx->message, sizeof ctx->message, format,
+                    args); /* a cut message is still one */
     va_end(args);
     ctx->status = status;
     if (ctx->level >= NAS_LOG_DEBUG) {

@@ -11,7 +11,8 @@ static size_t find_origin(const nas__study *s, const char *origin) {
     return s->n_trials;
 }
 
-static nas_status add_baseline(nas__study *s, const char *origin, const nas_graph *graph, size_t *index) {
+static nas_status add_baseline(nas__study *s, const char *origin, const nas_graph *graph,
+                               size_t *index) {
     *index = find_origin(s, origin);
     if (*index < s->n_trials) return NAS_OK;
     nas_status status = nas_db_begin(s->ctx, s->db);
@@ -22,14 +23,15 @@ static nas_status add_baseline(nas__study *s, const char *origin, const nas_grap
 }
 
 /* Scores with the trained weights on SELECT and REPORT; the program itself was compared with the same forward. */
-static nas_status score_baseline(nas__study *s, const nas_graph *graph, nas_db_values *values, nas_db_values *final) {
+static nas_status score_baseline(nas__study *s, const nas_graph *graph, nas_db_values *values,
+                                 nas_db_values *final) {
     nas_upscale_graph upscale = {.graph = graph, .threads = s->config->eval.threads};
     nas_sr_score select = {0}, report = {0};
     nas_status status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_SELECT, s->config->task.scale,
                                            nas_upscale_by_graph, &upscale, &select);
     if (status == NAS_OK) {
-        status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_REPORT, s->config->task.scale, nas_upscale_by_graph,
-                                    &upscale, &report);
+        status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_REPORT, s->config->task.scale,
+                                    nas_upscale_by_graph, &upscale, &report);
     }
     if (status != NAS_OK) return status;
     values->psnr_y_db = nas_some_double(select.psnr_y_db);
@@ -40,7 +42,8 @@ static nas_status score_baseline(nas__study *s, const nas_graph *graph, nas_db_v
     return NAS_OK;
 }
 
-static nas_status run_baseline(nas__study *s, const char *origin, const nas_graph *shape, const nas_weights *weights) {
+static nas_status run_baseline(nas__study *s, const char *origin, const nas_graph *shape,
+                               const nas_weights *weights) {
     nas_ctx *ctx = s->ctx;
     size_t index = 0;
     nas_status status = add_baseline(s, origin, shape, &index);
@@ -76,11 +79,13 @@ nas_status nas__phase_baselines(nas__study *s) {
     nas__progress_update(&s->progress, 1, "supernet measured");
     status = run_baseline(s, "baseline:fsrcnn", s->fsrcnn, s->fsrcnn_weights);
     if (status != NAS_OK) return status;
-    nas__progress_update(&s->progress, 2, "bicubic %.2f dB on the select images", s->bicubic_select.psnr_y_db);
+    nas__progress_update(&s->progress, 2, "bicubic %.2f dB on the select images",
+                         s->bicubic_select.psnr_y_db);
     nas__progress_end(&s->progress);
     const nas_db_values *base = &s->trials[find_origin(s, "baseline:supernet")].row.values;
     for (int m = 0; m < NAS_METRIC_COUNT; m++) {
-        (void)nas__metric_value(base, (nas_metric)m, &s->baseline_values[m]); /* unknown stays NAN */
+        (void)nas__metric_value(base, (nas_metric)m,
+                                &s->baseline_values[m]); /* unknown stays NAN */
     }
     return NAS_OK;
 }

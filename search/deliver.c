@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* Weights of a finalist: those of the winner's longer training, of its fine-tuning, or the supernet's slices. */
-static nas_status load_weights(nas__study *s, size_t index, const nas_graph *graph, nas_weights **out) {
+static nas_status load_weights(nas__study *s, size_t index, const nas_graph *graph,
+                               nas_weights **out) {
     nas_status status = nas_weights_inherit(s->ctx, s->weights, graph, out);
     static const char *const suffixes[] = {".winner", ""};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes && status == NAS_OK; i++) {
@@ -38,7 +39,8 @@ static void write_latency(nas_json *j, const nas__study *s, const nas_db_values 
     nas_json_object_end(j);
 }
 
-static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *graph, const char *path) {
+static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *graph,
+                               const char *path) {
     const nas_db_trial *row = &s->trials[index].row;
     const nas_db_values v = nas__final_values(&row->values);
     nas_buf text = {0}, graph_json = {0};
@@ -88,7 +90,8 @@ nas_status nas__deliver(nas__study *s, size_t index) {
     if (status == NAS_OK) status = load_weights(s, index, graph, &weights);
     if (status == NAS_OK) status = nas_weights_fill(ctx, weights, graph);
     if (status == NAS_OK) status = nas__study_path(s, "best", path);
-    if (status == NAS_OK) status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
+    if (status == NAS_OK)
+        status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(ctx, path);
     if (status == NAS_OK) status = nas_emit_bundle(ctx, graph, &s->compile, path);
     if (status == NAS_OK) status = nas__study_path(s, "best/model.onnx", path);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 typedef struct finalist {
-    size_t index;        /* into s->trials */
+    size_t index; /* into s->trials */
     double latency_us;
     nas_weights *weights;
 } finalist;
@@ -41,8 +41,10 @@ static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
         }
         for (size_t i = 0; best != SIZE_MAX && !have_best && i < kept; i++) {
             /* replaces the next slower member by the best feasible one */
-            if (all[i].latency_us >= s->trials[best].row.values.latency_p50_us.value || i + 1 == kept) {
-                all[i] = (finalist){.index = best, .latency_us = s->trials[best].row.values.latency_p50_us.value};
+            if (all[i].latency_us >= s->trials[best].row.values.latency_p50_us.value ||
+                i + 1 == kept) {
+                all[i] = (finalist){.index = best,
+                                    .latency_us = s->trials[best].row.values.latency_p50_us.value};
                 have_best = true;
             }
         }
@@ -52,7 +54,8 @@ static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
     return NAS_OK;
 }
 
-static nas_status finetune_path(nas__study *s, size_t index, const char *suffix, char out[NAS__PATH_MAX]) {
+static nas_status finetune_path(nas__study *s, size_t index, const char *suffix,
+                                char out[NAS__PATH_MAX]) {
     char name[64];
     (void)snprintf(name, sizeof name, "finetune/%zu%s.weights", index, suffix);
     return nas__study_path(s, name, out);
@@ -64,8 +67,12 @@ static nas_status finetune(nas__study *s, finalist *f) {
     if (status == NAS_OK) status = nas_weights_inherit(s->ctx, s->weights, graph, &f->weights);
     char label[32];
     (void)snprintf(label, sizeof label, "finetune %zu", f->index);
-    nas__training t = {.label = label, .trial = f->index, .steps = s->config->eval.finetune_steps, .graph = graph,
-                       .learning_rate = s->config->eval.finetune_learning_rate, .until_fraction = 0.9};
+    nas__training t = {.label = label,
+                       .trial = f->index,
+                       .steps = s->config->eval.finetune_steps,
+                       .graph = graph,
+                       .learning_rate = s->config->eval.finetune_learning_rate,
+                       .until_fraction = 0.9};
     if (status == NAS_OK) status = finetune_path(s, f->index, "", t.path);
     if (status == NAS_OK && t.steps > 0) status = nas__train(s, f->weights, &t);
     nas_graph_free(graph);
@@ -80,8 +87,8 @@ static nas_status score_select(nas__study *s, const finalist *f, double *psnr) {
     if (status == NAS_OK) status = nas_weights_fill(s->ctx, f->weights, graph);
     if (status == NAS_OK) {
         nas_upscale_graph upscale = {.graph = graph, .threads = s->config->eval.threads};
-        status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_SELECT, s->config->task.scale, nas_upscale_by_graph,
-                                    &upscale, &score);
+        status = nas_sr_score_split(s->ctx, s->data, NAS_SPLIT_SELECT, s->config->task.scale,
+                                    nas_upscale_by_graph, &upscale, &score);
     }
     nas_graph_free(graph);
     if (status == NAS_OK) *psnr = score.psnr_y_db;
@@ -108,8 +115,11 @@ static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
     nas_weights *longer = NULL;
     status = nas__study_decode(s, &s->trials[winner->index].point, &graph);
     if (status == NAS_OK) status = nas_weights_inherit(s->ctx, winner->weights, graph, &longer);
-    nas__training t = {.label = "winner", .trial = winner->index, .steps = s->config->eval.winner_steps,
-                       .graph = graph, .learning_rate = s->config->eval.finetune_learning_rate,
+    nas__training t = {.label = "winner",
+                       .trial = winner->index,
+                       .steps = s->config->eval.winner_steps,
+                       .graph = graph,
+                       .learning_rate = s->config->eval.finetune_learning_rate,
                        .until_fraction = 0.93};
     if (status == NAS_OK) status = finetune_path(s, winner->index, ".winner", t.path);
     if (status == NAS_OK) status = nas__train(s, longer, &t);
@@ -154,7 +164,8 @@ static nas_status finish_finalist(nas__study *s, const finalist *f) {
 static nas_status predict_held_out(nas__study *s, size_t index) {
     nas_predictor *p = NULL;
     nas_graph *graph = NULL;
-    nas_status status = nas_predictor_new(s->ctx, s->target->vector_bytes / (int32_t)sizeof(float), &p);
+    nas_status status =
+        nas_predictor_new(s->ctx, s->target->vector_bytes / (int32_t)sizeof(float), &p);
     size_t rows = 0;
     for (size_t i = 0; i < s->n_trials && status == NAS_OK; i++) {
         const nas_db_values *v = &s->trials[i].row.values;
@@ -162,7 +173,8 @@ static nas_status predict_held_out(nas__study *s, size_t index) {
         nas_graph *other = NULL;
         status = nas__study_decode(s, &s->trials[i].point, &other);
         if (status == NAS_OK) {
-            status = nas_predictor_add(s->ctx, p, other, v->latency_p50_us.value, v->noisy.is_set && v->noisy.value != 0);
+            status = nas_predictor_add(s->ctx, p, other, v->latency_p50_us.value,
+                                       v->noisy.is_set && v->noisy.value != 0);
         }
         nas_graph_free(other);
         rows++;
@@ -172,9 +184,12 @@ static nas_status predict_held_out(nas__study *s, size_t index) {
         status = nas_predictor_fit(s->ctx, p);
         if (status == NAS_OK) status = nas__study_decode(s, &s->trials[index].point, &graph);
         if (status == NAS_OK) status = nas_predictor_predict(s->ctx, p, graph, &prediction);
-        const nas_db_prediction row = {.trial_id = s->trials[index].row.id, .device_id = s->device_id,
-                                       .predictor = nas_predictor_id(p), .p50_us = prediction.p50_us,
-                                       .lo_us = prediction.lo_us, .hi_us = prediction.hi_us};
+        const nas_db_prediction row = {.trial_id = s->trials[index].row.id,
+                                       .device_id = s->device_id,
+                                       .predictor = nas_predictor_id(p),
+                                       .p50_us = prediction.p50_us,
+                                       .lo_us = prediction.lo_us,
+                                       .hi_us = prediction.hi_us};
         if (status == NAS_OK) status = nas_db_prediction_insert(s->ctx, s->db, &row);
     }
     nas_graph_free(graph);
@@ -186,7 +201,8 @@ static nas_status predict_missing(nas__study *s, const finalist *finalists, size
     nas_status status = NAS_OK;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
         bool has = false;
-        status = nas_db_trial_has_prediction(s->ctx, s->db, s->trials[finalists[i].index].row.id, &has);
+        status =
+            nas_db_trial_has_prediction(s->ctx, s->db, s->trials[finalists[i].index].row.id, &has);
         if (status == NAS_OK && !has) status = predict_held_out(s, finalists[i].index);
     }
     return status;
@@ -203,7 +219,8 @@ nas_status nas__phase_final(nas__study *s) {
     if (status == NAS_OK) status = nas__study_path(s, "finetune", path);
     if (status == NAS_OK) status = nas_mkdirs(s->ctx, path);
     if (status == NAS_OK && n > 0) status = predict_missing(s, finalists, n);
-    for (size_t i = 0; pending > 0 && i < n && status == NAS_OK; i++) status = finetune(s, &finalists[i]);
+    for (size_t i = 0; pending > 0 && i < n && status == NAS_OK; i++)
+        status = finetune(s, &finalists[i]);
     if (pending > 0 && status == NAS_OK) status = train_winner(s, finalists, n);
     nas__progress_phase(&s->progress, "final", (double)(n - pending), (double)n);
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
@@ -213,7 +230,8 @@ nas_status nas__phase_final(nas__study *s) {
         nas__progress_update(&s->progress, s->progress.done + 1, "timing and scoring the front");
     }
     if (status == NAS_OK) nas__progress_end(&s->progress);
-    for (size_t i = 0; i < n; i++) nas_weights_free(finalists[i].weights);
+    for (size_t i = 0; i < n; i++)
+        nas_weights_free(finalists[i].weights);
     nas_free(finalists);
     return nas_wrap(s->ctx, status, "final phase");
 }

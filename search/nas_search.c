@@ -10,18 +10,23 @@
 static const char help_text[] =
     "usage: nas-search --config FILE [options]\n"
     "\n"
-    "Searches networks for a task, a device and a deadline: every candidate is compiled to native code, timed on the\n"
-    "device and scored; ends with the Pareto front and the best network in <study.dir>/best. The same command again\n"
+    "Searches networks for a task, a device and a deadline: every candidate is compiled to native "
+    "code, timed on the\n"
+    "device and scored; ends with the Pareto front and the best network in <study.dir>/best. The "
+    "same command again\n"
     "resumes an interrupted run.\n"
     "\n"
     "  --config FILE        the study (TOML); keys: configs/README.md\n"
-    "  --set KEY=VALUE      override a key, e.g. --set study.dir=runs/a --set constraints.latency_p90_ms='\"<= 20\"'\n"
+    "  --set KEY=VALUE      override a key, e.g. --set study.dir=runs/a --set "
+    "constraints.latency_p90_ms='\"<= 20\"'\n"
     "  --trials N           same as --set search.trials=N\n"
     "  --time 90s|5m|1h     time budget of the whole study; same as --set budget.time_s=SECONDS\n"
     "  --seed N             same as --set study.seed=N\n"
     "  --fresh              start over; an old run is moved aside, never deleted\n"
-    "  --dry-run            validate, print the space, the plan and what each trial costs; write nothing\n"
-    "  -f FORMAT            table (default), json, csv or value: how the front is printed on stdout\n"
+    "  --dry-run            validate, print the space, the plan and what each trial costs; write "
+    "nothing\n"
+    "  -f FORMAT            table (default), json, csv or value: how the front is printed on "
+    "stdout\n"
     "  --agent PATH         the nas-agent program (default: beside this one)\n"
     "  -q, --quiet          no progress line\n"
     "  -h, --help           this text\n"
@@ -54,7 +59,8 @@ typedef struct command_line {
 } command_line;
 
 static int usage_error(const char *text, const char *value) {
-    fprintf(stderr, "error: %s%s%s (see nas-search --help)\n", text, value == NULL ? "" : ": ", value == NULL ? "" : value);
+    fprintf(stderr, "error: %s%s%s (see nas-search --help)\n", text, value == NULL ? "" : ": ",
+            value == NULL ? "" : value);
     return NAS_EXIT_USAGE;
 }
 
@@ -65,7 +71,8 @@ static int add_override(command_line *cl, const char *text) {
 }
 
 static int add_override_for(command_line *cl, const char *key, const char *value) {
-    if (cl->n_texts == sizeof cl->texts / sizeof *cl->texts) return usage_error("option given too often", key);
+    if (cl->n_texts == sizeof cl->texts / sizeof *cl->texts)
+        return usage_error("option given too often", key);
     char *text = cl->texts[cl->n_texts++];
     (void)snprintf(text, OPTION_TEXT_MAX, "%s=%s", key, value);
     return add_override(cl, text);
@@ -79,13 +86,24 @@ static int add_time(command_line *cl, const char *value) {
     if (strcmp(end, "") == 0 || strcmp(end, "s") == 0) factor = 1;
     if (strcmp(end, "m") == 0) factor = 60;
     if (strcmp(end, "h") == 0) factor = 3600;
-    if (end == value || factor == 0 || !(number > 0)) return usage_error("--time wants e.g. 90s, 5m or 1h, not", value);
+    if (end == value || factor == 0 || !(number > 0))
+        return usage_error("--time wants e.g. 90s, 5m or 1h, not", value);
     char seconds[64];
     (void)snprintf(seconds, sizeof seconds, "%.3f", number * factor);
     return add_override_for(cl, "budget.time_s", seconds);
 }
 
-enum { OPT_CONFIG = 256, OPT_SET, OPT_TRIALS, OPT_TIME, OPT_SEED, OPT_FRESH, OPT_DRY_RUN, OPT_AGENT, OPT_VERSION };
+enum {
+    OPT_CONFIG = 256,
+    OPT_SET,
+    OPT_TRIALS,
+    OPT_TIME,
+    OPT_SEED,
+    OPT_FRESH,
+    OPT_DRY_RUN,
+    OPT_AGENT,
+    OPT_VERSION
+};
 
 static int parse_option(command_line *cl, int option) {
     switch (option) {
@@ -153,10 +171,16 @@ static int run(nas_ctx *ctx, const command_line *cl) {
         fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
         code = NAS_EXIT_USAGE;
     } else {
-        const nas_study_options options = {.config = &config, .toml = toml.data, .json = json.data,
-                                           .config_path = cl->config, .agent_path = cl->agent,
-                                           .format = cl->format, .fresh = cl->fresh, .quiet = cl->quiet};
-        status = cl->dry_run ? nas_study_plan(ctx, &options) : nas_study_run(ctx, &options, &feasible);
+        const nas_study_options options = {.config = &config,
+                                           .toml = toml.data,
+                                           .json = json.data,
+                                           .config_path = cl->config,
+                                           .agent_path = cl->agent,
+                                           .format = cl->format,
+                                           .fresh = cl->fresh,
+                                           .quiet = cl->quiet};
+        status =
+            cl->dry_run ? nas_study_plan(ctx, &options) : nas_study_run(ctx, &options, &feasible);
         if (status != NAS_OK) {
             if (status != NAS_ERR_CANCELLED) fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
             code = nas_exit_code(status);

@@ -35,7 +35,8 @@ static void print_line(nas__progress *p, bool last) {
         n += snprintf(line + n, sizeof line - (size_t)n, "  %.3g/s  ETA %s", rate, eta);
     }
     if (n > 0 && last) n += snprintf(line + n, sizeof line - (size_t)n, "  done in %s", took);
-    if (n > 0 && p->note[0] != '\0') (void)snprintf(line + n, sizeof line - (size_t)n, "  %s", p->note);
+    if (n > 0 && p->note[0] != '\0')
+        (void)snprintf(line + n, sizeof line - (size_t)n, "  %s", p->note);
     if (p->tty) {
         fprintf(stderr, "\r\x1b[K%.*s%s", 150, line, last ? "\n" : "");
         p->shown = !last;

@@ -19,7 +19,8 @@ void nas__progress_init(nas__progress *p, bool quiet);
 void nas__progress_phase(nas__progress *p, const char *phase, double done, double planned);
 void nas__progress_update(nas__progress *p, double done, const char *note_format, ...)
     __attribute__((format(printf, 3, 4)));
-void nas__progress_end(nas__progress *p); /* prints the final state of the phase on a line of its own */
+void nas__progress_end(
+    nas__progress *p); /* prints the final state of the phase on a line of its own */
 /* A nas_log_sink whose user is the nas__progress. */
 void nas__progress_log(void *user, nas_log_level level, const char *line);
 

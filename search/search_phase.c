@@ -13,10 +13,10 @@
 
 /* Work on one trial of a batch. */
 typedef struct job {
-    size_t index;          /* into s->trials */
+    size_t index; /* into s->trials */
     nas__built built;
     nas_sr_score score;
-    nas_db_values values;  /* of the accepted measurement */
+    nas_db_values values; /* of the accepted measurement */
     bool failed, measured;
     char reason[512];
 } job;
@@ -29,7 +29,8 @@ typedef struct batch {
 
 static size_t strategy_trials(const nas__study *s) {
     size_t n = 0;
-    for (size_t i = 0; i < s->n_trials; i++) n += s->trials[i].from_strategy;
+    for (size_t i = 0; i < s->n_trials; i++)
+        n += s->trials[i].from_strategy;
     return n;
 }
 
@@ -70,14 +71,17 @@ static double latency_bound_us(const nas__study *s) {
     for (int32_t i = 0; i < s->config->n_constraints; i++) {
         const nas_constraint *c = &s->config->constraints[i];
         double bound_ms = 0;
-        const bool latency = c->metric == NAS_METRIC_LATENCY_P50_MS || c->metric == NAS_METRIC_LATENCY_P90_MS;
-        if (latency && c->at_most && nas__constraint_bound(s, c, &bound_ms)) lowest = fmin(lowest, bound_ms * 1e3);
+        const bool latency =
+            c->metric == NAS_METRIC_LATENCY_P50_MS || c->metric == NAS_METRIC_LATENCY_P90_MS;
+        if (latency && c->at_most && nas__constraint_bound(s, c, &bound_ms))
+            lowest = fmin(lowest, bound_ms * 1e3);
     }
     return lowest;
 }
 
 /* Stores the prediction made before measuring; *skip when even its lower end misses the deadline by the margin. */
-static nas_status predict(nas__study *s, size_t index, bool *skip, char reason[512], double *violation) {
+static nas_status predict(nas__study *s, size_t index, bool *skip, char reason[512],
+                          double *violation) {
     *skip = false;
     if (!nas_predictor_quality_of(s->predictor).is_set) return NAS_OK;
     nas_graph *graph = NULL;
@@ -87,15 +91,20 @@ static nas_status predict(nas__study *s, size_t index, bool *skip, char reason[5
     nas_graph_free(graph);
     if (status != NAS_OK) return status;
     const double bound = latency_bound_us(s);
-    *skip = s->config->search.skip_by_prediction && p.lo_us > bound * (1 + s->config->search.skip_margin);
+    *skip = s->config->search.skip_by_prediction &&
+            p.lo_us > bound * (1 + s->config->search.skip_margin);
     if (*skip) {
         *violation = p.lo_us / bound - 1;
-        (void)snprintf(reason, 512, "predicted %.1f ms [%.1f, %.1f], bound %.1f ms", p.p50_us * 1e-3, p.lo_us * 1e-3,
-                       p.hi_us * 1e-3, bound * 1e-3);
+        (void)snprintf(reason, 512, "predicted %.1f ms [%.1f, %.1f], bound %.1f ms",
+                       p.p50_us * 1e-3, p.lo_us * 1e-3, p.hi_us * 1e-3, bound * 1e-3);
     }
-    const nas_db_prediction row = {.trial_id = s->trials[index].row.id, .device_id = s->device_id,
-                                   .predictor = nas_predictor_id(s->predictor), .p50_us = p.p50_us,
-                                   .lo_us = p.lo_us, .hi_us = p.hi_us, .decided = *skip};
+    const nas_db_prediction row = {.trial_id = s->trials[index].row.id,
+                                   .device_id = s->device_id,
+                                   .predictor = nas_predictor_id(s->predictor),
+                                   .p50_us = p.p50_us,
+                                   .lo_us = p.lo_us,
+                                   .hi_us = p.hi_us,
+                                   .decided = *skip};
     return nas_db_prediction_insert(s->ctx, s->db, &row);
 }
 
@@ -112,12 +121,13 @@ static nas_status build_and_score(nas_ctx *ctx, void *arg, size_t i, int worker)
     job *j = &b->jobs[i];
     nas_status status = nas_check_cancel(ctx);
     nas_graph *graph = NULL;
-    if (status == NAS_OK) status = nas_space_decode(ctx, b->s->space, &b->s->trials[j->index].point, &graph);
+    if (status == NAS_OK)
+        status = nas_space_decode(ctx, b->s->space, &b->s->trials[j->index].point, &graph);
     if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &j->built);
     if (status == NAS_OK) {
         nas_upscale_graph upscale = {.graph = j->built.graph, .threads = 1};
-        status = nas_sr_score_split(ctx, b->s->data, NAS_SPLIT_SELECT, b->s->config->task.scale, nas_upscale_by_graph,
-                                    &upscale, &j->score);
+        status = nas_sr_score_split(ctx, b->s->data, NAS_SPLIT_SELECT, b->s->config->task.scale,
+                                    nas_upscale_by_graph, &upscale, &j->score);
     }
     if (status == NAS_OK || fails_the_run(status)) return status;
     j->failed = true;
@@ -132,10 +142,12 @@ static nas_status measure_one(nas__study *s, job *j) {
     nas_status status = nas__time_artifact(s, &j->built, j->index, "search", false, &again);
     if (status == NAS_OK) {
         /* Of two measurements the one with the narrower relative interval stands. */
-        const double width = (again.latency_p50_hi_us.value - again.latency_p50_lo_us.value) / again.latency_p50_us.value;
-        const double old = j->measured ? (j->values.latency_p50_hi_us.value - j->values.latency_p50_lo_us.value) /
-                                             j->values.latency_p50_us.value
-                                       : INFINITY;
+        const double width = (again.latency_p50_hi_us.value - again.latency_p50_lo_us.value) /
+                             again.latency_p50_us.value;
+        const double old =
+            j->measured ? (j->values.latency_p50_hi_us.value - j->values.latency_p50_lo_us.value) /
+                              j->values.latency_p50_us.value
+                        : INFINITY;
         if (width <= old) j->values = again;
         j->measured = true;
         return NAS_OK;
@@ -177,7 +189,8 @@ static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to,
         *before = after;
         if (status != NAS_OK || drift <= s->config->measure.drift_limit) break;
         if (round == 0) {
-            nas_log(s->ctx, NAS_LOG_DEBUG, "drift %.1f %% over %zu candidates: measuring them again", drift * 100,
+            nas_log(s->ctx, NAS_LOG_DEBUG,
+                    "drift %.1f %% over %zu candidates: measuring them again", drift * 100,
                     to - from);
         }
     }
@@ -194,7 +207,8 @@ static nas_status finish_job(nas__study *s, job *j) {
         j->values.ssim_y = nas_some_double(j->score.ssim_y);
         nas__note_difference(s, j->built.max_difference);
         status = nas__store_layers(s, j->index, j->built.graph);
-        if (status == NAS_OK) status = nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &j->values);
+        if (status == NAS_OK)
+            status = nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &j->values);
     }
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -218,7 +232,8 @@ static nas_status measure_batch(nas__study *s, batch *b) {
             nas__progress_update(&s->progress, s->progress.done + 1, "%s", note);
         }
         if (status == NAS_OK) status = refit(s);
-        if (status == NAS_OK) status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
+        if (status == NAS_OK)
+            status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
     }
     return status;
 }
@@ -255,9 +270,11 @@ static nas_status run_batch(nas__study *s, size_t first) {
     batch b = {.s = s, .jobs = nas_alloc_array(s->ctx, s->n_trials - first, sizeof *b.jobs)};
     if (b.jobs == NULL) return NAS_ERR_NOMEM;
     nas_status status = start_jobs(s, first, &b);
-    if (status == NAS_OK) status = nas_parallel(s->ctx, s->config->eval.threads, b.n, build_and_score, &b);
+    if (status == NAS_OK)
+        status = nas_parallel(s->ctx, s->config->eval.threads, b.n, build_and_score, &b);
     if (status == NAS_OK) status = measure_batch(s, &b);
-    for (size_t i = 0; i < b.n; i++) nas__built_deinit(&b.jobs[i].built);
+    for (size_t i = 0; i < b.n; i++)
+        nas__built_deinit(&b.jobs[i].built);
     nas_free(b.jobs);
     return status;
 }
@@ -267,7 +284,8 @@ static nas_status run_batch(nas__study *s, size_t first) {
 static nas_status save_strategy(nas__study *s) {
     nas_buf state = {0};
     nas_status status = nas_strategy_save(s->ctx, s->strategy, &state);
-    if (status == NAS_OK) status = nas_db_study_set_strategy_state(s->ctx, s->db, s->id, state.data);
+    if (status == NAS_OK)
+        status = nas_db_study_set_strategy_state(s->ctx, s->db, s->id, state.data);
     nas_buf_deinit(&state);
     return status;
 }
@@ -286,7 +304,8 @@ static nas_status ask_into(nas__study *s, size_t n) {
             break;
         }
         if (status == NAS_OK) status = nas__study_decode(s, &point, &graph);
-        if (status == NAS_OK) status = nas__study_add_trial(s, &point, graph, seed ? "seed" : "strategy", &index);
+        if (status == NAS_OK)
+            status = nas__study_add_trial(s, &point, graph, seed ? "seed" : "strategy", &index);
         nas_graph_free(graph);
     }
     if (status == NAS_OK) status = save_strategy(s);
@@ -298,7 +317,9 @@ static nas_status ask_batch(nas__study *s, size_t remaining) {
     const size_t population = (size_t)s->config->search.options.population;
     if (n > population) n = population;
     if (n > remaining) n = remaining;
-    if (n == 0) return nas_fail(s->ctx, NAS_ERR_INTERNAL, "strategy %s proposes nothing", nas_strategy_name(s->strategy));
+    if (n == 0)
+        return nas_fail(s->ctx, NAS_ERR_INTERNAL, "strategy %s proposes nothing",
+                        nas_strategy_name(s->strategy));
     nas_status status = nas_db_begin(s->ctx, s->db);
     if (status == NAS_OK) status = ask_into(s, n);
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
@@ -307,7 +328,8 @@ static nas_status ask_batch(nas__study *s, size_t remaining) {
 }
 
 static nas_told told_from(const nas__study *s, const nas__trial *trial) {
-    nas_told told = {.trial = trial->row.number, .point = trial->point, .n_values = s->config->n_objectives};
+    nas_told told = {
+        .trial = trial->row.number, .point = trial->point, .n_values = s->config->n_objectives};
     switch (trial->row.state) {
     case NAS_TRIAL_COMPLETE: told.state = NAS_TOLD_COMPLETE; break;
     case NAS_TRIAL_PRUNED: told.state = NAS_TOLD_PRUNED; break;
@@ -316,7 +338,8 @@ static nas_told told_from(const nas__study *s, const nas__trial *trial) {
     case NAS_TRIAL_RUNNING:
     case NAS_TRIAL_STATE_COUNT: told.state = NAS_TOLD_FAILED; break;
     }
-    if (told.state == NAS_TOLD_COMPLETE && !nas__objective_values(s, &trial->row.values, told.values)) {
+    if (told.state == NAS_TOLD_COMPLETE &&
+        !nas__objective_values(s, &trial->row.values, told.values)) {
         told.state = NAS_TOLD_FAILED;
     }
     if (trial->row.values.violation.is_set) told.violation = trial->row.values.violation.value;
@@ -353,7 +376,8 @@ static nas_status restore(nas__study *s, size_t *told, size_t *finished) {
         (*finished)++;
         double objectives[NAS_OBJECTIVES_MAX];
         bool joined = false;
-        if (trial->row.state == NAS_TRIAL_COMPLETE && nas__objective_values(s, &trial->row.values, objectives)) {
+        if (trial->row.state == NAS_TRIAL_COMPLETE &&
+            nas__objective_values(s, &trial->row.values, objectives)) {
             status = nas_front_add(s->ctx, s->front, trial->row.number, objectives, &joined);
         }
         if (status == NAS_OK) status = learn(s, i);
@@ -369,7 +393,8 @@ nas_status nas__phase_search(nas__study *s) {
     nas_point smallest;
     nas_space_smallest(s->space, &smallest);
     s->n_seeds = 1;
-    if (status == NAS_OK && strategy_trials(s) == 0) status = nas_strategy_seed(s->ctx, s->strategy, &smallest);
+    if (status == NAS_OK && strategy_trials(s) == 0)
+        status = nas_strategy_seed(s->ctx, s->strategy, &smallest);
     nas__progress_phase(&s->progress, "search", (double)finished, (double)planned);
     while (status == NAS_OK) {
         status = nas_check_cancel(s->ctx);
@@ -377,12 +402,14 @@ nas_status nas__phase_search(nas__study *s) {
             const size_t asked = strategy_trials(s);
             if (asked >= planned) break;
             if (nas__study_out_of_time(s, 0.75)) {
-                nas_log(s->ctx, NAS_LOG_WARN, "the time budget ends the search after %zu of %zu trials", asked, planned);
+                nas_log(s->ctx, NAS_LOG_WARN,
+                        "the time budget ends the search after %zu of %zu trials", asked, planned);
                 break;
             }
             status = ask_batch(s, planned - asked);
             if (status == NAS_ERR_NOTFOUND) { /* every point of the space was tried */
-                nas_log(s->ctx, NAS_LOG_WARN, "the space has no untried network left after %zu trials", asked);
+                nas_log(s->ctx, NAS_LOG_WARN,
+                        "the space has no untried network left after %zu trials", asked);
                 nas_ctx_clear(s->ctx);
                 status = NAS_OK;
                 break;

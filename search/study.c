@@ -17,12 +17,17 @@ static void note_end(nas__study *s, nas_status status) {
     if (s->db == NULL || s->id == 0) return;
     nas_db_rollback(s->db);
     char message[1024];
-    (void)snprintf(message, sizeof message, "%s", status == NAS_OK ? "report printed" : nas_ctx_message(s->ctx));
-    const char *kind = status == NAS_OK ? "end" : status == NAS_ERR_CANCELLED ? "interrupt" : "error";
+    (void)snprintf(message, sizeof message, "%s",
+                   status == NAS_OK ? "report printed" : nas_ctx_message(s->ctx));
+    const char *kind = status == NAS_OK              ? "end"
+                       : status == NAS_ERR_CANCELLED ? "interrupt"
+                                                     : "error";
     if (nas_db_event(s->ctx, s->db, s->id, kind, message) != NAS_OK) {
-        nas_log(s->ctx, NAS_LOG_WARN, "the end of the run could not be recorded: %s", nas_ctx_message(s->ctx));
+        nas_log(s->ctx, NAS_LOG_WARN, "the end of the run could not be recorded: %s",
+                nas_ctx_message(s->ctx));
     }
-    if (status != NAS_OK) (void)nas_fail(s->ctx, status, "%s", message); /* the first failure is the one to report */
+    if (status != NAS_OK)
+        (void)nas_fail(s->ctx, status, "%s", message); /* the first failure is the one to report */
 }
 
 nas_status nas_study_run(nas_ctx *ctx, const nas_study_options *options, bool *feasible) {
@@ -32,7 +37,8 @@ nas_status nas_study_run(nas_ctx *ctx, const nas_study_options *options, bool *f
     if (status == NAS_OK) status = run_phases(&s, feasible);
     note_end(&s, status);
     if (status == NAS_ERR_CANCELLED) {
-        nas_log(ctx, NAS_LOG_INFO, "interrupted; run the same command again to continue in %s", s.dir);
+        nas_log(ctx, NAS_LOG_INFO, "interrupted; run the same command again to continue in %s",
+                s.dir);
     }
     const nas_status closed = nas__study_close(&s);
     nas_ctx_set_log(ctx, NULL, NULL, NAS_LOG_INFO);
@@ -41,14 +47,15 @@ nas_status nas_study_run(nas_ctx *ctx, const nas_study_options *options, bool *f
 
 /* ---- plan ------------------------------------------------------------------------------------------------------------- */
 
-static nas_status print_costs(nas_ctx *ctx, const nas_space *space, const nas_point *point, const char *name) {
+static nas_status print_costs(nas_ctx *ctx, const nas_space *space, const nas_point *point,
+                              const char *name) {
     nas_graph *graph = NULL;
     nas_graph_cost cost = {0};
     nas_status status = nas_space_decode(ctx, space, point, &graph);
     if (status == NAS_OK) status = nas_graph_cost_total(ctx, graph, &cost);
     if (status == NAS_OK) {
-        printf("  %-9s %10.3f GMACs  %9" PRIu64 " params  %8.1f MB peak activations\n", name, (double)cost.macs * 1e-9,
-               cost.params, (double)cost.peak_activation_bytes * 1e-6);
+        printf("  %-9s %10.3f GMACs  %9" PRIu64 " params  %8.1f MB peak activations\n", name,
+               (double)cost.macs * 1e-9, cost.params, (double)cost.peak_activation_bytes * 1e-6);
     }
     nas_graph_free(graph);
     return status;
@@ -56,21 +63,27 @@ static nas_status print_costs(nas_ctx *ctx, const nas_space *space, const nas_po
 
 static void print_device_plan(const nas_config *c) {
     const double per_run = fmax(c->measure.min_time_ms * 1e-3, 0.3);
-    printf("device    %s (%s), %d threads\n", c->devices[0].name, c->devices[0].connect, (int)c->devices[0].threads);
-    printf("search    %d trials by %s in batches of %d; each: emit and compile about 1 s, score on at most %d images, then "
+    printf("device    %s (%s), %d threads\n", c->devices[0].name, c->devices[0].connect,
+           (int)c->devices[0].threads);
+    printf("search    %d trials by %s in batches of %d; each: emit and compile about 1 s, score on "
+           "at most %d images, then "
            "at least %d timed batches and %.1f s, %.0f s at most, alone on the device\n",
-           (int)c->search.trials, c->search.strategy, (int)c->search.options.population, (int)c->data.select_max,
-           (int)c->measure.min_batches, per_run, c->measure.max_time_ms * 1e-3);
-    printf("          the drift reference is timed every %d trials\n", (int)c->measure.reference_every);
-    printf("final     at most %d front members: %d steps each, then timed for up to %.0f s; the winner %d steps more\n",
-           (int)c->eval.finetune_max, (int)c->eval.finetune_steps, c->measure.final_max_time_ms * 1e-3,
-           (int)c->eval.winner_steps);
+           (int)c->search.trials, c->search.strategy, (int)c->search.options.population,
+           (int)c->data.select_max, (int)c->measure.min_batches, per_run,
+           c->measure.max_time_ms * 1e-3);
+    printf("          the drift reference is timed every %d trials\n",
+           (int)c->measure.reference_every);
+    printf("final     at most %d front members: %d steps each, then timed for up to %.0f s; the "
+           "winner %d steps more\n",
+           (int)c->eval.finetune_max, (int)c->eval.finetune_steps,
+           c->measure.final_max_time_ms * 1e-3, (int)c->eval.winner_steps);
 }
 
 static void print_bounds(const nas_config *c) {
     for (int32_t i = 0; i < c->n_constraints; i++) {
         const nas_constraint *k = &c->constraints[i];
-        printf("bound     %s %s %g%s\n", nas_metric_name(k->metric), k->at_most ? "<=" : ">=", k->bound,
+        printf("bound     %s %s %g%s\n", nas_metric_name(k->metric),
+               k->at_most ? "<=" : ">=", k->bound,
                k->is_percent ? " % of the full-width supernet" : "");
     }
 }
@@ -82,9 +95,11 @@ nas_status nas_study_plan(nas_ctx *ctx, const nas_study_options *options) {
     nas_status status = nas_target_find(ctx, c->compile.target, &target);
     if (status == NAS_OK) status = nas_space_sr_new(ctx, &c->space, &space);
     if (status != NAS_OK) return status;
-    printf("study     %s, seed %" PRIu64 ", folder %s\n", c->study.name, c->study.seed, c->study.dir);
-    printf("task      x%d super-resolution, %dx%d to %dx%d, target %s\n", (int)c->task.scale, (int)c->space.lr_width,
-           (int)c->space.lr_height, (int)c->task.out_width, (int)c->task.out_height, target->name);
+    printf("study     %s, seed %" PRIu64 ", folder %s\n", c->study.name, c->study.seed,
+           c->study.dir);
+    printf("task      x%d super-resolution, %dx%d to %dx%d, target %s\n", (int)c->task.scale,
+           (int)c->space.lr_width, (int)c->space.lr_height, (int)c->task.out_width,
+           (int)c->task.out_height, target->name);
     printf("space     %s: %.4g networks\n", nas_space_name(space), nas_space_size(space));
     nas_point point;
     nas_space_smallest(space, &point);
@@ -92,7 +107,8 @@ nas_status nas_study_plan(nas_ctx *ctx, const nas_study_options *options) {
     nas_space_largest(space, &point);
     if (status == NAS_OK) status = print_costs(ctx, space, &point, "largest");
     print_bounds(c);
-    printf("training  supernet %d steps of 4 x %d patches %dx%d (largest, smallest, 2 random); FSRCNN baseline %d steps\n",
+    printf("training  supernet %d steps of 4 x %d patches %dx%d (largest, smallest, 2 random); "
+           "FSRCNN baseline %d steps\n",
            (int)c->eval.supernet_steps, (int)c->eval.batch, (int)c->eval.patch, (int)c->eval.patch,
            (int)c->eval.baseline_steps);
     print_device_plan(c);

@@ -20,9 +20,9 @@ typedef struct nas__built {
 
 /* A trial in memory: the row of the database and what its values mean to the strategy. */
 typedef struct nas__trial {
-    nas_db_trial row;     /* owned */
+    nas_db_trial row; /* owned */
     nas_point point;
-    bool from_strategy;   /* proposed by the strategy (or a seed), not a baseline */
+    bool from_strategy; /* proposed by the strategy (or a seed), not a baseline */
 } nas__trial;
 
 typedef struct nas__study {
@@ -30,8 +30,8 @@ typedef struct nas__study {
     const nas_study_options *options;
     const nas_config *config;
     char dir[NAS__PATH_MAX];
-    int64_t started_ns;       /* of this invocation */
-    double elapsed_before_s;  /* of earlier invocations, for the time budget */
+    int64_t started_ns;      /* of this invocation */
+    double elapsed_before_s; /* of earlier invocations, for the time budget */
     char worker[64];
 
     nas_db *db;
@@ -39,26 +39,27 @@ typedef struct nas__study {
     nas_space *space;
     nas_strategy *strategy;
     nas_sr_data *data;
-    nas_weights *weights;        /* supernet */
+    nas_weights *weights; /* supernet */
     nas_weights *fsrcnn_weights;
-    nas_graph *largest;          /* shape-only */
+    nas_graph *largest; /* shape-only */
     nas_graph *fsrcnn;
     nas_device *device;
     int64_t device_id;
     const nas_target *target;
     nas_compile_options compile;
     nas_predictor *predictor;
-    nas_front *front;            /* over strategy trials, by the objectives */
+    nas_front *front; /* over strategy trials, by the objectives */
 
-    nas__trial *trials;          /* all, by number */
+    nas__trial *trials; /* all, by number */
     size_t n_trials, cap_trials;
 
-    nas__built reference;        /* the drift reference network */
-    size_t n_seeds;              /* points proposed before the strategy's own */
-    double reference_first_us;   /* drift reference: first and latest p50; 0 = not yet measured */
+    nas__built reference;      /* the drift reference network */
+    size_t n_seeds;            /* points proposed before the strategy's own */
+    double reference_first_us; /* drift reference: first and latest p50; 0 = not yet measured */
     double reference_last_us;
-    double baseline_values[NAS_METRIC_COUNT]; /* of the full-width supernet, for percent bounds; NAN = unknown */
-    double worst_difference;     /* max |emitted - reference forward| seen */
+    double baseline_values
+        [NAS_METRIC_COUNT];  /* of the full-width supernet, for percent bounds; NAN = unknown */
+    double worst_difference; /* max |emitted - reference forward| seen */
     int64_t checked_networks;
     nas_sr_score bicubic_select, bicubic_report;
     nas__progress progress;
@@ -73,8 +74,8 @@ bool nas__study_out_of_time(const nas__study *s, double fraction);
 /* nas__study_path - dir/name into out; RANGE when too long. */
 nas_status nas__study_path(nas__study *s, const char *name, char out[NAS__PATH_MAX]);
 /* nas__study_add_trial - appends a WAITING trial to the database (inside the caller's transaction) and memory. */
-nas_status nas__study_add_trial(nas__study *s, const nas_point *point, const nas_graph *graph, const char *origin,
-                                size_t *index);
+nas_status nas__study_add_trial(nas__study *s, const nas_point *point, const nas_graph *graph,
+                                const char *origin, size_t *index);
 nas_status nas__study_decode(nas__study *s, const nas_point *point, nas_graph **out);
 nas_status nas__meta_set_double(nas__study *s, const char *key, double value);
 nas_status nas__meta_get_double(nas__study *s, const char *key, double *value, bool *found);
@@ -86,7 +87,8 @@ nas_status nas__trial_start(nas__study *s, size_t index); /* leases it: RUNNING 
 nas_status nas__trial_finish(nas__study *s, size_t index, nas_trial_state state, const char *reason,
                              const nas_db_values *values);
 nas_status nas__trial_set_final(nas__study *s, size_t index, const nas_db_values *final);
-void nas__note_difference(nas__study *s, double difference); /* of emitted code against the reference forward */
+void nas__note_difference(nas__study *s,
+                          double difference); /* of emitted code against the reference forward */
 /* nas__final_values - what a finished trial is judged by at the end: the figures of the fine-tuned weights and the
  * "final" measurement where there are any, else the search's. */
 nas_db_values nas__final_values(const nas_db_values *values);
@@ -99,7 +101,8 @@ double nas__violation(const nas__study *s, const nas_db_values *values);
 /* nas__constraint_bound - absolute bound; false while it is a percentage of a baseline not yet measured. */
 bool nas__constraint_bound(const nas__study *s, const nas_constraint *constraint, double *bound);
 /* nas__objective_values - to minimise; false when one is unknown. */
-bool nas__objective_values(const nas__study *s, const nas_db_values *values, double out[NAS_OBJECTIVES_MAX]);
+bool nas__objective_values(const nas__study *s, const nas_db_values *values,
+                           double out[NAS_OBJECTIVES_MAX]);
 /* nas__hypervolume - of the current front against the study's reference point. */
 double nas__hypervolume(const nas__study *s);
 
@@ -107,37 +110,37 @@ double nas__hypervolume(const nas__study *s);
 void nas__built_deinit(nas__built *built);
 /* nas__build - fills weights, compiles, runs one frame and compares with nas_forward: TOOLCHAIN when they differ by more
  * than the documented bound. Thread-safe (own ctx). */
-nas_status nas__build(nas_ctx *ctx, const nas__study *s, nas_graph *take_graph, const nas_weights *weights,
-                      nas__built *out);
+nas_status nas__build(nas_ctx *ctx, const nas__study *s, nas_graph *take_graph,
+                      const nas_weights *weights, nas__built *out);
 /* nas__score_artifact - PSNR/SSIM of a split, computed by the compiled program itself (frame with replicated border). */
-nas_status nas__score_artifact(nas_ctx *ctx, const nas__study *s, const nas__built *built, nas_split split,
-                               nas_sr_score *out);
+nas_status nas__score_artifact(nas_ctx *ctx, const nas__study *s, const nas__built *built,
+                               nas_split split, nas_sr_score *out);
 
 /* ---- timing.c: one measurement, stored ------------------------------------------------------------------------------ */
-nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t trial_index, const char *role,
-                              bool final, nas_db_values *values);
+nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t trial_index,
+                              const char *role, bool final, nas_db_values *values);
 /* nas__store_layers - per-layer rows of a trial's graph (v_layer). */
 nas_status nas__store_layers(nas__study *s, size_t trial_index, const nas_graph *graph);
 /* nas__time_reference - times the drift reference network; *ratio = now / first. */
 nas_status nas__time_reference(nas__study *s, double *ratio);
 
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
-nas_status nas__phase_train(nas__study *s);     /* train_phase.c */
-nas_status nas__phase_baselines(nas__study *s); /* baselines.c */
-nas_status nas__phase_search(nas__study *s);    /* search_phase.c */
-nas_status nas__phase_final(nas__study *s);     /* final_phase.c */
+nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */
+nas_status nas__phase_baselines(nas__study *s);              /* baselines.c */
+nas_status nas__phase_search(nas__study *s);                 /* search_phase.c */
+nas_status nas__phase_final(nas__study *s);                  /* final_phase.c */
 nas_status nas__phase_report(nas__study *s, bool *feasible); /* report.c */
 
 /* nas__train_steps - trains `weights` to `steps` optimiser steps with checkpoints in `path`.
  * Resumes from the checkpoint; same seed, same result wherever it was interrupted. */
 typedef struct nas__training {
-    const char *label;       /* progress and stream name */
-    uint64_t trial;          /* stream */
+    const char *label; /* progress and stream name */
+    uint64_t trial;    /* stream */
     char path[NAS__PATH_MAX];
     int32_t steps;
     double learning_rate;
-    double until_fraction;   /* of the time budget */
-    const nas_graph *graph;  /* the one graph trained, or NULL: sandwich sampling of the space */
+    double until_fraction;  /* of the time budget */
+    const nas_graph *graph; /* the one graph trained, or NULL: sandwich sampling of the space */
 } nas__training;
 nas_status nas__train(nas__study *s, nas_weights *weights, const nas__training *training);
 

@@ -22,8 +22,8 @@ bool nas__study_out_of_time(const nas__study *s, double fraction) {
 nas_status nas__study_path(nas__study *s, const char *name, char out[NAS__PATH_MAX]) {
     const int n = snprintf(out, NAS__PATH_MAX, "%s/%s", s->dir, name);
     if (n < 0 || n >= NAS__PATH_MAX) {
-        return nas_fail(s->ctx, NAS_ERR_RANGE, "study folder '%s': path longer than %d bytes", s->dir,
-                        NAS__PATH_MAX - 1);
+        return nas_fail(s->ctx, NAS_ERR_RANGE, "study folder '%s': path longer than %d bytes",
+                        s->dir, NAS__PATH_MAX - 1);
     }
     return NAS_OK;
 }
@@ -59,8 +59,10 @@ static nas_status move_aside(nas__study *s) {
     nas_db *old = NULL;
     if (nas_file_exists(db_path)) {
         status = nas_db_open(s->ctx, db_path, &old);
-        if (status == NAS_ERR_DB && strstr(nas_ctx_message(s->ctx), "locked") != NULL) return status;
-        if (status != NAS_OK) nas_ctx_clear(s->ctx); /* damaged or of a newer version: moving it is safe */
+        if (status == NAS_ERR_DB && strstr(nas_ctx_message(s->ctx), "locked") != NULL)
+            return status;
+        if (status != NAS_OK)
+            nas_ctx_clear(s->ctx); /* damaged or of a newer version: moving it is safe */
     }
     char target[NAS__PATH_MAX + 16];
     int number = 1;
@@ -69,7 +71,8 @@ static nas_status move_aside(nas__study *s) {
     } while (nas_file_exists(target));
     status = NAS_OK;
     if (rename(s->dir, target) != 0) {
-        status = nas_fail(s->ctx, NAS_ERR_IO, "cannot move '%s' to '%s': %s", s->dir, target, strerror(errno));
+        status = nas_fail(s->ctx, NAS_ERR_IO, "cannot move '%s' to '%s': %s", s->dir, target,
+                          strerror(errno));
     } else {
         nas_log(s->ctx, NAS_LOG_INFO, "fresh start: the old run is now %s", target);
     }
@@ -84,7 +87,8 @@ static nas_status check_disk(nas__study *s, const char *path) {
     const uint64_t need = (uint64_t)s->config->budget.disk_mb * 1000 * 1000;
     if (free_bytes < need) {
         return nas_fail(s->ctx, NAS_ERR_IO,
-                        "%s: %" PRIu64 " MB free, %" PRId64 " MB needed: free some space, choose another "
+                        "%s: %" PRIu64 " MB free, %" PRId64
+                        " MB needed: free some space, choose another "
                         "study.dir, or lower budget.disk_mb",
                         path, free_bytes / 1000000, s->config->budget.disk_mb);
     }
@@ -94,7 +98,8 @@ static nas_status check_disk(nas__study *s, const char *path) {
 static nas_status open_folder(nas__study *s) {
     nas_ctx *ctx = s->ctx;
     const int n = snprintf(s->dir, sizeof s->dir, "%s", s->config->study.dir);
-    if (n < 0 || (size_t)n >= sizeof s->dir) return nas_fail(ctx, NAS_ERR_RANGE, "study.dir is too long");
+    if (n < 0 || (size_t)n >= sizeof s->dir)
+        return nas_fail(ctx, NAS_ERR_RANGE, "study.dir is too long");
     nas_status status = NAS_OK;
     if (s->options->fresh) status = move_aside(s);
     if (status == NAS_OK) status = nas_mkdirs(ctx, s->dir);
@@ -112,11 +117,12 @@ static nas_status check_same_config(nas__study *s, const nas_db_study *row) {
     nas_buf diff = {0};
     nas_status status = nas_config_diff(s->ctx, row->config_json, s->options->json, &diff);
     if (status == NAS_OK && diff.len > 0) {
-        status = nas_fail(s->ctx, NAS_ERR_DB,
-                          "the config changed since this study began:\n%s"
-                          "put the old values back, give the study another name, or start over with --fresh "
-                          "(the old run is moved aside, not deleted)",
-                          diff.data);
+        status = nas_fail(
+            s->ctx, NAS_ERR_DB,
+            "the config changed since this study began:\n%s"
+            "put the old values back, give the study another name, or start over with --fresh "
+            "(the old run is moved aside, not deleted)",
+            diff.data);
     }
     nas_buf_deinit(&diff);
     return status;
@@ -137,15 +143,18 @@ static nas_status insert_study(nas__study *s) {
     if (status == NAS_OK) {
         status = nas_file_write(s->ctx, path, s->options->toml, strlen(s->options->toml), 0644);
     }
-    if (status == NAS_OK) status = nas_db_event(s->ctx, s->db, s->id, "start", s->options->config_path);
+    if (status == NAS_OK)
+        status = nas_db_event(s->ctx, s->db, s->id, "start", s->options->config_path);
     return status;
 }
 
 static nas_status append_trial(nas__study *s, nas_db_trial take_row) {
     nas__trial trial = {.row = take_row};
-    trial.from_strategy = strcmp(take_row.origin, "strategy") == 0 || strcmp(take_row.origin, "seed") == 0;
+    trial.from_strategy =
+        strcmp(take_row.origin, "strategy") == 0 || strcmp(take_row.origin, "seed") == 0;
     nas_status status = NAS_OK;
-    if (trial.from_strategy) status = nas_space_parse(s->ctx, s->space, take_row.point, &trial.point);
+    if (trial.from_strategy)
+        status = nas_space_parse(s->ctx, s->space, take_row.point, &trial.point);
     if (status == NAS_OK) {
         status = nas_grow(s->ctx, &s->trials, &s->cap_trials, s->n_trials + 1, sizeof *s->trials);
     }
@@ -165,7 +174,8 @@ static nas_status load_trials(nas__study *s) {
     size_t finished = 0;
     for (size_t i = 0; i < n; i++) {
         const nas_trial_state state = rows[i].state;
-        finished += state == NAS_TRIAL_COMPLETE || state == NAS_TRIAL_PRUNED || state == NAS_TRIAL_FAIL;
+        finished +=
+            state == NAS_TRIAL_COMPLETE || state == NAS_TRIAL_PRUNED || state == NAS_TRIAL_FAIL;
         if (status == NAS_OK) {
             status = append_trial(s, rows[i]);
             rows[i] = (nas_db_trial){0}; /* moved */
@@ -196,7 +206,8 @@ static nas_status open_study_row(nas__study *s) {
     }
     nas_db_study_deinit(&row);
     bool found = false;
-    if (status == NAS_OK) status = nas__meta_get_double(s, "elapsed_s", &s->elapsed_before_s, &found);
+    if (status == NAS_OK)
+        status = nas__meta_get_double(s, "elapsed_s", &s->elapsed_before_s, &found);
     if (status == NAS_OK) status = load_trials(s);
     return status;
 }
@@ -208,8 +219,9 @@ static nas_status open_toolchain(nas__study *s) {
     nas_status status = nas_target_find(s->ctx, c->compile.target, &s->target);
     if (status != NAS_OK) return nas_wrap(s->ctx, status, "compile.target");
     if (!s->target->runs_here && strcmp(c->devices[0].connect, "local") == 0) {
-        return nas_fail(s->ctx, NAS_ERR_INVALID, "compile.target '%s' does not run on device '%s' (local)",
-                        s->target->name, c->devices[0].name);
+        return nas_fail(s->ctx, NAS_ERR_INVALID,
+                        "compile.target '%s' does not run on device '%s' (local)", s->target->name,
+                        c->devices[0].name);
     }
     s->compile = nas_compile_options_default();
     s->compile.target = s->target;
@@ -225,8 +237,8 @@ static nas_status open_space(nas__study *s) {
     const nas_config *c = s->config;
     nas_status status = nas_space_sr_new(ctx, &c->space, &s->space);
     if (status == NAS_OK) {
-        status = nas_strategy_new(ctx, c->search.strategy, s->space, &c->search.options, c->study.seed,
-                                  &s->strategy);
+        status = nas_strategy_new(ctx, c->search.strategy, s->space, &c->search.options,
+                                  c->study.seed, &s->strategy);
     }
     nas_point point;
     if (status == NAS_OK) {
@@ -234,11 +246,13 @@ static nas_status open_space(nas__study *s) {
         status = nas_space_decode(ctx, s->space, &point, &s->largest);
     }
     if (status == NAS_OK) {
-        status = nas_fsrcnn_graph(ctx, c->task.scale, c->space.lr_height, c->space.lr_width, &s->fsrcnn);
+        status =
+            nas_fsrcnn_graph(ctx, c->task.scale, c->space.lr_height, c->space.lr_width, &s->fsrcnn);
     }
     if (status == NAS_OK) status = nas_front_new(ctx, c->n_objectives, &s->front);
     if (status == NAS_OK) {
-        status = nas_predictor_new(ctx, s->target->vector_bytes / (int32_t)sizeof(float), &s->predictor);
+        status =
+            nas_predictor_new(ctx, s->target->vector_bytes / (int32_t)sizeof(float), &s->predictor);
     }
     return status;
 }
@@ -269,32 +283,39 @@ static nas_status open_data(nas__study *s) {
     if (row.data_hash[0] == '\0') {
         status = nas_db_study_set_data_hash(s->ctx, s->db, s->id, hash);
     } else if (strcmp(row.data_hash, hash) != 0) {
-        status = nas_fail(s->ctx, NAS_ERR_DB,
-                          "the images changed since this study began (%.12s... then, %.12s... now): put them "
-                          "back, or start over with --fresh",
-                          row.data_hash, hash);
+        status = nas_fail(
+            s->ctx, NAS_ERR_DB,
+            "the images changed since this study began (%.12s... then, %.12s... now): put them "
+            "back, or start over with --fresh",
+            row.data_hash, hash);
     }
     nas_db_study_deinit(&row);
     for (int i = 0; i < 2 && status == NAS_OK; i++) {
-        status = nas_sr_score_split(s->ctx, s->data, i == 0 ? NAS_SPLIT_SELECT : NAS_SPLIT_REPORT, o.scale,
-                                    nas_upscale_bicubic, NULL, i == 0 ? &s->bicubic_select : &s->bicubic_report);
+        status = nas_sr_score_split(s->ctx, s->data, i == 0 ? NAS_SPLIT_SELECT : NAS_SPLIT_REPORT,
+                                    o.scale, nas_upscale_bicubic, NULL,
+                                    i == 0 ? &s->bicubic_select : &s->bicubic_report);
     }
     if (status == NAS_OK) {
         status = nas__meta_set_double(s, "bicubic_report_psnr_y", s->bicubic_report.psnr_y_db);
     }
-    if (status == NAS_OK) status = nas__meta_set_double(s, "bicubic_report_ssim_y", s->bicubic_report.ssim_y);
+    if (status == NAS_OK)
+        status = nas__meta_set_double(s, "bicubic_report_ssim_y", s->bicubic_report.ssim_y);
     return status;
 }
 
 static nas_status open_device(nas__study *s) {
     const nas_config_device *c = &s->config->devices[0];
     if (s->config->n_devices != 1) {
-        return nas_fail(s->ctx, NAS_ERR_UNSUPPORTED, "%d devices in the config: one [[device]] a study is supported",
+        return nas_fail(s->ctx, NAS_ERR_UNSUPPORTED,
+                        "%d devices in the config: one [[device]] a study is supported",
                         (int)s->config->n_devices);
     }
-    nas_device_options o = {.name = c->name, .connect = c->connect, .agent_path = s->options->agent_path,
+    nas_device_options o = {.name = c->name,
+                            .connect = c->connect,
+                            .agent_path = s->options->agent_path,
                             .key_file = c->key_file[0] == '\0' ? NULL : c->key_file,
-                            .threads = c->threads, .cpus = c->cpus};
+                            .threads = c->threads,
+                            .cpus = c->cpus};
     char work[NAS__PATH_MAX];
     nas_status status = nas__study_path(s, "agent", work);
     o.work_dir = work;
@@ -306,8 +327,10 @@ static nas_status open_device(nas__study *s) {
 }
 
 nas_status nas__study_open(nas_ctx *ctx, const nas_study_options *options, nas__study *s) {
-    *s = (nas__study){.ctx = ctx, .options = options, .config = options->config, .started_ns = nas_now_ns()};
-    for (int i = 0; i < NAS_METRIC_COUNT; i++) s->baseline_values[i] = NAN;
+    *s = (nas__study){
+        .ctx = ctx, .options = options, .config = options->config, .started_ns = nas_now_ns()};
+    for (int i = 0; i < NAS_METRIC_COUNT; i++)
+        s->baseline_values[i] = NAN;
     char host[32] = "host";
     (void)gethostname(host, sizeof host - 1); /* a label; "host" serves as well */
     (void)snprintf(s->worker, sizeof s->worker, "%s:%ld", host, (long)getpid());
@@ -333,7 +356,8 @@ nas_status nas__study_close(nas__study *s) {
     nas_space_free(s->space);
     nas_front_free(s->front);
     nas_predictor_free(s->predictor);
-    for (size_t i = 0; i < s->n_trials; i++) nas_db_trial_deinit(&s->trials[i].row);
+    for (size_t i = 0; i < s->n_trials; i++)
+        nas_db_trial_deinit(&s->trials[i].row);
     nas_free(s->trials);
     nas_status status = NAS_OK;
     if (s->db != NULL) {
@@ -350,10 +374,11 @@ nas_status nas__study_decode(nas__study *s, const nas_point *point, nas_graph **
     return nas_space_decode(s->ctx, s->space, point, out);
 }
 
-nas_status nas__study_add_trial(nas__study *s, const nas_point *point, const nas_graph *graph, const char *origin,
-                                size_t *index) {
+nas_status nas__study_add_trial(nas__study *s, const nas_point *point, const nas_graph *graph,
+                                const char *origin, size_t *index) {
     nas_ctx *ctx = s->ctx;
-    nas_db_trial row = {.study_id = s->id, .number = (int64_t)s->n_trials, .state = NAS_TRIAL_WAITING};
+    nas_db_trial row = {
+        .study_id = s->id, .number = (int64_t)s->n_trials, .state = NAS_TRIAL_WAITING};
     (void)snprintf(row.origin, sizeof row.origin, "%s", origin);
     nas_buf text = {0};
     nas_status status = NAS_OK;

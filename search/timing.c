@@ -16,8 +16,12 @@ static nas_measure_options measure_options(const nas__study *s, bool final) {
 }
 
 static nas_status store_artifact(nas__study *s, const nas_artifact *a, int64_t *id) {
-    nas_db_artifact row = {.target = a->target, .compiler = a->compiler, .flags = a->flags,
-                           .size_bytes = a->size_bytes, .arena_bytes = a->arena_bytes, .compile_s = a->compile_s};
+    nas_db_artifact row = {.target = a->target,
+                           .compiler = a->compiler,
+                           .flags = a->flags,
+                           .size_bytes = a->size_bytes,
+                           .arena_bytes = a->arena_bytes,
+                           .compile_s = a->compile_s};
     memcpy(row.sha256, a->sha256, sizeof row.sha256);
     memcpy(row.source_sha256, a->source_sha256, sizeof row.source_sha256);
     return nas_db_artifact_put(s->ctx, s->db, &row, id);
@@ -25,18 +29,32 @@ static nas_status store_artifact(nas__study *s, const nas_artifact *a, int64_t *
 
 static nas_status store(nas__study *s, const nas__built *built, int64_t trial_id, const char *role,
                         const nas_measurement *m) {
-    nas_db_measurement row = {
-        .trial_id = trial_id, .device_id = s->device_id, .role = role, .threads = m->threads,
-        .batch_size = m->batch_size, .batches = m->batches, .dropped = m->dropped, .repeats = m->repeats,
-        .noisy = m->noisy, .simulated = m->simulated, .p50_us = m->p50_us, .p50_lo_us = m->p50_lo_us,
-        .p50_hi_us = m->p50_hi_us, .p90_us = m->p90_us, .p10_us = m->p10_us, .min_us = m->min_us,
-        .mad_us = m->mad_us, .passport_json = m->passport_json == NULL ? "{}" : m->passport_json,
-        .samples_us = m->samples_us, .n_samples = m->n_samples};
+    nas_db_measurement row = {.trial_id = trial_id,
+                              .device_id = s->device_id,
+                              .role = role,
+                              .threads = m->threads,
+                              .batch_size = m->batch_size,
+                              .batches = m->batches,
+                              .dropped = m->dropped,
+                              .repeats = m->repeats,
+                              .noisy = m->noisy,
+                              .simulated = m->simulated,
+                              .p50_us = m->p50_us,
+                              .p50_lo_us = m->p50_lo_us,
+                              .p50_hi_us = m->p50_hi_us,
+                              .p90_us = m->p90_us,
+                              .p10_us = m->p10_us,
+                              .min_us = m->min_us,
+                              .mad_us = m->mad_us,
+                              .passport_json = m->passport_json == NULL ? "{}" : m->passport_json,
+                              .samples_us = m->samples_us,
+                              .n_samples = m->n_samples};
     if (!m->simulated) {
         row.init_us = nas_some_double(m->init_us);
         row.first_us = nas_some_double(m->first_us);
     }
-    if (s->reference_first_us > 0) row.drift_ratio = nas_some_double(s->reference_last_us / s->reference_first_us);
+    if (s->reference_first_us > 0)
+        row.drift_ratio = nas_some_double(s->reference_last_us / s->reference_first_us);
     int64_t id = 0;
     nas_status status = nas_db_begin(s->ctx, s->db);
     if (status == NAS_OK) status = store_artifact(s, &built->artifact, &row.artifact_id);
@@ -50,12 +68,12 @@ static nas_status store(nas__study *s, const nas__built *built, int64_t trial_id
     return status;
 }
 
-nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t trial_index, const char *role,
-                              bool final, nas_db_values *values) {
+nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t trial_index,
+                              const char *role, bool final, nas_db_values *values) {
     const nas_measure_options o = measure_options(s, final);
     nas_measurement m = {0};
-    nas_status status = nas_measure(s->ctx, s->device, built->graph, built->artifact.path, built->artifact.sha256,
-                                    &o, &m);
+    nas_status status = nas_measure(s->ctx, s->device, built->graph, built->artifact.path,
+                                    built->artifact.sha256, &o, &m);
     if (status == NAS_OK) status = store(s, built, s->trials[trial_index].row.id, role, &m);
     if (status == NAS_OK) {
         values->latency_p50_us = nas_some_double(m.p50_us);

@@ -8,7 +8,12 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { CHECKPOINT_EVERY_S = 20, SANDWICH_RANDOM = 2, GRAPHS_MAX = SANDWICH_RANDOM + 2, WARMUP_STEPS = 100 };
+enum {
+    CHECKPOINT_EVERY_S = 20,
+    SANDWICH_RANDOM = 2,
+    GRAPHS_MAX = SANDWICH_RANDOM + 2,
+    WARMUP_STEPS = 100
+};
 
 /* Linear warm-up, then half a cosine down to 1 % (Loshchilov & Hutter, arXiv:1608.03983, without restarts). */
 static double learning_rate_at(double peak, uint64_t step, int32_t steps) {
@@ -17,7 +22,8 @@ static double learning_rate_at(double peak, uint64_t step, int32_t steps) {
     return peak * warm * (0.01 + 0.99 * 0.5 * (1.0 + cos(3.141592653589793 * t)));
 }
 
-static nas_status sample_sandwich(nas__study *s, nas_rng *rng, nas_graph *graphs[GRAPHS_MAX], size_t *n) {
+static nas_status sample_sandwich(nas__study *s, nas_rng *rng, nas_graph *graphs[GRAPHS_MAX],
+                                  size_t *n) {
     nas_status status = NAS_OK;
     for (*n = 0; *n < GRAPHS_MAX && status == NAS_OK;) {
         nas_point point;
@@ -37,7 +43,8 @@ typedef struct batch_buffers {
 } batch_buffers;
 
 static nas_status alloc_batch(nas__study *s, batch_buffers *b) {
-    const size_t lr = (size_t)s->config->eval.batch * 3 * (size_t)s->config->eval.patch * (size_t)s->config->eval.patch;
+    const size_t lr = (size_t)s->config->eval.batch * 3 * (size_t)s->config->eval.patch *
+                      (size_t)s->config->eval.patch;
     const size_t scale = (size_t)s->config->task.scale;
     b->lr = nas_alloc_array(s->ctx, lr, sizeof *b->lr);
     b->hr = nas_alloc_array(s->ctx, lr * scale * scale, sizeof *b->hr);
@@ -45,8 +52,8 @@ static nas_status alloc_batch(nas__study *s, batch_buffers *b) {
 }
 
 /* One optimiser step: one batch a graph, gradients summed. */
-static nas_status train_step(nas__study *s, nas_trainer *trainer, const nas__training *t, uint64_t step,
-                             const batch_buffers *b, double *loss) {
+static nas_status train_step(nas__study *s, nas_trainer *trainer, const nas__training *t,
+                             uint64_t step, const batch_buffers *b, double *loss) {
     char purpose[64];
     (void)snprintf(purpose, sizeof purpose, "train %s %" PRIu64, t->label, t->trial);
     nas_rng rng = nas_rng_stream(s->config->study.seed, step, purpose);
@@ -57,14 +64,16 @@ static nas_status train_step(nas__study *s, nas_trainer *trainer, const nas__tra
     double sum = 0;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
         double one = 0;
-        status = nas_sr_data_patches(s->ctx, s->data, &rng, s->config->eval.batch, s->config->eval.patch, b->lr, b->hr);
+        status = nas_sr_data_patches(s->ctx, s->data, &rng, s->config->eval.batch,
+                                     s->config->eval.patch, b->lr, b->hr);
         if (status == NAS_OK) {
-            status = nas_trainer_accumulate(s->ctx, trainer, t->graph == NULL ? graphs[i] : t->graph, b->lr, b->hr,
-                                            &one);
+            status = nas_trainer_accumulate(
+                s->ctx, trainer, t->graph == NULL ? graphs[i] : t->graph, b->lr, b->hr, &one);
         }
         sum += one;
     }
-    for (size_t i = 0; i < GRAPHS_MAX; i++) nas_graph_free(graphs[i]);
+    for (size_t i = 0; i < GRAPHS_MAX; i++)
+        nas_graph_free(graphs[i]);
     if (status == NAS_OK) {
         nas_trainer_set_learning_rate(trainer, learning_rate_at(t->learning_rate, step, t->steps));
         status = nas_trainer_apply(s->ctx, trainer);
@@ -80,8 +89,8 @@ static nas_status load_checkpoint(nas__study *s, nas_weights *weights, const cha
     return nas_wrap(s->ctx, status, "checkpoint (remove the file to train again)");
 }
 
-static nas_status train_loop(nas__study *s, nas_weights *weights, const nas__training *t, nas_trainer *trainer,
-                             const batch_buffers *b) {
+static nas_status train_loop(nas__study *s, nas_weights *weights, const nas__training *t,
+                             nas_trainer *trainer, const batch_buffers *b) {
     const int64_t start = nas_now_ns();
     int64_t saved = start;
     const uint64_t first = nas_weights_steps(weights);
@@ -95,16 +104,20 @@ static nas_status train_loop(nas__study *s, nas_weights *weights, const nas__tra
         average = step == first ? loss : 0.98 * average + 0.02 * loss;
         const int64_t now = nas_now_ns();
         const double seconds = (double)(now - start) * 1e-9;
-        const double images = (double)(step - first + 1) * s->config->eval.batch * (t->graph == NULL ? GRAPHS_MAX : 1);
-        nas__progress_update(&s->progress, (double)step + 1, "loss %.4f  %.0f images/s  %.1f GFLOP/s", average,
-                             images / seconds, (double)nas_trainer_flops(trainer) * 1e-9 / seconds);
+        const double images = (double)(step - first + 1) * s->config->eval.batch *
+                              (t->graph == NULL ? GRAPHS_MAX : 1);
+        nas__progress_update(&s->progress, (double)step + 1,
+                             "loss %.4f  %.0f images/s  %.1f GFLOP/s", average, images / seconds,
+                             (double)nas_trainer_flops(trainer) * 1e-9 / seconds);
         if (now - saved > (int64_t)CHECKPOINT_EVERY_S * 1000000000) {
             status = nas_weights_save(s->ctx, weights, t->path);
-            if (status == NAS_OK) status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
+            if (status == NAS_OK)
+                status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
             saved = nas_now_ns();
         }
         if (nas__study_out_of_time(s, t->until_fraction)) {
-            nas_log(s->ctx, NAS_LOG_WARN, "%s: the time budget ends training at step %" PRIu64 " of %d", t->label,
+            nas_log(s->ctx, NAS_LOG_WARN,
+                    "%s: the time budget ends training at step %" PRIu64 " of %d", t->label,
                     step + 1, (int)t->steps);
             break;
         }
@@ -112,7 +125,8 @@ static nas_status train_loop(nas__study *s, nas_weights *weights, const nas__tra
     if (status != NAS_OK && status != NAS_ERR_CANCELLED) return status;
     char message[512];
     (void)snprintf(message, sizeof message, "%s", nas_ctx_message(s->ctx));
-    const nas_status saved_status = nas_weights_save(s->ctx, weights, t->path); /* also when interrupted */
+    const nas_status saved_status =
+        nas_weights_save(s->ctx, weights, t->path); /* also when interrupted */
     if (status == NAS_OK) return saved_status;
     return nas_fail(s->ctx, status, "%s", message);
 }
@@ -123,7 +137,8 @@ nas_status nas__train(nas__study *s, nas_weights *weights, const nas__training *
     const uint64_t first = nas_weights_steps(weights);
     if (first >= (uint64_t)t->steps) return NAS_OK;
     if (first > 0) {
-        nas_log(s->ctx, NAS_LOG_INFO, "%s: continuing from step %" PRIu64 " of %d", t->label, first, (int)t->steps);
+        nas_log(s->ctx, NAS_LOG_INFO, "%s: continuing from step %" PRIu64 " of %d", t->label, first,
+                (int)t->steps);
     }
     nas_train_options o = nas_train_options_default();
     o.batch = s->config->eval.batch;
@@ -161,14 +176,19 @@ nas_status nas__phase_train(nas__study *s) {
     nas_ctx *ctx = s->ctx;
     nas_rng rng = nas_rng_stream(s->config->study.seed, 0, "init supernet");
     nas_status status = nas_weights_new(ctx, s->largest, &rng, &s->weights);
-    nas__training t = {.label = "supernet", .steps = s->config->eval.supernet_steps,
-                       .learning_rate = s->config->eval.learning_rate, .until_fraction = 0.45};
+    nas__training t = {.label = "supernet",
+                       .steps = s->config->eval.supernet_steps,
+                       .learning_rate = s->config->eval.learning_rate,
+                       .until_fraction = 0.45};
     if (status == NAS_OK) status = nas__study_path(s, "supernet.weights", t.path);
     if (status == NAS_OK) status = train_once(s, s->weights, &t);
     rng = nas_rng_stream(s->config->study.seed, 0, "init fsrcnn");
     if (status == NAS_OK) status = nas_weights_new(ctx, s->fsrcnn, &rng, &s->fsrcnn_weights);
-    nas__training f = {.label = "fsrcnn", .steps = s->config->eval.baseline_steps, .graph = s->fsrcnn,
-                       .learning_rate = s->config->eval.learning_rate, .until_fraction = 0.5};
+    nas__training f = {.label = "fsrcnn",
+                       .steps = s->config->eval.baseline_steps,
+                       .graph = s->fsrcnn,
+                       .learning_rate = s->config->eval.learning_rate,
+                       .until_fraction = 0.5};
     if (status == NAS_OK) status = nas__study_path(s, "fsrcnn.weights", f.path);
     if (status == NAS_OK) status = train_once(s, s->fsrcnn_weights, &f);
     return nas_wrap(ctx, status, "training");

@@ -99,7 +99,8 @@ nas_db_values nas__final_values(const nas_db_values *values) {
 
 /* Better of two feasible trials: fine-tuned before not, then the first objective's quality, then the lower p50. */
 static bool better(const nas_db_values *a, const nas_db_values *b) {
-    if (a->final_select_psnr_y_db.is_set != b->final_select_psnr_y_db.is_set) return a->final_select_psnr_y_db.is_set;
+    if (a->final_select_psnr_y_db.is_set != b->final_select_psnr_y_db.is_set)
+        return a->final_select_psnr_y_db.is_set;
     if (a->psnr_y_db.value > b->psnr_y_db.value) return true;
     if (a->psnr_y_db.value < b->psnr_y_db.value) return false;
     return a->latency_p50_us.value < b->latency_p50_us.value;

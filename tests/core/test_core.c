@@ -21,7 +21,8 @@ static void teardown(void) {
 TestSuite(core_core, .init = setup, .fini = teardown);
 
 Test(core_core, wrap_puts_context_before_the_message) {
-    cr_assert(eq(int, (int)nas_fail(ctx, NAS_ERR_RANGE, "width %d, limit %d", 9, 8), (int)NAS_ERR_RANGE));
+    cr_assert(
+        eq(int, (int)nas_fail(ctx, NAS_ERR_RANGE, "width %d, limit %d", 9, 8), (int)NAS_ERR_RANGE));
     (void)nas_wrap(ctx, NAS_ERR_RANGE, "block %d", 3);
     cr_assert(eq(str, (char *)nas_ctx_message(ctx), "block 3: width 9, limit 8"));
 }
@@ -57,9 +58,12 @@ Test(core_core, streams_differ_by_seed_trial_and_purpose) {
     nas_rng a = nas_rng_stream(1, 2, "x"), b = nas_rng_stream(1, 2, "x");
     const uint64_t first = nas_rng_u64(&a);
     cr_assert(eq(u64, first, nas_rng_u64(&b)));
-    nas_rng others[] = {nas_rng_stream(2, 2, "x"), nas_rng_stream(1, 3, "x"), nas_rng_stream(1, 2, "y")};
-    for (size_t i = 0; i < 3; i++) cr_assert(ne(u64, first, nas_rng_u64(&others[i])));
-    for (int i = 0; i < 1000; i++) cr_assert(nas_rng_below(&a, 7) < 7);
+    nas_rng others[] = {nas_rng_stream(2, 2, "x"), nas_rng_stream(1, 3, "x"),
+                        nas_rng_stream(1, 2, "y")};
+    for (size_t i = 0; i < 3; i++)
+        cr_assert(ne(u64, first, nas_rng_u64(&others[i])));
+    for (int i = 0; i < 1000; i++)
+        cr_assert(nas_rng_below(&a, 7) < 7);
 }
 
 Test(core_core, file_write_is_atomic_and_reads_back) {
@@ -106,9 +110,11 @@ static nas_status square(nas_ctx *c, void *arg, size_t index, int worker) {
 
 Test(core_core, parallel_visits_all_and_reports_the_lowest_failure, .timeout = 20) {
     int values[100];
-    for (int i = 0; i < 100; i++) values[i] = i;
+    for (int i = 0; i < 100; i++)
+        values[i] = i;
     cr_assert(eq(int, (int)nas_parallel(ctx, 4, 100, square, values), NAS_OK));
-    for (int i = 0; i < 100; i++) cr_assert(eq(int, values[i], i * i));
+    for (int i = 0; i < 100; i++)
+        cr_assert(eq(int, values[i], i *i));
     values[5] = -1;
     cr_assert(eq(int, (int)nas_parallel(ctx, 4, 100, square, values), (int)NAS_ERR_INVALID));
     cr_assert(eq(str, (char *)nas_ctx_message(ctx), "value 5 is negative"));
@@ -119,7 +125,8 @@ Test(core_core, failed_allocations_are_reported_and_nothing_leaks) {
     for (long n = 1;; n++) {
         nas_mem_fail_after(n);
         nas_buf buf = {0};
-        for (int i = 0; i < 50; i++) nas_buf_printf(&buf, "line %d\n", i);
+        for (int i = 0; i < 50; i++)
+            nas_buf_printf(&buf, "line %d\n", i);
         nas_mem_fail_after(0);
         const nas_status status = nas_buf_status(ctx, &buf);
         nas_buf_deinit(&buf);

@@ -27,7 +27,8 @@ static void make_argv(const char *program, const char *path, const char *const *
     (void)program;
     size_t n = 0;
     argv[n++] = path;
-    for (size_t i = 0; args[i] != NULL && n < PROGRAM_ARGS_MAX - 1; i++) argv[n++] = args[i];
+    for (size_t i = 0; args[i] != NULL && n < PROGRAM_ARGS_MAX - 1; i++)
+        argv[n++] = args[i];
     argv[n] = NULL;
 }
 
@@ -46,8 +47,8 @@ nas_process_result test_run(nas_ctx *ctx, const char *program, const char *const
     return r;
 }
 
-bool test_run_killed(const char *program, const char *const *args, int64_t after_ms, int signal_number,
-                     int *exit_code) {
+bool test_run_killed(const char *program, const char *const *args, int64_t after_ms,
+                     int signal_number, int *exit_code) {
     char path[512];
     test_bin(program, path);
     const char *argv[PROGRAM_ARGS_MAX];

@@ -14,6 +14,7 @@ void test_folder(char out[128]);
 nas_process_result test_run(nas_ctx *ctx, const char *program, const char *const *args);
 /* test_run_killed - starts it and sends `signal_number` after `after_ms`; true when it was still running then.
  * *exit_code: as from a shell (128 + signal). */
-bool test_run_killed(const char *program, const char *const *args, int64_t after_ms, int signal_number, int *exit_code);
+bool test_run_killed(const char *program, const char *const *args, int64_t after_ms,
+                     int signal_number, int *exit_code);
 
 #endif

@@ -24,13 +24,14 @@ static void teardown(void) {
 
 TestSuite(search_kill, .init = setup, .fini = teardown);
 
-static nas_status collect(nas_ctx *c, void *arg, int32_t n, const char *const *names, const char *const *values,
-                          const bool *is_number) {
+static nas_status collect(nas_ctx *c, void *arg, int32_t n, const char *const *names,
+                          const char *const *values, const bool *is_number) {
     (void)c;
     (void)names;
     (void)is_number;
     nas_buf *text = arg;
-    for (int32_t i = 0; i < n; i++) nas_buf_printf(text, "%s|", values[i] == NULL ? "-" : values[i]);
+    for (int32_t i = 0; i < n; i++)
+        nas_buf_printf(text, "%s|", values[i] == NULL ? "-" : values[i]);
     nas_buf_puts(text, "\n");
     return NAS_OK;
 }
@@ -55,7 +56,8 @@ static void assert_nothing_lost(const nas_buf *before, const nas_buf *after) {
         const size_t len = (size_t)(end - line) + 1;
         char *copy = nas_alloc_array(ctx, len + 1, 1);
         memcpy(copy, line, len);
-        cr_assert(after->data != NULL && strstr(after->data, copy) != NULL, "lost or changed: %s", copy);
+        cr_assert(after->data != NULL && strstr(after->data, copy) != NULL, "lost or changed: %s",
+                  copy);
         nas_free(copy);
         line = end + 1;
     }
@@ -88,7 +90,8 @@ Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 
     test_folder(dir);
     (void)snprintf(set_dir, sizeof set_dir, "study.dir=%s/run", dir);
     (void)snprintf(db_path, sizeof db_path, "%s/run/study.db", dir);
-    const char *const args[] = {"--config", "configs/sr720p-quick.toml", "--set", set_dir, "-q", NULL};
+    const char *const args[] = {"--config", "configs/sr720p-quick.toml", "--set", set_dir, "-q",
+                                NULL};
     nas_buf finished = {0};
     int kills = 0;
     for (int i = 0; i < rounds; i++) {
@@ -96,10 +99,11 @@ Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 
         const int64_t after = 50 + (int64_t)nas_rng_below(&rng, KILL_AFTER_MS_MAX);
         const bool alive = test_run_killed("nas-search", args, after, SIGKILL, &code);
         kills += alive;
-        cr_assert(alive || code == NAS_EXIT_OK || code == NAS_EXIT_INFEASIBLE, "SEED=%" PRIu64 " round %d: exit code %d",
-                  seed, i, code);
+        cr_assert(alive || code == NAS_EXIT_OK || code == NAS_EXIT_INFEASIBLE,
+                  "SEED=%" PRIu64 " round %d: exit code %d", seed, i, code);
         nas_buf exists = {0};
-        if (nas_file_exists(db_path)) query(db_path, "SELECT name FROM sqlite_master WHERE name = 'v_trial'", &exists);
+        if (nas_file_exists(db_path))
+            query(db_path, "SELECT name FROM sqlite_master WHERE name = 'v_trial'", &exists);
         if (exists.len > 0) check_database(db_path, &finished);
         nas_buf_deinit(&exists);
         if (!alive && i + 1 < rounds) { /* it finished: begin another study */
@@ -109,7 +113,8 @@ Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 
         }
     }
     nas_process_result r = test_run(ctx, "nas-search", args);
-    cr_assert(r.exit_code == NAS_EXIT_OK || r.exit_code == NAS_EXIT_INFEASIBLE, "final run: %s", r.err.data);
+    cr_assert(r.exit_code == NAS_EXIT_OK || r.exit_code == NAS_EXIT_INFEASIBLE, "final run: %s",
+              r.err.data);
     nas_process_result_deinit(&r);
     check_database(db_path, &finished);
     nas_buf left = {0};

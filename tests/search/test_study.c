@@ -37,8 +37,10 @@ static bool exists(const char *name) {
 static char *proposals(const char *run) {
     char db[256];
     (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, run);
-    nas_process_result r = test_run(
-        ctx, "nas-query", (const char *const[]){db, "sql", "SELECT point FROM v_trial ORDER BY number", "-f", "csv", NULL});
+    nas_process_result r =
+        test_run(ctx, "nas-query",
+                 (const char *const[]){db, "sql", "SELECT point FROM v_trial ORDER BY number", "-f",
+                                       "csv", NULL});
     cr_assert(eq(int, r.exit_code, 0), "%s", r.err.data);
     char *text = nas_strdup(ctx, r.out.data);
     nas_process_result_deinit(&r);
@@ -48,19 +50,24 @@ static char *proposals(const char *run) {
 Test(search_study, quick_run_ends_with_front_baselines_and_best_network) {
     nas_process_result r = test_run(ctx, "nas-search", (const char *const[]){QUICK, NULL});
     cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s\n%s", r.out.data, r.err.data);
-    static const char *const expected[] = {"psnr_y", "ssim_y", "latency_p50_ms", "latency_p90_ms", "latency_pred_ms",
-                                           "params", "macs", "bicubic", "fsrcnn", "supernet", "simulated"};
+    static const char *const expected[] = {
+        "psnr_y", "ssim_y",  "latency_p50_ms", "latency_p90_ms", "latency_pred_ms", "params",
+        "macs",   "bicubic", "fsrcnn",         "supernet",       "simulated"};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
-        cr_assert(ne(ptr, (void *)strstr(r.out.data, expected[i]), NULL), "no '%s' in:\n%s", expected[i], r.out.data);
+        cr_assert(ne(ptr, (void *)strstr(r.out.data, expected[i]), NULL), "no '%s' in:\n%s",
+                  expected[i], r.out.data);
     }
     nas_process_result_deinit(&r);
-    static const char *const files[] = {"run/study.db", "run/config.toml", "run/front.csv", "run/best/model.c",
-                                        "run/best/model.h", "run/best/weights.c", "run/best/example.c",
-                                        "run/best/model.onnx", "run/best/recipe.json"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) cr_assert(exists(files[i]), "%s is missing", files[i]);
+    static const char *const files[] = {
+        "run/study.db",       "run/config.toml",     "run/front.csv",
+        "run/best/model.c",   "run/best/model.h",    "run/best/weights.c",
+        "run/best/example.c", "run/best/model.onnx", "run/best/recipe.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        cr_assert(exists(files[i]), "%s is missing", files[i]);
 
     char command[512]; /* the bundle builds with nothing but a C compiler, and runs */
-    (void)snprintf(command, sizeof command, "cd %s/run/best && $(sed -n 's/^ *\\(gcc .*\\)$/\\1/p' README.txt | head -1)",
+    (void)snprintf(command, sizeof command,
+                   "cd %s/run/best && $(sed -n 's/^ *\\(gcc .*\\)$/\\1/p' README.txt | head -1)",
                    folder);
     nas_process_options o = nas_process_options_default();
     o.argv = (const char *const[]){"sh", "-c", command, NULL};
@@ -71,8 +78,10 @@ Test(search_study, quick_run_ends_with_front_baselines_and_best_network) {
 }
 
 Test(search_study, a_finished_study_prints_the_same_front_again_without_work) {
-    nas_process_result a = test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});
-    nas_process_result b = test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});
+    nas_process_result a =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});
+    nas_process_result b =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});
     cr_assert(eq(int, a.exit_code, NAS_EXIT_OK), "%s", a.err.data);
     cr_assert(eq(str, a.out.data, b.out.data));
     nas_process_result_deinit(&a);
@@ -90,7 +99,8 @@ Test(search_study, same_seed_proposes_the_same_networks_and_another_seed_others)
     char *a = proposals("run"), *b = proposals("other");
     cr_assert(eq(str, a, b), "the same seed must propose the same, whatever the number of threads");
     (void)snprintf(other_dir, sizeof other_dir, "study.dir=%s/third", folder);
-    r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--set", other_dir, "--seed", "77", NULL});
+    r = test_run(ctx, "nas-search",
+                 (const char *const[]){QUICK, "--set", other_dir, "--seed", "77", NULL});
     nas_process_result_deinit(&r);
     char *c = proposals("third");
     cr_assert(ne(str, a, c));
@@ -111,10 +121,12 @@ Test(search_study, fresh_moves_the_old_run_aside) {
 }
 
 Test(search_study, a_changed_config_is_refused_with_the_keys_named) {
-    nas_process_result r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--trials", "4", NULL});
+    nas_process_result r =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "--trials", "4", NULL});
     nas_process_result_deinit(&r);
-    r = test_run(ctx, "nas-search",
-                 (const char *const[]){QUICK, "--trials", "4", "--set", "eval.finetune_steps=9", NULL});
+    r = test_run(
+        ctx, "nas-search",
+        (const char *const[]){QUICK, "--trials", "4", "--set", "eval.finetune_steps=9", NULL});
     cr_assert(eq(int, r.exit_code, NAS_EXIT_FAILED));
     cr_assert(ne(ptr, (void *)strstr(r.err.data, "eval.finetune_steps"), NULL), "%s", r.err.data);
     cr_assert(ne(ptr, (void *)strstr(r.err.data, "--fresh"), NULL), "%s", r.err.data);
@@ -122,7 +134,8 @@ Test(search_study, a_changed_config_is_refused_with_the_keys_named) {
 }
 
 Test(search_study, more_trials_extend_a_finished_study) {
-    nas_process_result r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--trials", "4", NULL});
+    nas_process_result r =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "--trials", "4", NULL});
     nas_process_result_deinit(&r);
     char *before = proposals("run");
     r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--trials", "8", NULL});
@@ -146,7 +159,8 @@ Test(search_study, an_interrupt_ends_with_130_and_the_same_command_finishes) {
 }
 
 Test(search_study, dry_run_prints_the_plan_and_writes_nothing) {
-    nas_process_result r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--dry-run", NULL});
+    nas_process_result r =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "--dry-run", NULL});
     cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
     cr_assert(ne(ptr, (void *)strstr(r.out.data, "networks"), NULL), "%s", r.out.data);
     cr_assert(not(exists("run")));
@@ -163,19 +177,27 @@ typedef struct bad_case {
 Test(search_study, bad_input_gives_its_exit_code_and_says_what_to_do) {
     static const bad_case cases[] = {
         {"unknown key", {"--set", "serach.trials=3", NULL}, NAS_EXIT_USAGE, "search"},
-        {"no compiler", {"--set", "compile.compiler=/no/such/cc", NULL}, NAS_EXIT_FAILED, "/no/such/cc"},
+        {"no compiler",
+         {"--set", "compile.compiler=/no/such/cc", NULL},
+         NAS_EXIT_FAILED,
+         "/no/such/cc"},
         {"unknown target", {"--set", "compile.target=z80", NULL}, NAS_EXIT_FAILED, "x86-64"},
         {"disk", {"--set", "budget.disk_mb=1000000000", NULL}, NAS_EXIT_FAILED, "free some space"},
-        {"data folder", {"--set", "data.train=/no/such/folder", NULL}, NAS_EXIT_FAILED, "/no/such/folder"},
+        {"data folder",
+         {"--set", "data.train=/no/such/folder", NULL},
+         NAS_EXIT_FAILED,
+         "/no/such/folder"},
         {"override form", {"--set", "novalue", NULL}, NAS_EXIT_USAGE, "KEY=VALUE"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *args[12] = {QUICK};
         size_t n = 5;
-        for (size_t k = 0; cases[i].args[k] != NULL; k++) args[n++] = cases[i].args[k];
+        for (size_t k = 0; cases[i].args[k] != NULL; k++)
+            args[n++] = cases[i].args[k];
         nas_process_result r = test_run(ctx, "nas-search", args);
         cr_assert(eq(int, r.exit_code, cases[i].exit_code), "%s: %s", cases[i].name, r.err.data);
-        cr_assert(ne(ptr, (void *)strstr(r.err.data, cases[i].says), NULL), "%s: %s", cases[i].name, r.err.data);
+        cr_assert(ne(ptr, (void *)strstr(r.err.data, cases[i].says), NULL), "%s: %s", cases[i].name,
+                  r.err.data);
         nas_process_result_deinit(&r);
     }
 }
@@ -194,8 +216,8 @@ Test(search_study, an_unreachable_device_gives_exit_code_4) {
     nas_buf_puts(&changed, "\"");
     nas_buf_puts(&changed, connect + strlen("\"simulated\""));
     cr_assert(eq(int, (int)nas_file_write(ctx, config, changed.data, changed.len, 0600), NAS_OK));
-    nas_process_result r =
-        test_run(ctx, "nas-search", (const char *const[]){"--config", config, "--set", set_dir, "-q", NULL});
+    nas_process_result r = test_run(
+        ctx, "nas-search", (const char *const[]){"--config", config, "--set", set_dir, "-q", NULL});
     cr_assert(eq(int, r.exit_code, NAS_EXIT_DEVICE), "%s", r.err.data);
     nas_process_result_deinit(&r);
     nas_buf_deinit(&text);

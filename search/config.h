@@ -24,6 +24,7 @@ typedef enum nas_metric {
     NAS_METRIC_COUNT
 } nas_metric;
 const char *nas_metric_name(nas_metric metric);
+bool nas_metric_from_name(const char *name, nas_metric *out); /* false when there is no such metric */
 bool nas_metric_maximise(nas_metric metric);
 
 /* "<= 33", ">= 30.5" absolute in the metric's unit, or "<= 60%" of the baseline (the full-width supernet). */
@@ -44,7 +45,7 @@ typedef struct nas_config_device {
 
 typedef struct nas_config {
     struct { char name[96]; uint64_t seed; char dir[NAS_TEXT_MAX]; } study;   /* dir default "runs/<name>" */
-    struct { int32_t scale, out_height, out_width; } task;                    /* kind "sr" */
+    struct { char kind[16]; int32_t scale, out_height, out_width; } task;      /* kind "sr" */
     struct {
         char train[NAS_TEXT_MAX * 4], select[NAS_TEXT_MAX * 4], report[NAS_TEXT_MAX * 4];
         double select_fraction;
@@ -53,13 +54,15 @@ typedef struct nas_config {
     nas_sr_options space;          /* lr extents and scale filled from task */
     struct {
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;
+        int32_t winner_steps; /* further steps for the chosen network alone, 0 = none */
         double learning_rate, finetune_learning_rate;
     } eval;                        /* steps are optimiser steps; finetune_max = front members fine-tuned */
     struct {
         char strategy[32];
         int32_t trials;            /* candidates proposed by the strategy */
         nas_strategy_options options;
-        bool skip_by_prediction;
+        bool skip_by_prediction;   /* skip candidates that certainly miss a latency bound: */
+        double skip_margin;        /* predicted lower bound > (1 + margin) * bound; >= 0, default 0.5 */
     } search;
     int32_t n_objectives;
     nas_metric objectives[NAS_OBJECTIVES_MAX];
@@ -73,18 +76,26 @@ typedef struct nas_config {
 } nas_config;
 
 /* An ordered list of "key=value" overrides from the command line (--set), values in TOML syntax; a bare word that is
- * not TOML is taken as a string. */
+ * not TOML is taken as a string. "device.threads" sets every device, "device[1].threads" the second one. */
 typedef struct nas_config_source {
     const char *path;
     const char *const *overrides;
     size_t n_overrides;
 } nas_config_source;
 
+/* nas_config_default - every field at the default that the reference shows. */
+void nas_config_default(nas_config *out);
+
 /* nas_config_load - reads, applies overrides, fills defaults, validates. On errors: INVALID (or PARSE, IO) and every
  * problem appended to `errors`, one line each. `toml` receives the file's text, `json` the flattened effective
  * config (sorted keys, one JSON object): equal json, equal study. Any output may be NULL. */
 nas_status nas_config_load(nas_ctx *ctx, const nas_config_source *source, nas_config *out, nas_buf *toml, nas_buf *json,
                            nas_buf *errors);
+
+/* nas_config_parse - the same for a text of `len` bytes already in memory; `name` stands for the file in messages. */
+nas_status nas_config_parse(nas_ctx *ctx, const char *name, const char *text, size_t len,
+                            const char *const *overrides, size_t n_overrides, nas_config *out, nas_buf *json,
+                            nas_buf *errors);
 
 /* nas_config_diff - keys whose values differ between two effective JSON texts, "a.b: old -> new" one a line. Keys that
  * may change on resume (budget.*, search.trials upwards, eval.threads) are left out. */

@@ -1,0 +1,161 @@
+/* config_bounds.c - metrics in a config: lists of objectives, and the grammar of bounds
+ *     bound := ("<=" | ">=") number ["%"]   |   number "%"   (short for "<= number %")
+ * The unit is the metric's own, it is part of the key's name. */
+#include "search/config_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static nas__config_place item_place(const nas__config_entry *e, const nas__toml_value *item) {
+    return e->key.line == 0 ? e->key : (nas__config_place){item->line, item->column};
+}
+
+/* A single text counts as a list of one. */
+static const nas__toml_value *items_of(const nas__config_entry *e, size_t *n) {
+    if (e->value.type == NAS__TOML_LIST) {
+        *n = e->value.n_items;
+        return e->value.items;
+    }
+    *n = 1;
+    return &e->value;
+}
+
+/* ---- objectives ------------------------------------------------------------------------------------------------ */
+
+static void add_metric(nas__config_doc *doc, const nas__config_entry *e,
+                       const nas__toml_value *item, bool maximise, nas_config *config) {
+    const nas__config_place place = item_place(e, item);
+    nas_metric metric = NAS_METRIC_PSNR_Y;
+    if (item->type != NAS__TOML_TEXT) {
+        nas__config_problem_add(doc, place, e->path, "must be a list of metrics in quotes");
+        return;
+    }
+    const char *shown = nas__config_shown(doc, item->text);
+    if (strlen(item->text) != item->text_len || !nas_metric_from_name(item->text, &metric)) {
+        const char *near = nas__config_nearest_metric(item->text);
+        nas__config_problem_add(doc, place, e->path, "unknown metric \"%s\" (%s%s)", shown,
+                                near == NULL ? "configs/README.md lists them" : "did you mean ",
+                                near == NULL ? "" : near);
+        return;
+    }
+    if (nas_metric_maximise(metric) != maximise) {
+        nas__config_problem_add(doc, place, e->path, "%s of %s is better: move it to objectives.%s",
+                                maximise ? "less" : "more", shown,
+                                maximise ? "minimise" : "maximise");
+        return;
+    }
+    for (int32_t i = 0; i < config->n_objectives; i++) {
+        if (config->objectives[i] != metric) continue;
+        nas__config_problem_add(doc, place, e->path, "\"%s\" is given twice", shown);
+        return;
+    }
+    if (config->n_objectives == NAS_OBJECTIVES_MAX) {
+        nas__config_problem_add(doc, place, e->path,
+                                "more than %d objectives (make one a constraint)",
+                                NAS_OBJECTIVES_MAX);
+        return;
+    }
+    config->objectives[config->n_objectives++] = metric;
+}
+
+void nas__config_metrics(nas__config_doc *doc, const nas__config_entry *e, bool maximise,
+                         nas_config *config) {
+    if (e->value.type == NAS__TOML_TABLE) return; /* reported with the other wrong types */
+    size_t n = 0;
+    const nas__toml_value *items = items_of(e, &n);
+    for (size_t i = 0; i < n && !doc->failed; i++)
+        add_metric(doc, e, &items[i], maximise, config);
+}
+
+/* ---- bounds ---------------------------------------------------------------------------------------------------- */
+
+static const char *skip_space(const char *p) {
+    return p + strspn(p, " \t");
+}
+
+/* Decimal only: no hex, no "nan", no "inf". */
+static bool read_number(const char **p, double *out) {
+    const size_t len = strspn(*p, "0123456789.+-eE");
+    if (len == 0) return false;
+    char *end = NULL;
+    const double value = strtod(*p, &end);
+    if (end != *p + len || !isfinite(value)) return false;
+    *p = end;
+    *out = value;
+    return true;
+}
+
+/* parse_bound - NULL when fine, otherwise what is wrong. */
+static const char *parse_bound(const char *text, nas_constraint *out) {
+    static const char *const grammar = "write it as \"<= 33\", \">= 30.5\" or \"<= 60%\"";
+    const char *p = skip_space(text);
+    const bool has_operator = strncmp(p, "<=", 2) == 0 || strncmp(p, ">=", 2) == 0;
+    out->at_most = !has_operator || p[0] == '<';
+    if (has_operator) p = skip_space(p + 2);
+    if (!read_number(&p, &out->bound)) return grammar;
+    p = skip_space(p);
+    out->is_percent = *p == '%';
+    if (out->is_percent) p = skip_space(p + 1);
+    if (*p != '\0') return "the number must end the text: the unit is in the key's name";
+    if (!has_operator && !out->is_percent) return grammar;
+    return NULL;
+}
+
+/* check_bound - is the value one the metric can have? NULL when fine. */
+static const char *check_bound(const nas_constraint *c) {
+    if (c->is_percent) {
+        if (nas_metric_maximise(c->metric)) {
+            return "percent of the full-width supernet makes sense only where less is better: give "
+                   "a value";
+        }
+        return c->bound > 0 && c->bound <= 1000 ? NULL : "percent must be above 0, at most 1000";
+    }
+    switch (c->metric) {
+    case NAS_METRIC_PSNR_Y: return c->bound >= 0 && c->bound <= 100 ? NULL : "dB must be 0..100";
+    case NAS_METRIC_SSIM_Y: return c->bound >= -1 && c->bound <= 1 ? NULL : "must be -1..1";
+    case NAS_METRIC_LATENCY_P50_MS:
+    case NAS_METRIC_LATENCY_P90_MS:
+    case NAS_METRIC_MACS:
+    case NAS_METRIC_PARAMS:
+    case NAS_METRIC_PEAK_ACTIVATION_BYTES: return c->bound > 0 ? NULL : "must be above 0";
+    case NAS_METRIC_COUNT: break;
+    }
+    return "unknown metric";
+}
+
+static void add_bound(nas__config_doc *doc, const nas__config_entry *e, const nas__toml_value *item,
+                      nas_metric metric, nas_config *config) {
+    const nas__config_place place = item_place(e, item);
+    if (item->type != NAS__TOML_TEXT) {
+        nas__config_problem_add(
+            doc, place, e->path,
+            "must be text in quotes such as \"<= 33\", or a list of such texts");
+        return;
+    }
+    nas_constraint bound = {.metric = metric};
+    const char *problem =
+        strlen(item->text) == item->text_len ? parse_bound(item->text, &bound) : "not text";
+    if (problem == NULL) problem = check_bound(&bound);
+    if (problem != NULL) {
+        nas__config_problem_add(doc, place, e->path, "\"%s\": %s",
+                                nas__config_shown(doc, item->text), problem);
+        return;
+    }
+    if (config->n_constraints == NAS_CONSTRAINTS_MAX) {
+        nas__config_problem_add(doc, place, e->path, "more than %d bounds in all",
+                                NAS_CONSTRAINTS_MAX);
+        return;
+    }
+    config->constraints[config->n_constraints++] = bound;
+}
+
+void nas__config_bounds(nas__config_doc *doc, const nas__config_entry *e, nas_config *config) {
+    nas_metric metric = NAS_METRIC_PSNR_Y;
+    if (!nas_metric_from_name(strchr(e->path, '.') + 1, &metric))
+        return; /* the key table has no such row */
+    size_t n = 0;
+    const nas__toml_value *items = items_of(e, &n);
+    for (size_t i = 0; i < n && !doc->failed; i++)
+        add_bound(doc, e, &items[i], metric, config);
+}

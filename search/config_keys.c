@@ -1,0 +1,332 @@
+/* config_keys.c - the one table of all config keys, their defaults, and what is derived from the table: look-up,
+ * nearest names, legal ranges, the reference in Markdown (configs/README.md is tested against it). */
+#include "search/config_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Largest integer that doubles and JSON readers keep exactly: 2^53 - 1. */
+#define SEED_MAX 9007199254740991.0
+
+#define FIELD(member)                                                                              \
+    .offset = offsetof(nas_config, member), .size = sizeof(((nas_config *)0)->member)
+#define DEVICE_FIELD(member)                                                                       \
+    .offset = offsetof(nas_config_device, member), .size = sizeof(((nas_config_device *)0)->member)
+#define TEXT(key, member, unit_, choices_, doc_)                                                   \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_TEXT, FIELD(member), .unit = unit_, .choices = choices_,     \
+        .doc = doc_                                                                                \
+    }
+#define INTEGER(key, member, lo_, hi_, unit_, doc_)                                                \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_INTEGER, FIELD(member), .lo = lo_, .hi = hi_, .unit = unit_, \
+        .doc = doc_                                                                                \
+    }
+#define NUMBER(key, member, open, lo_, hi_, unit_, doc_)                                           \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_NUMBER, FIELD(member), .lo = lo_, .hi = hi_,                 \
+        .lo_open = open, .unit = unit_, .doc = doc_                                                \
+    }
+#define RANGE(key, member, lo_, hi_, doc_)                                                         \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_RANGE, FIELD(member), .lo = lo_, .hi = hi_,                  \
+        .unit = "channels", .doc = doc_                                                            \
+    }
+#define KERNELS(key, count, member, doc_)                                                          \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_KERNELS, FIELD(member),                                      \
+        .count_offset = offsetof(nas_config, count), .lo = 1, .hi = 9, .unit = "pixels",           \
+        .doc = doc_                                                                                \
+    }
+#define DEVICE_TEXT(key, member, shown, doc_)                                                      \
+    {                                                                                              \
+        .path = key, .type = NAS__KEY_TEXT, DEVICE_FIELD(member), .unit = "",                      \
+        .shown_default = shown, .doc = doc_                                                        \
+    }
+#define BOUND(metric, unit_, doc_)                                                                 \
+    {                                                                                              \
+        .path = "constraints." metric, .type = NAS__KEY_BOUND, .unit = unit_,                      \
+        .shown_default = "none", .doc = doc_                                                       \
+    }
+
+static const nas__config_section sections[] = {
+    {"study", "who this run is"},
+    {"task", "what the network has to do"},
+    {"data", "images to learn from and to score with"},
+    {"space", "what may vary between candidates"},
+    {"eval", "training: one supernet for all candidates, then fine-tuning of the best"},
+    {"search", "how candidates are proposed"},
+    {"objectives", "what is optimised: one to four metrics, all lists together"},
+    {"constraints", "bounds: \"<= 33\" or \">= 30.5\" in the metric's unit, or \"<= 60%\" of the "
+                    "full-width supernet's value; "
+                    "a list of texts gives several bounds"},
+    {"device",
+     "where candidates are timed: one [[device]] table each; none means one local device"},
+    {"measure", "the measuring protocol"},
+    {"compile", "from generated C to an executable"},
+    {"budget", "limits of the whole run"},
+};
+
+static const nas__config_key keys[] = {
+    TEXT("study.name", study.name, "", NULL,
+         "names the run and its folder: letters, digits, '.', '_' and '-'"),
+    INTEGER("study.seed", study.seed, 0, SEED_MAX, "",
+            "every random stream of the study derives from it: same seed, same proposals"),
+    {.path = "study.dir",
+     .type = NAS__KEY_TEXT,
+     FIELD(study.dir),
+     .unit = "",
+     .shown_default = "`runs/<study.name>`",
+     .doc = "folder of the database, the tables and the best network"},
+
+    TEXT("task.kind", task.kind, "", "sr", "sr: super-resolution of RGB images"),
+    INTEGER("task.scale", task.scale, 2, 4, "", "upscaling factor"),
+    INTEGER("task.out_height", task.out_height, 32, 4320, "pixels",
+            "rows of the upscaled frame; a multiple of the scale"),
+    INTEGER("task.out_width", task.out_width, 32, 7680, "pixels",
+            "columns of the upscaled frame; a multiple of the scale"),
+
+    TEXT("data.train", data.train, "", NULL,
+         "folders of PNG or JPEG images joined by ':'; empty: built-in dead-leaves images"),
+    TEXT("data.select", data.select, "", NULL,
+         "folders whose images score trials; empty: some training images are set aside"),
+    TEXT("data.report", data.report, "", NULL,
+         "folders whose images are looked at once, for the final table; empty: some are set aside"),
+    NUMBER("data.select_fraction", data.select_fraction, true, 0, 0.5, "",
+           "share of the training images set aside for scoring when data.select is empty"),
+    INTEGER("data.select_max", data.select_max, 1, 10000, "images",
+            "at most this many score a trial"),
+    INTEGER("data.report_max", data.report_max, 1, 10000, "images",
+            "at most this many in the final table"),
+    INTEGER("data.leaves_train", data.leaves_train, 1, 10000, "images",
+            "built-in images to train on"),
+    INTEGER("data.leaves_select", data.leaves_select, 1, 10000, "images",
+            "built-in images that score trials"),
+    INTEGER("data.leaves_report", data.leaves_report, 1, 10000, "images",
+            "built-in images of the final table"),
+    INTEGER("data.leaves_size", data.leaves_size, 32, 4096, "pixels", "side of a built-in image"),
+
+    INTEGER("space.blocks_min", space.blocks_min, 1, NAS_SR_BLOCKS_MAX, "blocks",
+            "fewest blocks kept"),
+    INTEGER("space.blocks_max", space.blocks_max, 1, NAS_SR_BLOCKS_MAX, "blocks",
+            "blocks of the supernet"),
+    RANGE("space.residual", space.residual, 1, 256,
+          "width between blocks, one for the whole network"),
+    RANGE("space.expand", space.expand, 1, 1024,
+          "width inside a block after its first 1x1, per block"),
+    RANGE("space.project", space.project, 1, 256, "width before a block's 3x3, per block"),
+    KERNELS("space.head_kernels", space.n_head_kernels, space.head_kernels, "first convolution"),
+    KERNELS("space.tail_kernels", space.n_tail_kernels, space.tail_kernels, "last convolution"),
+    KERNELS("space.skip_kernels", space.n_skip_kernels, space.skip_kernels,
+            "convolution straight from input to output"),
+
+    INTEGER("eval.threads", eval.threads, 1, 64, "threads",
+            "training and scoring; results do not depend on it"),
+    INTEGER("eval.batch", eval.batch, 1, 1024, "patches", "patches of one optimiser step"),
+    INTEGER("eval.patch", eval.patch, 8, 512, "pixels", "side of a low-resolution training patch"),
+    INTEGER("eval.supernet_steps", eval.supernet_steps, 0, 10000000, "steps",
+            "optimiser steps of the weight-sharing supernet, before the search"),
+    INTEGER("eval.finetune_steps", eval.finetune_steps, 0, 10000000, "steps",
+            "optimiser steps of each fine-tuned network of the front"),
+    INTEGER("eval.finetune_max", eval.finetune_max, 1, 1000, "networks",
+            "at most this many networks of the front are fine-tuned and re-measured"),
+    INTEGER("eval.baseline_steps", eval.baseline_steps, 0, 10000000, "steps",
+            "optimiser steps of the FSRCNN-shaped baseline"),
+    NUMBER("eval.learning_rate", eval.learning_rate, true, 0, 1, "", "Adam, supernet and baseline"),
+    NUMBER("eval.finetune_learning_rate", eval.finetune_learning_rate, true, 0, 1, "",
+           "Adam, fine-tuning"),
+
+    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2",
+         "random sampling, regularized evolution, or NSGA-II"),
+    INTEGER("search.trials", search.trials, 1, 1000000, "trials",
+            "candidates the strategy proposes"),
+    INTEGER("search.population", search.options.population, 4, 4096, "candidates",
+            "NSGA-II: one generation; evolution: the living candidates"),
+    INTEGER("search.tournament", search.options.tournament, 2, 4096, "candidates",
+            "drawn to pick one parent; at most the population"),
+    NUMBER("search.mutation_rate", search.options.mutation_rate, true, 0, 1, "",
+           "probability that a gene changes"),
+    NUMBER("search.crossover_rate", search.options.crossover_rate, false, 0, 1, "",
+           "probability that a child has two parents; NSGA-II only"),
+    {.path = "search.skip_by_prediction",
+     .type = NAS__KEY_FLAG,
+     FIELD(search.skip_by_prediction),
+     .unit = "",
+     .doc = "skip measuring a candidate whose whole predicted interval misses a latency bound"},
+
+    {.path = "objectives.maximise",
+     .type = NAS__KEY_METRICS,
+     .unit = "",
+     .lo = 1,
+     .doc = "metrics where more is better: psnr_y, ssim_y"},
+    {.path = "objectives.minimise",
+     .type = NAS__KEY_METRICS,
+     .unit = "",
+     .doc = "metrics where less is better: latency_p50_ms, latency_p90_ms, macs, params, "
+            "peak_activation_bytes"},
+
+    BOUND("psnr_y", "dB", "quality on luma; lower bounds, not in percent"),
+    BOUND("ssim_y", "", "structural similarity on luma; lower bounds, not in percent"),
+    BOUND("latency_p50_ms", "ms", "median of the measured latency"),
+    BOUND("latency_p90_ms", "ms", "90th percentile of the measured latency"),
+    BOUND("macs", "MACs", "multiply-accumulates of one frame"),
+    BOUND("params", "parameters", "weights and biases"),
+    BOUND("peak_activation_bytes", "bytes", "most activation memory alive at once, without fusion"),
+
+    DEVICE_TEXT("device.name", name, "`local`, `simulated` or `device<number>`",
+                "how tables and messages call it; unique"),
+    DEVICE_TEXT("device.connect", connect, NULL,
+                "`local`, `http://host:port` of a running agent, or `simulated` (an analytic "
+                "model, no timing)"),
+    DEVICE_TEXT("device.key_file", key_file, NULL, "http: file with the agent's key"),
+    {.path = "device.threads",
+     .type = NAS__KEY_INTEGER,
+     DEVICE_FIELD(threads),
+     .lo = 1,
+     .hi = 64,
+     .unit = "threads",
+     .doc = "of the measured program"},
+    DEVICE_TEXT("device.cpus", cpus, NULL,
+                "pins thread i to the i-th CPU of the list, as \"0,1\"; empty: no pinning"),
+
+    INTEGER("measure.min_batches", measure.min_batches, 5, 1000, "batches",
+            "samples of one measurement"),
+    INTEGER("measure.min_time_ms", measure.min_time_ms, 1, 60000, "ms", "shortest measurement"),
+    INTEGER("measure.max_time_ms", measure.max_time_ms, 10, 100000, "ms",
+            "longest measurement of a trial"),
+    INTEGER("measure.final_max_time_ms", measure.final_max_time_ms, 10, 100000, "ms",
+            "longest measurement of a network of the final front"),
+    INTEGER("measure.reference_every", measure.reference_every, 1, 10000, "trials",
+            "the reference network is timed again after so many trials, to see drift"),
+    NUMBER("measure.drift_limit", measure.drift_limit, true, 0, 1, "",
+           "relative move of the reference that asks for measuring again"),
+
+    TEXT("compile.compiler", compile.compiler, "", NULL,
+         "gcc or clang, name or path; empty: the target's own"),
+    TEXT("compile.target", compile.target, "", NULL,
+         "row of the target table; `native` is this CPU"),
+    TEXT("compile.cache_dir", compile.cache_dir, "", NULL,
+         "executables by content, shared by all studies"),
+    INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),
+
+    NUMBER("budget.time_s", budget.time_s, false, 0, 31536000, "s",
+           "no new trial starts after it, and the final steps begin; 0: no limit"),
+    INTEGER("budget.disk_mb", budget.disk_mb, 1, 1000000, "MB",
+            "free space the run must find at its start"),
+};
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+static const struct {
+    const char *name;
+    bool maximise;
+} metrics[] = {
+    [NAS_METRIC_PSNR_Y] = {"psnr_y", true},
+    [NAS_METRIC_SSIM_Y] = {"ssim_y", true},
+    [NAS_METRIC_LATENCY_P50_MS] = {"latency_p50_ms", false},
+    [NAS_METRIC_LATENCY_P90_MS] = {"latency_p90_ms", false},
+    [NAS_METRIC_MACS] = {"macs", false},
+    [NAS_METRIC_PARAMS] = {"params", false},
+    [NAS_METRIC_PEAK_ACTIVATION_BYTES] = {"peak_activation_bytes", false},
+};
+_Static_assert(COUNT(metrics) == NAS_METRIC_COUNT, "one row a metric");
+
+const char *nas_metric_name(nas_metric metric) {
+    return metrics[metric].name;
+}
+
+bool nas_metric_maximise(nas_metric metric) {
+    return metrics[metric].maximise;
+}
+
+bool nas_metric_from_name(const char *name, nas_metric *out) {
+    for (size_t i = 0; i < COUNT(metrics); i++) {
+        if (strcmp(metrics[i].name, name) != 0) continue;
+        *out = (nas_metric)i;
+        return true;
+    }
+    return false;
+}
+
+/* ---- defaults -------------------------------------------------------------------------------------------------- */
+
+nas_config_device nas__config_device_default(void) {
+    return (nas_config_device){.name = "local", .connect = "local", .threads = 2};
+}
+
+void nas_config_default(nas_config *out) {
+    *out = (nas_config){
+        .study = {.name = "study", .seed = 1},
+        .task = {.kind = "sr", .scale = 2, .out_height = 720, .out_width = 1280},
+        .data = {.select_fraction = 0.1,
+                 .select_max = 8,
+                 .report_max = 100,
+                 .leaves_train = 96,
+                 .leaves_select = 8,
+                 .leaves_report = 8,
+                 .leaves_size = 256},
+        .space = nas_sr_options_default(),
+        .eval = {.threads = 2,
+                 .batch = 16,
+                 .patch = 48,
+                 .supernet_steps = 3000,
+                 .finetune_steps = 600,
+                 .finetune_max = 10,
+                 .baseline_steps = 600,
+                 .learning_rate = 0.001,
+                 .finetune_learning_rate = 0.0005},
+        .search = {.strategy = "nsga2",
+                   .trials = 48,
+                   .options = nas_strategy_options_default(),
+                   .skip_by_prediction = true},
+        .n_objectives = 2,
+        .objectives = {NAS_METRIC_PSNR_Y, NAS_METRIC_LATENCY_P50_MS},
+        .n_devices = 1,
+        .devices = {nas__config_device_default()},
+        .measure = {.max_time_ms = 10000,
+                    .min_time_ms = 500,
+                    .min_batches = 30,
+                    .final_max_time_ms = 60000,
+                    .reference_every = 8,
+                    .drift_limit = 0.03},
+        .compile = {.target = "native", .cache_dir = "runs/cache", .timeout_s = 60},
+        .budget = {.time_s = 0, .disk_mb = 512},
+    };
+    out->search.options.n_objectives = out->n_objectives;
+    out->space.scale = out->task.scale;
+    out->space.lr_height = out->task.out_height / out->task.scale;
+    out->space.lr_width = out->task.out_width / out->task.scale;
+}
+
+/* ---- look-up --------------------------------------------------------------------------------------------------- */
+
+const nas__config_section *nas__config_sections(size_t *n) {
+    *n = COUNT(sections);
+    return sections;
+}
+
+const nas__config_key *nas__config_keys(size_t *n) {
+    *n = COUNT(keys);
+    return keys;
+}
+
+const nas__config_key *nas__config_key_find(const char *path) {
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        if (strcmp(keys[i].path, path) == 0) return &keys[i];
+    }
+    return NULL;
+}
+
+bool nas__config_is_section(const char *name, size_t len) {
+    for (size_t i = 0; i < COUNT(sections); i++) {
+        if (strlen(sections[i].name) == len && memcmp(sections[i].name, name, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool nas__config_is_device_key(const nas__config_key *key) {
+    return strncmp(key->path, "device.", 7) == 0;
+}

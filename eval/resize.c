@@ -17,6 +17,7 @@ typedef struct axis {
 static void axis_deinit(axis *a) {
     nas_free(a->weight);
     nas_free(a->index);
+    *a = (axis){0};
 }
 
 static double keys_cubic(double x) {

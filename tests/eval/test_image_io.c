@@ -77,8 +77,9 @@ Test(eval_image_io, every_kind_of_png_becomes_8_bit_rgb) {
     }
 }
 
-/* JPEG at quality 95 of a smooth picture: within this many levels (colour is stored at half resolution). */
-static const double JPEG_TOLERANCE = 6.0 / 255.0;
+/* JPEG at quality 95 of a smooth picture. Colour is stored at half resolution, and blue takes 1.8 times its error. */
+static const double GREY_TOLERANCE = 4.0 / 255.0;
+static const double COLOUR_TOLERANCE = 14.0 / 255.0;
 
 Test(eval_image_io, jpeg_colour_grey_and_progressive_come_close) {
     nas_image want = smooth_image(ctx, 1, 40, 56);
@@ -93,10 +94,11 @@ Test(eval_image_io, jpeg_colour_grey_and_progressive_come_close) {
         if (kinds[i] == JPEG_GREY) { /* the grey plane is the first one of `want`, three times */
             const size_t n = 40 * 56;
             for (size_t k = 0; k < 3 * n; k++) {
-                cr_assert(fabs((double)image.data[k] - (double)want.data[k % n]) < JPEG_TOLERANCE);
+                cr_assert(fabs((double)image.data[k] - (double)want.data[k % n]) < GREY_TOLERANCE);
             }
         } else {
-            cr_assert(largest_difference(&image, &want) < JPEG_TOLERANCE);
+            cr_assert(largest_difference(&image, &want) < COLOUR_TOLERANCE, "%.1f levels",
+                      255.0 * largest_difference(&image, &want));
         }
         nas_image_deinit(&image);
         nas_buf_deinit(&file);

@@ -44,10 +44,10 @@ LINK_spaces := spaces ir core
 LINK_compiler := compiler ir core
 LINK_eval := eval ir core
 LINK_device-agent := device-agent core
-LINK_latency := latency ir core
+LINK_latency := latency device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
-LINK_search := search strategies spaces compiler eval latency db ir core
+LINK_search := search strategies spaces compiler eval latency device-agent db ir core
 LINK_tools := tools db core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
@@ -81,7 +81,7 @@ archives = $(foreach m,$(1),$(call archive,$(m)))
 
 GENOBJ_ir := $(B)/obj/gen/onnx.pb-c.o
 
-.PHONY: all help deps run test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
+.PHONY: all help deps run agent test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
 all: $(foreach p,$(PROGRAMS),$(B)/bin/$(p))
 
 help: ## list the targets
@@ -222,6 +222,14 @@ soak: all $(B)/tests/search ## 50 rounds of kill -9 and resume
 	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_SOAK_ROUNDS=50 $(B)/tests/search --filter 'search_kill/*' --timeout 3600
 golden: ## rewrite the golden files of the tests (review the diff)
 	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler
+
+# The agent for a device: static, from sources, so that one command serves any compiler.
+CC_agent := $(if $(CROSS),$(CROSS)gcc,$(or $(shell command -v musl-gcc),$(CC)))
+agent: ## static nas-agent for a device, CROSS=<compiler prefix>
+	@mkdir -p $(BUILD)/agent
+	@echo "  LD    $(BUILD)/agent/$(CROSS)nas-agent ($(CC_agent))"
+	$(Q)$(CC_agent) -std=c17 -D_POSIX_C_SOURCE=200809L -I. $(WARN) -O2 -static -pthread -Wl,-z,max-page-size=16384 \
+	    -o $(BUILD)/agent/$(CROSS)nas-agent $(wildcard core/*.c device-agent/*.c) -lm
 
 lint: ## formatter in check mode, layers, banned calls, static analysis
 	$(Q)scripts/lint.sh

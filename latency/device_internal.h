@@ -1,0 +1,93 @@
+/* device_internal.h - parts of the measuring client.
+ *
+ *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
+ *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
+ *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in */
+#ifndef NAS_LATENCY_DEVICE_INTERNAL_H
+#define NAS_LATENCY_DEVICE_INTERNAL_H
+
+#include "latency/latency.h"
+
+/* ---- agent_client.c ---- */
+
+enum { NAS__REPLY_MAX = 4 * 1024 * 1024, NAS__REQUEST_MS = 20 * 1000 };
+
+typedef struct nas__client nas__client;
+
+typedef struct nas__reply {
+    int status;
+    nas_buf body; /* caller deinits */
+} nas__reply;
+
+typedef struct nas__request {
+    const char *method, *target;
+    const void *body;
+    size_t len;
+    int64_t timeout_ms;
+    bool no_cancel; /* for cleaning up after a cancel */
+} nas__request;
+
+/* nas__client_new - `base` is "http://host:port"; nothing is sent yet. */
+nas_status nas__client_new(nas_ctx *ctx, const char *base, const uint8_t key[NAS_AGENT_KEY_BYTES],
+                           nas__client **out);
+void nas__client_free(nas__client *client);
+/* nas__client_send - one signed request; the answer's mac is verified before anything of it is believed. Reconnects
+ * and takes a new nonce by itself. Errors: NET (no connection, broken answer), DEVICE (key refused, answer not signed
+ * with our key), TIMEOUT, CANCELLED. HTTP errors are answers: see reply->status. */
+nas_status nas__client_send(nas_ctx *ctx, nas__client *client, const nas__request *request,
+                            nas__reply *out);
+/* nas__reply_error - a DEVICE failure with the agent's {"error": ...} text. */
+nas_status nas__reply_error(nas_ctx *ctx, const char *what, const nas__reply *reply);
+
+/* ---- agent_process.c ---- */
+
+typedef struct nas__agent_process {
+    int64_t pid; /* 0: none */
+    int port;
+} nas__agent_process;
+
+/* nas__agent_start - starts `agent_path serve` (NULL: beside the running program) on a free loopback port with a fresh
+ * key below work_dir and waits for its first line. DEVICE says what is missing and quotes its stderr. */
+nas_status nas__agent_start(nas_ctx *ctx, const char *agent_path, const char *work_dir,
+                            nas__agent_process *out, uint8_t key[NAS_AGENT_KEY_BYTES]);
+/* nas__agent_end - waits up to two seconds for an agent that was told to stop, then kills it. */
+void nas__agent_end(nas__agent_process *process);
+
+/* ---- simulated.c ---- */
+
+/* nas__simulated_us - roofline time of one inference on a nominal CPU: per node the larger of padded arithmetic and
+ * memory traffic, plus a launch cost. Same graph and threads, same number. INVALID without a graph. */
+nas_status nas__simulated_us(nas_ctx *ctx, const nas_graph *graph, int32_t threads, double *out);
+extern const char nas__simulated_id[]; /* "simulated roofline/1" */
+
+/* ---- bench_parse.c ---- */
+
+/* One finished run as the agent reported it. */
+typedef struct nas__run {
+    char state[16];
+    char error[1200];  /* with the program's stderr; "" = none */
+    nas_measurement m; /* samples_us owned; repeats, noisy, passport unset */
+    bool all_disturbed;
+    char *report; /* the report without samples and id, as JSON text, owned */
+} nas__run;
+
+/* nas__run_parse - PARSE when the report lacks a member, holds a number out of range, or its median does not follow
+ * from its samples. A running report gives state "running" and nothing else. */
+nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out);
+void nas__run_deinit(nas__run *run);
+/* nas__json_member_* - one member of a JSON object text; PARSE names it. */
+nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *name, int64_t *out);
+nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
+                                 size_t size);
+
+/* ---- device.c ---- */
+
+struct nas_device {
+    char *name, *cpus, *info, *fingerprint;
+    int32_t threads;
+    bool local, simulated;
+    nas__client *client; /* NULL when simulated */
+    nas__agent_process process;
+};
+
+#endif

@@ -1,0 +1,369 @@
+/* measure.c - the protocol of one measurement, controller side: upload once, run, wait quietly, accept or repeat.
+ *
+ * A run is accepted when its interval is narrow and few batches were disturbed; else the program is started anew, up to
+ * max_repeats times, and the best run is kept and flagged noisy. Everything that was seen goes into the passport. */
+#include "latency/device_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { WAIT_MS = 5000, SLACK_MS = 10 * 1000, BUSY_PAUSE_MS = 200, BLOB_TIMEOUT_MS = 60 * 1000 };
+static const double dropped_max =
+    0.30; /* share of disturbed batches above which a run is repeated */
+
+nas_measure_options nas_measure_options_default(void) {
+    return (nas_measure_options){.min_batches = 30,
+                                 .min_time_ms = 500,
+                                 .max_time_ms = 10000,
+                                 .max_repeats = 3,
+                                 .accept_half_width = 0.02,
+                                 .deadline_ms = 60000};
+}
+
+void nas_measurement_deinit(nas_measurement *m) {
+    nas_free(m->samples_us);
+    nas_free(m->passport_json);
+    m->samples_us = NULL;
+    m->passport_json = NULL;
+    m->n_samples = 0;
+}
+
+static nas_status check_options(nas_ctx *ctx, const nas_measure_options *o) {
+    if (o->min_batches < 1 || o->min_batches > 65536) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "measure: min_batches %d, need 1 to 65536",
+                        (int)o->min_batches);
+    }
+    if (o->min_time_ms < 0 || o->max_time_ms < 1 || o->max_time_ms > 600000 ||
+        o->min_time_ms > o->max_time_ms) {
+        return nas_fail(ctx, NAS_ERR_RANGE,
+                        "measure: min_time_ms %d, max_time_ms %d, need 0 <= min <= max <= 600000",
+                        (int)o->min_time_ms, (int)o->max_time_ms);
+    }
+    if (o->max_repeats < 0 || o->max_repeats > 100 || !(o->accept_half_width > 0)) {
+        return nas_fail(ctx, NAS_ERR_RANGE,
+                        "measure: max_repeats %d, need 0 to 100; accept_half_width %g, need > 0",
+                        (int)o->max_repeats, o->accept_half_width);
+    }
+    if (o->deadline_ms < 1 || o->deadline_ms > NAS_AGENT_RUN_MS_MAX) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "measure: deadline_ms %" PRId64 ", need 1 to %d",
+                        o->deadline_ms, (int)NAS_AGENT_RUN_MS_MAX);
+    }
+    return NAS_OK;
+}
+
+/* ---- upload ------------------------------------------------------------------------------------------------------- */
+
+static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
+                         const char *target) {
+    nas_buf bytes = {0};
+    char seen[NAS_SHA256_HEX];
+    nas_status status = nas_file_read(ctx, path, NAS_AGENT_BODY_MAX, &bytes);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "artifact");
+    nas_sha256_hex(bytes.data != NULL ? bytes.data : "", bytes.len, seen);
+    if (strcmp(seen, sha256) != 0) {
+        nas_buf_deinit(&bytes);
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "artifact %s has SHA-256 %s, expected %s: it changed since it was compiled",
+                        path, seen, sha256);
+    }
+    const nas__request put = {"PUT", target, bytes.data, bytes.len, BLOB_TIMEOUT_MS, false};
+    nas__reply reply = {0};
+    status = nas__client_send(ctx, d->client, &put, &reply);
+    nas_buf_deinit(&bytes);
+    if (status == NAS_OK && reply.status != 200 && reply.status != 201) {
+        status = nas__reply_error(ctx, "upload of the artifact", &reply);
+    }
+    nas_buf_deinit(&reply.body);
+    return status;
+}
+
+static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256) {
+    char target[96];
+    uint8_t raw[NAS_SHA256_BYTES];
+    if (!nas_unhex(sha256, sizeof raw, raw)) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "artifact hash '%.80s': need 64 hex digits", sha256);
+    }
+    (void)snprintf(target, sizeof target, "/v1/blob/%s", sha256);
+    const nas__request get = {.method = "GET", .target = target, .timeout_ms = NAS__REQUEST_MS};
+    nas__reply reply = {0};
+    nas_status status = nas__client_send(ctx, d->client, &get, &reply);
+    if (status != NAS_OK) return status;
+    if (reply.status == 404) {
+        status = upload(ctx, d, path, sha256, target);
+    } else if (reply.status != 200) {
+        status = nas__reply_error(ctx, "question for the artifact", &reply);
+    }
+    nas_buf_deinit(&reply.body);
+    return status;
+}
+
+/* ---- run ---------------------------------------------------------------------------------------------------------- */
+
+static void pause_ms(long ms) {
+    const struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+    (void)nanosleep(&t, NULL); /* a signal may shorten it */
+}
+
+/* Starts the run; waits while another controller's run occupies the device. */
+static nas_status start_run(nas_ctx *ctx, nas_device *d, const char *sha256,
+                            const nas_measure_options *o, int64_t *id) {
+    char target[512];
+    const char *cpus_key = d->cpus[0] != '\0' ? "&cpus=" : "";
+    (void)snprintf(target, sizeof target,
+                   "/v1/run?blob=%s&deadline_ms=%" PRId64
+                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d",
+                   sha256, o->deadline_ms, (int)d->threads, cpus_key, d->cpus, (int)o->min_batches,
+                   (int)o->min_time_ms, (int)o->max_time_ms);
+    const nas__request post = {.method = "POST", .target = target, .timeout_ms = NAS__REQUEST_MS};
+    const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
+    for (;;) {
+        nas__reply reply = {0};
+        nas_status status = nas__client_send(ctx, d->client, &post, &reply);
+        if (status != NAS_OK) return status;
+        const bool busy = reply.status == 409 && nas_now_ns() < give_up_ns;
+        if (reply.status == 202) {
+            status = nas__json_member_int(ctx, &reply.body, "id", id);
+        } else if (!busy) {
+            status = nas__reply_error(ctx, "start of the run", &reply);
+        }
+        nas_buf_deinit(&reply.body);
+        if (!busy || status != NAS_OK) return status;
+        pause_ms(BUSY_PAUSE_MS);
+        status = nas_check_cancel(ctx);
+        if (status != NAS_OK) return status;
+    }
+}
+
+static void kill_run(nas_device *d, int64_t id) {
+    char target[64];
+    (void)snprintf(target, sizeof target, "/v1/run/%" PRId64, id);
+    const nas__request delete = {
+        .method = "DELETE", .target = target, .timeout_ms = 2000, .no_cancel = true};
+    nas__reply reply = {0};
+    (void)nas__client_send(NULL, d->client, &delete, &reply); /* its deadline ends it otherwise */
+    nas_buf_deinit(&reply.body);
+}
+
+static nas_status ask_run(nas_ctx *ctx, nas_device *d, int64_t id, nas__run *out) {
+    char target[96];
+    (void)snprintf(target, sizeof target, "/v1/run/%" PRId64 "?wait_ms=%d", id, (int)WAIT_MS);
+    const nas__request get = {
+        .method = "GET", .target = target, .timeout_ms = WAIT_MS + NAS__REQUEST_MS};
+    nas__reply reply = {0};
+    nas_status status = nas__client_send(ctx, d->client, &get, &reply);
+    if (status != NAS_OK) return status;
+    status = reply.status == 200 ? nas__run_parse(ctx, &reply.body, out)
+                                 : nas__reply_error(ctx, "result", &reply);
+    nas_buf_deinit(&reply.body);
+    return status;
+}
+
+static nas_status run_once(nas_ctx *ctx, nas_device *d, const char *sha256,
+                           const nas_measure_options *o, nas__run *out) {
+    int64_t id = 0;
+    nas_status status = start_run(ctx, d, sha256, o, &id);
+    if (status != NAS_OK) return status;
+    const int64_t give_up_ns = nas_now_ns() + (o->deadline_ms + SLACK_MS) * 1000000;
+    nas__run run = {0};
+    for (;;) {
+        status = ask_run(ctx, d, id, &run);
+        if (status != NAS_OK || strcmp(run.state, "running") != 0) break;
+        nas__run_deinit(&run);
+        if (nas_now_ns() > give_up_ns) {
+            status = nas_fail(ctx, NAS_ERR_TIMEOUT,
+                              "run %" PRId64 ": no end after its deadline of %" PRId64 " ms", id,
+                              o->deadline_ms);
+            break;
+        }
+    }
+    if (status != NAS_OK) {
+        kill_run(d, id);
+        return status;
+    }
+    if (strcmp(run.state, "done") == 0) {
+        *out = run;
+        return NAS_OK;
+    }
+    const bool killed = strcmp(run.state, "killed") == 0;
+    status = nas_fail(ctx, killed ? NAS_ERR_TIMEOUT : NAS_ERR_DEVICE, "run of %.12s: %s", sha256,
+                      run.error);
+    nas__run_deinit(&run);
+    return status;
+}
+
+/* ---- judgement and passport --------------------------------------------------------------------------------------- */
+
+static double half_width(const nas_measurement *m) {
+    const double up = m->p50_hi_us - m->p50_us, down = m->p50_us - m->p50_lo_us;
+    return (up > down ? up : down) / m->p50_us;
+}
+
+static bool calm(const nas__run *run) {
+    const double all = (double)run->m.batches + (double)run->m.dropped;
+    return !run->all_disturbed && (double)run->m.dropped <= dropped_max * all;
+}
+
+static bool better(const nas__run *a, const nas__run *b) {
+    if (calm(a) != calm(b)) return calm(a);
+    return half_width(&a->m) < half_width(&b->m);
+}
+
+static void passport_head(nas_json *j, const nas_device *d, const char *sha256,
+                          const nas_measure_options *o) {
+    nas_json_key(j, "device");
+    nas_json_string(j, d->name);
+    nas_json_key(j, "fingerprint");
+    nas_json_string(j, d->fingerprint);
+    nas_json_key(j, "client_version");
+    nas_json_string(j, NAS_VERSION);
+    nas_json_key(j, "artifact_sha256");
+    nas_json_string(j, sha256);
+    nas_json_key(j, "options");
+    nas_json_object(j);
+    nas_json_key(j, "threads");
+    nas_json_int(j, d->threads);
+    nas_json_key(j, "cpus");
+    nas_json_string(j, d->cpus);
+    nas_json_key(j, "min_batches");
+    nas_json_int(j, o->min_batches);
+    nas_json_key(j, "min_time_ms");
+    nas_json_int(j, o->min_time_ms);
+    nas_json_key(j, "max_time_ms");
+    nas_json_int(j, o->max_time_ms);
+    nas_json_key(j, "max_repeats");
+    nas_json_int(j, o->max_repeats);
+    nas_json_key(j, "accept_half_width");
+    nas_json_double(j, o->accept_half_width);
+    nas_json_object_end(j);
+}
+
+/* One line an attempt: what the accepted run was chosen from. */
+static void note_attempt(nas_json *j, const nas__run *run) {
+    nas_json_object(j);
+    nas_json_key(j, "p50_us");
+    nas_json_double(j, run->m.p50_us);
+    nas_json_key(j, "p50_lo_us");
+    nas_json_double(j, run->m.p50_lo_us);
+    nas_json_key(j, "p50_hi_us");
+    nas_json_double(j, run->m.p50_hi_us);
+    nas_json_key(j, "batches");
+    nas_json_int(j, run->m.batches);
+    nas_json_key(j, "dropped");
+    nas_json_int(j, run->m.dropped);
+    nas_json_object_end(j);
+}
+
+static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
+                         const nas_measure_options *o, const nas_buf *attempts, nas__run *best,
+                         int32_t repeats, bool accepted, nas_measurement *out) {
+    nas_buf text = {0};
+    nas_json j = nas_json_begin(&text);
+    nas_json_object(&j);
+    nas_json_key(&j, "simulated");
+    nas_json_bool(&j, false);
+    passport_head(&j, d, sha256, o);
+    nas_json_key(&j, "attempts");
+    nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
+    nas_json_key(&j, "run");
+    nas_json_raw(&j, best->report);
+    nas_json_object_end(&j);
+    nas_status status = nas_buf_status(ctx, attempts);
+    if (status == NAS_OK) status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) {
+        best->m.passport_json = nas_strdup(ctx, text.data);
+        if (best->m.passport_json == NULL) status = NAS_ERR_NOMEM;
+    }
+    nas_buf_deinit(&text);
+    if (status != NAS_OK) return status;
+    best->m.repeats = repeats;
+    best->m.noisy = !accepted;
+    *out = best->m;
+    best->m = (nas_measurement){0}; /* owned by the caller now */
+    return NAS_OK;
+}
+
+static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
+                                const nas_measure_options *o, nas_measurement *out) {
+    nas__run best = {0};
+    nas_buf attempts = {0};
+    nas_json j = nas_json_begin(&attempts);
+    bool have = false, accepted = false;
+    int32_t repeats = 0;
+    nas_json_array(&j);
+    nas_status status = ensure_blob(ctx, d, path, sha256);
+    for (; status == NAS_OK && !accepted; repeats++) {
+        nas__run run = {0};
+        status = run_once(ctx, d, sha256, o, &run);
+        if (status != NAS_OK) break;
+        note_attempt(&j, &run);
+        accepted = calm(&run) && half_width(&run.m) <= o->accept_half_width;
+        if (!have || accepted || better(&run, &best)) {
+            nas__run_deinit(&best);
+            best = run;
+            have = true;
+        } else {
+            nas__run_deinit(&run);
+        }
+        if (accepted || repeats == o->max_repeats) break;
+    }
+    nas_json_array_end(&j);
+    if (status == NAS_OK)
+        status = finish(ctx, d, sha256, o, &attempts, &best, repeats, accepted, out);
+    nas_buf_deinit(&attempts);
+    nas__run_deinit(&best);
+    return status;
+}
+
+static nas_status measure_simulated(nas_ctx *ctx, const nas_device *d, const nas_graph *graph,
+                                    const char *sha256, const nas_measure_options *o,
+                                    nas_measurement *out) {
+    nas_measurement m = {
+        .batch_size = 1, .batches = 1, .threads = d->threads, .simulated = true, .n_samples = 1};
+    double us = 0;
+    nas_status status = nas__simulated_us(ctx, graph, d->threads, &us);
+    if (status != NAS_OK) return status;
+    m.p50_us = m.p50_lo_us = m.p50_hi_us = m.p90_us = m.p10_us = m.min_us = m.first_us = us;
+    m.samples_us = nas_alloc_array(ctx, 1, sizeof *m.samples_us);
+    if (m.samples_us == NULL) return NAS_ERR_NOMEM;
+    m.samples_us[0] = us;
+    nas_buf text = {0};
+    nas_json j = nas_json_begin(&text);
+    nas_json_object(&j);
+    nas_json_key(&j, "simulated");
+    nas_json_bool(&j, true);
+    nas_json_key(&j, "model");
+    nas_json_string(&j, nas__simulated_id);
+    passport_head(&j, d, sha256, o);
+    nas_json_object_end(&j);
+    status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) {
+        m.passport_json = nas_strdup(ctx, text.data);
+        if (m.passport_json == NULL) status = NAS_ERR_NOMEM;
+    }
+    nas_buf_deinit(&text);
+    if (status != NAS_OK) {
+        nas_measurement_deinit(&m);
+        return status;
+    }
+    *out = m;
+    return NAS_OK;
+}
+
+nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
+                       const char *artifact_path, const char *artifact_sha256,
+                       const nas_measure_options *options, nas_measurement *out) {
+    nas_status status = check_options(ctx, options);
+    if (status == NAS_OK) status = nas_check_cancel(ctx);
+    if (status == NAS_OK && !device->simulated &&
+        (artifact_path == NULL || artifact_sha256 == NULL)) {
+        status =
+            nas_fail(ctx, NAS_ERR_INVALID, "measure: an artifact path and its hash are needed");
+    }
+    if (status == NAS_OK) {
+        status = device->simulated
+                     ? measure_simulated(ctx, device, graph, artifact_sha256, options, out)
+                     : measure_agent(ctx, device, artifact_path, artifact_sha256, options, out);
+    }
+    return nas_wrap(ctx, status, "device %s", device->name);
+}

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 nas_ctx *ctx;
@@ -33,7 +34,7 @@ void fixture_teardown(void) {
 uint64_t fixture_seed(uint64_t usual) {
     const char *text = getenv("SEED");
     const uint64_t seed = text == NULL ? usual : strtoull(text, NULL, 10);
-    cr_log_info("replay with SEED=%llu", (unsigned long long)seed);
+    (void)fprintf(stderr, "  SEED=%" PRIu64 " replays this run\n", seed);
     return seed;
 }
 

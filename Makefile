@@ -67,8 +67,8 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
 MULTI_ISA := eval/train_kernels.c
 ISA_FLAGS_base :=
-ISA_FLAGS_avx2 := -mavx2 -mfma
-ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512
+ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
+ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
 ISAS := base $(if $(findstring x86_64,$(shell uname -m)),avx2 avx512)
 
 src_c = $(filter-out $(MAINS) $(MULTI_ISA),$(wildcard $(call folder,$(1))/*.c))

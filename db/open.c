@@ -95,6 +95,10 @@ static nas_status open_writer(nas_ctx *ctx, nas_db *db, const nas_db_migration *
         status =
             nas__db_connect(ctx, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NAS__DB_BUSY_MS);
     }
+    if (status == NAS_OK &&
+        sqlite3_db_readonly(db->handle, "main") == 1) { /* SQLite's silent fallback */
+        status = nas__db_error(ctx, db, SQLITE_READONLY, "open the database");
+    }
     int32_t version = 0;
     if (status == NAS_OK) status = nas__db_identify(ctx, db, &version);
     if (status == NAS_OK && version <= n) status = use_wal(ctx, db);

@@ -23,7 +23,9 @@ static nas_status io_error(nas_ctx *ctx, const nas_db *db, int code, const char 
 }
 
 nas_status nas__db_error(nas_ctx *ctx, const nas_db *db, int code, const char *what) {
-    const char *text = db->handle != NULL ? sqlite3_errmsg(db->handle) : sqlite3_errstr(code);
+    /* A code that SQLite did not just report itself has no message of the connection. */
+    const bool own = db->handle != NULL && (sqlite3_errcode(db->handle) & 0xff) == (code & 0xff);
+    const char *text = own ? sqlite3_errmsg(db->handle) : sqlite3_errstr(code);
     switch (code & 0xff) {
     case SQLITE_NOMEM:
         return nas_fail(ctx, NAS_ERR_NOMEM, "cannot %s in %s: out of memory", what, db->path);

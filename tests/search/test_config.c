@@ -191,6 +191,9 @@ static const mistake mistakes[] = {
     {"[study]\nname = \"../x\"",
      "t.toml:2:1: study.name: \"../x\" must be letters, digits, '.', '_', '-' and begin "
      "with a letter or digit"},
+    {"[study]\nname = \"\"\"a\\\n\xc3\xa9\"\"\"",
+     "t.toml:2:1: study.name: \"a\xc3\xa9\" must be letters, digits, '.', '_', '-' and begin with "
+     "a letter or digit"},
     {"[task]\nout_width = 1281", "t.toml:2:1: task.out_width: task.out_width = 1281 is not a "
                                  "multiple of task.scale = 2 (nearest: 1280 or 1282)"},
     {"[task]\nscale = 3\nout_width = 1278\nout_height = 721",
@@ -290,9 +293,9 @@ Test(search_config, each_mistake_is_named_with_its_place) {
 }
 
 Test(search_config, syntax_errors_have_one_position) {
-    static const char *const texts[] = {"[eval\nbatch = 1", "[eval]\nbatch = \n",
-                                        "a = 1\na = 2",     "[eval]\nbatch = 1e",
-                                        "[eval]\n[[[x]]]",  "x = \"\xff\xfe\""};
+    static const char *const texts[] = {
+        "[eval\nbatch = 1", "[eval]\nbatch = \n", "a = 1\na = 2", "[eval]\nbatch = 1e",
+        "[eval]\n[[[x]]]",  "x = \"\xff\xfe\"",   "\xc3\xa9 = 1"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         loaded *l = load(texts[i], NULL, 0);
         cr_expect(eq(int, (int)l->status, (int)NAS_ERR_PARSE), "%s", texts[i]);

@@ -17,9 +17,9 @@ typedef struct row_view {
     size_t at[COLUMNS_MAX];
 } row_view;
 
-static int allow_reading(void *arg, int action, const char *a, const char *b, const char *c,
+/* *denied tells apart what we refuse from what SQLite cannot compile. */
+static int allow_reading(void *denied, int action, const char *a, const char *b, const char *c,
                          const char *d) {
-    (void)arg;
     (void)a;
     (void)c;
     (void)d;
@@ -28,9 +28,12 @@ static int allow_reading(void *arg, int action, const char *a, const char *b, co
     case SQLITE_READ:
     case SQLITE_RECURSIVE: return SQLITE_OK;
     case SQLITE_FUNCTION:
-        return b != NULL && strcmp(b, "load_extension") == 0 ? SQLITE_DENY : SQLITE_OK;
-    default: return SQLITE_DENY;
+        if (b == NULL || strcmp(b, "load_extension") != 0) return SQLITE_OK;
+        break;
+    default: break;
     }
+    *(bool *)denied = true;
+    return SQLITE_DENY;
 }
 
 static int stop_when_cancelled(void *arg) {
@@ -56,11 +59,12 @@ static bool is_blank_sql(const char *p) {
 static nas_status prepare_select(nas_ctx *ctx, nas_db *db, const char *sql, sqlite3_stmt **out) {
     const char *tail = NULL;
     sqlite3_stmt *handle = NULL;
-    (void)sqlite3_set_authorizer(db->handle, allow_reading,
-                                 NULL); /* cannot fail with a live handle */
+    bool denied = false;
+    /* Setting it cannot fail with a live handle; it comes off again, for the writer's own statements. */
+    (void)sqlite3_set_authorizer(db->handle, allow_reading, &denied);
     const int code = sqlite3_prepare_v2(db->handle, sql, -1, &handle, &tail);
     nas_status status = NAS_OK;
-    if (code == SQLITE_AUTH) {
+    if (code != SQLITE_OK && denied) {
         status = nas_fail(ctx, NAS_ERR_INVALID,
                           "'%.200s': only one SELECT is allowed, the database is not changed", sql);
     } else if (code != SQLITE_OK) {
@@ -70,8 +74,7 @@ static nas_status prepare_select(nas_ctx *ctx, nas_db *db, const char *sql, sqli
         status = nas_fail(ctx, NAS_ERR_INVALID,
                           "'%.200s': give exactly one SELECT of 1..%d columns", sql, COLUMNS_MAX);
     }
-    (void)sqlite3_set_authorizer(db->handle, NULL,
-                                 NULL); /* the writer's own statements are not fenced */
+    (void)sqlite3_set_authorizer(db->handle, NULL, NULL);
     if (status != NAS_OK) {
         (void)sqlite3_finalize(handle);
         return status;
@@ -83,10 +86,10 @@ static nas_status prepare_select(nas_ctx *ctx, nas_db *db, const char *sql, sqli
 /* Length of the well-formed UTF-8 sequence at p (RFC 3629: no overlong forms, no surrogates), 0 when there is none. */
 static size_t utf8_length(const unsigned char *p, size_t left) {
     if (p[0] < 0x80) return 1;
-    const size_t len = p[0] >= 0xc2 && p[0] <= 0xdf   ? 2
-                       : (p[0] & 0xf0) == 0xe0        ? 3
-                       : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4
-                                                      : 0;
+    size_t len = 0;
+    if (p[0] >= 0xc2 && p[0] <= 0xdf) len = 2;
+    if (p[0] >= 0xe0 && p[0] <= 0xef) len = 3;
+    if (p[0] >= 0xf0 && p[0] <= 0xf4) len = 4;
     if (len == 0 || len > left) return 0;
     for (size_t i = 1; i < len; i++) {
         if ((p[i] & 0xc0) != 0x80) return 0;

@@ -2,24 +2,30 @@
  * messages that say what to do. */
 #include "db/db_internal.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <string.h>
 
+/* SQLite keeps the system's reason only for some calls: a failed write is told with the likely ones. */
 static nas_status io_error(nas_ctx *ctx, const nas_db *db, int code, const char *what) {
-    const int system = (code & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(db->handle) : 0;
-    if ((code & 0xff) == SQLITE_FULL || system == ENOSPC || system == EFBIG || system == EDQUOT) {
-        return nas_fail(
-            ctx, NAS_ERR_IO,
-            "cannot %s in %s: no space left for the database; everything committed before is "
-            "kept: free some space and run the same command again",
-            what, db->path);
+    switch (code) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR_WRITE:
+    case SQLITE_IOERR_FSYNC:
+    case SQLITE_IOERR_TRUNCATE:
+    case SQLITE_IOERR_SHMSIZE:
+    case SQLITE_IOERR_SHMMAP:
+        return nas_fail(ctx, NAS_ERR_IO,
+                        "cannot %s in %s: %s (code %d): no space left, a quota or a file size "
+                        "limit, or a failing "
+                        "disk; everything committed before is kept: free some space and run the "
+                        "same command again",
+                        what, db->path, sqlite3_errstr(code), code);
+    default:
+        return nas_fail(ctx, NAS_ERR_IO,
+                        "cannot %s in %s: %s (SQLite code %d): check the disk and the rights", what,
+                        db->path, sqlite3_errstr(code), code);
     }
-    return nas_fail(ctx, NAS_ERR_IO,
-                    "cannot %s in %s: %s%s%s (SQLite code %d); check the disk and the rights", what,
-                    db->path, sqlite3_errstr(code), system != 0 ? ": " : "",
-                    system != 0 ? strerror(system) : "", code);
 }
 
 nas_status nas__db_error(nas_ctx *ctx, const nas_db *db, int code, const char *what) {

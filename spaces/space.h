@@ -12,8 +12,8 @@
 enum { NAS_POINT_GENES_MAX = 512 };
 
 typedef struct nas_point {
-    int32_t n;                          /* genes used */
-    int32_t gene[NAS_POINT_GENES_MAX];  /* choice index, 0 beyond n */
+    int32_t n;                         /* genes used */
+    int32_t gene[NAS_POINT_GENES_MAX]; /* choice index, 0 beyond n */
 } nas_point;
 
 bool nas_point_equal(const nas_point *a, const nas_point *b);
@@ -24,9 +24,9 @@ uint64_t nas_point_hash(const nas_point *p);
 typedef enum nas_gene_kind { NAS_GENE_ORDINAL, NAS_GENE_CATEGORY, NAS_GENE_BOOL } nas_gene_kind;
 
 typedef struct nas_gene {
-    char name[32];            /* "block3.expand" */
+    char name[32]; /* "block3.expand" */
     nas_gene_kind kind;
-    int32_t cardinality;      /* >= 1 */
+    int32_t cardinality; /* >= 1 */
 } nas_gene;
 
 /* Options of the space "sr": WDSR-B-style adaptive blocks (methods: Wu et al., arXiv:2207.12577; Yu et al.,
@@ -39,14 +39,14 @@ typedef struct nas_range {
 enum { NAS_KERNEL_CHOICES_MAX = 4, NAS_SR_BLOCKS_MAX = 16 };
 
 typedef struct nas_sr_options {
-    int32_t scale;            /* 2, 3, 4 */
-    int32_t lr_height;        /* low-resolution input rows for the latency graph, e.g. 360 */
-    int32_t lr_width;         /* e.g. 640 */
-    int32_t blocks_max;       /* 1..16; blocks are kept or skipped; at least blocks_min are kept */
-    int32_t blocks_min;       /* >= 1 */
-    nas_range residual;       /* global residual width F */
-    nas_range expand;         /* inner width after the first 1x1 of a block, with ReLU */
-    nas_range project;        /* inner width after the second 1x1, before the 3x3 */
+    int32_t scale;      /* 2, 3, 4 */
+    int32_t lr_height;  /* low-resolution input rows for the latency graph, e.g. 360 */
+    int32_t lr_width;   /* e.g. 640 */
+    int32_t blocks_max; /* 1..16; blocks are kept or skipped; at least blocks_min are kept */
+    int32_t blocks_min; /* >= 1 */
+    nas_range residual; /* global residual width F */
+    nas_range expand;   /* inner width after the first 1x1 of a block, with ReLU */
+    nas_range project;  /* inner width after the second 1x1, before the 3x3 */
     int32_t n_head_kernels, head_kernels[NAS_KERNEL_CHOICES_MAX]; /* odd, 1..9 */
     int32_t n_tail_kernels, tail_kernels[NAS_KERNEL_CHOICES_MAX];
     int32_t n_skip_kernels, skip_kernels[NAS_KERNEL_CHOICES_MAX];
@@ -75,10 +75,11 @@ void nas_space_sample(const nas_space *space, nas_rng *rng, nas_point *out);
 /* nas_space_mutate - changes each gene with probability `rate` (at least one effective change); ordinal genes move
  * to a neighbouring value with probability 1/2, else anywhere; a block that is switched on gets random widths. `in` is
  * legal. Result is canonical, legal, and differs from `in` whenever the space has more than one point. */
-void nas_space_mutate(const nas_space *space, const nas_point *in, double rate, nas_rng *rng, nas_point *out);
+void nas_space_mutate(const nas_space *space, const nas_point *in, double rate, nas_rng *rng,
+                      nas_point *out);
 /* nas_space_crossover - uniform crossover of two legal points; whole blocks are inherited together. */
-void nas_space_crossover(const nas_space *space, const nas_point *a, const nas_point *b, nas_rng *rng,
-                         nas_point *out);
+void nas_space_crossover(const nas_space *space, const nas_point *a, const nas_point *b,
+                         nas_rng *rng, nas_point *out);
 /* nas_space_largest / smallest - the corner networks: every block at the largest setting / the first blocks_min blocks
  * at the smallest. */
 void nas_space_largest(const nas_space *space, nas_point *out);
@@ -91,7 +92,8 @@ nas_status nas_space_check(nas_ctx *ctx, const nas_space *space, const nas_point
  * Node names are stable across points ("head", "block3.expand", "block3.relu", "block3.project", "block3.conv",
  * "block3.add", "tail", "skip", ...), so that params of smaller nets are leading slices (of O and I) of the params
  * of the same name in the largest net. A smaller kernel is the centred window of the larger one. */
-nas_status nas_space_decode(nas_ctx *ctx, const nas_space *space, const nas_point *point, nas_graph **out);
+nas_status nas_space_decode(nas_ctx *ctx, const nas_space *space, const nas_point *point,
+                            nas_graph **out);
 
 /* Text form, round-trips: "sr x2 f16 h3 t3 s5 | 1:48,12 2:- 3:96,12 ..."
  *   x scale, f residual width, h/t/s head, tail and skip kernel, then for every block of the space, in order,
@@ -99,13 +101,15 @@ nas_status nas_space_decode(nas_ctx *ctx, const nas_space *space, const nas_poin
  *   are decimal without sign or leading zero.
  * format appends to `out`; the point must be legal. parse: PARSE with the column (from 1), RANGE (value that the space
  * does not offer) or INVALID (another scale, too few blocks), both naming the field. */
-nas_status nas_space_format(nas_ctx *ctx, const nas_space *space, const nas_point *point, nas_buf *out);
+nas_status nas_space_format(nas_ctx *ctx, const nas_space *space, const nas_point *point,
+                            nas_buf *out);
 nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
 
 /* nas_fsrcnn_graph - baseline of FSRCNN shape (Dong et al., arXiv:1608.00367; d=56, s=12, m=4) on the luma plane:
  * [1,h,w,1] in, [1,h*scale,w*scale,1] out; 5x5 1->56, PReLU, 1x1 ->12, PReLU, 4 x (3x3 12->12, PReLU), 1x1 ->56,
  * PReLU, then the 9x9 transposed convolution as its sub-pixel equivalent: a 5x5 conv to scale^2 channels +
  * depth_to_space. */
-nas_status nas_fsrcnn_graph(nas_ctx *ctx, int32_t scale, int32_t lr_height, int32_t lr_width, nas_graph **out);
+nas_status nas_fsrcnn_graph(nas_ctx *ctx, int32_t scale, int32_t lr_height, int32_t lr_width,
+                            nas_graph **out);
 
 #endif

@@ -1,8 +1,9 @@
 /* front.c - the Pareto front, kept one addition at a time, and its hypervolume.
  *
  * The members are held once per objective but the last, each list ascending by "its" objective; with them the
- * hypervolume sweeps without sorting or scratch memory: slabs along the first objective, in each slab slabs along the second, and so on
- * (hypervolume by slicing objectives; While, Hingston, Barone & Huband, IEEE Trans. Evol. Comp. 10(1), 2006). */
+ * hypervolume sweeps without sorting or scratch memory: slabs along the first objective, in each slab slabs along the
+ * second, and so on (hypervolume by slicing objectives; While, Hingston, Barone & Huband, IEEE Trans. Evol. Comp.
+ * 10(1), 2006). */
 #include "search/strategies/strategy.h"
 
 #include <assert.h>

@@ -16,21 +16,20 @@ enum { NAS_OBJECTIVES_MAX = 4 };
 typedef enum nas_told_state { NAS_TOLD_COMPLETE, NAS_TOLD_PRUNED, NAS_TOLD_FAILED } nas_told_state;
 
 typedef struct nas_told {
-    int64_t trial;                       /* study-wide trial number */
+    int64_t trial; /* study-wide trial number */
     nas_point point;
     nas_told_state state;
     int32_t n_values;
-    double values[NAS_OBJECTIVES_MAX];   /* to minimise; finite; only read for COMPLETE */
-    double violation;                    /* sum of relative constraint violations, 0 = feasible, >= 0 */
+    double values[NAS_OBJECTIVES_MAX]; /* to minimise; finite; only read for COMPLETE */
+    double violation; /* sum of relative constraint violations, 0 = feasible, >= 0 */
 } nas_told;
 
 typedef struct nas_strategy_options {
-    int32_t population;      /* 4..4096; batch size of NSGA-II and evolution's initial population */
-    int32_t tournament;      /* 2..population; evolution's sample size S (Real et al., arXiv:1802.01548); NSGA-II always
-                              * holds binary tournaments */
-    double mutation_rate;    /* (0,1] per gene */
-    double crossover_rate;   /* [0,1], NSGA-II only */
-    int32_t n_objectives;    /* 1..NAS_OBJECTIVES_MAX */
+    int32_t population; /* 4..4096; batch size of NSGA-II and evolution's initial population */
+    int32_t tournament; /* 2..population; evolution's sample size S; NSGA-II always compares two */
+    double mutation_rate;  /* (0,1] per gene */
+    double crossover_rate; /* [0,1], NSGA-II only */
+    int32_t n_objectives;  /* 1..NAS_OBJECTIVES_MAX */
 } nas_strategy_options;
 
 /* nas_strategy_options_default - population 24, tournament 4, mutation 0.05, crossover 0.9, two objectives. */
@@ -38,13 +37,14 @@ nas_strategy_options nas_strategy_options_default(void);
 
 /* The strategies. PRUNED and FAILED points count as told and never become parents.
  *   random     independent samples of the space; no batches.
- *   evolution  regularized (ageing) evolution. First batch: `population` samples. Then batches of population / 4: each
- *              point is a mutant of a tournament's winner; a batch's completed points join the population in trial
- *              order and its oldest members leave. Tournaments compare by constraint domination: nondominated rank in
- *              the population, then crowding distance; with one objective that is violation, then value.
- *   nsga2      Deb, Pratap, Agarwal & Meyarivan, IEEE Trans. Evol. Comp. 6(2), 2002, with constraint domination. Batches
- *              of `population`; the first is sampled, and while fewer than population / 2 points survive, the missing
- *              ones are sampled in the next batch too. */
+ *   evolution  regularized (ageing) evolution, Real et al., arXiv:1802.01548. First batch: `population` samples. Then
+ *              batches of population / 4: each point is a mutant of a tournament's winner; a batch's completed points
+ *              join the population in trial order and its oldest members leave. Tournaments compare by constraint
+ *              domination: nondominated rank in the population, then crowding distance; with one objective that is
+ *              violation, then value.
+ *   nsga2      Deb, Pratap, Agarwal & Meyarivan, IEEE Trans. Evol. Comp. 6(2), 2002, with constraint domination.
+ *              Batches of `population`; the first is sampled. While fewer than population / 2 points survive, the next
+ *              batch begins with as many samples as are missing; the rest are children. */
 typedef struct nas_strategy nas_strategy;
 
 /* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2". */
@@ -58,7 +58,7 @@ const char *nas_strategy_name(const nas_strategy *s);
  * INVALID). The same point again changes nothing. */
 nas_status nas_strategy_seed(nas_ctx *ctx, nas_strategy *s, const nas_point *point);
 /* nas_strategy_ready - how many points can be asked now without telling more: the rest of the batch, INT32_MAX for
- * random. The number of points still to be told when it is 0: the batch. */
+ * random. 0 until the whole batch is told. */
 int32_t nas_strategy_ready(const nas_strategy *s);
 /* nas_strategy_asked - points asked so far, seeds included. */
 int64_t nas_strategy_asked(const nas_strategy *s);
@@ -93,7 +93,8 @@ nas_status nas_strategy_load(nas_ctx *ctx, nas_strategy *s, const char *text);
 
 /* nas_dominates - Deb's constraint domination: feasible beats infeasible, less violation beats more, else Pareto
  * (minimise) over n values. */
-bool nas_dominates(int32_t n, const double *a, double violation_a, const double *b, double violation_b);
+bool nas_dominates(int32_t n, const double *a, double violation_a, const double *b,
+                   double violation_b);
 
 /* The incrementally kept non-dominated set of feasible and infeasible points (Pareto over values only). */
 typedef struct nas_front nas_front;
@@ -101,10 +102,12 @@ nas_status nas_front_new(nas_ctx *ctx, int32_t n_objectives, nas_front **out);
 void nas_front_free(nas_front *front);
 /* nas_front_add - *joined: not dominated by a member (then dominated members left). Equal values: first stays. RANGE for
  * a value that is not finite. After a failure the front is what it was. */
-nas_status nas_front_add(nas_ctx *ctx, nas_front *front, int64_t trial, const double *values, bool *joined);
+nas_status nas_front_add(nas_ctx *ctx, nas_front *front, int64_t trial, const double *values,
+                         bool *joined);
 size_t nas_front_size(const nas_front *front);
 int64_t nas_front_trial(const nas_front *front, size_t index); /* ascending by values[0] */
-const double *nas_front_values(const nas_front *front, size_t index); /* borrowed until the next add */
+/* nas_front_values - n_objectives values, borrowed until the next add. */
+const double *nas_front_values(const nas_front *front, size_t index);
 /* nas_front_hypervolume - volume dominated within the box below `reference`, exact. Members outside the box add nothing.
  * Work grows as size^(n_objectives - 1), with two objectives as size. */
 double nas_front_hypervolume(const nas_front *front, const double *reference);

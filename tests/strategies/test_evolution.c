@@ -28,6 +28,24 @@ Test(strategies_evolution, the_population_is_the_youngest_completed_points) {
     nas_strategy_free(s);
 }
 
+Test(strategies_evolution, age_is_the_trial_number_whatever_the_order_of_asking) {
+    nas_strategy *s = fixture_strategy("evolution", space, 8, 1, 3);
+    nas_point batch[8];
+    for (int i = 0; i < 8; i++)
+        cr_assert(eq(int, (int)nas_strategy_ask(ctx, s, &batch[i]), NAS_OK));
+    static const int64_t trials[8] = {14, 3, 11, 9, 2, 5, 30, 1};
+    static const int youngest_last[8] = {7, 4, 1, 5, 3, 2, 0, 6};
+    for (int i = 0; i < 8; i++) {
+        const nas_told told = fixture_result(&batch[i], trials[i], 1, 0, false);
+        cr_assert(eq(int, (int)nas_strategy_tell(ctx, s, &told), NAS_OK));
+    }
+    for (int i = 0; i < 8; i++) {
+        cr_assert(eq(i64, s->members[i].trial, trials[youngest_last[i]]));
+        cr_assert(nas_point_equal(&s->members[i].point, &batch[youngest_last[i]]));
+    }
+    nas_strategy_free(s);
+}
+
 /* Lowest values[0] of one objective = - quality + cost/30, over `trials`. */
 static double best_found(const char *name, int32_t trials, uint64_t seed) {
     nas_strategy *s = fixture_strategy(name, space, 16, 1, seed);

@@ -57,25 +57,53 @@ Test(strategies_nsga2, the_best_of_parents_and_children_survive) {
     nas_strategy_free(s);
 }
 
-/* Genes that differ from the nearest of `parents`. */
-static int32_t distance(const nas_point *p, const nas__member *parents, int32_t n) {
-    int32_t nearest = p->n;
+/* Genes that differ between the point and its nearest parent, whose index is *nearest. */
+static int32_t distance(const nas_point *p, const nas__member *parents, int32_t n,
+                        int32_t *nearest) {
+    int32_t least = p->n + 1;
     for (int32_t i = 0; i < n; i++) {
         int32_t differ = 0;
         for (int32_t k = 0; k < p->n; k++)
             differ += p->gene[k] != parents[i].point.gene[k];
-        if (differ < nearest) nearest = differ;
+        if (differ >= least) continue;
+        least = differ;
+        *nearest = i;
     }
-    return nearest;
+    return least;
 }
 
-Test(strategies_nsga2, missing_survivors_are_replaced_by_samples) {
+/* Children are one change away from a parent. */
+static nas_strategy *mutating_strategy(int32_t population) {
     nas_strategy_options o = nas_strategy_options_default();
-    o.population = POPULATION;
-    o.crossover_rate = 0; /* children are near a parent, samples are far from all */
+    o.population = population;
+    o.crossover_rate = 0;
     o.mutation_rate = 1e-9;
     nas_strategy *s = NULL;
     cr_assert(eq(int, (int)nas_strategy_new(ctx, "nsga2", space, &o, 5, &s), NAS_OK));
+    return s;
+}
+
+Test(strategies_nsga2, better_parents_have_more_children) {
+    enum { MANY = 200 };
+    nas_strategy *s = mutating_strategy(MANY);
+    fixture_run(s, MANY, 2, 0, NULL);
+    double mean_rank = 0, mean_parent_rank = 0;
+    for (int32_t i = 0; i < MANY; i++) {
+        nas_point p;
+        int32_t parent = 0;
+        cr_assert(eq(int, (int)nas_strategy_ask(ctx, s, &p), NAS_OK));
+        (void)distance(&p, s->members, s->n_members, &parent);
+        mean_rank += (double)s->ranking.rank[i] / MANY;
+        mean_parent_rank += (double)s->ranking.rank[parent] / MANY;
+    }
+    /* The better of two: with evenly spread ranks two thirds of the mean. */
+    cr_assert(mean_parent_rank < 0.8 * mean_rank, "parents %g, all %g", mean_parent_rank,
+              mean_rank);
+    nas_strategy_free(s);
+}
+
+Test(strategies_nsga2, missing_survivors_are_replaced_by_samples) {
+    nas_strategy *s = mutating_strategy(POPULATION);
     enum { SURVIVORS = 2 };
     for (int64_t trial = 0; trial < POPULATION; trial++) {
         nas_point p;
@@ -88,8 +116,8 @@ Test(strategies_nsga2, missing_survivors_are_replaced_by_samples) {
     for (int32_t i = 0; i < POPULATION; i++) {
         nas_point p;
         cr_assert(eq(int, (int)nas_strategy_ask(ctx, s, &p), NAS_OK));
-        const bool sampled =
-            distance(&p, s->members, s->n_members) > 6; /* a mutant differs in one or two blocks */
+        int32_t parent = 0; /* samples are far from all, a change touches one or two blocks */
+        const bool sampled = distance(&p, s->members, s->n_members, &parent) > 6;
         cr_assert(eq(int, sampled, i < POPULATION / 2 - SURVIVORS), "point %d", (int)i);
     }
     nas_strategy_free(s);

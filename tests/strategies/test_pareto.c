@@ -84,11 +84,13 @@ Test(strategies_pareto, crowding_is_the_share_of_the_neighbours_gap) {
     cr_assert(nas__ranked_before(&r, 2, 1)); /* less crowded */
     cr_assert(not(nas__ranked_before(&r, 1, 2)));
     cr_assert(nas__ranked_before(&r, 1, 4)); /* lower rank */
-    m[0].values[0] = -1.7e308;               /* a range beyond the largest double */
+    nas__rank(&r, 3, m, 5); /* a third objective that is 0 everywhere tells nobody apart */
+    cr_assert(epsilon_eq(dbl, r.crowding[1], 0.4 + 0.5, 1e-12));
+    m[0].values[0] = -1.7e308; /* a range beyond the largest double */
     m[3].values[0] = 1.7e308;
     nas__rank(&r, 2, m, 5);
-    for (int i = 0; i < 5; i++)
-        cr_assert(not(isnan(r.crowding[i])));
+    cr_assert(epsilon_eq(dbl, r.crowding[1], 0.5 + 0.5, 1e-12));
+    cr_assert(epsilon_eq(dbl, r.crowding[2], 0.5 + 0.6, 1e-12));
     nas__ranking_deinit(&r);
 }
 

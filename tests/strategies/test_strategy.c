@@ -109,9 +109,15 @@ Test(strategies_strategy, no_point_comes_twice_until_the_space_is_exhausted) {
                 .trial = trial, .point = found[trial], .n_values = 1, .values = {trial % 5}};
             tell(s, &told);
         }
+        nas_buf before = {0}, after = {0};
+        cr_assert(eq(int, (int)nas_strategy_save(ctx, s, &before), NAS_OK));
         cr_assert(eq(int, (int)nas_strategy_ask(ctx, s, &p), (int)NAS_ERR_NOTFOUND), "%s", name);
         cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "exhausted: 16 of its 16 points"), NULL));
         cr_assert(eq(i64, nas_strategy_asked(s), (int64_t)16));
+        cr_assert(eq(int, (int)nas_strategy_save(ctx, s, &after), NAS_OK));
+        cr_assert(eq(str, after.data, before.data));
+        nas_buf_deinit(&before);
+        nas_buf_deinit(&after);
         nas_strategy_free(s);
         nas_space_free(small);
     }
@@ -156,6 +162,13 @@ Test(strategies_strategy, seeds_come_first_in_order_and_once) {
                 cr_assert(eq(int, nas_point_equal(&p, &seeds[i]), i == trial), "%s", name);
             const nas_told told = fixture_result(&p, trial, 2, 0, false);
             tell(s, &told);
+            nas_buf state = {0}; /* also across a restart */
+            cr_assert(eq(int, (int)nas_strategy_save(ctx, s, &state), NAS_OK));
+            nas_strategy_free(s);
+            s = fixture_strategy(name, space, 4, 2, 10);
+            cr_assert(eq(int, (int)nas_strategy_load(ctx, s, state.data), NAS_OK), "%s",
+                      nas_ctx_message(ctx));
+            nas_buf_deinit(&state);
         }
         cr_assert(eq(int, (int)nas_strategy_seed(ctx, s, &seeds[0]), (int)NAS_ERR_INVALID));
         nas_strategy_free(s);

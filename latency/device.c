@@ -175,3 +175,16 @@ const char *nas_device_info_json(const nas_device *device) {
 const char *nas_device_fingerprint(const nas_device *device) {
     return device->fingerprint;
 }
+
+nas_status nas_device_alive(nas_ctx *ctx, nas_device *device) {
+    if (device->simulated) return NAS_OK;
+    const nas__request request = {
+        .method = "GET", .target = "/v1/info", .timeout_ms = NAS__REQUEST_MS};
+    nas__reply reply = {0};
+    nas_status status = nas__client_send(ctx, device->client, &request, &reply);
+    if (status == NAS_OK && reply.status != 200) {
+        status = nas__reply_error(ctx, "GET /v1/info", &reply);
+    }
+    nas_buf_deinit(&reply.body);
+    return status;
+}

@@ -40,6 +40,8 @@ typedef struct nas_device nas_device;
 nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_device **out);
 void nas_device_close(nas_device *device); /* stops a private agent */
 const char *nas_device_name(const nas_device *device);
+/* nas_device_alive - does the agent still answer? DEVICE or NET when not: tells a failed program from a lost device. */
+nas_status nas_device_alive(nas_ctx *ctx, nas_device *device);
 bool nas_device_is_simulated(const nas_device *device);
 /* nas_device_is_local - shares this machine's CPUs: nothing else of ours may run while it measures. */
 bool nas_device_is_local(const nas_device *device);

@@ -83,17 +83,15 @@ static void place_tile(const nas__conv_job *job, int32_t first, int32_t total, i
     }
 }
 
-INLINE void finish_vector(const nas__conv_job *job, const tile_place *p, nas__finish finish,
-                          bool masked, int32_t output, int32_t v, vec sum) {
-    const float *extra = job->extra.at + p->extra[v] + output * job->extra.channel;
+INLINE vec finish_vector(const tile_place *p, nas__finish finish, bool masked, int32_t v, vec sum,
+                         vec extra) {
     switch (finish) {
     case NAS__FINISH_PLAIN: break;
     case NAS__FINISH_RELU: sum = positive_part(sum); break;
-    case NAS__FINISH_ADD: sum += LOAD(extra); break;
-    case NAS__FINISH_GATE: sum = (vec)((ivec)sum & (LOAD(extra) > (vec){0})); break;
+    case NAS__FINISH_ADD: sum += extra; break;
+    case NAS__FINISH_GATE: sum = (vec)((ivec)sum & (extra > (vec){0})); break;
     }
-    if (masked) sum = (vec)((ivec)sum & p->mask[v]);
-    STORE(job->out.at + p->out[v] + output * job->out.channel, sum);
+    return masked ? (vec)((ivec)sum & p->mask[v]) : sum;
 }
 
 /* Four outputs from `first` on, VECTORS pixel vectors. */
@@ -117,10 +115,17 @@ INLINE void conv_tile(const nas__conv_job *job, const tile_place *p, int32_t fir
         }
     }
     const int32_t left = job->outputs - first;
-#define FINISH(o, v) finish_vector(job, p, finish, masked, first + o, v, bias##o + s##o##v);
+    const bool with_extra = finish == NAS__FINISH_ADD || finish == NAS__FINISH_GATE;
+/* All of `extra` is read before anything is stored: a repeated vector must not be added to twice. */
+#define READ_EXTRA(o, v) const vec e##v = with_extra ? LOAD(extra + p->extra[v]) : (vec){0};
+#define FINISH(o, v)                                                                               \
+    STORE(out + p->out[v], finish_vector(p, finish, masked, v, bias + s##o##v, e##v));
 #define FINISH_OUTPUT(o)                                                                           \
     if (left > o) {                                                                                \
-        const vec bias##o = splat(job->bias == NULL ? 0.0f : job->bias[first + o]);                \
+        const vec bias = splat(job->bias == NULL ? 0.0f : job->bias[first + o]);                   \
+        const float *extra = job->extra.at + (first + o) * job->extra.channel;                     \
+        float *out = job->out.at + (first + o) * job->out.channel;                                 \
+        EACH_OF(READ_EXTRA, o)                                                                     \
         EACH_OF(FINISH, o)                                                                         \
     }
     FINISH_OUTPUT(0)

@@ -96,10 +96,10 @@ static void fill_rest(canvas *cv, const nas__surface *surface) {
 
 /* cover - leaves until hardly a pixel is open. */
 static void cover(canvas *cv, nas_rng *rng, const nas__grain *grain) {
-    const nas__palette palette = nas__palette_draw(rng);
+    const nas__palette palette = nas__palette_draw(rng, (float)(cv->h < cv->w ? cv->h : cv->w));
     const float side = (float)(cv->h < cv->w ? cv->h : cv->w);
     const float largest = fmaxf(4.0f, side * uniform(rng, 0.3f, 0.8f));
-    const float smallest = fminf(log_uniform(rng, 1.5f, 12.0f), 0.5f * largest);
+    const float smallest = fminf(log_uniform(rng, 1.5f, 16.0f), 0.5f * largest);
     const float sharpest = nas_rng_below(rng, 2) == 0 ? 1.0f : uniform(rng, 1.0f, 1.8f);
     const size_t pixels = (size_t)cv->h * (size_t)cv->w, enough = pixels / 256;
     /* Twelve times the picture's area of leaves leaves about e^-12 of it open; bars cover less than disks. */
@@ -108,11 +108,11 @@ static void cover(canvas *cv, nas_rng *rng, const nas__grain *grain) {
         const float r = draw_radius(rng, smallest, largest);
         const float x = uniform(rng, -r, (float)cv->w + r), y = uniform(rng, -r, (float)cv->h + r);
         const nas__shape shape = nas__shape_draw(rng, x, y, r);
-        const nas__surface surface = nas__surface_draw(rng, &palette, grain, r);
+        const nas__surface surface = nas__surface_draw(rng, &palette, grain, x, y, r);
         drop_leaf(cv, &shape, &surface, draw_soft(rng, sharpest, r));
         area -= (double)r * (double)r;
     }
-    const nas__surface behind = nas__surface_draw(rng, &palette, grain, side);
+    const nas__surface behind = nas__surface_draw(rng, &palette, grain, 0.0f, 0.0f, side);
     fill_rest(cv, &behind);
 }
 

@@ -37,12 +37,15 @@ void nas__grain_fill(nas_rng *rng, nas__grain *grain);
 typedef struct nas__palette {
     float mean, contrast;         /* of luminance */
     float yellow_blue, red_green; /* cast of the whole picture */
-    float chroma;                 /* spread of both around the cast */
-    float textured;               /* share of leaves with a texture */
+    float kinship;                /* 0..1: how much neighbouring leaves share their luminance */
+    float field_u, field_v, field_zoom; /* where that share is read from the grain */
+    float chroma;                       /* spread of both around the cast */
+    float textured;                     /* share of leaves with a texture */
     float texture_gain;
 } nas__palette;
 
-nas__palette nas__palette_draw(nas_rng *rng);
+/* `side` is the shorter side of the picture. */
+nas__palette nas__palette_draw(nas_rng *rng, float side);
 
 /* Colour over the area of one leaf. */
 typedef struct nas__surface {
@@ -58,8 +61,9 @@ typedef struct nas__surface {
     const nas__grain *grain;
 } nas__surface;
 
+/* For a leaf of radius r centred at (x, y) of the picture. */
 nas__surface nas__surface_draw(nas_rng *rng, const nas__palette *palette, const nas__grain *grain,
-                               float r);
+                               float x, float y, float r);
 void nas__surface_colour(const nas__surface *surface, float dx, float dy, float rgb[3]);
 
 #endif

@@ -95,20 +95,30 @@ void nas__grain_fill(nas_rng *rng, nas__grain *grain) {
 
 /* ---- palette and surface ------------------------------------------------------------------------------------- */
 
-nas__palette nas__palette_draw(nas_rng *rng) {
+nas__palette nas__palette_draw(nas_rng *rng, float side) {
     return (nas__palette){
         .mean = uniform(rng, 0.3f, 0.6f),
-        .contrast = uniform(rng, 0.1f, 0.3f),
-        .yellow_blue = 0.05f * normal(rng),
+        .contrast = uniform(rng, 0.14f, 0.34f),
+        .yellow_blue = 0.02f + 0.04f * normal(rng),
         .red_green = 0.02f * normal(rng),
         .chroma = uniform(rng, 0.2f, 1.5f),
-        .textured = uniform(rng, 0.15f, 0.75f),
-        .texture_gain = log_uniform(rng, 0.5f, 1.6f),
+        .kinship = uniform(rng, 0.2f, 0.8f),
+        .field_u = uniform(rng, 0.0f, (float)SIDE),
+        .field_v = uniform(rng, 0.0f, (float)SIDE),
+        .field_zoom = uniform(rng, 0.15f, 0.5f) * (float)SIDE / side,
+        .textured = uniform(rng, 0.6f, 1.0f),
+        .texture_gain = log_uniform(rng, 0.4f, 1.6f),
     };
 }
 
-static void draw_colour(nas_rng *rng, const nas__palette *p, nas__surface *s) {
-    const float light = clamp(p->mean + p->contrast * normal(rng), 0.02f, 0.98f);
+static void draw_colour(nas_rng *rng, const nas__palette *p, const nas__grain *grain, float x,
+                        float y, nas__surface *s) {
+    /* Near leaves are alike: part of the variance is a slow field over the picture, again 1/f. */
+    const float field =
+        sample(grain->rough, p->field_u + x * p->field_zoom, p->field_v + y * p->field_zoom);
+    const float light = clamp(
+        p->mean + p->contrast * (p->kinship * field + (1.0f - p->kinship) * 1.2f * normal(rng)),
+        0.02f, 0.98f);
     /* Dark and very bright surfaces have little chroma: there is no room for it. */
     const float room = 4.0f * light * (1.0f - light);
     const float yb = room * (p->yellow_blue + 0.07f * p->chroma * normal(rng));
@@ -137,23 +147,23 @@ static void draw_texture(nas_rng *rng, const nas__palette *p, float r, nas__surf
     if (pick < 8) {
         const float zoom = log_uniform(rng, 0.25f, 1.6f);
         s->texture = NAS__ROUGH;
-        s->amplitude *= log_uniform(rng, 0.02f, 0.12f);
+        s->amplitude *= log_uniform(rng, 0.008f, 0.12f);
         aim(rng, s, zoom, zoom * log_uniform(rng, 0.3f, 1.0f));
     } else if (pick < 13) {
         const float zoom = log_uniform(rng, 0.35f, 1.0f);
         s->texture = NAS__FINE;
-        s->amplitude *= log_uniform(rng, 0.01f, 0.08f);
+        s->amplitude *= log_uniform(rng, 0.006f, 0.06f);
         aim(rng, s, zoom,
             zoom * log_uniform(rng, 0.15f, 1.0f)); /* streaks: hair, grass, brushed metal */
     } else if (pick < 16) {
         s->texture = NAS__WAVE;
-        s->amplitude *= log_uniform(rng, 0.02f, 0.15f);
+        s->amplitude *= log_uniform(rng, 0.01f, 0.12f);
         aim(rng, s, log_uniform(rng, 0.02f, 0.4f), 0.02f);
     } else {
         const float longest = r > 4.0f ? 2.0f * r : 8.0f;
         const float period = log_uniform(rng, 3.0f, longest < 40.0f ? longest : 40.0f);
         s->texture = pick < 19 ? NAS__STRIPES : NAS__CHECKS;
-        s->amplitude *= log_uniform(rng, 0.03f, 0.25f);
+        s->amplitude *= log_uniform(rng, 0.02f, 0.25f);
         s->duty = uniform(rng, 0.2f, 0.8f);
         s->edge = period / log_uniform(rng, 1.0f, 2.0f);
         aim(rng, s, 1.0f / period, 1.0f / (period * uniform(rng, 0.7f, 2.0f)));
@@ -161,9 +171,9 @@ static void draw_texture(nas_rng *rng, const nas__palette *p, float r, nas__surf
 }
 
 nas__surface nas__surface_draw(nas_rng *rng, const nas__palette *palette, const nas__grain *grain,
-                               float r) {
+                               float x, float y, float r) {
     nas__surface s = {.texture = NAS__PLAIN, .grain = grain, .inv_r2 = 1.0f / (r * r)};
-    draw_colour(rng, palette, &s);
+    draw_colour(rng, palette, grain, x, y, &s);
     if (nas_rng_below(rng, 10) < 7) { /* shading over the leaf, more on large ones */
         const float angle = uniform(rng, 0.0f, TURN);
         const float rise = 0.12f * normal(rng) * clamp(r / 24.0f, 0.2f, 1.0f) / r;

@@ -10,7 +10,8 @@ static const char includes[] =
     "#include <stdint.h>\n"
     "#include <string.h>\n\n"
     "extern const float model_weights[];\n\n"
-    "#define HELPER static inline __attribute__((unused))\n\n";
+    "#define HELPER static inline __attribute__((unused))\n"
+    "#define HELPER_CALL static __attribute__((noinline, unused)) /* many callers: inlining only costs compile time */\n\n";
 
 static const char vector_helpers[] =
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
@@ -24,20 +25,34 @@ static const char vector_helpers[] =
     "    return s - (vf){0};\n"
     "}\n";
 
-static const char generic_acts[] = "HELPER vf relu(vf v) {\n"
-                                   "    return (vf)((vi)v & (v > 0));\n"
-                                   "}\n"
-                                   "HELPER vf prelu(vf v, vf slope) {\n"
-                                   "    const vi above = v > 0;\n"
-                                   "    return (vf)(((vi)v & above) | ((vi)(v * slope) & ~above));\n"
-                                   "}\n";
+static const char generic_relu[] =
+    "HELPER vf relu(vf v) {\n"
+    "    return (vf)((vi)v & (v > 0));\n"
+    "}\n";
 
+static const char generic_prelu[] =
+    "HELPER vf prelu(vf v, vf slope) {\n"
+    "    const vi above = v > 0;\n"
+    "    return (vf)(((vi)v & above) | ((vi)(v * slope) & ~above));\n"
+    "}\n";
+
+/* gcc 12 makes two instructions of a vector maximum and five of a PReLU; the intrinsics' header alone would take a
+ * third of the compile time. Operand order: max(v, 0) is 0 for a NaN, like v > 0 ? v : 0. */
 static const char avx512_acts[] =
     "HELPER vf relu(vf v) {\n"
-    "    return _mm512_max_ps(v, _mm512_setzero_ps());\n"
+    "    __asm__(\"vmaxps %1, %0, %0\" : \"+v\"(v) : \"v\"((vf){0}));\n"
+    "    return v;\n"
     "}\n"
-    "HELPER vf prelu(vf v, vf slope) {\n"
-    "    return _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LE_OQ), v, slope);\n"
+    "HELPER vf prelu(vf v, vf slope) { /* multiplies the lanes that are <= 0 */\n"
+    "    __asm__(\"vcmpps $2, %2, %0, %%k1\\n\\tvmulps %1, %0, %0%{%%k1%}\" : \"+v\"(v)\n"
+    "            : \"v\"(slope), \"v\"((vf){0}) : \"k1\");\n"
+    "    return v;\n"
+    "}\n";
+
+static const char avx_relu[] =
+    "HELPER vf relu(vf v) {\n"
+    "    __asm__(\"vmaxps %1, %0, %0\" : \"+x\"(v) : \"x\"((vf){0}));\n"
+    "    return v;\n"
     "}\n";
 
 static const char shuffle_macro[] =
@@ -53,14 +68,14 @@ static const char row_helpers[] =
     "    return ring + (size_t)((unsigned)y % (unsigned)rows) * row_floats;\n"
     "}\n\n"
     "/* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) of r is set. */\n"
-    "HELPER void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,\n"
+    "HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,\n"
     "                   int *low, int *high) {\n"
     "    *low = y < half ? half - y : 0;\n"
     "    *high = y + half < height ? 2 * half + 1 : height - y + half;\n"
     "    for (int k = *low; k < *high; k++) r[k] = ring_row(ring, rows, row_floats, y - half + k);\n"
     "}\n\n"
     "/* Columns of a row that lie outside the image read as zero; `x` is the image column of row[0]. */\n"
-    "HELPER void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {\n"
+    "HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {\n"
     "    const int left = x >= 0 ? 0 : -x < columns ? -x : columns;\n"
     "    const int right = width - x > columns ? columns : width - x > left ? width - x : left;\n"
     "    if (left == 0 && right == columns) return;\n"
@@ -70,7 +85,7 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n"
     "/* The last `left` columns of a strip are the left margin of the next one: swap them through `kept`. */\n"
-    "HELPER void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {\n"
+    "HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {\n"
     "    for (int c = 0; c < channels; c++, row += pitch, kept += left) {\n"
     "        for (int i = 0; i < left; i++) {\n"
     "            row[i - left] = first ? 0 : kept[i];\n"
@@ -79,7 +94,7 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n"
     "/* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */\n"
-    "HELPER void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,\n"
+    "HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,\n"
     "                    int x, int width, float shift) {\n"
     "    const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : columns;\n"
     "    for (int c = 0; c < channels; c++, row += pitch, in += plane) {\n"
@@ -91,7 +106,7 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n"
     "/* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. */\n"
-    "HELPER void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,\n"
+    "HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,\n"
     "                     int width) {\n"
     "    const int from = x < 0 ? -x : 0, to = width - x < columns ? width - x : columns;\n"
     "    for (int c = 0; c < channels && from < to; c++) {\n"
@@ -99,6 +114,17 @@ static const char row_helpers[] =
     "               (size_t)(to - from) * sizeof *row);\n"
     "    }\n"
     "}\n\n";
+
+/* Activations, with the instructions of the target where the vector extensions do not lead to them. */
+static void emit_acts(int32_t bytes, nas_buf *out) {
+    switch (bytes) {
+    case 64: nas_buf_printf(out, "#if defined(__AVX512F__)\n%s#else\n%s%s#endif\n", avx512_acts, generic_relu, generic_prelu); break;
+    case 32:
+        nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n%s", avx_relu, generic_relu, generic_prelu);
+        break;
+    default: nas_buf_printf(out, "%s%s", generic_relu, generic_prelu); break;
+    }
+}
 
 void nas__emit_prelude(const nas__program *p, nas_buf *out) {
     const int32_t bytes = p->target->vector_bytes;
@@ -110,14 +136,11 @@ void nas__emit_prelude(const nas__program *p, nas_buf *out) {
     } else {
         nas_buf_puts(out, "#include <errno.h>\n\n");
     }
-    if (bytes == 64) nas_buf_puts(out, "#if defined(__AVX512F__)\n#include <immintrin.h>\n#endif\n\n");
     nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
     nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
     nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
     nas_buf_puts(out, vector_helpers);
-    if (bytes == 64) nas_buf_printf(out, "#if defined(__AVX512F__)\n%s#else\n", avx512_acts);
-    nas_buf_puts(out, generic_acts);
-    if (bytes == 64) nas_buf_puts(out, "#endif\n");
+    emit_acts(bytes, out);
     nas_buf_puts(out, "\n");
     nas_buf_puts(out, shuffle_macro);
     nas_buf_puts(out, row_helpers);

@@ -68,34 +68,83 @@ nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t
     return g;
 }
 
-nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
-                          int32_t kernel_w, bool relu) {
-    nas_value x = 0;
-    nas_graph *g = begin(ctx, "layer", height, width, in, &x);
+static nas_value conv_rect(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out, int32_t kernel_h,
+                           int32_t kernel_w) {
     nas_conv_attributes c = nas_conv_same(out, 1);
     c.kernel_h = kernel_h;
     c.kernel_w = kernel_w;
     c.pad_top = c.pad_bottom = kernel_h / 2;
     c.pad_left = c.pad_right = kernel_w / 2;
-    MUST(nas_graph_add_conv(ctx, g, "conv", x, &c, &x));
+    nas_value v = NAS_VALUE_NONE;
+    MUST(nas_graph_add_conv(ctx, g, name, x, &c, &v));
+    return v;
+}
+
+nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
+                          int32_t kernel_w, bool relu) {
+    nas_value x = 0;
+    nas_graph *g = begin(ctx, "layer", height, width, in, &x);
+    x = conv_rect(ctx, g, "conv", x, out, kernel_h, kernel_w);
     if (relu) MUST(nas_graph_add_relu(ctx, g, "relu", x, &x));
     MUST(nas_graph_set_output(ctx, g, x));
     return g;
 }
 
-/* One random node on top of `pool` values of equal shape; returns the new value. */
-static nas_value tangle_node(nas_ctx *ctx, nas_graph *g, nas_rng *rng, const nas_value *pool, uint32_t n, int32_t channels,
-                             const char *name) {
-    const nas_value a = pool[nas_rng_below(rng, n)], b = pool[nas_rng_below(rng, n)];
+nas_graph *reference_chain(nas_ctx *ctx, int32_t height, int32_t width) {
+    static const struct {
+        int32_t out, kernel_h, kernel_w, act;
+    } rows[] = {{1, 9, 9, 0}, {64, 1, 3, 1}, {5, 3, 1, 2}, {37, 1, 1, 2}, {11, 1, 1, 0},
+                {2, 7, 5, 1}, {13, 1, 9, 0}, {3, 5, 7, 2}, {25, 1, 1, 1}, {7, 3, 3, 0}};
+    nas_value x = 0;
+    nas_graph *g = begin(ctx, "chain", height, width, 5, &x);
+    for (int i = 0; i < (int)(sizeof rows / sizeof rows[0]); i++) {
+        char name[32], act[32];
+        (void)snprintf(name, sizeof name, "conv%d", i);
+        (void)snprintf(act, sizeof act, "act%d", i);
+        x = conv_rect(ctx, g, name, x, rows[i].out, rows[i].kernel_h, rows[i].kernel_w);
+        if (rows[i].act == 1) MUST(nas_graph_add_relu(ctx, g, act, x, &x));
+        if (rows[i].act == 2) MUST(nas_graph_add_prelu(ctx, g, act, x, &x));
+    }
+    MUST(nas_graph_set_output(ctx, g, x));
+    return g;
+}
+
+/* Values of equal shape to build on, and whether a node reads them already. */
+typedef struct pool {
+    nas_value value[16];
+    bool used[16];
+    uint32_t n;
+} pool;
+
+static nas_value take(pool *p, uint32_t index) {
+    p->used[index] = true;
+    return p->value[index];
+}
+
+/* One random node on top of the pool joins it. */
+static void tangle_node(nas_ctx *ctx, nas_graph *g, nas_rng *rng, pool *p, int32_t channels, const char *name) {
+    const nas_value a = take(p, nas_rng_below(rng, p->n));
     nas_value v = 0;
     switch (nas_rng_below(rng, 6)) {
     case 0: MUST(nas_graph_add_relu(ctx, g, name, a, &v)); break;
     case 1: MUST(nas_graph_add_prelu(ctx, g, name, a, &v)); break;
-    case 2: MUST(nas_graph_add_add(ctx, g, name, a, b, &v)); break;
+    case 2: MUST(nas_graph_add_add(ctx, g, name, a, take(p, nas_rng_below(rng, p->n)), &v)); break;
     case 3: MUST(nas_graph_add_scalar(ctx, g, name, a, 0.25F, &v)); break;
     default: v = conv(ctx, g, name, a, channels, 1 + 2 * (int32_t)nas_rng_below(rng, 3)); break;
     }
-    return v;
+    p->value[p->n++] = v;
+}
+
+/* The sum of everything that nobody reads yet: a graph must lead to its output whole. */
+static nas_value tangle_sum(nas_ctx *ctx, nas_graph *g, pool *p, const char *prefix) {
+    nas_value sum = take(p, p->n - 1);
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->used[i]) continue;
+        char name[32];
+        (void)snprintf(name, sizeof name, "%s%u", prefix, i);
+        MUST(nas_graph_add_add(ctx, g, name, sum, take(p, i), &sum));
+    }
+    return sum;
 }
 
 nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_t seed) {
@@ -103,27 +152,24 @@ nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_
     nas_value x = 0;
     const int32_t channels = 1 + (int32_t)nas_rng_below(&rng, 7), block = 2 + (int32_t)nas_rng_below(&rng, 2);
     nas_graph *g = begin(ctx, "tangle", height, width, channels, &x);
-    nas_value pool[16] = {x};
-    uint32_t n = 1;
+    pool low = {.value = {x}, .n = 1}, high = {.n = 2};
     char name[32];
-    for (; n < 8; n++) {
-        (void)snprintf(name, sizeof name, "low%u", n);
-        pool[n] = tangle_node(ctx, g, &rng, pool, n, channels, name);
+    while (low.n < 9) {
+        (void)snprintf(name, sizeof name, "low%u", low.n);
+        tangle_node(ctx, g, &rng, &low, channels, name);
     }
-    nas_value up[2];
+    x = tangle_sum(ctx, g, &low, "low_sum");
     for (int i = 0; i < 2; i++) {
         (void)snprintf(name, sizeof name, "widen%d", i);
-        up[i] = conv(ctx, g, name, pool[n - 1 - (uint32_t)i], 2 * block * block, 3);
+        const nas_value wide = conv(ctx, g, name, x, 2 * block * block, 1 + 2 * i);
         (void)snprintf(name, sizeof name, "shuffle%d", i);
-        MUST(nas_graph_add_depth_to_space(ctx, g, name, up[i], block, &pool[i]));
+        MUST(nas_graph_add_depth_to_space(ctx, g, name, wide, block, &high.value[i]));
     }
-    for (n = 2; n < 7; n++) {
-        (void)snprintf(name, sizeof name, "high%u", n);
-        pool[n] = tangle_node(ctx, g, &rng, pool, n, 2, name);
+    while (high.n < 8) {
+        (void)snprintf(name, sizeof name, "high%u", high.n);
+        tangle_node(ctx, g, &rng, &high, 2, name);
     }
-    nas_value y = 0;
-    MUST(nas_graph_add_add(ctx, g, "join", pool[n - 1], pool[n - 2], &y));
-    MUST(nas_graph_set_output(ctx, g, y));
+    MUST(nas_graph_set_output(ctx, g, tangle_sum(ctx, g, &high, "high_sum")));
     return g;
 }
 

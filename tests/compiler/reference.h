@@ -17,6 +17,8 @@ nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t
 /* One convolution, kernel_h x kernel_w, optionally with ReLU. */
 nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
                           int32_t kernel_w, bool relu);
+/* A chain of convolutions of many shapes: kernels 1 to 9, square and not, 1 to 64 channels, some with ReLU, PReLU. */
+nas_graph *reference_chain(nas_ctx *ctx, int32_t height, int32_t width);
 /* Branches, reused values, activations that cannot merge, two shuffles, convolutions above the input's resolution. */
 nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_t seed);
 

@@ -73,3 +73,67 @@ Test(compiler_compile, super_resolution_networks_match_the_reference) {
         check_graph(reference_sr(ctx, &rows[i]), what, i);
     }
 }
+
+/* A target like `name` with so small a cache that the planner cuts strips. */
+static nas_target cramped(const char *name, int32_t l2_bytes) {
+    const nas_target *found = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &found), NAS_OK), "%s", nas_ctx_message(ctx));
+    nas_target target = *found;
+    target.l2_bytes = l2_bytes;
+    return target;
+}
+
+/* The plan, as text, must show more than one strip, or the test would not test what it says. */
+static void expect_strips(const nas_graph *g, const nas_target *target) {
+    nas_buf text = {0};
+    cr_assert(eq(int, (int)nas_dump_after(ctx, g, target, "plan", &text), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(ptr, strstr(text.data, "plan: 1 strips"), NULL), "%s", text.data);
+    nas_buf_deinit(&text);
+}
+
+Test(compiler_compile, fsrcnn_networks_match_the_reference) {
+    check_graph(reference_fsrcnn(ctx, 13, 37, 3, 24, 6, 2), "fsrcnn x3", 7);
+}
+
+Test(compiler_compile, convolutions_of_every_shape_match_the_reference) {
+    check_graph(reference_chain(ctx, 11, 53), "chain", 8);
+}
+
+Test(compiler_compile, column_strips_change_nothing) {
+    const sr_shape shape = {9, 333, 2, 3, 8, 16, 12, 3, 3, 5};
+    const nas_target target = cramped("native", 48 * 1024);
+    options.target = &target;
+    nas_graph *g = reference_sr(ctx, &shape);
+    expect_strips(g, &target);
+    check_graph(g, "sr in strips", 9);
+}
+
+Test(compiler_compile, any_dag_matches_the_reference) {
+    const char *given = getenv("SEED");
+    const uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : 20261121;
+    for (uint64_t i = 0; i < 2; i++) {
+        const nas_target target = cramped("native", i == 1 ? 24 * 1024 : 1024 * 1024);
+        char what[64];
+        (void)snprintf(what, sizeof what, "tangle, SEED=%" PRIu64, seed + i);
+        options.target = &target;
+        nas_graph *g = reference_tangle(ctx, 10 + (int32_t)i, i == 1 ? 230 : 21, seed + i);
+        if (i == 1) expect_strips(g, &target);
+        check_graph(g, what, seed + i);
+    }
+}
+
+Test(compiler_compile, narrower_vectors_match_the_reference) {
+    static const char *const names[] = {"x86-64", "x86-64-avx2"};
+    if (options.target->vector_bytes == 16 && strncmp(options.target->name, "x86", 3) != 0) {
+        cr_skip_test("no x86-64 processor");
+    }
+    for (int i = 0; i < 2; i++) {
+        const sr_shape shape = {6, 150, 2, 2, 8, 16, 4, 3, 3, 5};
+        const nas_target target = cramped(names[i], 24 * 1024);
+        options.target = &target;
+        nas_graph *g = reference_sr(ctx, &shape);
+        expect_strips(g, &target);
+        check_graph(g, names[i], 10);
+        check_graph(reference_fsrcnn(ctx, 7, 29, 2, 8, 4, 1), names[i], 11);
+    }
+}

@@ -108,6 +108,7 @@ typedef struct nas_db_values {
     /* of the measurement with role "final": the artifact with the fine-tuned weights */
     nas_opt_double final_latency_p50_us, final_latency_p50_lo_us, final_latency_p50_hi_us,
         final_latency_p90_us;
+    nas_opt_double final_violation; /* of the constraints, by the final figures */
 } nas_db_values;
 
 typedef struct nas_db_trial {
@@ -194,9 +195,11 @@ typedef struct nas_db_prediction {
     const char *predictor; /* id of the fitted model */
     double p50_us, lo_us, hi_us;
     bool decided; /* the trial was skipped because of it */
+    bool
+        held_out; /* made after the trial's measurement by a model that never saw it: not in-sample */
 } nas_db_prediction;
 /* nas_db_prediction_insert - call it when the prediction is made, before the trial's own measurement is inserted: one
- * that comes later on the same device is stored as in_sample and never shown as latency_pred_ms. */
+ * that comes later on the same device is stored as in_sample and never shown as latency_pred_ms, unless held_out. */
 nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_prediction *row);
 /* nas_db_trial_has_prediction - was a prediction stored for this trial? */
 nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out);
@@ -237,11 +240,15 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  feasible (1 when violation is 0), violation (sum of relative constraint violations),
  *                  noisy (1: interval still wide after repeats), attempt, reason (of PRUNED and FAIL),
  *                  final_select_psnr_y [dB], hypervolume, predictor, simulated (1: no device was timed), graph_hash,
- *                  worker, created, started, finished, study_id, trial_id
+ *                  worker, created, started, finished, study_id, trial_id,
+ *                  final_latency_p50_ms, final_latency_p50_lo_ms, final_latency_p50_hi_ms, final_latency_p90_ms
+ *                                                      of the artifact with the fine-tuned weights
+ *                  final_violation                     of the constraints, by the final figures
  *   v_front        v_trial's columns; COMPLETE trials of origin "strategy" or "seed" not dominated in
  *                  (psnr_y max, latency_p50_ms min): the search values, the one basis all trials share
- *   v_best         v_trial's columns; of each study the feasible COMPLETE trial (origin as in v_front) with the
- *                  highest psnr_y; ties to the lower latency_p50_ms, then to the earlier trial
+ *   v_best         v_trial's columns; of each study the feasible COMPLETE trial (origin as in v_front) that is best:
+ *                  trials with final figures first and judged by them; highest PSNR on SELECT images, ties to the
+ *                  lower latency, then to the earlier trial
  *   v_measurement  study, trial (NULL: drift reference), role, device, simulated, threads, latency_p50_ms,
  *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms, latency_p10_ms, latency_min_ms,
  *                  latency_mad_ms, init_ms, first_ms, noisy, drift_ratio, batch_size, batches, dropped, repeats,
@@ -264,8 +271,10 @@ nas_status nas_db_query(nas_ctx *ctx, nas_db *db, const char *sql, const char *c
 
 /* The questions of nas-query, ready made. */
 typedef enum nas_db_report_kind {
-    NAS_DB_REPORT_STUDY,        /* v_study */
-    NAS_DB_REPORT_FRONT,        /* v_front by rising latency */
+    NAS_DB_REPORT_STUDY, /* v_study */
+    NAS_DB_REPORT_FRONT, /* v_front by rising latency */
+    NAS_DB_REPORT_FINAL, /* v_front with final figures where there are any: the table of nas-search */
+    NAS_DB_REPORT_BASELINES,    /* trials with origin baseline:*, the same columns */
     NAS_DB_REPORT_TRIALS,       /* v_trial by number */
     NAS_DB_REPORT_BEST,         /* v_best */
     NAS_DB_REPORT_TRIAL,        /* v_trial of one number, every column */

@@ -129,7 +129,8 @@ nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_predi
         "INSERT INTO predictions (trial_id, device_id, predictor, p50_us, lo_us, hi_us, decided, "
         "in_sample, made_ms)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
-        " EXISTS (SELECT 1 FROM measurements WHERE trial_id = ?1 AND device_id = ?2), ?8)");
+        " ?9 = 0 AND EXISTS (SELECT 1 FROM measurements WHERE trial_id = ?1 AND device_id = ?2), "
+        "?8)");
     nas__bind_i64(&s, 1, row->trial_id);
     nas__bind_i64(&s, 2, row->device_id);
     nas__bind_text(&s, 3, row->predictor);
@@ -138,7 +139,19 @@ nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_predi
     nas__bind_double(&s, 6, row->hi_us);
     nas__bind_i64(&s, 7, row->decided ? 1 : 0);
     nas__bind_i64(&s, 8, nas_unix_time_ms());
+    nas__bind_i64(&s, 9, row->held_out ? 1 : 0);
     return nas_wrap(ctx, nas__stmt_run(&s), "prediction for trial id %" PRId64, row->trial_id);
+}
+
+nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out) {
+    nas__stmt s =
+        nas__stmt_prepare(ctx, db, "look for a prediction",
+                          "SELECT 1 FROM predictions WHERE trial_id = ? AND in_sample = 0 LIMIT 1");
+    nas__bind_i64(&s, 1, trial_id);
+    const bool found = nas__stmt_row(&s);
+    const nas_status status = nas__stmt_end(&s);
+    if (status == NAS_OK) *out = found;
+    return status;
 }
 
 static nas_status insert_layer(nas_ctx *ctx, nas_db *db, int64_t trial_id, size_t index,

@@ -13,6 +13,19 @@
     " latency_p90_ms, latency_pred_ms, latency_pred_lo_ms, latency_pred_hi_ms, macs, params, "     \
     "peak_activation_bytes,"                                                                       \
     " arena_bytes, feasible, violation, noisy, simulated, attempt, reason, point"
+/* Final figures where there are any; a star marks the best under the constraints. */
+#define FINAL                                                                                      \
+    "iif(trial_id = (SELECT b.trial_id FROM v_best b WHERE b.study = ?1), '*', '') AS best,"       \
+    " final_psnr_y AS psnr_y, final_ssim_y AS ssim_y,"                                             \
+    " coalesce(final_latency_p50_ms, latency_p50_ms) AS latency_p50_ms,"                           \
+    " coalesce(final_latency_p50_lo_ms, latency_p50_lo_ms) AS p50_lo,"                             \
+    " coalesce(final_latency_p50_hi_ms, latency_p50_hi_ms) AS p50_hi,"                             \
+    " coalesce(final_latency_p90_ms, latency_p90_ms) AS latency_p90_ms,"                           \
+    " latency_pred_ms, params, macs, peak_activation_bytes,"                                       \
+    " coalesce(final_violation, violation) = 0 AS feasible"
+#define FINAL_MORE                                                                                 \
+    ", psnr_y AS select_psnr_y, final_select_psnr_y, latency_pred_lo_ms, latency_pred_hi_ms,"      \
+    " arena_bytes, noisy, simulated, point"
 
 typedef struct report {
     const char *brief, *wide; /* columns */
@@ -25,6 +38,11 @@ static const report reports[] = {
                              false},
     [NAS_DB_REPORT_FRONT] = {"trial, " TRIAL_BRIEF, "study, trial, state, origin, " TRIAL_WIDE,
                              "v_front WHERE study = ?1 ORDER BY latency_p50_ms", false},
+    [NAS_DB_REPORT_FINAL] = {"trial, " FINAL, "trial, " FINAL FINAL_MORE,
+                             "v_front WHERE study = ?1 ORDER BY latency_p50_ms", false},
+    [NAS_DB_REPORT_BASELINES] =
+        {"origin AS baseline, " FINAL, "origin AS baseline, " FINAL FINAL_MORE,
+         "v_trial WHERE study = ?1 AND origin LIKE 'baseline:%' ORDER BY trial", false},
     [NAS_DB_REPORT_TRIALS] = {"trial, state, origin, " TRIAL_BRIEF ", reason",
                               "study, trial, state, origin, " TRIAL_WIDE,
                               "v_trial WHERE study = ?1 ORDER BY trial", false},
@@ -55,7 +73,7 @@ nas_status nas_db_report(nas_ctx *ctx, nas_db *db, nas_db_report_kind kind, cons
     if ((unsigned)kind >= NAS_DB_REPORT_COUNT)
         return nas_fail(ctx, NAS_ERR_INVALID, "report %d", (int)kind);
     const report *r = &reports[kind];
-    char sql[1024];
+    char sql[2048];
     const int n =
         snprintf(sql, sizeof sql, "SELECT %s FROM %s", brief ? r->brief : r->wide, r->from);
     if (n < 0 || (size_t)n >= sizeof sql)

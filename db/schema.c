@@ -71,7 +71,12 @@ const char *const nas__schema_1[] = {
 "  noisy                 INTEGER CHECK (noisy IN (0, 1)),\n"
 "  final_psnr_y_db       REAL,               -- REPORT images, after fine-tuning, by the timed binary\n"
 "  final_ssim_y          REAL,\n"
-"  final_select_psnr_y_db REAL               -- SELECT images, after fine-tuning\n"
+"  final_select_psnr_y_db REAL,              -- SELECT images, after fine-tuning\n"
+"  final_latency_p50_us  REAL CHECK (final_latency_p50_us > 0), -- measurement with role 'final'\n"
+"  final_latency_p50_lo_us REAL,\n"
+"  final_latency_p50_hi_us REAL,\n"
+"  final_latency_p90_us  REAL CHECK (final_latency_p90_us > 0),\n"
+"  final_violation       REAL CHECK (final_violation >= 0) -- of the constraints, by the final figures\n"
 ") STRICT",
 
 "CREATE TABLE artifacts (\n"
@@ -216,15 +221,20 @@ const char *const nas__schema_1[] = {
 "  violation, hypervolume, noisy ON trial_values\n"
 "WHEN (SELECT finished_ms FROM trials WHERE id = OLD.trial_id) IS NOT NULL\n"
 "BEGIN SELECT RAISE(ABORT, 'search values of a finished trial are never modified'); END",
-"CREATE TRIGGER trial_values_final_of_complete BEFORE UPDATE OF final_psnr_y_db, final_ssim_y,\n"
-"  final_select_psnr_y_db ON trial_values\n"
+"CREATE TRIGGER trial_values_final_of_complete BEFORE UPDATE OF final_psnr_y_db, final_ssim_y, final_select_psnr_y_db, final_latency_p50_us,\n"
+"  final_latency_p50_lo_us, final_latency_p50_hi_us, final_latency_p90_us, final_violation ON trial_values\n"
 "WHEN (SELECT state FROM trials WHERE id = OLD.trial_id) <> 'COMPLETE'\n"
 "BEGIN SELECT RAISE(ABORT, 'only a COMPLETE trial has final figures'); END",
-"CREATE TRIGGER trial_values_final_once BEFORE UPDATE OF final_psnr_y_db, final_ssim_y, final_select_psnr_y_db\n"
-"ON trial_values\n"
+"CREATE TRIGGER trial_values_final_once BEFORE UPDATE OF final_psnr_y_db, final_ssim_y, final_select_psnr_y_db, final_latency_p50_us,\n"
+"  final_latency_p50_lo_us, final_latency_p50_hi_us, final_latency_p90_us, final_violation ON trial_values\n"
 "WHEN (OLD.final_psnr_y_db IS NOT NULL AND NEW.final_psnr_y_db IS NOT OLD.final_psnr_y_db)\n"
 "  OR (OLD.final_ssim_y IS NOT NULL AND NEW.final_ssim_y IS NOT OLD.final_ssim_y)\n"
 "  OR (OLD.final_select_psnr_y_db IS NOT NULL AND NEW.final_select_psnr_y_db IS NOT OLD.final_select_psnr_y_db)\n"
+"  OR (OLD.final_latency_p50_us IS NOT NULL AND NEW.final_latency_p50_us IS NOT OLD.final_latency_p50_us)\n"
+"  OR (OLD.final_latency_p50_lo_us IS NOT NULL AND NEW.final_latency_p50_lo_us IS NOT OLD.final_latency_p50_lo_us)\n"
+"  OR (OLD.final_latency_p50_hi_us IS NOT NULL AND NEW.final_latency_p50_hi_us IS NOT OLD.final_latency_p50_hi_us)\n"
+"  OR (OLD.final_latency_p90_us IS NOT NULL AND NEW.final_latency_p90_us IS NOT OLD.final_latency_p90_us)\n"
+"  OR (OLD.final_violation IS NOT NULL AND NEW.final_violation IS NOT OLD.final_violation)\n"
 "BEGIN SELECT RAISE(ABORT, 'final figures are set once'); END",
 "CREATE TRIGGER trial_artifact_of_finished_is_frozen BEFORE UPDATE ON trial_artifacts\n"
 "WHEN OLD.role = 'search' AND NEW.artifact_id <> OLD.artifact_id\n"

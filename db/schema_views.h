@@ -23,7 +23,11 @@
 "  (SELECT max(m.simulated) FROM measurements m WHERE m.trial_id = t.id) AS simulated,\n" \
 "  t.graph_hash, t.worker, " NAS__TIME_OF("t.created_ms") " AS created,\n" \
 "  " NAS__TIME_OF("t.started_ms") " AS started, " NAS__TIME_OF("t.finished_ms") " AS finished,\n" \
-"  t.study_id, t.id AS trial_id\n" \
+"  t.study_id, t.id AS trial_id,\n" \
+"  v.final_latency_p50_us / 1000.0 AS final_latency_p50_ms,\n" \
+"  v.final_latency_p50_lo_us / 1000.0 AS final_latency_p50_lo_ms,\n" \
+"  v.final_latency_p50_hi_us / 1000.0 AS final_latency_p50_hi_ms,\n" \
+"  v.final_latency_p90_us / 1000.0 AS final_latency_p90_ms, v.final_violation\n" \
 "FROM trials t\n" \
 "JOIN studies s ON s.id = t.study_id\n" \
 "JOIN trial_values v ON v.trial_id = t.id\n" \
@@ -67,13 +71,16 @@
 "CREATE VIEW v_event AS\n" \
 "SELECT s.name AS study, " NAS__TIME_OF("e.time_ms") " AS time, e.kind, e.text, e.study_id, e.id AS event_id\n" \
 "FROM events e JOIN studies s ON s.id = e.study_id", \
-/* The winner: highest search PSNR among feasible COMPLETE trials; ties to the faster, then to the earlier. */ \
+/* The winner among feasible COMPLETE trials: judged by the final figures where a trial has them, such trials first;
+   highest PSNR on SELECT images, ties to the faster, then to the earlier. */ \
 "CREATE VIEW v_best AS\n" \
 "SELECT t.* FROM v_trial t JOIN (\n" \
 "  SELECT trial_id, row_number() OVER (PARTITION BY study_id\n" \
-"    ORDER BY psnr_y_db DESC, latency_p50_us ASC NULLS LAST, number) AS place\n" \
+"    ORDER BY final_select_psnr_y_db IS NULL, coalesce(final_select_psnr_y_db, psnr_y_db) DESC,\n" \
+"      coalesce(final_latency_p50_us, latency_p50_us) ASC NULLS LAST, number) AS place\n" \
 "  FROM trial_values JOIN trials ON trials.id = trial_id\n" \
-"  WHERE state = 'COMPLETE' AND origin IN ('strategy', 'seed') AND violation = 0 AND psnr_y_db IS NOT NULL) b\n" \
+"  WHERE state = 'COMPLETE' AND origin IN ('strategy', 'seed') AND coalesce(final_violation, violation) = 0\n" \
+"    AND psnr_y_db IS NOT NULL) b\n" \
 "ON b.trial_id = t.trial_id AND b.place = 1", \
 "CREATE VIEW v_study AS\n" \
 "SELECT s.name AS study, s.space, s.strategy, s.seed,\n" \

@@ -93,7 +93,10 @@ nas_status nas_db_trial_lease(nas_ctx *ctx, nas_db *db, int64_t trial_id, const 
 }
 
 static bool has_final(const nas_db_values *v) {
-    return v->final_psnr_y_db.is_set || v->final_ssim_y.is_set || v->final_select_psnr_y_db.is_set;
+    return v->final_psnr_y_db.is_set || v->final_ssim_y.is_set ||
+           v->final_select_psnr_y_db.is_set || v->final_latency_p50_us.is_set ||
+           v->final_latency_p50_lo_us.is_set || v->final_latency_p50_hi_us.is_set ||
+           v->final_latency_p90_us.is_set || v->final_violation.is_set;
 }
 
 static bool has_search(const nas_db_values *v) {
@@ -163,13 +166,23 @@ nas_status nas_db_trial_set_final(nas_ctx *ctx, nas_db *db, int64_t trial_id,
         nas__stmt_prepare(ctx, db, "store the final figures",
                           "UPDATE trial_values SET final_psnr_y_db = coalesce(?2, final_psnr_y_db),"
                           " final_ssim_y = coalesce(?3, final_ssim_y),"
-                          " final_select_psnr_y_db = coalesce(?4, final_select_psnr_y_db)"
+                          " final_select_psnr_y_db = coalesce(?4, final_select_psnr_y_db),"
+                          " final_latency_p50_us = coalesce(?5, final_latency_p50_us),"
+                          " final_latency_p50_lo_us = coalesce(?6, final_latency_p50_lo_us),"
+                          " final_latency_p50_hi_us = coalesce(?7, final_latency_p50_hi_us),"
+                          " final_latency_p90_us = coalesce(?8, final_latency_p90_us),"
+                          " final_violation = coalesce(?9, final_violation)"
                           " WHERE trial_id = ?1 AND EXISTS (SELECT 1 FROM trials WHERE id = ?1 AND "
                           "state = 'COMPLETE')");
     nas__bind_i64(&s, 1, trial_id);
     nas__bind_opt_double(&s, 2, values->final_psnr_y_db);
     nas__bind_opt_double(&s, 3, values->final_ssim_y);
     nas__bind_opt_double(&s, 4, values->final_select_psnr_y_db);
+    nas__bind_opt_double(&s, 5, values->final_latency_p50_us);
+    nas__bind_opt_double(&s, 6, values->final_latency_p50_lo_us);
+    nas__bind_opt_double(&s, 7, values->final_latency_p50_hi_us);
+    nas__bind_opt_double(&s, 8, values->final_latency_p90_us);
+    nas__bind_opt_double(&s, 9, values->final_violation);
     bool changed = false;
     const nas_status status = nas__stmt_run_changed(&s, &changed);
     if (status != NAS_OK || changed) return status;
@@ -220,7 +233,12 @@ static void read_values(nas__stmt *s, int first, nas_db_values *v) {
                                      &v->hypervolume,
                                      &v->final_psnr_y_db,
                                      &v->final_ssim_y,
-                                     &v->final_select_psnr_y_db};
+                                     &v->final_select_psnr_y_db,
+                                     &v->final_latency_p50_us,
+                                     &v->final_latency_p50_lo_us,
+                                     &v->final_latency_p50_hi_us,
+                                     &v->final_latency_p90_us,
+                                     &v->final_violation};
     nas_opt_i64 *const wholes[] = {&v->macs, &v->params, &v->peak_activation_bytes, &v->arena_bytes,
                                    &v->noisy};
     const int n_reals = (int)(sizeof reals / sizeof reals[0]);
@@ -257,6 +275,8 @@ nas_status nas_db_trials(nas_ctx *ctx, nas_db *db, int64_t study_id, nas_db_tria
         " psnr_y_db, ssim_y, latency_p50_us, latency_p50_lo_us, latency_p50_hi_us, latency_p90_us, "
         "violation,"
         " hypervolume, final_psnr_y_db, final_ssim_y, final_select_psnr_y_db,"
+        " final_latency_p50_us, final_latency_p50_lo_us, final_latency_p50_hi_us,"
+        " final_latency_p90_us, final_violation,"
         " macs, params, peak_activation_bytes, arena_bytes, noisy"
         " FROM trials JOIN trial_values ON trial_id = id WHERE study_id = ? ORDER BY number");
     nas__bind_i64(&s, 1, study_id);

@@ -24,7 +24,8 @@ Test(db_views, every_documented_column_is_there_in_order) {
          "noisy,"
          "attempt,reason,final_select_psnr_y,hypervolume,predictor,simulated,graph_hash,worker,"
          "created,"
-         "started,finished,study_id,trial_id"},
+         "started,finished,study_id,trial_id,final_latency_p50_ms,final_latency_p50_lo_ms,"
+         "final_latency_p50_hi_ms,final_latency_p90_ms,final_violation"},
         {"v_measurement",
          "study,trial,role,device,simulated,threads,latency_p50_ms,latency_p50_lo_ms,"
          "latency_p50_hi_ms,latency_p90_ms,latency_p10_ms,latency_min_ms,latency_mad_ms,init_ms,"
@@ -44,7 +45,7 @@ Test(db_views, every_documented_column_is_there_in_order) {
         char sql[128];
         (void)snprintf(sql, sizeof sql, "SELECT group_concat(name) FROM pragma_table_info('%s')",
                        documented[i].view);
-        char columns[512];
+        char columns[1024];
         (void)snprintf(columns, sizeof columns, "%s", raw_text(db_path, sql));
         cr_assert(eq(str, columns, (char *)documented[i].columns), "%s", documented[i].view);
     }

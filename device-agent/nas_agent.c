@@ -204,13 +204,11 @@ static int run_serve(nas_ctx *ctx, int argc, char **argv) {
                             .cache_bytes = (uint64_t)512 << 20};
     nas_status status = parse_serve(ctx, argc, argv, &o);
     if (status == NAS_OK) status = nas_mkdirs(ctx, o.cache_dir);
-    char *absolute = NULL; /* children change their folder */
-    if (status == NAS_OK) {
-        absolute = realpath(o.cache_dir, NULL);
-        if (absolute == NULL)
-            status = nas_fail(ctx, NAS_ERR_IO, "%s: %s", o.cache_dir, strerror(errno));
-        o.cache_dir = absolute;
+    char absolute[PATH_MAX]; /* children change their folder */
+    if (status == NAS_OK && realpath(o.cache_dir, absolute) == NULL) {
+        status = nas_fail(ctx, NAS_ERR_IO, "%s: %s", o.cache_dir, strerror(errno));
     }
+    o.cache_dir = absolute;
     if (status == NAS_OK) status = nas__serve(ctx, &o);
     return report(ctx, status);
 }

@@ -68,7 +68,7 @@ static void emit_banner(const nas__program *p, nas_buf *out) {
                       " * that holds what later stages still read. Rows are [channel][columns], pixels in lanes.\n *\n");
     nas_buf text = {0};
     nas__dump(p, "plan", &text);
-    const char *line = text.data;
+    const char *line = text.failed ? NULL : text.data; /* whole lines only */
     while (line != NULL && *line != '\0') {
         const char *end = strchr(line, '\n');
         nas_buf_puts(out, " * ");

@@ -189,7 +189,8 @@ static nas_status predict_held_out(nas__study *s, size_t index) {
                                        .predictor = nas_predictor_id(p),
                                        .p50_us = prediction.p50_us,
                                        .lo_us = prediction.lo_us,
-                                       .hi_us = prediction.hi_us};
+                                       .hi_us = prediction.hi_us,
+                                       .held_out = true};
         if (status == NAS_OK) status = nas_db_prediction_insert(s->ctx, s->db, &row);
     }
     nas_graph_free(graph);

@@ -11,7 +11,7 @@
 
 enum role { ROLE_PLAIN, ROLE_BRANCH_END, ROLE_IMAGE_SKIP, ROLE_TAIL };
 
-static const double tail_gain = 0.1;
+static const double tail_gain = 0.01;
 static const double linear_gain = 1.0; /* no ReLU behind it: variance 1/fan_in keeps the scale */
 
 static bool is_op(const nas_graph *g, nas_value v, nas_op op) {

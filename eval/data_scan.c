@@ -72,8 +72,10 @@ static nas_status list_folder(nas_ctx *ctx, const char *path, names *files, name
     }
     nas_status status = NAS_OK;
     nas_buf full = {0};
-    for (struct dirent *entry = readdir(dir); entry != NULL && status == NAS_OK;
-         entry = readdir(dir)) {
+    while (status == NAS_OK) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (entry == NULL) break;
         if (entry->d_name[0] == '.') continue;
         nas_buf_clear(&full);
         nas_buf_printf(&full, "%s/%s", path, entry->d_name);
@@ -82,6 +84,9 @@ static nas_status list_folder(nas_ctx *ctx, const char *path, names *files, name
         struct stat info;
         const bool is_folder = stat(full.data, &info) == 0 && S_ISDIR(info.st_mode);
         status = names_add(ctx, is_folder ? folders : files, full.data, full.len);
+    }
+    if (status == NAS_OK && errno != 0) {
+        status = nas_fail(ctx, NAS_ERR_IO, "folder %s: %s", path, strerror(errno));
     }
     nas_buf_deinit(&full);
     (void)closedir(dir); /* only read */

@@ -4,34 +4,46 @@
 #include <stdio.h>
 #include <string.h>
 
-static nas_status put(nas_ctx *ctx, const char *dir, const char *name, const char *text, size_t len) {
+static nas_status put(nas_ctx *ctx, const char *dir, const char *name, const char *text,
+                      size_t len) {
     char path[1024];
     const int n = snprintf(path, sizeof path, "%s/%s", dir, name);
-    if (n < 0 || (size_t)n >= sizeof path) return nas_fail(ctx, NAS_ERR_RANGE, "bundle folder '%s': path too long", dir);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return nas_fail(ctx, NAS_ERR_RANGE, "bundle folder '%s': path too long", dir);
     return nas_file_write(ctx, path, text, len, 0644);
 }
 
 static void emit_readme(const nas__program *p, const char *compiler, nas_buf *out) {
     const nas__stage *input = &p->stages[p->input], *output = &p->stages[p->output];
-    nas_buf_printf(out, "Network '%s' as C for target %s (%s).\n\n", nas_graph_name(p->graph), p->target->name,
-                   p->target->flags);
-    nas_buf_printf(out, "Build the example:\n\n    %s -O2 -std=gnu99 -ffp-contract=fast %s -pthread model.c weights.c "
-                        "example.c -o example\n\n",
+    nas_buf_printf(out, "Network '%s' as C for target %s (%s).\n\n", nas_graph_name(p->graph),
+                   p->target->name, p->target->flags);
+    nas_buf_printf(out,
+                   "Build the example:\n\n    %s -O2 -std=gnu99 -ffp-contract=fast %s -pthread "
+                   "model.c weights.c "
+                   "example.c -o example\n\n",
                    compiler, p->target->flags);
-    nas_buf_printf(out, "Run it on raw 32-bit floats, planar [channels][rows][columns]:\n\n    ./example in.raw out.raw\n\n"
-                        "in.raw   %d x %d x %d\nout.raw  %d x %d x %d\n\n",
+    nas_buf_printf(out,
+                   "Run it on raw 32-bit floats, planar [channels][rows][columns]:\n\n    "
+                   "./example in.raw out.raw\n\n"
+                   "in.raw   %d x %d x %d\nout.raw  %d x %d x %d\n\n",
                    input->channels, p->height, p->width, output->channels, p->height * output->rate,
                    p->width * output->rate);
-    nas_buf_printf(out, "In an app: allocate MODEL_ARENA_BYTES (%zu bytes, aligned to 64), model_open once with 1..%d\n"
-                        "threads, model_run for each frame, model_close at the end. Nothing else is allocated; no run-time\n"
-                        "library is needed besides the C library and pthreads. -O3 and -ffast-math make it slower.\n",
+    nas_buf_printf(out,
+                   "In an app: allocate MODEL_ARENA_BYTES (%zu bytes, aligned to 64), model_open "
+                   "once with 1..%d\n"
+                   "threads, model_run for each frame, model_close at the end. Nothing else is "
+                   "allocated; no run-time\n"
+                   "library is needed besides the C library and pthreads. -O3 and -ffast-math make "
+                   "it slower.\n",
                    p->plan.arena_bytes, p->max_threads);
 }
 
-static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *compiler, const char *dir) {
+static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *compiler,
+                              const char *dir) {
     nas_buf c = {0}, h = {0}, weights = {0}, readme = {0};
     const char *example = nas__rt_file("example.c");
-    nas_status status = example != NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INTERNAL, "example.c is not embedded");
+    nas_status status =
+        example != NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INTERNAL, "example.c is not embedded");
     if (status == NAS_OK) status = nas__emit_model_c(ctx, p, &c);
     if (status == NAS_OK) status = nas__emit_model_h(ctx, p, &h);
     if (status == NAS_OK) status = nas__emit_weights_c(ctx, p, &weights);
@@ -52,12 +64,14 @@ static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *c
     return status;
 }
 
-nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options, const char *dir) {
+nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                           const char *dir) {
     if (options->target == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "bundle: no target");
     nas__program *p = NULL;
     nas_status status = nas__lower(ctx, graph, options->target, options->max_threads, NULL, &p);
     if (status != NAS_OK) return status;
-    const char *compiler = options->compiler != NULL ? options->compiler : options->target->compiler;
+    const char *compiler =
+        options->compiler != NULL ? options->compiler : options->target->compiler;
     status = write_files(ctx, p, compiler, dir);
     nas__program_free(p);
     return status;

@@ -13,10 +13,13 @@
 
 enum { FREE_BYTES_MIN = 16 * 1024 * 1024 };
 
-nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const char *suffix, size_t size, char *out) {
+nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const char *suffix,
+                           size_t size, char *out) {
     const int n = snprintf(out, size, "%s/%.2s/%s%s", dir, key, key, suffix);
     if (n < 0 || (size_t)n >= size) {
-        return nas_fail(ctx, NAS_ERR_RANGE, "cache folder '%s': path longer than %zu bytes; choose a shorter one", dir, size);
+        return nas_fail(ctx, NAS_ERR_RANGE,
+                        "cache folder '%s': path longer than %zu bytes; choose a shorter one", dir,
+                        size);
     }
     return NAS_OK;
 }
@@ -28,8 +31,8 @@ bool nas__cache_find(const char *path, char sha256[NAS_SHA256_HEX]) {
     nas_buf sum = {0};
     char found[NAS_SHA256_HEX];
     const bool whole = nas_file_read(NULL, sum_path, NAS_SHA256_HEX, &sum) == NAS_OK &&
-                       nas_sha256_file_hex(NULL, path, found) == NAS_OK && sum.len == NAS_SHA256_HEX - 1 &&
-                       memcmp(sum.data, found, sum.len) == 0;
+                       nas_sha256_file_hex(NULL, path, found) == NAS_OK &&
+                       sum.len == NAS_SHA256_HEX - 1 && memcmp(sum.data, found, sum.len) == 0;
     nas_buf_deinit(&sum);
     if (whole) memcpy(sha256, found, sizeof found);
     return whole;
@@ -77,11 +80,14 @@ nas_status nas__cache_work_dir(nas_ctx *ctx, const char *dir, size_t size, char 
     if (status == NAS_OK) status = nas_disk_free_bytes(ctx, dir, &free_bytes);
     if (status != NAS_OK) return status;
     if (free_bytes < FREE_BYTES_MIN) {
-        return nas_fail(ctx, NAS_ERR_IO, "disk full: %s has %" PRIu64 " bytes left, compiling needs %d; free some space",
+        return nas_fail(ctx, NAS_ERR_IO,
+                        "disk full: %s has %" PRIu64
+                        " bytes left, compiling needs %d; free some space",
                         dir, free_bytes, FREE_BYTES_MIN);
     }
     const int n = snprintf(out, size, "%s/work-XXXXXX", dir);
-    if (n < 0 || (size_t)n >= size) return nas_fail(ctx, NAS_ERR_RANGE, "cache folder '%s': path too long", dir);
+    if (n < 0 || (size_t)n >= size)
+        return nas_fail(ctx, NAS_ERR_RANGE, "cache folder '%s': path too long", dir);
     if (mkdtemp(out) == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", out, strerror(errno));
     return NAS_OK;
 }

@@ -36,9 +36,11 @@ static nas_status emit_weights_asm(nas_ctx *ctx, const nas__program *p, nas_buf 
     if (weights == NULL) return NAS_ERR_NOMEM;
     const nas_status status = nas__pack_weights(ctx, p, weights);
     if (status == NAS_OK) {
-        nas_buf_printf(out, "    .section .rodata\n    .globl model_weights\n    .balign 64\n"
-                            "    .type model_weights, %%object\n    .size model_weights, %zu\nmodel_weights:\n",
-                       n * sizeof *weights);
+        nas_buf_printf(
+            out,
+            "    .section .rodata\n    .globl model_weights\n    .balign 64\n"
+            "    .type model_weights, %%object\n    .size model_weights, %zu\nmodel_weights:\n",
+            n * sizeof *weights);
         for (size_t i = 0; i < n; i++) {
             uint32_t bits = 0;
             memcpy(&bits, &weights[i], sizeof bits);
@@ -53,7 +55,8 @@ static nas_status emit_weights_asm(nas_ctx *ctx, const nas__program *p, nas_buf 
 
 static nas_status emit_all(nas_ctx *ctx, const nas_graph *graph, build *b, nas_artifact *artifact) {
     nas__program *p = NULL;
-    nas_status status = nas__lower(ctx, graph, b->options->target, b->options->max_threads, NULL, &p);
+    nas_status status =
+        nas__lower(ctx, graph, b->options->target, b->options->max_threads, NULL, &p);
     if (status != NAS_OK) return status;
     status = nas__emit_model_c(ctx, p, &b->t.c);
     if (status == NAS_OK) status = nas__emit_model_h(ctx, p, &b->t.h);
@@ -92,14 +95,16 @@ static void make_keys(build *b) {
 }
 
 /* A work file: no need for atomicity, the folder is ours. */
-static nas_status write_work(nas_ctx *ctx, const build *b, const char *name, const char *data, size_t len) {
+static nas_status write_work(nas_ctx *ctx, const build *b, const char *name, const char *data,
+                             size_t len) {
     char path[600];
     (void)snprintf(path, sizeof path, "%s/%s", b->work, name);
     FILE *file = fopen(path, "wb");
     if (file == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: cannot be written", path);
     const bool wrote = fwrite(data, 1, len, file) == len;
     if (fclose(file) != 0 || !wrote) {
-        return nas_fail(ctx, NAS_ERR_IO, "%s: disk full? %zu bytes were not written; free some space", path, len);
+        return nas_fail(ctx, NAS_ERR_IO,
+                        "%s: disk full? %zu bytes were not written; free some space", path, len);
     }
     return NAS_OK;
 }
@@ -119,7 +124,8 @@ static nas_status need_object(nas_ctx *ctx, build *b) {
 
 static nas_status link_model(nas_ctx *ctx, build *b) {
     nas_status status = write_work(ctx, b, "bench_main.c", b->t.main_c, strlen(b->t.main_c));
-    if (status == NAS_OK) status = write_work(ctx, b, "weights.s", b->t.weights.data, b->t.weights.len);
+    if (status == NAS_OK)
+        status = write_work(ctx, b, "weights.s", b->t.weights.data, b->t.weights.len);
     if (status != NAS_OK) return status;
     char object[600]; /* the compiler runs in the work folder */
     if (b->object_path[0] == '/') {
@@ -130,7 +136,8 @@ static nas_status link_model(nas_ctx *ctx, build *b) {
     }
     /* The main program is outside of what it times: the fastest compile wins. */
     const char *args[] = {"-O0", "bench_main.c", "weights.s", object, "-o", "model", NULL, NULL};
-    if (!b->options->target->runs_here) args[6] = "-static"; /* a device need not have our C library */
+    if (!b->options->target->runs_here)
+        args[6] = "-static"; /* a device need not have our C library */
     return nas__cc(ctx, &b->toolchain, b->work, args);
 }
 
@@ -154,8 +161,10 @@ static nas_status compile_into(nas_ctx *ctx, build *b, const char *path, char su
 
 static nas_status find_or_compile(nas_ctx *ctx, build *b, nas_artifact *a) {
     const char *dir = b->options->cache_dir;
-    nas_status status = nas__cache_path(ctx, dir, b->object_key, ".o", sizeof b->object_path, b->object_path);
-    if (status == NAS_OK) status = nas__cache_path(ctx, dir, b->key, ".model", sizeof a->path, a->path);
+    nas_status status =
+        nas__cache_path(ctx, dir, b->object_key, ".o", sizeof b->object_path, b->object_path);
+    if (status == NAS_OK)
+        status = nas__cache_path(ctx, dir, b->key, ".model", sizeof a->path, a->path);
     if (status != NAS_OK) return status;
     a->from_cache = nas__cache_find(a->path, a->sha256);
     if (!a->from_cache) {
@@ -171,7 +180,8 @@ static nas_status find_or_compile(nas_ctx *ctx, build *b, nas_artifact *a) {
     return status;
 }
 
-nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options, nas_artifact *out) {
+nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                       nas_artifact *out) {
     build b = {.options = options};
     nas_artifact artifact = {0};
     nas_status status = nas__toolchain_open(ctx, options, &b.toolchain);

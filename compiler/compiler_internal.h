@@ -36,9 +36,10 @@ typedef struct nas__stage {
     nas__stage_kind kind;
     const char *name; /* of the graph node whose value this is */
     int32_t channels;
-    int32_t rate; /* output pixels per input pixel along one axis: 1, or the product of the blocks above */
-    bool dead;    /* merged into another stage */
-    bool hidden;  /* computed tile by tile inside its only reader */
+    int32_t
+        rate; /* output pixels per input pixel along one axis: 1, or the product of the blocks above */
+    bool dead;   /* merged into another stage */
+    bool hidden; /* computed tile by tile inside its only reader */
     int32_t n_terms;
     nas__term terms[NAS__TERMS_MAX];
     int32_t n_adds;
@@ -51,28 +52,29 @@ typedef struct nas__stage {
     int32_t pair;       /* stage computed into the scratch of this one, -1 when none */
 
     /* filled by the plan */
-    int32_t lag;           /* rows behind the input, in own rows */
-    int32_t delay;         /* columns behind the input, in own columns; 0 when there is one strip */
-    int32_t halo;          /* rows needed above and below the rows of a thread */
-    int32_t ring_rows;     /* 0: no ring (hidden, or written straight to the output image) */
-    int32_t left;          /* columns left of the strip that readers need */
-    bool zero_edges;       /* columns outside the image must read as zero */
-    bool direct_out;       /* writes the output image itself */
-    nas__tile tile;        /* SUM */
-    size_t ring_at;        /* floats from the start of a thread's memory */
-    size_t context_at;     /* floats from the start of the contexts; used when strips > 1 and left > 0 */
-    size_t weights_at;     /* floats from the start of model_weights */
+    int32_t lag;       /* rows behind the input, in own rows */
+    int32_t delay;     /* columns behind the input, in own columns; 0 when there is one strip */
+    int32_t halo;      /* rows needed above and below the rows of a thread */
+    int32_t ring_rows; /* 0: no ring (hidden, or written straight to the output image) */
+    int32_t left;      /* columns left of the strip that readers need */
+    bool zero_edges;   /* columns outside the image must read as zero */
+    bool direct_out;   /* writes the output image itself */
+    nas__tile tile;    /* SUM */
+    size_t ring_at;    /* floats from the start of a thread's memory */
+    size_t
+        context_at; /* floats from the start of the contexts; used when strips > 1 and left > 0 */
+    size_t weights_at; /* floats from the start of model_weights */
 } nas__stage;
 
 typedef struct nas__plan {
     int32_t lanes;
-    int32_t vectors;     /* per strip at rate 1 */
+    int32_t vectors; /* per strip at rate 1 */
     int32_t strips;
-    int32_t pad;         /* floats between the channels of a row, >= every left and right margin */
-    int32_t lag_steps;   /* steps after the last input row */
-    int32_t halo_steps;  /* steps before the first row of a thread */
+    int32_t pad;        /* floats between the channels of a row, >= every left and right margin */
+    int32_t lag_steps;  /* steps after the last input row */
+    int32_t halo_steps; /* steps before the first row of a thread */
     size_t scratch_floats;
-    size_t scratch_at;   /* in a thread's memory */
+    size_t scratch_at; /* in a thread's memory */
     size_t thread_floats;
     size_t context_rows; /* rows of context at rate 1, all threads together */
     size_t context_floats;
@@ -104,22 +106,24 @@ enum { NAS__READS_MAX = 2 * (NAS__TERMS_MAX + NAS__ADDS_MAX) };
 /* ---- program.c ------------------------------------------------------------------------------------------------- */
 
 /* nas__import - checks the graph and lowers it one stage a node. Errors: UNSUPPORTED naming the node. */
-nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
-                       nas__program **out);
+nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                       int32_t max_threads, nas__program **out);
 void nas__program_free(nas__program *program);
 /* nas__verify - what every pass may rely on; INTERNAL names the pass and the stage. */
 nas_status nas__verify(nas_ctx *ctx, const nas__program *program, const char *pass);
 void nas__dump(const nas__program *program, const char *pass, nas_buf *out);
 /* nas__lower - all passes up to and including `last` (NULL = all). */
-nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
-                      const char *last, nas__program **out);
+nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                      int32_t max_threads, const char *last, nas__program **out);
 
 /* ---- small queries --------------------------------------------------------------------------------------------- */
 
-int32_t nas__use_count(const nas__program *program, int32_t value); /* the network output counts as one */
-int32_t nas__reads(const nas__program *program, const nas__stage *stage, nas__read out[NAS__READS_MAX]);
+int32_t nas__use_count(const nas__program *program,
+                       int32_t value); /* the network output counts as one */
+int32_t nas__reads(const nas__program *program, const nas__stage *stage,
+                   nas__read out[NAS__READS_MAX]);
 int32_t nas__row_vectors(const nas__program *program, int32_t rate); /* vectors of one strip row */
-size_t nas__pitch(const nas__program *program, int32_t rate);        /* floats from channel to channel */
+size_t nas__pitch(const nas__program *program, int32_t rate); /* floats from channel to channel */
 /* nas__weight_floats - floats of the packed weights of one stage, without its pair. */
 size_t nas__weight_floats(const nas__stage *stage);
 
@@ -142,11 +146,12 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
 
 nas_status nas__emit_model_c(nas_ctx *ctx, const nas__program *program, nas_buf *out); /* emit.c */
 nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *program, nas_buf *out);
-void nas__emit_prelude(const nas__program *program, nas_buf *out);                     /* emit_prelude.c */
+void nas__emit_prelude(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 /* Row functions, one for each distinct shape; the name depends on the shape alone. */
-void nas__kernel_name(const nas__program *program, const nas__stage *stage, nas_buf *out); /* emit_kernel.c */
+void nas__kernel_name(const nas__program *program, const nas__stage *stage,
+                      nas_buf *out); /* emit_kernel.c */
 void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas_buf *out);
-void nas__emit_rows(const nas__program *program, nas_buf *out);                        /* emit_rows.c */
+void nas__emit_rows(const nas__program *program, nas_buf *out); /* emit_rows.c */
 /* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
 nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
 nas_status nas__emit_weights_c(nas_ctx *ctx, const nas__program *program, nas_buf *out);
@@ -165,16 +170,19 @@ typedef struct nas__toolchain {
     int64_t timeout_ms;
 } nas__toolchain;
 
-nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options, nas__toolchain *out);
+nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options,
+                               nas__toolchain *out);
 enum { NAS__CC_ARGS_MAX = 32 };
 /* nas__cc - runs the compiler with its flags and `args` (NULL-terminated) in folder `cwd`.
  * Errors: TOOLCHAIN with its stderr, IO when the disk is full, TIMEOUT, CANCELLED. */
-nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *toolchain, const char *cwd, const char *const *args);
+nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *toolchain, const char *cwd,
+                   const char *const *args);
 
 /* ---- cache.c --------------------------------------------------------------------------------------------------- */
 
 /* Entries are files `<dir>/<two hex>/<key><suffix>`; they appear by rename and never change. */
-nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const char *suffix, size_t size, char *out);
+nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const char *suffix,
+                           size_t size, char *out);
 /* nas__cache_find - is a whole, undamaged entry there? sha256 is that of its content. */
 bool nas__cache_find(const char *path, char sha256[NAS_SHA256_HEX]);
 /* nas__cache_put - moves `from` (same file system) to `path` with its check sum; mode 0555 or 0444. */

@@ -11,11 +11,11 @@
 typedef struct pen {
     const nas__program *p;
     nas_buf *out;
-    const char *prefix;  /* "h" for a hidden stage, "" else */
-    const char *target;  /* pointer expression of the first output of the column tile */
-    const char *pitch;   /* floats from output channel to output channel */
+    const char *prefix; /* "h" for a hidden stage, "" else */
+    const char *target; /* pointer expression of the first output of the column tile */
+    const char *pitch;  /* floats from output channel to output channel */
     const char *indent;
-    bool from_scratch;   /* the one source is the scratch */
+    bool from_scratch; /* the one source is the scratch */
 } pen;
 
 static const char *act_name(nas__act act) {
@@ -54,8 +54,8 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(k->out, "%sa%d_%d = splat(k[%d])", v > 0 ? ", " : "", i, v, i);
             for (int32_t a = 0; a < s->n_adds; a++) {
-                nas_buf_printf(k->out, " + load(%sd%d + %d * PITCH%d + %d)", k->prefix, a, i, s->rate,
-                               v * k->p->plan.lanes);
+                nas_buf_printf(k->out, " + load(%sd%d + %d * PITCH%d + %d)", k->prefix, a, i,
+                               s->rate, v * k->p->plan.lanes);
             }
         }
         nas_buf_puts(k->out, ";\n");
@@ -63,15 +63,18 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
 }
 
 /* The products of one tap: source at `s + at`, weights at w[weight ...]. */
-static void emit_tap(const pen *k, int32_t n, int32_t vectors, const char *at, int32_t column, int32_t weight) {
+static void emit_tap(const pen *k, int32_t n, int32_t vectors, const char *at, int32_t column,
+                     int32_t weight) {
     nas_buf_printf(k->out, "%s        {\n%s            const vf ", k->indent, k->indent);
     for (int32_t v = 0; v < vectors; v++) {
-        nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at, column + v * k->p->plan.lanes);
+        nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
+                       column + v * k->p->plan.lanes);
     }
     nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
     for (int32_t i = 0; i < n; i++) {
         nas_buf_printf(k->out, "%s            b = splat(w[%d]);", k->indent, weight + i);
-        for (int32_t v = 0; v < vectors; v++) nas_buf_printf(k->out, " a%d_%d += x%d * b;", i, v, v);
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(k->out, " a%d_%d += x%d * b;", i, v, v);
         nas_buf_puts(k->out, "\n");
     }
     nas_buf_printf(k->out, "%s        }\n", k->indent);
@@ -83,26 +86,29 @@ static int32_t unroll(const nas__term *t) {
     return t->channels % 4 == 0 ? 4 : t->channels % 2 == 0 ? 2 : 1;
 }
 
-static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t n, int32_t vectors) {
+static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t n,
+                      int32_t vectors) {
     const nas__term *t = &s->terms[index];
     const int32_t per_channel = t->kernel_w * n, round = unroll(t);
     char pitch[32];
     (void)snprintf(pitch, sizeof pitch, k->from_scratch ? "%d" : "PITCH%d",
                    k->from_scratch ? vectors * k->p->plan.lanes : s->rate);
-    nas_buf_printf(k->out, "%s/* %dx%d of %d channels */\n", k->indent, t->kernel_h, t->kernel_w, t->channels);
+    nas_buf_printf(k->out, "%s/* %dx%d of %d channels */\n", k->indent, t->kernel_h, t->kernel_w,
+                   t->channels);
     if (t->kernel_h > 1) {
-        nas_buf_printf(k->out, "%sfor (int y = %slow%d; y < %shigh%d; y++) {\n", k->indent, k->prefix, index,
-                       k->prefix, index);
-        nas_buf_printf(k->out, "%s    const float *s = %sr%d[y] + x, *w = k + y * %d;\n", k->indent, k->prefix,
-                       index, t->channels * per_channel);
+        nas_buf_printf(k->out, "%sfor (int y = %slow%d; y < %shigh%d; y++) {\n", k->indent,
+                       k->prefix, index, k->prefix, index);
+        nas_buf_printf(k->out, "%s    const float *s = %sr%d[y] + x, *w = k + y * %d;\n", k->indent,
+                       k->prefix, index, t->channels * per_channel);
     } else if (k->from_scratch) {
-        nas_buf_printf(k->out, "%s{\n%s    const float *s = scratch, *w = k;\n", k->indent, k->indent);
+        nas_buf_printf(k->out, "%s{\n%s    const float *s = scratch, *w = k;\n", k->indent,
+                       k->indent);
     } else {
-        nas_buf_printf(k->out, "%s{\n%s    const float *s = %sr%d + x, *w = k;\n", k->indent, k->indent, k->prefix,
-                       index);
+        nas_buf_printf(k->out, "%s{\n%s    const float *s = %sr%d + x, *w = k;\n", k->indent,
+                       k->indent, k->prefix, index);
     }
-    nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; c += %d, s += %d * %s, w += %d) {\n", k->indent,
-                   t->channels, round, round, pitch, round * per_channel);
+    nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; c += %d, s += %d * %s, w += %d) {\n",
+                   k->indent, t->channels, round, round, pitch, round * per_channel);
     for (int32_t u = 0; u < round; u++) {
         char at[64] = "";
         if (u > 0) (void)snprintf(at, sizeof at, " + %d * %s", u, pitch);
@@ -123,7 +129,9 @@ static void emit_finish(const pen *k, const nas__stage *s, int32_t n, int32_t ve
             switch (s->act) {
             case NAS__ACT_NONE: nas_buf_printf(k->out, "a%d_%d);", i, v); break;
             case NAS__ACT_RELU: nas_buf_printf(k->out, "relu(a%d_%d));", i, v); break;
-            case NAS__ACT_PRELU: nas_buf_printf(k->out, "prelu(a%d_%d, splat(slope[%d])));", i, v, i); break;
+            case NAS__ACT_PRELU:
+                nas_buf_printf(k->out, "prelu(a%d_%d, splat(slope[%d])));", i, v, i);
+                break;
             }
         }
         nas_buf_puts(k->out, "\n");
@@ -132,9 +140,11 @@ static void emit_finish(const pen *k, const nas__stage *s, int32_t n, int32_t ve
 
 static void emit_tile(const pen *k, const nas__stage *s, int32_t n, int32_t vectors) {
     emit_start(k, s, n, vectors);
-    if (s->act == NAS__ACT_PRELU) nas_buf_printf(k->out, "%sconst float *slope = k + %d;\n", k->indent, n);
+    if (s->act == NAS__ACT_PRELU)
+        nas_buf_printf(k->out, "%sconst float *slope = k + %d;\n", k->indent, n);
     nas_buf_printf(k->out, "%sk += %d;\n", k->indent, s->act == NAS__ACT_PRELU ? 2 * n : n);
-    for (int32_t i = 0; i < s->n_terms; i++) emit_term(k, s, i, n, vectors);
+    for (int32_t i = 0; i < s->n_terms; i++)
+        emit_term(k, s, i, n, vectors);
     emit_finish(k, s, n, vectors);
 }
 
@@ -146,14 +156,16 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     nas_buf_printf(k->out, "        { /* %d channels, tile %d x %d */\n", s->channels, n, vectors);
     nas_buf_printf(k->out, "            float *o = %s;\n", k->target);
     for (int32_t a = 0; a < s->n_adds; a++) {
-        nas_buf_printf(k->out, "            const float *%sd%d = %sadd%d + x;\n", k->prefix, a, k->prefix, a);
+        nas_buf_printf(k->out, "            const float *%sd%d = %sadd%d + x;\n", k->prefix, a,
+                       k->prefix, a);
     }
     nas_buf_printf(k->out, "            for (int i = 0; i < %d; i++) {\n", blocks);
     k->indent = "                ";
     emit_tile(k, s, n, vectors);
     nas_buf_printf(k->out, "                o += %d * %s;\n", n, k->pitch);
     for (int32_t a = 0; a < s->n_adds; a++) {
-        nas_buf_printf(k->out, "                %sd%d += %d * PITCH%d;\n", k->prefix, a, n, s->rate);
+        nas_buf_printf(k->out, "                %sd%d += %d * PITCH%d;\n", k->prefix, a, n,
+                       s->rate);
     }
     nas_buf_puts(k->out, "            }\n");
     if (rest > 0) {
@@ -164,16 +176,18 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     nas_buf_puts(k->out, "        }\n");
 }
 
-static void emit_parameters(const nas__stage *s, const char *prefix, bool skip_terms, nas_buf *out) {
+static void emit_parameters(const nas__stage *s, const char *prefix, bool skip_terms,
+                            nas_buf *out) {
     for (int32_t i = 0; i < s->n_terms && !skip_terms; i++) {
         if (s->terms[i].kernel_h > 1) {
-            nas_buf_printf(out, ", const float *const *%sr%d, int %slow%d, int %shigh%d", prefix, i, prefix, i,
-                           prefix, i);
+            nas_buf_printf(out, ", const float *const *%sr%d, int %slow%d, int %shigh%d", prefix, i,
+                           prefix, i, prefix, i);
         } else {
             nas_buf_printf(out, ", const float *%sr%d", prefix, i);
         }
     }
-    for (int32_t a = 0; a < s->n_adds; a++) nas_buf_printf(out, ", const float *%sadd%d", prefix, a);
+    for (int32_t a = 0; a < s->n_adds; a++)
+        nas_buf_printf(out, ", const float *%sadd%d", prefix, a);
 }
 
 void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas_buf *out) {
@@ -185,13 +199,15 @@ void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas_buf *out) 
     nas_buf_puts(out, "(float *restrict out, size_t out_pitch");
     if (pair != NULL) emit_parameters(pair, "h", false, out);
     emit_parameters(s, "", pair != NULL, out);
-    nas_buf_printf(out, ",\n    const float *weights%s) {\n", pair != NULL ? ", float *restrict scratch" : "");
-    nas_buf_printf(out, "    for (int t = 0; t < %d; t++) { /* %d vectors of pixels a row */\n", tiles, row);
+    nas_buf_printf(out, ",\n    const float *weights%s) {\n",
+                   pair != NULL ? ", float *restrict scratch" : "");
+    nas_buf_printf(out, "    for (int t = 0; t < %d; t++) { /* %d vectors of pixels a row */\n",
+                   tiles, row);
     if (row % vectors == 0) {
         nas_buf_printf(out, "        const int x = t * %d;\n", vectors * lanes);
     } else { /* the last tile overlaps its neighbour */
-        nas_buf_printf(out, "        const int x = t < %d ? t * %d : %d;\n", tiles - 1, vectors * lanes,
-                       (row - vectors) * lanes);
+        nas_buf_printf(out, "        const int x = t < %d ? t * %d : %d;\n", tiles - 1,
+                       vectors * lanes, (row - vectors) * lanes);
     }
     nas_buf_puts(out, "        const float *k = weights;\n");
     if (pair != NULL) {
@@ -201,7 +217,12 @@ void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas_buf *out) 
         emit_blocks(&k, pair);
         nas_buf_printf(out, "        k = weights + %zu;\n", s->weights_at - pair->weights_at);
     }
-    pen k = {.p = p, .out = out, .prefix = "", .target = "out + x", .pitch = "out_pitch", .from_scratch = pair != NULL};
+    pen k = {.p = p,
+             .out = out,
+             .prefix = "",
+             .target = "out + x",
+             .pitch = "out_pitch",
+             .from_scratch = pair != NULL};
     emit_blocks(&k, s);
     nas_buf_puts(out, "    }\n}\n\n");
 }

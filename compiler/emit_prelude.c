@@ -2,16 +2,16 @@
  * copy rows, find rings, zero the surroundings of the image and keep margins between strips. */
 #include "compiler/compiler_internal.h"
 
-static const char includes[] =
-    "#ifndef _POSIX_C_SOURCE\n"
-    "#define _POSIX_C_SOURCE 200809L\n"
-    "#endif\n"
-    "#include \"model.h\"\n\n"
-    "#include <stdint.h>\n"
-    "#include <string.h>\n\n"
-    "extern const float model_weights[];\n\n"
-    "#define HELPER static inline __attribute__((unused))\n"
-    "#define HELPER_CALL static __attribute__((noinline, unused)) /* many callers: inlining only costs compile time */\n\n";
+static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
+                               "#define _POSIX_C_SOURCE 200809L\n"
+                               "#endif\n"
+                               "#include \"model.h\"\n\n"
+                               "#include <stdint.h>\n"
+                               "#include <string.h>\n\n"
+                               "extern const float model_weights[];\n\n"
+                               "#define HELPER static inline __attribute__((unused))\n"
+                               "#define HELPER_CALL static __attribute__((noinline, unused)) /* "
+                               "many callers: inlining only costs compile time */\n\n";
 
 static const char vector_helpers[] =
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
@@ -25,10 +25,9 @@ static const char vector_helpers[] =
     "    return s - (vf){0};\n"
     "}\n";
 
-static const char generic_relu[] =
-    "HELPER vf relu(vf v) {\n"
-    "    return (vf)((vi)v & (v > 0));\n"
-    "}\n";
+static const char generic_relu[] = "HELPER vf relu(vf v) {\n"
+                                   "    return (vf)((vi)v & (v > 0));\n"
+                                   "}\n";
 
 static const char generic_prelu[] =
     "HELPER vf prelu(vf v, vf slope) {\n"
@@ -49,11 +48,10 @@ static const char avx512_acts[] =
     "    return v;\n"
     "}\n";
 
-static const char avx_relu[] =
-    "HELPER vf relu(vf v) {\n"
-    "    __asm__(\"vmaxps %1, %0, %0\" : \"+x\"(v) : \"x\"((vf){0}));\n"
-    "    return v;\n"
-    "}\n";
+static const char avx_relu[] = "HELPER vf relu(vf v) {\n"
+                               "    __asm__(\"vmaxps %1, %0, %0\" : \"+x\"(v) : \"x\"((vf){0}));\n"
+                               "    return v;\n"
+                               "}\n";
 
 static const char shuffle_macro[] =
     "#if defined(__clang__) || __GNUC__ >= 12\n"
@@ -67,15 +65,20 @@ static const char row_helpers[] =
     "HELPER float *ring_row(float *ring, int rows, size_t row_floats, int y) {\n"
     "    return ring + (size_t)((unsigned)y % (unsigned)rows) * row_floats;\n"
     "}\n\n"
-    "/* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) of r is set. */\n"
-    "HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,\n"
+    "/* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) "
+    "of r is set. */\n"
+    "HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int "
+    "half, int height,\n"
     "                   int *low, int *high) {\n"
     "    *low = y < half ? half - y : 0;\n"
     "    *high = y + half < height ? 2 * half + 1 : height - y + half;\n"
-    "    for (int k = *low; k < *high; k++) r[k] = ring_row(ring, rows, row_floats, y - half + k);\n"
+    "    for (int k = *low; k < *high; k++) r[k] = ring_row(ring, rows, row_floats, y - half + "
+    "k);\n"
     "}\n\n"
-    "/* Columns of a row that lie outside the image read as zero; `x` is the image column of row[0]. */\n"
-    "HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {\n"
+    "/* Columns of a row that lie outside the image read as zero; `x` is the image column of "
+    "row[0]. */\n"
+    "HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int "
+    "width) {\n"
     "    const int left = x >= 0 ? 0 : -x < columns ? -x : columns;\n"
     "    const int right = width - x > columns ? columns : width - x > left ? width - x : left;\n"
     "    if (left == 0 && right == columns) return;\n"
@@ -84,8 +87,10 @@ static const char row_helpers[] =
     "        memset(row + right, 0, (size_t)(columns - right) * sizeof *row);\n"
     "    }\n"
     "}\n\n"
-    "/* The last `left` columns of a strip are the left margin of the next one: swap them through `kept`. */\n"
-    "HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {\n"
+    "/* The last `left` columns of a strip are the left margin of the next one: swap them through "
+    "`kept`. */\n"
+    "HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch, int "
+    "columns, int left, int first) {\n"
     "    for (int c = 0; c < channels; c++, row += pitch, kept += left) {\n"
     "        for (int i = 0; i < left; i++) {\n"
     "            row[i - left] = first ? 0 : kept[i];\n"
@@ -94,9 +99,11 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n"
     "/* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */\n"
-    "HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,\n"
+    "HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t "
+    "plane, int columns, int left,\n"
     "                    int x, int width, float shift) {\n"
-    "    const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : columns;\n"
+    "    const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : "
+    "columns;\n"
     "    for (int c = 0; c < channels; c++, row += pitch, in += plane) {\n"
     "        for (int i = -left; i < from; i++) row[i] = 0;\n"
     "        int i = from;\n"
@@ -105,8 +112,10 @@ static const char row_helpers[] =
     "        for (i = to > -left ? to : -left; i < columns; i++) row[i] = 0;\n"
     "    }\n"
     "}\n\n"
-    "/* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. */\n"
-    "HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,\n"
+    "/* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. "
+    "*/\n"
+    "HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t "
+    "plane, int columns, int x,\n"
     "                     int width) {\n"
     "    const int from = x < 0 ? -x : 0, to = width - x < columns ? width - x : columns;\n"
     "    for (int c = 0; c < channels && from < to; c++) {\n"
@@ -118,9 +127,13 @@ static const char row_helpers[] =
 /* Activations, with the instructions of the target where the vector extensions do not lead to them. */
 static void emit_acts(int32_t bytes, nas_buf *out) {
     switch (bytes) {
-    case 64: nas_buf_printf(out, "#if defined(__AVX512F__)\n%s#else\n%s%s#endif\n", avx512_acts, generic_relu, generic_prelu); break;
+    case 64:
+        nas_buf_printf(out, "#if defined(__AVX512F__)\n%s#else\n%s%s#endif\n", avx512_acts,
+                       generic_relu, generic_prelu);
+        break;
     case 32:
-        nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n%s", avx_relu, generic_relu, generic_prelu);
+        nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n%s", avx_relu, generic_relu,
+                       generic_prelu);
         break;
     default: nas_buf_printf(out, "%s%s", generic_relu, generic_prelu); break;
     }

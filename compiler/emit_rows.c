@@ -10,7 +10,8 @@ static void emit_interleave(int32_t lanes, int32_t block, int32_t q, nas_buf *ou
         nas_buf_puts(out, "x0");
         return;
     }
-    for (int32_t step = 1; step < block; step++) nas_buf_puts(out, "SHUFFLE(");
+    for (int32_t step = 1; step < block; step++)
+        nas_buf_puts(out, "SHUFFLE(");
     nas_buf_puts(out, "x0");
     for (int32_t step = 1; step < block; step++) {
         nas_buf_printf(out, ", x%d", step);
@@ -28,10 +29,15 @@ static void emit_interleave(int32_t lanes, int32_t block, int32_t q, nas_buf *ou
 static void emit_shuffle(const nas__program *p, const nas__stage *s, nas_buf *out) {
     const int32_t block = s->block, lanes = p->plan.lanes;
     const int32_t from_rate = p->stages[s->adds[0]].rate, vectors = nas__row_vectors(p, from_rate);
-    nas_buf_printf(out, "/* One phase row: %d channel rows interleaved to one row %d times as long. */\n", block, block);
-    nas_buf_printf(out, "HELPER void shuffle%d_x%d(float *restrict line, const float *s) {\n", block, from_rate);
-    nas_buf_printf(out, "    for (int i = 0; i < %d; i++, s += LANES, line += %d * LANES) {\n        const vf ", vectors,
-                   block);
+    nas_buf_printf(
+        out, "/* One phase row: %d channel rows interleaved to one row %d times as long. */\n",
+        block, block);
+    nas_buf_printf(out, "HELPER void shuffle%d_x%d(float *restrict line, const float *s) {\n",
+                   block, from_rate);
+    nas_buf_printf(
+        out,
+        "    for (int i = 0; i < %d; i++, s += LANES, line += %d * LANES) {\n        const vf ",
+        vectors, block);
     for (int32_t j = 0; j < block; j++) {
         nas_buf_printf(out, "%sx%d = load(s + %d * PITCH%d)", j > 0 ? ", " : "", j, j, from_rate);
     }
@@ -50,7 +56,8 @@ static void emit_shuffles(const nas__program *p, nas_buf *out) {
         bool seen = false;
         for (int32_t w = 0; w < v; w++) {
             const nas__stage *t = &p->stages[w];
-            seen = seen || (!t->dead && t->kind == NAS__SHUFFLE && t->block == s->block && t->rate == s->rate);
+            seen = seen || (!t->dead && t->kind == NAS__SHUFFLE && t->block == s->block &&
+                            t->rate == s->rate);
         }
         if (!s->dead && s->kind == NAS__SHUFFLE && !seen) emit_shuffle(p, s, out);
     }
@@ -63,31 +70,36 @@ static size_t row_floats(const nas__program *p, const nas__stage *s) {
 }
 
 /* The ring of `u` as seen by `reader`, `half` columns to the left of the reader's column. */
-static size_t ring_start(const nas__program *p, const nas__stage *u, const nas__stage *reader, int32_t half) {
+static size_t ring_start(const nas__program *p, const nas__stage *u, const nas__stage *reader,
+                         int32_t half) {
     return u->ring_at + (size_t)(p->plan.pad + u->delay - reader->delay - half);
 }
 
-static void emit_row_of(const nas__program *p, const nas__stage *u, const nas__stage *reader, nas_buf *out) {
-    nas_buf_printf(out, "ring_row(mem + %zu, %d, %zu, y)", ring_start(p, u, reader, 0), u->ring_rows, row_floats(p, u));
+static void emit_row_of(const nas__program *p, const nas__stage *u, const nas__stage *reader,
+                        nas_buf *out) {
+    nas_buf_printf(out, "ring_row(mem + %zu, %d, %zu, y)", ring_start(p, u, reader, 0),
+                   u->ring_rows, row_floats(p, u));
 }
 
 /* Declares the windows of the terms of `s` with the names its row function expects. */
-static void emit_windows(const nas__program *p, const nas__stage *s, const nas__stage *reader, const char *prefix,
-                         nas_buf *out) {
+static void emit_windows(const nas__program *p, const nas__stage *s, const nas__stage *reader,
+                         const char *prefix, nas_buf *out) {
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
         if (t->kernel_h == 1 || reader->pair == t->source) continue;
         const nas__stage *u = &p->stages[t->source];
         nas_buf_printf(out, "                const float *%sr%d[%d];\n", prefix, i, t->kernel_h);
         nas_buf_printf(out, "                int %slow%d, %shigh%d;\n", prefix, i, prefix, i);
-        nas_buf_printf(out, "                window(%sr%d, mem + %zu, %d, %zu, y, %d, %d, &%slow%d, &%shigh%d);\n", prefix,
-                       i, ring_start(p, u, reader, t->kernel_w / 2), u->ring_rows, row_floats(p, u), t->kernel_h / 2,
-                       p->height * s->rate, prefix, i, prefix, i);
+        nas_buf_printf(
+            out,
+            "                window(%sr%d, mem + %zu, %d, %zu, y, %d, %d, &%slow%d, &%shigh%d);\n",
+            prefix, i, ring_start(p, u, reader, t->kernel_w / 2), u->ring_rows, row_floats(p, u),
+            t->kernel_h / 2, p->height * s->rate, prefix, i, prefix, i);
     }
 }
 
-static void emit_arguments(const nas__program *p, const nas__stage *s, const nas__stage *reader, const char *prefix,
-                           nas_buf *out) {
+static void emit_arguments(const nas__program *p, const nas__stage *s, const nas__stage *reader,
+                           const char *prefix, nas_buf *out) {
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
         if (reader->pair == t->source) continue;
@@ -96,8 +108,9 @@ static void emit_arguments(const nas__program *p, const nas__stage *s, const nas
         if (t->kernel_h > 1) {
             nas_buf_printf(out, "%sr%d, %slow%d, %shigh%d", prefix, i, prefix, i, prefix, i);
         } else {
-            nas_buf_printf(out, "ring_row(mem + %zu, %d, %zu, y)", ring_start(p, u, reader, t->kernel_w / 2),
-                           u->ring_rows, row_floats(p, u));
+            nas_buf_printf(out, "ring_row(mem + %zu, %d, %zu, y)",
+                           ring_start(p, u, reader, t->kernel_w / 2), u->ring_rows,
+                           row_floats(p, u));
         }
     }
     for (int32_t i = 0; i < s->n_adds; i++) {
@@ -125,8 +138,8 @@ static void emit_input(const nas__program *p, const nas__stage *s, nas_buf *out)
     const size_t plane = (size_t)p->height * (size_t)p->width;
     nas_buf_puts(out, "                copy_in(");
     emit_row_of(p, s, s, out);
-    nas_buf_printf(out, ", in + (size_t)y * %d, %d, PITCH1, %zu, %d, %d, ", p->width, s->channels, plane,
-                   columns_of(p, s), s->left);
+    nas_buf_printf(out, ", in + (size_t)y * %d, %d, PITCH1, %zu, %d, %d, ", p->width, s->channels,
+                   plane, columns_of(p, s), s->left);
     emit_x(p, s, out);
     nas_buf_printf(out, ", %d, %af);\n", p->width, (double)s->shift);
 }
@@ -136,7 +149,8 @@ static void emit_sum(const nas__program *p, const nas__stage *s, nas_buf *out) {
     if (pair != NULL) emit_windows(p, pair, s, "h", out);
     emit_windows(p, s, s, "", out);
     if (s->direct_out) {
-        nas_buf_printf(out, "                float *row = out + (size_t)y * %d;\n", p->width * s->rate);
+        nas_buf_printf(out, "                float *row = out + (size_t)y * %d;\n",
+                       p->width * s->rate);
     } else {
         nas_buf_puts(out, "                float *row = ");
         emit_row_of(p, s, s, out);
@@ -145,7 +159,8 @@ static void emit_sum(const nas__program *p, const nas__stage *s, nas_buf *out) {
     nas_buf_puts(out, "                ");
     nas__kernel_name(p, s, out);
     if (s->direct_out) {
-        nas_buf_printf(out, "(row, %zu", (size_t)p->height * (size_t)p->width * (size_t)s->rate * (size_t)s->rate);
+        nas_buf_printf(out, "(row, %zu",
+                       (size_t)p->height * (size_t)p->width * (size_t)s->rate * (size_t)s->rate);
     } else {
         nas_buf_printf(out, "(row, PITCH%d", s->rate);
     }
@@ -159,26 +174,35 @@ static void emit_sum(const nas__program *p, const nas__stage *s, nas_buf *out) {
 
 static void emit_shuffle_rows(const nas__program *p, const nas__stage *s, nas_buf *out) {
     const nas__stage *u = &p->stages[s->adds[0]];
-    const size_t width = (size_t)p->width * (size_t)s->rate, plane = width * (size_t)p->height * (size_t)s->rate;
+    const size_t width = (size_t)p->width * (size_t)s->rate,
+                 plane = width * (size_t)p->height * (size_t)s->rate;
     const bool whole = s->direct_out && p->plan.strips == 1 && (size_t)columns_of(p, s) == width;
     nas_buf_puts(out, "                const float *from = ");
     emit_row_of(p, u, u, out);
     nas_buf_printf(out, ";\n                for (int c = 0; c < %d; c++) {\n", s->channels);
-    nas_buf_printf(out, "                    for (int i = 0; i < %d; i++, from += %d * PITCH%d) {\n", s->block, s->block,
-                   u->rate);
+    nas_buf_printf(out,
+                   "                    for (int i = 0; i < %d; i++, from += %d * PITCH%d) {\n",
+                   s->block, s->block, u->rate);
     if (whole) {
-        nas_buf_printf(out, "                        float *line = out + (size_t)c * %zu + (size_t)(y * %d + i) * %zu;\n",
+        nas_buf_printf(out,
+                       "                        float *line = out + (size_t)c * %zu + (size_t)(y * "
+                       "%d + i) * %zu;\n",
                        plane, s->block, width);
     } else if (s->direct_out) {
-        nas_buf_printf(out, "                        float *line = mem + %zu;\n", p->plan.scratch_at);
+        nas_buf_printf(out, "                        float *line = mem + %zu;\n",
+                       p->plan.scratch_at);
     } else {
-        nas_buf_printf(out, "                        float *line = ring_row(mem + %zu, %d, %zu, y * %d + i) + c * PITCH%d;\n",
+        nas_buf_printf(out,
+                       "                        float *line = ring_row(mem + %zu, %d, %zu, y * %d "
+                       "+ i) + c * PITCH%d;\n",
                        ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s), s->block, s->rate);
     }
     nas_buf_printf(out, "                        shuffle%d_x%d(line, from);\n", s->block, u->rate);
     if (s->direct_out && !whole) {
-        nas_buf_printf(out, "                        copy_out(out + (size_t)c * %zu + (size_t)(y * %d + i) * %zu, line, 1, 0, "
-                            "0, %d, ",
+        nas_buf_printf(out,
+                       "                        copy_out(out + (size_t)c * %zu + (size_t)(y * %d + "
+                       "i) * %zu, line, 1, 0, "
+                       "0, %d, ",
                        plane, s->block, width, columns_of(p, s));
         emit_x(p, s, out);
         nas_buf_printf(out, ", %zu);\n", width);
@@ -193,40 +217,46 @@ static void emit_after_row(const nas__program *p, const nas__stage *s, nas_buf *
     const bool keep = p->plan.strips > 1 && s->left > 0 && s->kind != NAS__INPUT;
     if (!s->zero_edges && !keep) return;
     const int32_t rows = s->kind == NAS__SHUFFLE ? s->block : 1;
-    nas_buf_printf(out, "                for (int e = y * %d; e < (y + 1) * %d; e++) {\n", rows, rows);
-    nas_buf_printf(out, "                    float *edge = ring_row(mem + %zu, %d, %zu, e);\n", ring_start(p, s, s, 0),
-                   s->ring_rows, row_floats(p, s));
+    nas_buf_printf(out, "                for (int e = y * %d; e < (y + 1) * %d; e++) {\n", rows,
+                   rows);
+    nas_buf_printf(out, "                    float *edge = ring_row(mem + %zu, %d, %zu, e);\n",
+                   ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s));
     if (s->zero_edges) {
-        nas_buf_printf(out, "                    zero_outside(edge, %d, PITCH%d, %d, ", s->channels, s->rate,
-                       columns_of(p, s));
+        nas_buf_printf(out, "                    zero_outside(edge, %d, PITCH%d, %d, ", s->channels,
+                       s->rate, columns_of(p, s));
         emit_x(p, s, out);
         nas_buf_printf(out, ", %d);\n", p->width * s->rate);
     }
     if (keep) {
         const size_t row = (size_t)s->channels * (size_t)s->left;
-        nas_buf_printf(out, "                    keep_margin(edge, kept + %zu + (size_t)(e + margin * %d) * %zu, %d, "
-                            "PITCH%d, %d, %d, strip == 0);\n",
-                       s->context_at, s->rate, row, s->channels, s->rate, columns_of(p, s), s->left);
+        nas_buf_printf(out,
+                       "                    keep_margin(edge, kept + %zu + (size_t)(e + margin * "
+                       "%d) * %zu, %d, "
+                       "PITCH%d, %d, %d, strip == 0);\n",
+                       s->context_at, s->rate, row, s->channels, s->rate, columns_of(p, s),
+                       s->left);
     }
     nas_buf_puts(out, "                }\n");
 }
 
 /* Opens the block of one row y of a stage: the rows of this step that are in the image and of use to this thread. */
-static void emit_range(const nas__program *p, int32_t rate, int32_t lag, int32_t halo, nas_buf *out) {
+static void emit_range(const nas__program *p, int32_t rate, int32_t lag, int32_t halo,
+                       nas_buf *out) {
     if (rate > 1) {
         nas_buf_printf(out, "            for (int j = 0; j < %d; j++) {\n", rate);
         nas_buf_printf(out, "            const int y = step * %d + j - %d;\n", rate, lag);
     } else {
         nas_buf_printf(out, "            {\n            const int y = step - %d;\n", lag);
     }
-    nas_buf_printf(out, "            if (y >= 0 && y >= begin * %d - %d && y < end * %d + %d && y < %d) {\n", rate, halo,
-                   rate, halo, p->height * rate);
+    nas_buf_printf(
+        out, "            if (y >= 0 && y >= begin * %d - %d && y < end * %d + %d && y < %d) {\n",
+        rate, halo, rate, halo, p->height * rate);
 }
 
 static void emit_stage(const nas__program *p, int32_t v, nas_buf *out) {
     const nas__stage *s = &p->stages[v];
-    nas_buf_printf(out, "            /* %s: %d channels, %d x %d */\n", s->name, s->channels, p->height * s->rate,
-                   p->width * s->rate);
+    nas_buf_printf(out, "            /* %s: %d channels, %d x %d */\n", s->name, s->channels,
+                   p->height * s->rate, p->width * s->rate);
     switch (s->kind) {
     case NAS__INPUT:
         emit_range(p, 1, s->lag, s->halo, out);
@@ -251,7 +281,8 @@ static void emit_stage(const nas__program *p, int32_t v, nas_buf *out) {
 static void emit_copy_out(const nas__program *p, nas_buf *out) {
     const nas__stage *s = &p->stages[p->output];
     if (s->direct_out) return;
-    const size_t width = (size_t)p->width * (size_t)s->rate, plane = width * (size_t)p->height * (size_t)s->rate;
+    const size_t width = (size_t)p->width * (size_t)s->rate,
+                 plane = width * (size_t)p->height * (size_t)s->rate;
     nas_buf_printf(out, "            /* %s to the output image */\n", s->name);
     emit_range(p, s->rate, s->lag, 0, out);
     nas_buf_printf(out, "                copy_out(out + (size_t)y * %zu, ", width);
@@ -264,19 +295,23 @@ static void emit_copy_out(const nas__program *p, nas_buf *out) {
 void nas__emit_rows(const nas__program *p, nas_buf *out) {
     const nas__plan *plan = &p->plan;
     emit_shuffles(p, out);
-    nas_buf_puts(out, "/* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` the margins between strips, of\n"
+    nas_buf_puts(out, "/* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` "
+                      "the margins between strips, of\n"
                       " * which rows from `margin` on belong to this thread. */\n");
-    nas_buf_puts(out, "static void run_rows(const float *in, float *out, float *mem, float *kept, int margin, int begin, "
+    nas_buf_puts(out, "static void run_rows(const float *in, float *out, float *mem, float *kept, "
+                      "int margin, int begin, "
                       "int end) {\n");
     nas_buf_puts(out, "    (void)kept;\n    (void)margin;\n    if (begin >= end) return;\n");
-    nas_buf_printf(out, "    const int first = begin > %d ? begin - %d : 0;\n", plan->halo_steps, plan->halo_steps);
+    nas_buf_printf(out, "    const int first = begin > %d ? begin - %d : 0;\n", plan->halo_steps,
+                   plan->halo_steps);
     if (plan->strips > 1) {
         nas_buf_printf(out, "    for (int strip = 0; strip < %d; strip++) {\n", plan->strips);
         nas_buf_printf(out, "        const int x0 = strip * %d;\n", plan->vectors * plan->lanes);
     } else {
         nas_buf_puts(out, "    {\n");
     }
-    nas_buf_printf(out, "        for (int step = first; step < end + %d; step++) {\n", plan->lag_steps);
+    nas_buf_printf(out, "        for (int step = first; step < end + %d; step++) {\n",
+                   plan->lag_steps);
     for (int32_t v = 0; v < p->n_stages; v++) {
         if (!p->stages[v].dead && !p->stages[v].hidden) emit_stage(p, v, out);
     }

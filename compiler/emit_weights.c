@@ -9,7 +9,8 @@ static float *pack_term(const nas__term *t, int32_t first, int32_t n, float *out
         for (int32_t c = 0; c < t->channels; c++) {
             for (int32_t kx = 0; kx < t->kernel_w; kx++) {
                 const size_t at = (size_t)(ky * t->kernel_w + kx) * (size_t)t->channels + (size_t)c;
-                for (int32_t o = first; o < first + n; o++) *out++ = t->weight[(size_t)o * per_output + at];
+                for (int32_t o = first; o < first + n; o++)
+                    *out++ = t->weight[(size_t)o * per_output + at];
             }
         }
     }
@@ -20,18 +21,23 @@ static void pack_stage(const nas__stage *s, float *out) {
     for (int32_t first = 0; first < s->channels; first += s->tile.outputs) {
         const int32_t left = s->channels - first;
         const int32_t n = left < s->tile.outputs ? left : s->tile.outputs;
-        for (int32_t o = first; o < first + n; o++) *out++ = s->bias[o];
-        for (int32_t o = first; o < first + n && s->act == NAS__ACT_PRELU; o++) *out++ = s->slope[o];
-        for (int32_t i = 0; i < s->n_terms; i++) out = pack_term(&s->terms[i], first, n, out);
+        for (int32_t o = first; o < first + n; o++)
+            *out++ = s->bias[o];
+        for (int32_t o = first; o < first + n && s->act == NAS__ACT_PRELU; o++)
+            *out++ = s->slope[o];
+        for (int32_t i = 0; i < s->n_terms; i++)
+            out = pack_term(&s->terms[i], first, n, out);
     }
 }
 
 nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *p, float *out) {
     if (!p->has_weights) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "graph '%s' has no weights; train it or allocate weights first",
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "graph '%s' has no weights; train it or allocate weights first",
                         nas_graph_name(p->graph));
     }
-    for (size_t i = 0; i < p->plan.weight_floats; i++) out[i] = 0;
+    for (size_t i = 0; i < p->plan.weight_floats; i++)
+        out[i] = 0;
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
         if (!s->dead && s->kind == NAS__SUM) pack_stage(s, out + s->weights_at);

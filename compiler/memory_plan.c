@@ -53,7 +53,8 @@ static void plan_halos(nas__program *p) {
         const int32_t n = nas__reads(p, s, reads);
         for (int32_t i = 0; i < n; i++) {
             nas__stage *u = &p->stages[reads[i].source];
-            const int32_t need = s->kind == NAS__SHUFFLE ? ceil_div(s->halo, s->block) : s->halo + reads[i].half_h;
+            const int32_t need =
+                s->kind == NAS__SHUFFLE ? ceil_div(s->halo, s->block) : s->halo + reads[i].half_h;
             u->halo = greater(u->halo, need);
         }
     }
@@ -98,7 +99,8 @@ static void plan_columns(nas__program *p, int32_t strips) {
         const int32_t n = nas__reads(p, s, reads);
         for (int32_t i = 0; i < n && cut; i++) {
             const int32_t scale = s->kind == NAS__SHUFFLE ? s->block : 1;
-            s->delay = greater(s->delay, p->stages[reads[i].source].delay * scale + reads[i].half_w);
+            s->delay =
+                greater(s->delay, p->stages[reads[i].source].delay * scale + reads[i].half_w);
         }
         for (int32_t i = 0; i < n && s->kind == NAS__SUM; i++) {
             nas__stage *u = &p->stages[reads[i].source];
@@ -147,8 +149,8 @@ static double plan_tiles(nas__program *p) {
         if (!active(s) || s->kind != NAS__SUM) continue;
         nas__stage *pair = s->pair >= 0 ? &p->stages[s->pair] : NULL;
         nas__tile none;
-        cycles += s->rate * nas__choose_tiles(p->target, s, pair, nas__row_vectors(p, s->rate), &s->tile,
-                                              pair != NULL ? &pair->tile : &none);
+        cycles += s->rate * nas__choose_tiles(p->target, s, pair, nas__row_vectors(p, s->rate),
+                                              &s->tile, pair != NULL ? &pair->tile : &none);
     }
     return cycles * p->plan.strips;
 }
@@ -207,7 +209,8 @@ static void plan_edges(nas__program *p) {
 /* ---- offsets --------------------------------------------------------------------------------------------------- */
 
 static size_t scratch_floats(const nas__program *p, const nas__stage *s) {
-    if (s->kind == NAS__SHUFFLE) return (size_t)nas__row_vectors(p, s->rate) * (size_t)p->plan.lanes;
+    if (s->kind == NAS__SHUFFLE)
+        return (size_t)nas__row_vectors(p, s->rate) * (size_t)p->plan.lanes;
     if (s->pair < 0) return 0;
     return (size_t)p->stages[s->pair].channels * (size_t)s->tile.vectors * (size_t)p->plan.lanes;
 }
@@ -235,7 +238,8 @@ static void place_contexts(nas__program *p) {
         nas__stage *s = &p->stages[v];
         if (!active(s) || s->left == 0 || s->kind == NAS__INPUT) continue;
         s->context_at = p->plan.context_floats;
-        p->plan.context_floats += p->plan.context_rows * (size_t)s->rate * (size_t)s->channels * (size_t)s->left;
+        p->plan.context_floats +=
+            p->plan.context_rows * (size_t)s->rate * (size_t)s->channels * (size_t)s->left;
     }
 }
 
@@ -249,7 +253,8 @@ static void place_weights(nas__program *p) {
     for (int32_t v = 0; v < p->n_stages; v++) {
         nas__stage *s = &p->stages[v];
         if (!active(s)) continue;
-        if (s->pair >= 0) place_stage_weights(p, &p->stages[s->pair]); /* right before its reader's */
+        if (s->pair >= 0)
+            place_stage_weights(p, &p->stages[s->pair]); /* right before its reader's */
         place_stage_weights(p, s);
     }
     if (p->plan.weight_floats == 0) p->plan.weight_floats = PAD_UNIT;
@@ -269,8 +274,10 @@ nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
     const size_t floats = p->plan.thread_floats * (size_t)p->max_threads + p->plan.context_floats;
     p->plan.arena_bytes = CONTROL_BYTES + round_up(floats * sizeof(float), 64);
     if (p->plan.arena_bytes >> ARENA_BYTES_MAX_LOG2 != 0) {
-        return nas_fail(ctx, NAS_ERR_RANGE, "graph '%s' needs %zu bytes of activations, limit %zu; use a smaller input",
-                        nas_graph_name(p->graph), p->plan.arena_bytes, (size_t)1 << ARENA_BYTES_MAX_LOG2);
+        return nas_fail(ctx, NAS_ERR_RANGE,
+                        "graph '%s' needs %zu bytes of activations, limit %zu; use a smaller input",
+                        nas_graph_name(p->graph), p->plan.arena_bytes,
+                        (size_t)1 << ARENA_BYTES_MAX_LOG2);
     }
     return NAS_OK;
 }

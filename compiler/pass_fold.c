@@ -35,8 +35,10 @@ void nas__merge_pointwise(nas__program *p, bool with_act) {
         nas__stage *s = &p->stages[v];
         if (!pointwise(s) || (s->act != NAS__ACT_NONE && !with_act)) continue;
         nas__stage *x = &p->stages[s->adds[0]];
-        if (x->kind != NAS__SUM || x->act != NAS__ACT_NONE || nas__use_count(p, s->adds[0]) != 1) continue;
-        for (int32_t c = 0; c < s->channels; c++) x->bias[c] += s->bias[c];
+        if (x->kind != NAS__SUM || x->act != NAS__ACT_NONE || nas__use_count(p, s->adds[0]) != 1)
+            continue;
+        for (int32_t c = 0; c < s->channels; c++)
+            x->bias[c] += s->bias[c];
         x->act = s->act;
         x->slope = s->slope;
         x->name = s->name;
@@ -74,7 +76,8 @@ static void hoist_above_shuffle(nas_ctx *ctx, nas__program *p, int32_t v, nas_st
         *status = NAS_ERR_NOMEM;
         return;
     }
-    for (int32_t c = 0; c < x->channels; c++) above.bias[c] = s->bias[0];
+    for (int32_t c = 0; c < x->channels; c++)
+        above.bias[c] = s->bias[0];
     nas__stage below = *shuffle;
     below.name = s->name;
     below.adds[0] = at;
@@ -84,7 +87,8 @@ static void hoist_above_shuffle(nas_ctx *ctx, nas__program *p, int32_t v, nas_st
 
 nas_status nas__pass_fold(nas_ctx *ctx, nas__program *p) {
     nas_status status = NAS_OK;
-    for (int32_t v = p->n_stages - 1; v >= 0 && status == NAS_OK; v--) hoist_above_shuffle(ctx, p, v, &status);
+    for (int32_t v = p->n_stages - 1; v >= 0 && status == NAS_OK; v--)
+        hoist_above_shuffle(ctx, p, v, &status);
     fold_into_input(p);
     nas__merge_pointwise(p, false);
     return status;

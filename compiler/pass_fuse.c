@@ -9,10 +9,14 @@
 static void absorb(nas__program *p, nas__stage *s, int32_t add_index) {
     nas__stage *x = &p->stages[s->adds[add_index]];
     s->n_adds--;
-    for (int32_t i = add_index; i < s->n_adds; i++) s->adds[i] = s->adds[i + 1];
-    for (int32_t i = 0; i < x->n_terms; i++) s->terms[s->n_terms++] = x->terms[i];
-    for (int32_t i = 0; i < x->n_adds; i++) s->adds[s->n_adds++] = x->adds[i];
-    for (int32_t c = 0; c < s->channels; c++) s->bias[c] += x->bias[c];
+    for (int32_t i = add_index; i < s->n_adds; i++)
+        s->adds[i] = s->adds[i + 1];
+    for (int32_t i = 0; i < x->n_terms; i++)
+        s->terms[s->n_terms++] = x->terms[i];
+    for (int32_t i = 0; i < x->n_adds; i++)
+        s->adds[s->n_adds++] = x->adds[i];
+    for (int32_t c = 0; c < s->channels; c++)
+        s->bias[c] += x->bias[c];
     x->dead = true;
 }
 

@@ -18,15 +18,17 @@ static nas_status check_conv(nas_ctx *ctx, const nas_node *node) {
     const bool same = c->pad_top == c->kernel_h / 2 && c->pad_bottom == c->kernel_h / 2 &&
                       c->pad_left == c->kernel_w / 2 && c->pad_right == c->kernel_w / 2;
     const bool odd = c->kernel_h % 2 == 1 && c->kernel_w % 2 == 1;
-    if (c->stride_h == 1 && c->stride_w == 1 && c->dilation_h == 1 && c->dilation_w == 1 && c->groups == 1 &&
-        odd && same && c->kernel_h <= NAS__KERNEL_MAX && c->kernel_w <= NAS__KERNEL_MAX) {
+    if (c->stride_h == 1 && c->stride_w == 1 && c->dilation_h == 1 && c->dilation_w == 1 &&
+        c->groups == 1 && odd && same && c->kernel_h <= NAS__KERNEL_MAX &&
+        c->kernel_w <= NAS__KERNEL_MAX) {
         return NAS_OK;
     }
     return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                    "conv '%s': kernel %dx%d, stride %dx%d, dilation %dx%d, groups %d; the compiler takes stride 1, "
+                    "conv '%s': kernel %dx%d, stride %dx%d, dilation %dx%d, groups %d; the "
+                    "compiler takes stride 1, "
                     "dilation 1, groups 1 and odd kernels up to %d with same padding",
-                    node->name, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h, c->dilation_w,
-                    c->groups, NAS__KERNEL_MAX);
+                    node->name, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h,
+                    c->dilation_w, c->groups, NAS__KERNEL_MAX);
 }
 
 static const float *param_data(const nas_graph *graph, int32_t index) {
@@ -36,32 +38,36 @@ static const float *param_data(const nas_graph *graph, int32_t index) {
 static nas_status check_node(nas_ctx *ctx, const nas_node *node, const nas_shape *input) {
     const nas_shape s = node->shape;
     if (s.n != 1) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': batch %d, the compiler takes 1", node->name, s.n);
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': batch %d, the compiler takes 1",
+                        node->name, s.n);
     }
     if (s.c > CHANNELS_MAX || s.h > EXTENT_MAX || s.w > EXTENT_MAX) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': %dx%dx%d [h,w,c], limits %d, %d, %d", node->name, s.h,
-                        s.w, s.c, EXTENT_MAX, EXTENT_MAX, CHANNELS_MAX);
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': %dx%dx%d [h,w,c], limits %d, %d, %d",
+                        node->name, s.h, s.w, s.c, EXTENT_MAX, EXTENT_MAX, CHANNELS_MAX);
     }
     const int32_t rate = s.h / input->h;
     if (s.h != input->h * rate || s.w != input->w * rate || rate > 64) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': %dx%d is no small multiple of the input's %dx%d",
-                        node->name, s.h, s.w, input->h, input->w);
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s': %dx%d is no small multiple of the input's %dx%d", node->name,
+                        s.h, s.w, input->h, input->w);
     }
     return NAS_OK;
 }
 
 /* Fills kind, sources and constants of one stage from its node. */
-static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node *node, nas__stage *stage) {
+static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node *node,
+                             nas__stage *stage) {
     stage->kind = NAS__SUM;
     switch (node->op) {
     case NAS_OP_INPUT: stage->kind = NAS__INPUT; return NAS_OK;
     case NAS_OP_CONV:
         stage->n_terms = 1;
-        stage->terms[0] = (nas__term){.source = node->inputs[0],
-                                      .kernel_h = node->conv.kernel_h,
-                                      .kernel_w = node->conv.kernel_w,
-                                      .channels = nas_graph_node(p->graph, node->inputs[0])->shape.c,
-                                      .weight = param_data(p->graph, node->params[0])};
+        stage->terms[0] =
+            (nas__term){.source = node->inputs[0],
+                        .kernel_h = node->conv.kernel_h,
+                        .kernel_w = node->conv.kernel_w,
+                        .channels = nas_graph_node(p->graph, node->inputs[0])->shape.c,
+                        .weight = param_data(p->graph, node->params[0])};
         const float *bias = node->conv.has_bias ? param_data(p->graph, node->params[1]) : NULL;
         if (bias != NULL) memcpy(stage->bias, bias, (size_t)stage->channels * sizeof *bias);
         return check_conv(ctx, node);
@@ -76,14 +82,15 @@ static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node
         stage->adds[1] = node->inputs[1];
         return NAS_OK;
     case NAS_OP_ADD_SCALAR:
-        for (int32_t c = 0; c < stage->channels; c++) stage->bias[c] = node->scalar;
+        for (int32_t c = 0; c < stage->channels; c++)
+            stage->bias[c] = node->scalar;
         break;
     case NAS_OP_DEPTH_TO_SPACE:
         stage->kind = NAS__SHUFFLE;
         stage->block = node->block;
         if (node->block > NAS__BLOCK_MAX) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "depth_to_space '%s': block %d, limit %d", node->name,
-                            node->block, NAS__BLOCK_MAX);
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "depth_to_space '%s': block %d, limit %d",
+                            node->name, node->block, NAS__BLOCK_MAX);
         }
         break;
     case NAS_OP_COUNT: return nas_fail(ctx, NAS_ERR_INTERNAL, "node '%s': no operator", node->name);
@@ -99,8 +106,8 @@ static nas_status import_nodes(nas_ctx *ctx, nas__program *p) {
         const nas_node *node = nas_graph_node(p->graph, v);
         nas__stage *stage = &p->stages[v];
         if (node->op == NAS_OP_INPUT && v != nas_graph_input(p->graph)) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': a second input, the compiler takes one",
-                            node->name);
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                            "node '%s': a second input, the compiler takes one", node->name);
         }
         nas_status status = check_node(ctx, node, &input);
         if (status != NAS_OK) return status;
@@ -130,11 +137,12 @@ static nas_status import_into(nas_ctx *ctx, nas__program *p) {
     if (status != NAS_OK) return status;
     p->n_stages = nas_graph_node_count(p->graph);
     if (p->n_stages > NODES_MAX) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s': %d nodes, limit %d", nas_graph_name(p->graph),
-                        p->n_stages, NODES_MAX);
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s': %d nodes, limit %d",
+                        nas_graph_name(p->graph), p->n_stages, NODES_MAX);
     }
     if (nas_graph_input(p->graph) == NAS_VALUE_NONE) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s' has no input", nas_graph_name(p->graph));
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s' has no input",
+                        nas_graph_name(p->graph));
     }
     p->input = nas_graph_input(p->graph);
     p->output = nas_graph_output(p->graph);
@@ -150,8 +158,8 @@ static nas_status import_into(nas_ctx *ctx, nas__program *p) {
     return status;
 }
 
-nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
-                       nas__program **out) {
+nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                       int32_t max_threads, nas__program **out) {
     if (max_threads < 1 || max_threads > THREADS_MAX) {
         return nas_fail(ctx, NAS_ERR_RANGE, "max_threads %d: 1..%d", max_threads, THREADS_MAX);
     }
@@ -176,8 +184,10 @@ int32_t nas__use_count(const nas__program *p, int32_t value) {
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *stage = &p->stages[v];
         if (stage->dead) continue;
-        for (int32_t i = 0; i < stage->n_terms; i++) uses += stage->terms[i].source == value;
-        for (int32_t i = 0; i < stage->n_adds; i++) uses += stage->adds[i] == value;
+        for (int32_t i = 0; i < stage->n_terms; i++)
+            uses += stage->terms[i].source == value;
+        for (int32_t i = 0; i < stage->n_adds; i++)
+            uses += stage->adds[i] == value;
     }
     return uses;
 }
@@ -186,9 +196,11 @@ static int32_t own_reads(const nas__stage *stage, nas__read *out) {
     int32_t n = 0;
     for (int32_t i = 0; i < stage->n_terms; i++) {
         if (stage->pair == stage->terms[i].source) continue;
-        out[n++] = (nas__read){stage->terms[i].source, stage->terms[i].kernel_h / 2, stage->terms[i].kernel_w / 2};
+        out[n++] = (nas__read){stage->terms[i].source, stage->terms[i].kernel_h / 2,
+                               stage->terms[i].kernel_w / 2};
     }
-    for (int32_t i = 0; i < stage->n_adds; i++) out[n++] = (nas__read){stage->adds[i], 0, 0};
+    for (int32_t i = 0; i < stage->n_adds; i++)
+        out[n++] = (nas__read){stage->adds[i], 0, 0};
     return n;
 }
 
@@ -203,7 +215,8 @@ int32_t nas__row_vectors(const nas__program *p, int32_t rate) {
 }
 
 size_t nas__pitch(const nas__program *p, int32_t rate) {
-    const size_t floats = (size_t)nas__row_vectors(p, rate) * (size_t)p->plan.lanes + (size_t)p->plan.pad;
+    const size_t floats =
+        (size_t)nas__row_vectors(p, rate) * (size_t)p->plan.lanes + (size_t)p->plan.pad;
     /* Channels a multiple of 4 KiB apart would share cache sets. */
     return floats % 512 == 0 ? floats + 16 : floats;
 }
@@ -219,21 +232,22 @@ size_t nas__weight_floats(const nas__stage *stage) {
 
 /* ---- verifier -------------------------------------------------------------------------------------------------- */
 
-static nas_status verify_source(nas_ctx *ctx, const nas__program *p, const char *pass, int32_t v, int32_t source,
-                                int32_t channels) {
+static nas_status verify_source(nas_ctx *ctx, const nas__program *p, const char *pass, int32_t v,
+                                int32_t source, int32_t channels) {
     const nas__stage *stage = &p->stages[v];
     if (source < 0 || source >= v || p->stages[source].dead) {
-        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' reads stage %d, which is not before it", pass,
-                        stage->name, source);
+        return nas_fail(ctx, NAS_ERR_INTERNAL,
+                        "after %s: '%s' reads stage %d, which is not before it", pass, stage->name,
+                        source);
     }
     const nas__stage *from = &p->stages[source];
     if (from->channels != channels || (stage->kind == NAS__SUM && from->rate != stage->rate)) {
-        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' reads '%s' with other extents", pass, stage->name,
-                        from->name);
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' reads '%s' with other extents", pass,
+                        stage->name, from->name);
     }
     if (from->hidden && stage->pair != source) {
-        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' reads '%s', which is hidden", pass, stage->name,
-                        from->name);
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' reads '%s', which is hidden", pass,
+                        stage->name, from->name);
     }
     return NAS_OK;
 }
@@ -245,8 +259,8 @@ static nas_status verify_stage(nas_ctx *ctx, const nas__program *p, const char *
                         (stage->kind == NAS__INPUT) == (stage->n_terms + stage->n_adds == 0);
     const bool shuffle = stage->kind != NAS__SHUFFLE || (stage->n_terms == 0 && stage->n_adds == 1);
     if (!counts || !shuffle) {
-        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' has %d terms, %d additions", pass, stage->name,
-                        stage->n_terms, stage->n_adds);
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: '%s' has %d terms, %d additions", pass,
+                        stage->name, stage->n_terms, stage->n_adds);
     }
     nas_status status = NAS_OK;
     for (int32_t i = 0; i < stage->n_terms && status == NAS_OK; i++) {
@@ -268,7 +282,8 @@ nas_status nas__verify(nas_ctx *ctx, const nas__program *p, const char *pass) {
         const nas_status status = verify_stage(ctx, p, pass, v);
         if (status != NAS_OK) return status;
         if (nas__use_count(p, v) == 0 && v != p->input) {
-            return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: nobody reads '%s'", pass, p->stages[v].name);
+            return nas_fail(ctx, NAS_ERR_INTERNAL, "after %s: nobody reads '%s'", pass,
+                            p->stages[v].name);
         }
     }
     return NAS_OK;
@@ -279,10 +294,12 @@ nas_status nas__verify(nas_ctx *ctx, const nas__program *p, const char *pass) {
 static void dump_sources(const nas__program *p, const nas__stage *stage, nas_buf *out) {
     for (int32_t i = 0; i < stage->n_terms; i++) {
         const nas__term *t = &stage->terms[i];
-        nas_buf_printf(out, "%s%dx%d(%s)", i > 0 ? " + " : "", t->kernel_h, t->kernel_w, p->stages[t->source].name);
+        nas_buf_printf(out, "%s%dx%d(%s)", i > 0 ? " + " : "", t->kernel_h, t->kernel_w,
+                       p->stages[t->source].name);
     }
     for (int32_t i = 0; i < stage->n_adds; i++) {
-        nas_buf_printf(out, "%s%s", i + stage->n_terms > 0 ? " + " : "", p->stages[stage->adds[i]].name);
+        nas_buf_printf(out, "%s%s", i + stage->n_terms > 0 ? " + " : "",
+                       p->stages[stage->adds[i]].name);
     }
 }
 
@@ -293,9 +310,11 @@ static void dump_plan(const nas__program *p, const nas__stage *stage, nas_buf *o
     }
     nas_buf_printf(out, "  lag %d", stage->lag);
     if (p->plan.strips > 1) nas_buf_printf(out, " delay %d left %d", stage->delay, stage->left);
-    if (stage->ring_rows > 0) nas_buf_printf(out, " ring %d rows at %zu", stage->ring_rows, stage->ring_at);
+    if (stage->ring_rows > 0)
+        nas_buf_printf(out, " ring %d rows at %zu", stage->ring_rows, stage->ring_at);
     if (stage->direct_out) nas_buf_puts(out, " to the output");
-    if (stage->kind == NAS__SUM) nas_buf_printf(out, " tile %dx%d", stage->tile.outputs, stage->tile.vectors);
+    if (stage->kind == NAS__SUM)
+        nas_buf_printf(out, " tile %dx%d", stage->tile.outputs, stage->tile.vectors);
 }
 
 void nas__dump(const nas__program *p, const char *pass, nas_buf *out) {
@@ -318,9 +337,10 @@ void nas__dump(const nas__program *p, const char *pass, nas_buf *out) {
         nas_buf_puts(out, "\n");
     }
     if (!planned) return;
-    nas_buf_printf(out, "plan: %d strips of %d vectors, %zu weights, %zu floats a thread, arena %zu bytes\n",
-                   p->plan.strips, p->plan.vectors, p->plan.weight_floats, p->plan.thread_floats,
-                   p->plan.arena_bytes);
+    nas_buf_printf(
+        out, "plan: %d strips of %d vectors, %zu weights, %zu floats a thread, arena %zu bytes\n",
+        p->plan.strips, p->plan.vectors, p->plan.weight_floats, p->plan.thread_floats,
+        p->plan.arena_bytes);
 }
 
 /* ---- the list of passes ---------------------------------------------------------------------------------------- */
@@ -330,11 +350,12 @@ typedef struct pass {
     nas_status (*run)(nas_ctx *ctx, nas__program *program);
 } pass;
 
-static const pass passes[] = {{"fold", nas__pass_fold}, {"fuse", nas__pass_fuse}, {"plan", nas__pass_plan}};
+static const pass passes[] = {
+    {"fold", nas__pass_fold}, {"fuse", nas__pass_fuse}, {"plan", nas__pass_plan}};
 enum { PASS_COUNT = sizeof passes / sizeof passes[0] };
 
-nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
-                      const char *last, nas__program **out) {
+nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                      int32_t max_threads, const char *last, nas__program **out) {
     nas__program *p = NULL;
     nas_status status = nas__import(ctx, graph, target, max_threads, &p);
     if (status == NAS_OK) status = nas__verify(ctx, p, "import");
@@ -352,11 +373,14 @@ nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *ta
     return NAS_OK;
 }
 
-nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, const char *name,
-                          nas_buf *out) {
+nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                          const char *name, nas_buf *out) {
     bool known = strcmp(name, "import") == 0;
-    for (int i = 0; i < PASS_COUNT; i++) known = known || strcmp(name, passes[i].name) == 0;
-    if (!known) return nas_fail(ctx, NAS_ERR_NOTFOUND, "pass '%s': known are import, fold, fuse, plan", name);
+    for (int i = 0; i < PASS_COUNT; i++)
+        known = known || strcmp(name, passes[i].name) == 0;
+    if (!known)
+        return nas_fail(ctx, NAS_ERR_NOTFOUND, "pass '%s': known are import, fold, fuse, plan",
+                        name);
     nas__program *p = NULL;
     const nas_status status = nas__lower(ctx, graph, target, 1, name, &p);
     if (status != NAS_OK) return status;

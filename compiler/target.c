@@ -59,9 +59,10 @@ static int32_t native_vector_bytes(void) {
 /* A row of the build's architecture is only "here" when the processor has its vectors too. */
 static nas_status runnable(nas_ctx *ctx, const nas_target *row) {
     if (row->runs_here && row->vector_bytes > native_vector_bytes()) {
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                        "target %s needs %d-byte vectors, this processor has %d-byte ones; use 'native'",
-                        row->name, row->vector_bytes, native_vector_bytes());
+        return nas_fail(
+            ctx, NAS_ERR_UNSUPPORTED,
+            "target %s needs %d-byte vectors, this processor has %d-byte ones; use 'native'",
+            row->name, row->vector_bytes, native_vector_bytes());
     }
     return NAS_OK;
 }
@@ -80,8 +81,8 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
         }
         nas_buf_printf(&known, ", %s", row->name);
     }
-    const nas_status status = nas_fail(ctx, NAS_ERR_NOTFOUND, "target '%s': known are native%s", name,
-                                       known.data != NULL ? known.data : "");
+    const nas_status status = nas_fail(ctx, NAS_ERR_NOTFOUND, "target '%s': known are native%s",
+                                       name, known.data != NULL ? known.data : "");
     nas_buf_deinit(&known);
     return status;
 }

@@ -22,11 +22,13 @@ static double tap_cycles(int32_t outputs, int32_t vectors, bool off_grid) {
 
 static double block_cycles(const nas__stage *s, int32_t outputs, int32_t vectors) {
     double cycles = 12.0 + (1.5 + s->n_adds) * outputs * vectors; /* start values, stores, loop */
-    if (s->act != NAS__ACT_NONE) cycles += (s->act == NAS__ACT_PRELU ? 1.5 : 0.5) * outputs * vectors;
+    if (s->act != NAS__ACT_NONE)
+        cycles += (s->act == NAS__ACT_PRELU ? 1.5 : 0.5) * outputs * vectors;
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
         const double taps = (double)t->kernel_h * t->kernel_w * t->channels;
-        cycles += taps * tap_cycles(outputs, vectors, t->kernel_w > 1) + 1.0 * t->kernel_h * t->channels;
+        cycles +=
+            taps * tap_cycles(outputs, vectors, t->kernel_w > 1) + 1.0 * t->kernel_h * t->channels;
     }
     return cycles;
 }
@@ -38,7 +40,8 @@ static int32_t outputs_max(const nas_target *target, int32_t vectors) {
 }
 
 /* The best number of outputs for tiles of `vectors`, and the cycles of one column of tiles. */
-static double best_outputs(const nas_target *target, const nas__stage *s, int32_t vectors, int32_t *outputs) {
+static double best_outputs(const nas_target *target, const nas__stage *s, int32_t vectors,
+                           int32_t *outputs) {
     const double second_body = 20.0; /* another loop to fetch, to predict, and to compile */
     double best = 0;
     const int32_t limit = outputs_max(target, vectors);
@@ -55,7 +58,8 @@ static double best_outputs(const nas_target *target, const nas__stage *s, int32_
 }
 
 /* Cycles lost when the pair's scratch, weights and rows crowd the L1 cache: everything past it streams from L2. */
-static double crowding(const nas_target *target, const nas__stage *s, const nas__stage *pair, int32_t vectors) {
+static double crowding(const nas_target *target, const nas__stage *s, const nas__stage *pair,
+                       int32_t vectors) {
     const double bytes = (double)pair->channels * vectors * target->vector_bytes +
                          4.0 * (double)(nas__weight_floats(s) + nas__weight_floats(pair));
     const double over = bytes - 0.9 * target->l1_bytes;
@@ -69,8 +73,10 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
         if (p > 1 && 2 * p + 1 > target->vector_registers) break;
         int32_t outputs = 1, hidden = 1;
         double cycles = best_outputs(target, stage, p, &outputs);
-        if (pair != NULL) cycles += best_outputs(target, pair, p, &hidden) + crowding(target, stage, pair, p);
-        cycles *= (row_vectors + p - 1) / p; /* the last tile overlaps its neighbour when p does not divide */
+        if (pair != NULL)
+            cycles += best_outputs(target, pair, p, &hidden) + crowding(target, stage, pair, p);
+        cycles *= (row_vectors + p - 1) /
+                  p; /* the last tile overlaps its neighbour when p does not divide */
         if (best > 0 && cycles >= best) continue;
         best = cycles;
         *tile = (nas__tile){outputs, p};

@@ -11,7 +11,8 @@ static const char common_flags[] = "-O2 -std=gnu99 -ffp-contract=fast -pthread";
 enum { MESSAGE_MAX = 2000, PROBE_TIMEOUT_MS = 20 * 1000 };
 
 nas_compile_options nas_compile_options_default(void) {
-    return (nas_compile_options){.cache_dir = "build/cache", .max_threads = 2, .timeout_ms = 120 * 1000};
+    return (nas_compile_options){
+        .cache_dir = "build/cache", .max_threads = 2, .timeout_ms = 120 * 1000};
 }
 
 static const char *base_name(const char *path) {
@@ -28,8 +29,10 @@ static nas_status missing(nas_ctx *ctx, const char *compiler) {
     } else if (suffix != NULL && suffix != base && suffix[4] == '\0') {
         (void)snprintf(package, sizeof package, "gcc-%.*s", (int)(suffix - base), base);
     }
-    return nas_fail(ctx, NAS_ERR_TOOLCHAIN,
-                    "compiler '%s' not found: install it (Debian: apt-get install %s) or choose another", compiler, package);
+    return nas_fail(
+        ctx, NAS_ERR_TOOLCHAIN,
+        "compiler '%s' not found: install it (Debian: apt-get install %s) or choose another",
+        compiler, package);
 }
 
 /* Names a missing program, keeps TIMEOUT and CANCELLED. */
@@ -50,43 +53,55 @@ static nas_status ask_version(nas_ctx *ctx, nas__toolchain *t) {
     if (status != NAS_OK) return status;
     const size_t line = result.out.data != NULL ? strcspn(result.out.data, "\n") : 0;
     if (result.exit_code != 0 || line == 0) {
-        status = nas_fail(ctx, NAS_ERR_TOOLCHAIN, "'%s --version' answered nothing (exit code %d); is it a C compiler?",
+        status = nas_fail(ctx, NAS_ERR_TOOLCHAIN,
+                          "'%s --version' answered nothing (exit code %d); is it a C compiler?",
                           t->compiler, result.exit_code);
     } else {
-        (void)snprintf(t->version, sizeof t->version, "%.*s", (int)(line < 120 ? line : 120), result.out.data);
+        (void)snprintf(t->version, sizeof t->version, "%.*s", (int)(line < 120 ? line : 120),
+                       result.out.data);
     }
     nas_process_result_deinit(&result);
     return status;
 }
 
-nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options, nas__toolchain *out) {
+nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options,
+                               nas__toolchain *out) {
     if (options->target == NULL || options->cache_dir == NULL || options->timeout_ms <= 0) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "compile options need a target, a cache folder and a timeout");
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "compile options need a target, a cache folder and a timeout");
     }
     nas__toolchain t = {.timeout_ms = options->timeout_ms};
-    const char *compiler = options->compiler != NULL ? options->compiler : options->target->compiler;
+    const char *compiler =
+        options->compiler != NULL ? options->compiler : options->target->compiler;
     const int a = snprintf(t.compiler, sizeof t.compiler, "%s", compiler);
     const int b = snprintf(t.flags, sizeof t.flags, "%s %s", common_flags, options->target->flags);
     if (a < 1 || (size_t)a >= sizeof t.compiler || b < 0 || (size_t)b >= sizeof t.flags) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "compiler name or flags too long or empty: '%s'", compiler);
+        return nas_fail(ctx, NAS_ERR_INVALID, "compiler name or flags too long or empty: '%s'",
+                        compiler);
     }
     const nas_status status = ask_version(ctx, &t);
     if (status == NAS_OK) *out = t;
     return status;
 }
 
-static nas_status compiler_failed(nas_ctx *ctx, const nas__toolchain *t, const nas_process_result *r) {
+static nas_status compiler_failed(nas_ctx *ctx, const nas__toolchain *t,
+                                  const nas_process_result *r) {
     const char *text = r->err.data != NULL ? r->err.data : "";
     if (strstr(text, "No space left on device") != NULL) {
-        return nas_fail(ctx, NAS_ERR_IO, "disk full while compiling: free some space and run the same command again");
+        return nas_fail(
+            ctx, NAS_ERR_IO,
+            "disk full while compiling: free some space and run the same command again");
     }
     char how[48];
-    (void)snprintf(how, sizeof how, r->signal != 0 ? "was killed by signal %d" : "failed with exit code %d",
+    (void)snprintf(how, sizeof how,
+                   r->signal != 0 ? "was killed by signal %d" : "failed with exit code %d",
                    r->signal != 0 ? r->signal : r->exit_code);
-    return nas_fail(ctx, NAS_ERR_TOOLCHAIN, "%s (%s) %s: %.*s", t->compiler, t->version, how, MESSAGE_MAX, text);
+    return nas_fail(ctx, NAS_ERR_TOOLCHAIN, "%s (%s) %s: %.*s", t->compiler, t->version, how,
+                    MESSAGE_MAX, text);
 }
 
-nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *t, const char *cwd, const char *const *args) {
+nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *t, const char *cwd,
+                   const char *const *args) {
     char flags[sizeof t->flags];
     memcpy(flags, t->flags, sizeof flags);
     const char *argv[NAS__CC_ARGS_MAX * 2];
@@ -99,7 +114,8 @@ nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *t, const char *cwd, const
         argv[n++] = word;
     }
     for (; *args != NULL; args++) {
-        if (n + 1 >= NAS__CC_ARGS_MAX * 2) return nas_fail(ctx, NAS_ERR_INTERNAL, "too many compiler arguments");
+        if (n + 1 >= NAS__CC_ARGS_MAX * 2)
+            return nas_fail(ctx, NAS_ERR_INTERNAL, "too many compiler arguments");
         argv[n++] = *args;
     }
     argv[n] = NULL;
@@ -118,17 +134,20 @@ nas_status nas_toolchain_check(nas_ctx *ctx, const nas_compile_options *options)
     char work[512];
     status = nas__cache_work_dir(ctx, options->cache_dir, sizeof work, work);
     if (status != NAS_OK) return status;
-    static const char program[] = "#include <pthread.h>\n#include <stdio.h>\nint main(void) { return 0; }\n";
+    static const char program[] =
+        "#include <pthread.h>\n#include <stdio.h>\nint main(void) { return 0; }\n";
     char path[600];
     (void)snprintf(path, sizeof path, "%s/probe.c", work);
     status = nas_file_write(ctx, path, program, sizeof program - 1, 0644);
     const char *const args[] = {"probe.c", "-o", "probe", NULL};
     if (status == NAS_OK) status = nas__cc(ctx, &t, work, args);
     if (status == NAS_ERR_TOOLCHAIN) {
-        (void)nas_wrap(ctx, status, "cannot build a one-line program (Debian: apt-get install gcc libc6-dev)");
+        (void)nas_wrap(ctx, status,
+                       "cannot build a one-line program (Debian: apt-get install gcc libc6-dev)");
     }
     nas_ctx *quiet = nas_ctx_child(ctx);
-    if (quiet != NULL) (void)nas_remove_tree(quiet, work); /* best effort: left-overs are harmless */
+    if (quiet != NULL)
+        (void)nas_remove_tree(quiet, work); /* best effort: left-overs are harmless */
     nas_ctx_free(quiet);
     return status;
 }

@@ -107,7 +107,8 @@ static void pool_run(pool *p, pool_job job, void *arg) {
 static void pool_close(pool *p) {
     p->ending = 1;
     pool_start_job(p);
-    for (int i = 1; i < p->threads; i++) (void)pthread_join(p->workers[i].id, NULL);
+    for (int i = 1; i < p->threads; i++)
+        (void)pthread_join(p->workers[i].id, NULL);
     (void)pthread_cond_destroy(&p->wake);
     (void)pthread_mutex_destroy(&p->mutex);
 }

@@ -8,14 +8,16 @@
 /* Builders in tests cannot fail except by a mistake in the test. */
 #define MUST(call) cr_assert_eq((int)(call), NAS_OK, "%s: %s", #call, nas_ctx_message(ctx))
 
-static nas_value conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out, int32_t kernel) {
+static nas_value conv(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out,
+                      int32_t kernel) {
     const nas_conv_attributes c = nas_conv_same(out, kernel);
     nas_value v = NAS_VALUE_NONE;
     MUST(nas_graph_add_conv(ctx, g, name, x, &c, &v));
     return v;
 }
 
-static nas_graph *begin(nas_ctx *ctx, const char *name, int32_t h, int32_t w, int32_t c, nas_value *x) {
+static nas_graph *begin(nas_ctx *ctx, const char *name, int32_t h, int32_t w, int32_t c,
+                        nas_value *x) {
     nas_graph *g = nas_graph_new(ctx, name);
     cr_assert_not_null(g);
     MUST(nas_graph_add_input(ctx, g, "input", (nas_shape){1, h, w, c}, x));
@@ -25,7 +27,8 @@ static nas_graph *begin(nas_ctx *ctx, const char *name, int32_t h, int32_t w, in
 static nas_value block(nas_ctx *ctx, nas_graph *g, const sr_shape *s, int32_t index, nas_value x) {
     char name[5][32];
     static const char *const parts[] = {"expand", "relu", "project", "conv", "add"};
-    for (int i = 0; i < 5; i++) (void)snprintf(name[i], sizeof name[i], "block%d.%s", index, parts[i]);
+    for (int i = 0; i < 5; i++)
+        (void)snprintf(name[i], sizeof name[i], "block%d.%s", index, parts[i]);
     nas_value v = conv(ctx, g, name[0], x, s->expand, 1);
     MUST(nas_graph_add_relu(ctx, g, name[1], v, &v));
     v = conv(ctx, g, name[2], v, s->project, 1);
@@ -39,7 +42,8 @@ nas_graph *reference_sr(nas_ctx *ctx, const sr_shape *s) {
     nas_graph *g = begin(ctx, "sr", s->height, s->width, 3, &x);
     MUST(nas_graph_add_scalar(ctx, g, "shift", x, -0.5F, &x));
     y = conv(ctx, g, "head", x, s->residual, s->head_kernel);
-    for (int32_t i = 0; i < s->blocks; i++) y = block(ctx, g, s, i + 1, y);
+    for (int32_t i = 0; i < s->blocks; i++)
+        y = block(ctx, g, s, i + 1, y);
     y = conv(ctx, g, "tail", y, 3 * s->scale * s->scale, s->tail_kernel);
     skip = conv(ctx, g, "skip", x, 3 * s->scale * s->scale, s->skip_kernel);
     MUST(nas_graph_add_add(ctx, g, "sum", y, skip, &y));
@@ -49,8 +53,8 @@ nas_graph *reference_sr(nas_ctx *ctx, const sr_shape *s) {
     return g;
 }
 
-nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t scale, int32_t wide, int32_t narrow,
-                            int32_t middle) {
+nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t scale,
+                            int32_t wide, int32_t narrow, int32_t middle) {
     nas_value x = 0;
     nas_graph *g = begin(ctx, "fsrcnn", height, width, 1, &x);
     const int32_t layers = middle + 3;
@@ -68,8 +72,8 @@ nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t
     return g;
 }
 
-static nas_value conv_rect(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out, int32_t kernel_h,
-                           int32_t kernel_w) {
+static nas_value conv_rect(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x, int32_t out,
+                           int32_t kernel_h, int32_t kernel_w) {
     nas_conv_attributes c = nas_conv_same(out, 1);
     c.kernel_h = kernel_h;
     c.kernel_w = kernel_w;
@@ -80,8 +84,8 @@ static nas_value conv_rect(nas_ctx *ctx, nas_graph *g, const char *name, nas_val
     return v;
 }
 
-nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
-                          int32_t kernel_w, bool relu) {
+nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out,
+                          int32_t kernel_h, int32_t kernel_w, bool relu) {
     nas_value x = 0;
     nas_graph *g = begin(ctx, "layer", height, width, in, &x);
     x = conv_rect(ctx, g, "conv", x, out, kernel_h, kernel_w);
@@ -122,7 +126,8 @@ static nas_value take(pool *p, uint32_t index) {
 }
 
 /* One random node on top of the pool joins it. */
-static void tangle_node(nas_ctx *ctx, nas_graph *g, nas_rng *rng, pool *p, int32_t channels, const char *name) {
+static void tangle_node(nas_ctx *ctx, nas_graph *g, nas_rng *rng, pool *p, int32_t channels,
+                        const char *name) {
     const nas_value a = take(p, nas_rng_below(rng, p->n));
     nas_value v = 0;
     switch (nas_rng_below(rng, 6)) {
@@ -150,7 +155,8 @@ static nas_value tangle_sum(nas_ctx *ctx, nas_graph *g, pool *p, const char *pre
 nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_t seed) {
     nas_rng rng = nas_rng_stream(seed, 0, "tangle");
     nas_value x = 0;
-    const int32_t channels = 1 + (int32_t)nas_rng_below(&rng, 7), block = 2 + (int32_t)nas_rng_below(&rng, 2);
+    const int32_t channels = 1 + (int32_t)nas_rng_below(&rng, 7),
+                  block = 2 + (int32_t)nas_rng_below(&rng, 2);
     nas_graph *g = begin(ctx, "tangle", height, width, channels, &x);
     pool low = {.value = {x}, .n = 1}, high = {.n = 2};
     char name[32];
@@ -180,7 +186,8 @@ void reference_fill(nas_ctx *ctx, nas_graph *g, uint64_t seed) {
         nas_param *p = nas_graph_param(g, i);
         const double fan_in = (double)p->count / p->dims[0];
         const double sd = p->rank == 4 ? 1.0 / sqrt(fan_in) : 0.1;
-        for (size_t k = 0; k < p->count; k++) p->data[k] = (float)(sd * nas_rng_normal(&rng));
+        for (size_t k = 0; k < p->count; k++)
+            p->data[k] = (float)(sd * nas_rng_normal(&rng));
     }
 }
 
@@ -188,7 +195,8 @@ float *reference_image(nas_ctx *ctx, size_t count, uint64_t seed) {
     float *image = nas_alloc_array(ctx, count, sizeof *image);
     cr_assert_not_null(image);
     nas_rng rng = nas_rng_stream(seed, 0, "image");
-    for (size_t i = 0; i < count; i++) image[i] = (float)nas_rng_uniform(&rng);
+    for (size_t i = 0; i < count; i++)
+        image[i] = (float)nas_rng_uniform(&rng);
     return image;
 }
 
@@ -199,8 +207,8 @@ size_t reference_count(const nas_graph *g, nas_value v) {
 
 /* ---- the forward pass: planar doubles ----------------------------------------------------------------------------- */
 
-static double conv_at(const nas_graph *g, const nas_node *node, const nas_shape *in, const double *x, int32_t o, int32_t y,
-                      int32_t col) {
+static double conv_at(const nas_graph *g, const nas_node *node, const nas_shape *in,
+                      const double *x, int32_t o, int32_t y, int32_t col) {
     const nas_conv_attributes *c = &node->conv;
     const float *w = nas_graph_param_const(g, node->params[0])->data;
     double sum = c->has_bias ? (double)nas_graph_param_const(g, node->params[1])->data[o] : 0;
@@ -218,15 +226,18 @@ static double conv_at(const nas_graph *g, const nas_node *node, const nas_shape 
     return sum;
 }
 
-static double value_at(const nas_graph *g, const nas_node *node, double *const *values, int32_t c, int32_t y, int32_t x) {
-    const size_t at = ((size_t)c * (size_t)node->shape.h + (size_t)y) * (size_t)node->shape.w + (size_t)x;
+static double value_at(const nas_graph *g, const nas_node *node, double *const *values, int32_t c,
+                       int32_t y, int32_t x) {
+    const size_t at =
+        ((size_t)c * (size_t)node->shape.h + (size_t)y) * (size_t)node->shape.w + (size_t)x;
     const double *a = values[node->inputs[0]];
     const nas_shape in = nas_graph_node(g, node->inputs[0])->shape;
     switch (node->op) {
     case NAS_OP_CONV: return conv_at(g, node, &in, a, c, y, x);
     case NAS_OP_RELU: return a[at] > 0 ? a[at] : 0;
     case NAS_OP_PRELU:
-        return a[at] > 0 ? a[at] : (double)nas_graph_param_const(g, node->params[0])->data[c] * a[at];
+        return a[at] > 0 ? a[at]
+                         : (double)nas_graph_param_const(g, node->params[0])->data[c] * a[at];
     case NAS_OP_ADD: return a[at] + values[node->inputs[1]][at];
     case NAS_OP_ADD_SCALAR: return a[at] + (double)node->scalar;
     case NAS_OP_DEPTH_TO_SPACE: {
@@ -240,7 +251,8 @@ static double value_at(const nas_graph *g, const nas_node *node, double *const *
     return 0;
 }
 
-static void fill_value(nas_ctx *ctx, const nas_graph *g, nas_value v, const float *image, double **values) {
+static void fill_value(nas_ctx *ctx, const nas_graph *g, nas_value v, const float *image,
+                       double **values) {
     const nas_node *node = nas_graph_node(g, v);
     values[v] = nas_alloc_array(ctx, reference_count(g, v), sizeof **values);
     cr_assert_not_null(values[v]);
@@ -248,23 +260,28 @@ static void fill_value(nas_ctx *ctx, const nas_graph *g, nas_value v, const floa
     for (int32_t c = 0; c < node->shape.c; c++) {
         for (int32_t y = 0; y < node->shape.h; y++) {
             for (int32_t x = 0; x < node->shape.w; x++, at++) {
-                values[v][at] = node->op == NAS_OP_INPUT ? (double)image[at] : value_at(g, node, values, c, y, x);
+                values[v][at] = node->op == NAS_OP_INPUT ? (double)image[at]
+                                                         : value_at(g, node, values, c, y, x);
             }
         }
     }
 }
 
-void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out, double *magnitude) {
+void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
+                       double *magnitude) {
     const int32_t n = nas_graph_node_count(g);
     double **values = nas_alloc_array(ctx, (size_t)n, sizeof *values);
     cr_assert_not_null(values);
     *magnitude = 0;
     for (nas_value v = 0; v < n; v++) {
         fill_value(ctx, g, v, in, values);
-        for (size_t i = 0; i < reference_count(g, v); i++) *magnitude = fmax(*magnitude, fabs(values[v][i]));
+        for (size_t i = 0; i < reference_count(g, v); i++)
+            *magnitude = fmax(*magnitude, fabs(values[v][i]));
     }
     const nas_value y = nas_graph_output(g);
-    for (size_t i = 0; i < reference_count(g, y); i++) out[i] = values[y][i];
-    for (nas_value v = 0; v < n; v++) nas_free(values[v]);
+    for (size_t i = 0; i < reference_count(g, y); i++)
+        out[i] = values[y][i];
+    for (nas_value v = 0; v < n; v++)
+        nas_free(values[v]);
     nas_free(values);
 }

@@ -12,11 +12,11 @@ typedef struct sr_shape {
 
 nas_graph *reference_sr(nas_ctx *ctx, const sr_shape *s);
 /* FSRCNN form with `wide` and `narrow` channels and `middle` 3x3 layers, one channel in and out. */
-nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t scale, int32_t wide, int32_t narrow,
-                            int32_t middle);
+nas_graph *reference_fsrcnn(nas_ctx *ctx, int32_t height, int32_t width, int32_t scale,
+                            int32_t wide, int32_t narrow, int32_t middle);
 /* One convolution, kernel_h x kernel_w, optionally with ReLU. */
-nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out, int32_t kernel_h,
-                          int32_t kernel_w, bool relu);
+nas_graph *reference_conv(nas_ctx *ctx, int32_t height, int32_t width, int32_t in, int32_t out,
+                          int32_t kernel_h, int32_t kernel_w, bool relu);
 /* A chain of convolutions of many shapes: kernels 1 to 9, square and not, 1 to 64 channels, some with ReLU, PReLU. */
 nas_graph *reference_chain(nas_ctx *ctx, int32_t height, int32_t width);
 /* Branches, reused values, activations that cannot merge, two shuffles, convolutions above the input's resolution. */
@@ -28,6 +28,7 @@ void reference_fill(nas_ctx *ctx, nas_graph *g, uint64_t seed);
 float *reference_image(nas_ctx *ctx, size_t count, uint64_t seed);
 size_t reference_count(const nas_graph *g, nas_value v);
 /* Forward pass, planar [C][H][W] in and out; `magnitude` gets the largest absolute value on the way. */
-void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out, double *magnitude);
+void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
+                       double *magnitude);
 
 #endif

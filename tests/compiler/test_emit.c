@@ -28,7 +28,8 @@ static const sr_shape tiny = {6, 20, 2, 1, 4, 8, 4, 3, 3, 5};
 /* Does the program after `pass` contain `text`? */
 static bool after(nas_graph *g, const char *pass, const char *text) {
     nas_buf dump = {0};
-    cr_assert(eq(int, (int)nas_dump_after(ctx, g, target, pass, &dump), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_dump_after(ctx, g, target, pass, &dump), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     const bool found = strstr(dump.data, text) != NULL;
     nas_buf_deinit(&dump);
     return found;
@@ -67,8 +68,10 @@ Test(compiler_emit, emitted_text_depends_on_the_graph_alone) {
     nas_graph *a = reference_sr(ctx, &tiny), *b = reference_sr(ctx, &tiny);
     reference_fill(ctx, b, 1); /* weights are not part of the code */
     nas_buf c[2] = {{0}}, h[2] = {{0}};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, a, target, 2, &c[0], &h[0]), NAS_OK), "%s", nas_ctx_message(ctx));
-    cr_assert(eq(int, (int)nas_emit_source(ctx, b, target, 2, &c[1], &h[1]), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, a, target, 2, &c[0], &h[0]), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, b, target, 2, &c[1], &h[1]), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     cr_assert(eq(str, c[0].data, c[1].data));
     cr_assert(eq(str, h[0].data, h[1].data));
     for (int i = 0; i < 2; i++) {
@@ -83,12 +86,16 @@ Test(compiler_emit, the_golden_model_is_unchanged) {
     static const char path[] = "tests/compiler/golden/tiny_sr.c";
     nas_graph *g = reference_sr(ctx, &tiny);
     nas_buf c = {0}, h = {0}, golden = {0};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 1, &c, &h), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 1, &c, &h), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     if (getenv("NAS_GOLDEN_WRITE") != NULL) {
-        cr_assert(eq(int, (int)nas_file_write(ctx, path, c.data, c.len, 0644), NAS_OK), "%s", nas_ctx_message(ctx));
+        cr_assert(eq(int, (int)nas_file_write(ctx, path, c.data, c.len, 0644), NAS_OK), "%s",
+                  nas_ctx_message(ctx));
     }
-    cr_assert(eq(int, (int)nas_file_read(ctx, path, 1 << 20, &golden), NAS_OK), "%s", nas_ctx_message(ctx));
-    cr_assert(eq(int, strcmp(golden.data, c.data), 0), "emitted C changed: `make golden` rewrites it; review the diff");
+    cr_assert(eq(int, (int)nas_file_read(ctx, path, 1 << 20, &golden), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    cr_assert(eq(int, strcmp(golden.data, c.data), 0),
+              "emitted C changed: `make golden` rewrites it; review the diff");
     nas_buf_deinit(&c);
     nas_buf_deinit(&h);
     nas_buf_deinit(&golden);
@@ -107,7 +114,8 @@ static nas_graph *one_conv(nas_conv_attributes c, nas_shape shape) {
     nas_graph *g = nas_graph_new(ctx, "odd");
     nas_value x = 0;
     cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "in", shape, &x), NAS_OK));
-    cr_assert(eq(int, (int)nas_graph_add_conv(ctx, g, "culprit", x, &c, &x), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_graph_add_conv(ctx, g, "culprit", x, &c, &x), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     cr_assert(eq(int, (int)nas_graph_set_output(ctx, g, x), NAS_OK));
     return g;
 }
@@ -138,7 +146,8 @@ Test(compiler_emit, options_out_of_range_are_refused) {
     cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 65, &c, &h), NAS_ERR_RANGE));
     nas_compile_options o = nas_compile_options_default();
     o.target = target;
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &o, "/tmp/never-made"), NAS_ERR_INVALID)); /* no weights */
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &o, "/tmp/never-made"),
+                 NAS_ERR_INVALID)); /* no weights */
     cr_assert(not(nas_file_exists("/tmp/never-made")));
     nas_graph_free(g);
 }
@@ -153,7 +162,8 @@ Test(compiler_emit, every_failed_allocation_is_reported_and_nothing_leaks) {
         status = nas_emit_source(ctx, g, target, 2, &c, &h);
         nas_mem_fail_after(0);
         if (status != NAS_OK) {
-            cr_assert(eq(int, (int)status, NAS_ERR_NOMEM), "allocation %ld: %s", n, nas_ctx_message(ctx));
+            cr_assert(eq(int, (int)status, NAS_ERR_NOMEM), "allocation %ld: %s", n,
+                      nas_ctx_message(ctx));
             cr_assert(eq(long, nas_mem_live(), before), "allocation %ld leaks", n);
         }
         nas_buf_deinit(&c);

@@ -49,7 +49,8 @@ static int count_files(const char *path, const char *suffix) {
         char below[1024];
         (void)snprintf(below, sizeof below, "%s/%s", path, e->d_name);
         const size_t len = strlen(e->d_name), tail = strlen(suffix);
-        n += (len >= tail && strcmp(e->d_name + len - tail, suffix) == 0) + count_files(below, suffix);
+        n += (len >= tail && strcmp(e->d_name + len - tail, suffix) == 0) +
+             count_files(below, suffix);
     }
     (void)closedir(d);
     return n;
@@ -58,7 +59,8 @@ static int count_files(const char *path, const char *suffix) {
 Test(compiler_toolchain, equal_networks_compile_once_and_other_weights_reuse_the_object) {
     nas_graph *g = small_net(1);
     nas_artifact first, again, other;
-    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &first), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &first), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     cr_assert(not(first.from_cache));
     cr_assert(first.compile_s > 0 && first.arena_bytes > 0 && first.size_bytes > 1000);
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &again), NAS_OK));
@@ -80,7 +82,8 @@ Test(compiler_toolchain, equal_networks_compile_once_and_other_weights_reuse_the
 Test(compiler_toolchain, a_damaged_executable_is_built_again) {
     nas_graph *g = small_net(1);
     nas_artifact first, again;
-    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &first), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &first), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     cr_assert(eq(int, (int)nas_file_write(ctx, first.path, "torn", 4, 0555), NAS_OK));
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &again), NAS_OK));
     cr_assert(not(again.from_cache));
@@ -106,8 +109,10 @@ static nas_status compile_same(nas_ctx *child, void *arg, size_t index, int work
 
 Test(compiler_toolchain, threads_share_one_cache) {
     nas_artifact artifacts[3];
-    cr_assert(eq(int, (int)nas_parallel(ctx, 3, 3, compile_same, artifacts), NAS_OK), "%s", nas_ctx_message(ctx));
-    for (int i = 1; i < 3; i++) cr_assert(eq(str, artifacts[0].path, artifacts[i].path));
+    cr_assert(eq(int, (int)nas_parallel(ctx, 3, 3, compile_same, artifacts), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    for (int i = 1; i < 3; i++)
+        cr_assert(eq(str, artifacts[0].path, artifacts[i].path));
     char sha[NAS_SHA256_HEX];
     cr_assert(eq(int, (int)nas_sha256_file_hex(ctx, artifacts[0].path, sha), NAS_OK));
     cr_assert(eq(str, sha, artifacts[2].sha256));
@@ -119,23 +124,28 @@ Test(compiler_toolchain, missing_and_failing_compilers_are_named) {
     nas_artifact a;
     options.compiler = "no-such-gcc";
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TOOLCHAIN));
-    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "apt-get install gcc-no-such"), NULL), "%s", nas_ctx_message(ctx));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "apt-get install gcc-no-such"), NULL), "%s",
+              nas_ctx_message(ctx));
     cr_assert(eq(int, (int)nas_toolchain_check(ctx, &options), NAS_ERR_TOOLCHAIN));
     options.compiler = "false";
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TOOLCHAIN));
     char fake[128];
     (void)snprintf(fake, sizeof fake, "%s/fake-cc", dir);
-    static const char script[] = "#!/bin/sh\n[ \"$1\" = --version ] && { echo fake 1; exit; }\necho broken on purpose >&2\nexit 3\n";
+    static const char script[] = "#!/bin/sh\n[ \"$1\" = --version ] && { echo fake 1; exit; "
+                                 "}\necho broken on purpose >&2\nexit 3\n";
     cr_assert(eq(int, (int)nas_file_write(ctx, fake, script, sizeof script - 1, 0755), NAS_OK));
     options.compiler = fake;
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TOOLCHAIN));
-    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "broken on purpose"), NULL), "%s", nas_ctx_message(ctx));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "broken on purpose"), NULL), "%s",
+              nas_ctx_message(ctx));
     cr_assert(eq(int, count_files(dir, ".model"), 0));
-    static const char full[] = "#!/bin/sh\n[ \"$1\" = --version ] && { echo full 1; exit; }\necho x.o: No space left on device >&2\nexit 1\n";
+    static const char full[] = "#!/bin/sh\n[ \"$1\" = --version ] && { echo full 1; exit; }\necho "
+                               "x.o: No space left on device >&2\nexit 1\n";
     cr_assert(eq(int, (int)nas_file_write(ctx, fake, full, sizeof full - 1, 0755), NAS_OK));
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_IO));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "disk full"), NULL), "%s", nas_ctx_message(ctx));
-    static const char slow[] = "#!/bin/sh\n[ \"$1\" = --version ] && { echo slow 1; exit; }\nsleep 60\n";
+    static const char slow[] =
+        "#!/bin/sh\n[ \"$1\" = --version ] && { echo slow 1; exit; }\nsleep 60\n";
     cr_assert(eq(int, (int)nas_file_write(ctx, fake, slow, sizeof slow - 1, 0755), NAS_OK));
     options.timeout_ms = 200;
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TIMEOUT));
@@ -183,7 +193,8 @@ Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_arti
     reference_fill(ctx, g, 5);
     char bundle[128], path[256], line[512];
     (void)snprintf(bundle, sizeof bundle, "%s/a/bundle", dir);
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     nas_buf readme = {0};
     (void)snprintf(path, sizeof path, "%s/README.txt", bundle);
     cr_assert(eq(int, (int)nas_file_read(ctx, path, 65536, &readme), NAS_OK));
@@ -191,14 +202,16 @@ Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_arti
     nas_buf_deinit(&readme);
     (void)strncat(line, " -Wall -Wextra -Werror", sizeof line - strlen(line) - 1);
     run_in(bundle, (const char *const[]){"sh", "-c", line, NULL});
-    const size_t n_in = reference_count(g, nas_graph_input(g)), n_out = reference_count(g, nas_graph_output(g));
+    const size_t n_in = reference_count(g, nas_graph_input(g)),
+                 n_out = reference_count(g, nas_graph_output(g));
     float *in = reference_image(ctx, n_in, 6), *out = nas_alloc_array(ctx, n_out, sizeof *out);
     (void)snprintf(path, sizeof path, "%s/in.raw", bundle);
     cr_assert(eq(int, (int)nas_file_write(ctx, path, in, n_in * sizeof *in, 0644), NAS_OK));
     run_in(bundle, (const char *const[]){"./example", "in.raw", "out.raw", NULL});
     nas_artifact a;
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_OK));
-    cr_assert(eq(int, (int)nas_artifact_run(ctx, &a, g, 1, in, out, 1, dir), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_artifact_run(ctx, &a, g, 1, in, out, 1, dir), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     nas_buf bytes = {0};
     (void)snprintf(path, sizeof path, "%s/out.raw", bundle);
     cr_assert(eq(int, (int)nas_file_read(ctx, path, n_out * sizeof *out, &bytes), NAS_OK));
@@ -212,11 +225,13 @@ Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_arti
 
 /* Own main for the sanitizers: buffers of exactly the promised size, twice, 1 and 2 threads. */
 static const char exact_main[] =
-    "#define _POSIX_C_SOURCE 200809L\n#include \"model.h\"\n#include <stdlib.h>\n#include <string.h>\n"
+    "#define _POSIX_C_SOURCE 200809L\n#include \"model.h\"\n#include <stdlib.h>\n#include "
+    "<string.h>\n"
     "int main(void) {\n"
     "    const size_t n = (size_t)MODEL_INPUT_C * MODEL_INPUT_H * MODEL_INPUT_W;\n"
     "    const size_t m = (size_t)MODEL_OUTPUT_C * MODEL_OUTPUT_H * MODEL_OUTPUT_W;\n"
-    "    float *in = malloc(n * sizeof *in), *out = malloc(m * sizeof *out), *again = malloc(m * sizeof *out);\n"
+    "    float *in = malloc(n * sizeof *in), *out = malloc(m * sizeof *out), *again = malloc(m * "
+    "sizeof *out);\n"
     "    for (size_t i = 0; i < n; i++) in[i] = (float)(i * 37 % 101) / 101;\n"
     "    void *arena = NULL;\n"
     "    if (posix_memalign(&arena, 64, MODEL_ARENA_BYTES) != 0) return 3;\n"
@@ -227,7 +242,8 @@ static const char exact_main[] =
     "        model_run(arena, in, threads == 1 ? out : again);\n"
     "        model_close(arena);\n"
     "    }\n"
-    "    if (model_open(arena, 0) == 0 || model_open(arena, 99) == 0 || model_open((char *)arena + 4, 1) == 0) return 2;\n"
+    "    if (model_open(arena, 0) == 0 || model_open(arena, 99) == 0 || model_open((char *)arena + "
+    "4, 1) == 0) return 2;\n"
     "    const int differ = memcmp(out, again, m * sizeof *out) != 0;\n"
     "    free(in);\n    free(out);\n    free(again);\n    free(arena);\n    return differ;\n}\n";
 
@@ -236,11 +252,14 @@ static void check_sanitized(nas_graph *g, const nas_target *target, const char *
     options.target = target;
     char bundle[128], path[256], line[512];
     (void)snprintf(bundle, sizeof bundle, "%s/%s", dir, name);
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s",
+              nas_ctx_message(ctx));
     (void)snprintf(path, sizeof path, "%s/main.c", bundle);
-    cr_assert(eq(int, (int)nas_file_write(ctx, path, exact_main, sizeof exact_main - 1, 0644), NAS_OK));
+    cr_assert(
+        eq(int, (int)nas_file_write(ctx, path, exact_main, sizeof exact_main - 1, 0644), NAS_OK));
     (void)snprintf(line, sizeof line,
-                   "gcc -O0 -std=gnu99 %s -fsanitize=address,undefined -fno-sanitize-recover=undefined -pthread "
+                   "gcc -O0 -std=gnu99 %s -fsanitize=address,undefined "
+                   "-fno-sanitize-recover=undefined -pthread "
                    "model.c weights.c main.c -o main && ./main",
                    target->flags);
     run_in(bundle, (const char *const[]){"sh", "-c", line, NULL});

@@ -29,6 +29,11 @@ nas_status nas__db_new(nas_ctx *ctx, const char *path, nas_db **out) {
         return nas_fail(ctx, NAS_ERR_INVALID, "database path of %zu bytes, limit 1..%d: '%.80s'",
                         strlen(name), NAS__DB_PATH_MAX - 1, name);
     }
+    struct stat info;
+    if (stat(name, &info) == 0 &&
+        !S_ISREG(info.st_mode)) { /* before a lock file is made beside it */
+        return nas_fail(ctx, NAS_ERR_IO, "%s is not a regular file", name);
+    }
     uint8_t owner[NAS__DB_OWNER_HEX / 2];
     const nas_status status = nas_random_bytes(ctx, owner, sizeof owner);
     if (status != NAS_OK) return status;
@@ -49,10 +54,6 @@ void nas__db_release(nas_db *db) {
 }
 
 nas_status nas__db_connect(nas_ctx *ctx, nas_db *db, int flags, int32_t busy_ms) {
-    struct stat info;
-    if (stat(db->path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        return nas_fail(ctx, NAS_ERR_IO, "%s is not a regular file", db->path);
-    }
     int code = sqlite3_open_v2(db->path, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (code == SQLITE_OK) code = sqlite3_extended_result_codes(db->handle, 1);
     if (code == SQLITE_OK) code = sqlite3_busy_timeout(db->handle, busy_ms);

@@ -25,8 +25,10 @@ static const char help_text[] =
     "  (none)          summary: study, trials by state, best, size of the front, device, last "
     "events\n"
     "  front           trials not dominated in (psnr_y, latency_p50_ms), fastest first\n"
+    "  final           the front with the figures after fine-tuning; '*' marks the best\n"
+    "  baselines       the networks the front is compared with\n"
     "  trials          every trial, by number\n"
-    "  best            the feasible trial with the highest psnr_y; ties to the faster\n"
+    "  best            the feasible trial of the highest quality; ties to the faster\n"
     "  trial N         everything about trial N\n"
     "  events          the study's diary\n"
     "  measurements    every measurement, drift references included\n"
@@ -58,6 +60,8 @@ static const struct command {
     const char *operand; /* NULL = takes none */
 } commands[] = {
     {"front", NAS_DB_REPORT_FRONT, false, NULL},
+    {"final", NAS_DB_REPORT_FINAL, false, NULL},
+    {"baselines", NAS_DB_REPORT_BASELINES, false, NULL},
     {"trials", NAS_DB_REPORT_TRIALS, false, NULL},
     {"best", NAS_DB_REPORT_BEST, true, NULL},
     {"trial", NAS_DB_REPORT_TRIAL, true, "the trial's number"},
@@ -120,8 +124,8 @@ static nas_status check_args(nas_ctx *ctx, const query_args *args) {
     const struct command *command = find_command(args->command);
     if (command == NULL) {
         return nas_fail(ctx, NAS_ERR_INVALID,
-                        "command '%s' is unknown: use front, trials, best, trial, events, "
-                        "measurements, layers or sql",
+                        "command '%s' is unknown: use front, final, baselines, trials, best, "
+                        "trial, events, measurements, layers or sql",
                         args->command);
     }
     if (command->operand != NULL && args->operand == NULL) {

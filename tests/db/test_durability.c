@@ -55,6 +55,7 @@ static nas_status one_trial(nas_ctx *c, nas_db *db, int64_t study, int64_t devic
 
 /* Resumes and goes on until it is killed; ends only on an error, which it prints. */
 static void child(int out, promise p) {
+    (void)alarm(30); /* ends it even when the test failed before it could */
     nas_db *db = NULL;
     nas_db_study study = {0};
     int64_t device = 0, number = 0;
@@ -169,6 +170,7 @@ Test(db_durability, a_kill_while_the_schema_is_made_leaves_an_openable_file) {
         const pid_t pid = fork();
         if (pid == 0) {
             nas_db *db = NULL;
+            (void)alarm(30);
             (void)nas_db_open(ctx, db_path, &db); /* the parent looks at the file, not at this */
             for (;;)
                 (void)pause();

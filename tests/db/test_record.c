@@ -192,6 +192,22 @@ Test(db_record, the_shown_prediction_is_the_last_one_made_before_the_measurement
            "1"));
     cr_assert(eq(str, (char *)raw_text(db_path, "SELECT group_concat(in_sample) FROM v_prediction"),
                  "0,0,1,1"));
+    bool has = true;
+    OK(nas_db_trial_has_prediction(ctx, db, other, &has));
+    cr_assert(not(has)); /* an in-sample one is none */
+    const nas_db_prediction held_out = {.trial_id = other,
+                                        .device_id = device,
+                                        .predictor = "p",
+                                        .p50_us = 2500,
+                                        .lo_us = 2000,
+                                        .hi_us = 3000,
+                                        .held_out = true};
+    OK(nas_db_prediction_insert(ctx, db, &held_out));
+    OK(nas_db_trial_has_prediction(ctx, db, other, &has));
+    cr_assert(has);
+    cr_assert(eq(str,
+                 (char *)raw_text(db_path, "SELECT latency_pred_ms FROM v_trial WHERE trial = 1"),
+                 "2.5"));
     const nas_db_prediction bad = {
         .trial_id = trial, .device_id = device, .predictor = "p", .p50_us = INFINITY};
     FAILS(NAS_ERR_INVALID, nas_db_prediction_insert(ctx, db, &bad));

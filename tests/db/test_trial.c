@@ -160,6 +160,43 @@ Test(db_trial, final_figures_are_set_once_and_only_for_complete_trials) {
     close_db(db);
 }
 
+Test(db_trial, every_final_figure_is_set_once_and_reads_back) {
+    nas_db *db = open_db();
+    const int64_t study = add_study(db, "a");
+    const int64_t id = add_complete(db, study, 0, "strategy", 33, 5000, 0);
+    const nas_db_values final = {.final_psnr_y_db = nas_some_double(34),
+                                 .final_ssim_y = nas_some_double(0.9),
+                                 .final_select_psnr_y_db = nas_some_double(33.5),
+                                 .final_latency_p50_us = nas_some_double(5100),
+                                 .final_latency_p50_lo_us = nas_some_double(5000),
+                                 .final_latency_p50_hi_us = nas_some_double(5200),
+                                 .final_latency_p90_us = nas_some_double(6000),
+                                 .final_violation = nas_some_double(0.25)};
+    OK(nas_db_trial_set_final(ctx, db, id, &final));
+    nas_db_trial *rows = NULL;
+    size_t n = 0;
+    OK(nas_db_trials(ctx, db, study, &rows, &n));
+    const nas_db_values *v = &rows[0].values;
+    const nas_opt_double got[] = {v->final_psnr_y_db,         v->final_ssim_y,
+                                  v->final_select_psnr_y_db,  v->final_latency_p50_us,
+                                  v->final_latency_p50_lo_us, v->final_latency_p50_hi_us,
+                                  v->final_latency_p90_us,    v->final_violation};
+    const double want[] = {34, 0.9, 33.5, 5100, 5000, 5200, 6000, 0.25};
+    static const char *const columns[] = {"final_psnr_y_db",         "final_ssim_y",
+                                          "final_select_psnr_y_db",  "final_latency_p50_us",
+                                          "final_latency_p50_lo_us", "final_latency_p50_hi_us",
+                                          "final_latency_p90_us",    "final_violation"};
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        cr_assert(got[i].is_set, "%s", columns[i]);
+        cr_assert(eq(dbl, got[i].value, want[i]), "%s", columns[i]);
+        char sql[128];
+        (void)snprintf(sql, sizeof sql, "UPDATE trial_values SET %s = 1", columns[i]);
+        cr_assert(eq(int, raw_sql(db_path, sql), SQLITE_CONSTRAINT), "%s", columns[i]);
+    }
+    nas_db_trials_free(rows, n);
+    close_db(db);
+}
+
 Test(db_trial, a_database_shell_cannot_change_what_is_finished) {
     nas_db *db = open_db();
     const int64_t study = add_study(db, "a"), device = add_device(db);

@@ -186,3 +186,23 @@ Test(db_views, the_summary_names_device_predictor_and_last_event) {
     cr_assert(eq(str, (char *)raw_text(db_path, "SELECT simulated FROM v_trial"), "1"));
     close_db(db);
 }
+
+Test(db_views, the_best_is_judged_by_final_figures_where_there_are_any) {
+    nas_db *db = open_db();
+    const int64_t study = add_study(db, "a");
+    (void)add_complete(db, study, 0, "strategy", 36, 9000,
+                       0); /* no final figures: after those that have */
+    const int64_t plain = add_complete(db, study, 1, "strategy", 33, 5000, 0);
+    const int64_t tuned = add_complete(db, study, 2, "strategy", 32, 5000, 0);
+    const int64_t slow = add_complete(db, study, 3, "strategy", 35, 8000, 0);
+    nas_db_values final = {.final_select_psnr_y_db = nas_some_double(33.5),
+                           .final_violation = nas_some_double(0)};
+    OK(nas_db_trial_set_final(ctx, db, plain, &final));
+    final.final_select_psnr_y_db = nas_some_double(34);
+    OK(nas_db_trial_set_final(ctx, db, tuned, &final));
+    final.final_select_psnr_y_db = nas_some_double(37);
+    final.final_violation = nas_some_double(0.1); /* the fine-tuned binary misses the deadline */
+    OK(nas_db_trial_set_final(ctx, db, slow, &final));
+    cr_assert(eq(str, (char *)raw_text(db_path, "SELECT trial FROM v_best"), "2"));
+    close_db(db);
+}

@@ -24,7 +24,9 @@ static nas_graph *net_graph(nas_ctx *ctx, const char *point_text) {
         o.scale = 2;
         o.lr_height = 360;
         o.lr_width = 640;
-        o.blocks_max = NAS_SR_BLOCKS_MAX;
+        o.blocks_max = 0; /* the text names every block of its space */
+        for (const char *c = point_text; *c != '\0'; c++)
+            o.blocks_max += *c == ':';
         o.blocks_min = 1;
         o.residual = (nas_range){8, 32, 4};
         o.expand = (nas_range){16, 128, 16};

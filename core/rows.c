@@ -49,8 +49,8 @@ static nas_status flush(nas_ctx *ctx, nas_rows *rows) {
     return NAS_OK;
 }
 
-static void add_json(nas_rows *rows, int32_t n, const char *const *names,
-                     const char *const *values, const bool *is_number) {
+static void add_json(nas_rows *rows, int32_t n, const char *const *names, const char *const *values,
+                     const bool *is_number) {
     nas_buf_puts(&rows->text, rows->n == 0 ? "[\n" : ",\n");
     nas_json j = nas_json_begin(&rows->text);
     nas_json_object(&j);
@@ -260,7 +260,7 @@ static void write_records(const nas_rows *rows, nas_buf *out) {
 /* ---- rows in, text out -------------------------------------------------------------------------------------------- */
 
 nas_status nas_rows_add(nas_ctx *ctx, void *arg, int32_t n, const char *const *names,
-                         const char *const *values, const bool *is_number) {
+                        const char *const *values, const bool *is_number) {
     nas_rows *rows = arg;
     if (n < 1 || n > NAS_ROWS_COLUMNS_MAX) {
         return nas_fail(ctx, NAS_ERR_RANGE, "%" PRId32 " columns, limit %d", n,
@@ -284,8 +284,7 @@ nas_status nas_rows_add(nas_ctx *ctx, void *arg, int32_t n, const char *const *n
 }
 
 static nas_status finish(nas_ctx *ctx, nas_rows *rows) {
-    if (rows->format == NAS_ROWS_JSON)
-        nas_buf_puts(&rows->text, rows->n == 0 ? "[]\n" : "\n]\n");
+    if (rows->format == NAS_ROWS_JSON) nas_buf_puts(&rows->text, rows->n == 0 ? "[]\n" : "\n]\n");
     if (rows->format == NAS_ROWS_TABLE && rows->n > 0) {
         nas_buf out = {0};
         nas_status status = NAS_OK;

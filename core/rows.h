@@ -45,7 +45,7 @@ nas_rows nas_rows_new(nas_rows_format format, bool vertical, FILE *out);
 /* nas_rows_add - one row; has the type of nas_db_row_fn, `rows` is the nas_rows. Every row has the columns of the
  * first. IO when the output cannot be written. */
 nas_status nas_rows_add(nas_ctx *ctx, void *rows, int32_t n, const char *const *names,
-                         const char *const *values, const bool *is_number);
+                        const char *const *values, const bool *is_number);
 /* nas_rows_end - writes what is left (an empty JSON array for no rows) and flushes; frees also on failure. */
 nas_status nas_rows_end(nas_ctx *ctx, nas_rows *rows);
 void nas_rows_deinit(nas_rows *rows);

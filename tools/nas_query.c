@@ -1,9 +1,9 @@
 /* nas_query.c - `nas-query DB ...`: every question about a study's results, read-only, also while the study runs.
  *
- * Arguments are parsed into one struct, a command is one report of db/db.h, its rows go through rows.c. Results on
+ * Arguments are parsed into one struct, a command is one report of db/db.h, its rows go through core/rows.h. Results on
  * stdout, everything else on stderr. */
 #include "db/db.h"
-#include "tools/rows.h"
+#include "core/rows.h"
 
 #include <string.h>
 
@@ -12,7 +12,7 @@ typedef struct query_args {
     const char *command; /* "" = summary */
     const char *operand; /* N of trial and layers, SQL of sql; NULL = none */
     const char *study;   /* NULL = the only one */
-    nas__format format;
+    nas_rows_format format;
     bool help, version;
 } query_args;
 
@@ -110,7 +110,7 @@ static nas_status parse_option(nas_ctx *ctx, int argc, char **argv, int *i, quer
     }
     if (strcmp(word, "-f") == 0 || is_option(word, "--format")) {
         const char *value = option_value(ctx, argc, argv, i);
-        return value == NULL ? NAS_ERR_INVALID : nas__format_parse(ctx, value, &args->format);
+        return value == NULL ? NAS_ERR_INVALID : nas_rows_format_parse(ctx, value, &args->format);
     }
     if (is_option(word, "--study")) {
         args->study = option_value(ctx, argc, argv, i);
@@ -215,12 +215,12 @@ static nas_status choose_study(nas_ctx *ctx, nas_db *db, const query_args *args,
 static nas_status print_report(nas_ctx *ctx, nas_db *db, const query_args *args,
                                nas_db_report_kind kind, const char *study, int64_t number,
                                bool vertical, size_t *n) {
-    nas__rows rows = nas__rows_new(args->format, vertical, stdout);
-    nas_status status = nas_db_report(ctx, db, kind, study, number,
-                                      args->format == NAS__FORMAT_TABLE, nas__rows_add, &rows);
+    nas_rows rows = nas_rows_new(args->format, vertical, stdout);
+    nas_status status = nas_db_report(ctx, db, kind, study, number, args->format == NAS_ROWS_TABLE,
+                                      nas_rows_add, &rows);
     *n = rows.n;
-    if (status == NAS_OK) return nas__rows_end(ctx, &rows);
-    nas__rows_deinit(&rows);
+    if (status == NAS_OK) return nas_rows_end(ctx, &rows);
+    nas_rows_deinit(&rows);
     return status;
 }
 
@@ -229,17 +229,17 @@ static nas_status print_summary(nas_ctx *ctx, nas_db *db, const query_args *args
     size_t n = 0;
     nas_status status =
         print_report(ctx, db, args, NAS_DB_REPORT_STUDY, study, 0, study != NULL, &n);
-    if (status != NAS_OK || args->format != NAS__FORMAT_TABLE || study == NULL) return status;
+    if (status != NAS_OK || args->format != NAS_ROWS_TABLE || study == NULL) return status;
     if (fputs("\nlast events\n", stdout) == EOF)
         return nas_fail(ctx, NAS_ERR_IO, "cannot write the output");
     return print_report(ctx, db, args, NAS_DB_REPORT_LAST_EVENTS, study, 0, false, &n);
 }
 
 static nas_status print_sql(nas_ctx *ctx, nas_db *db, const query_args *args) {
-    nas__rows rows = nas__rows_new(args->format, false, stdout);
-    const nas_status status = nas_db_query(ctx, db, args->operand, NULL, 0, nas__rows_add, &rows);
-    if (status == NAS_OK) return nas__rows_end(ctx, &rows);
-    nas__rows_deinit(&rows);
+    nas_rows rows = nas_rows_new(args->format, false, stdout);
+    const nas_status status = nas_db_query(ctx, db, args->operand, NULL, 0, nas_rows_add, &rows);
+    if (status == NAS_OK) return nas_rows_end(ctx, &rows);
+    nas_rows_deinit(&rows);
     return status;
 }
 

@@ -29,11 +29,14 @@ enum {
     TASKS_MAX = 65, /* the main thread and 64 workers */
     GROUP_MAX = 9,  /* batches in one warm-up group */
     GROUP_MS = 50,
+    HOPELESS_MIN = 10,        /* batches seen before a run is given up early */
     EXACT_BINOMIAL_MAX = 1000 /* above it the normal approximation is good to a rank */
 };
 
-static const double wait_share_max =
-    0.02; /* of a batch's wall time spent runnable but not running */
+/* Of a batch's wall time spent runnable but not running. */
+static const double wait_share_max = 0.02;
+/* Of all batches disturbed: above the first the controller measures again; above the second there is no hope. */
+static const double dropped_share_max = 0.30, hopeless_share = 0.50;
 
 typedef struct bench_options {
     long threads;
@@ -357,6 +360,19 @@ static void warm_up(const bench *b, bench_result *r) {
     r->batch_size = find_batch_size(b, &r->warmup_runs); /* warm now: k may have to be larger */
 }
 
+/* Enough calm batches, out of time or memory - or so many disturbed ones that more would not save the run. */
+static int finished(const bench_options *o, const bench_result *r, int64_t spent_ns) {
+    const int64_t least_ns = (int64_t)o->min_time_ms * 1000000;
+    const size_t least = (size_t)o->min_batches, all = r->n_kept + r->n_dropped;
+    const double share = all > 0 ? (double)r->n_dropped / (double)all : 0.0;
+    const int lost = (share > dropped_share_max && all >= 2 * least) ||
+                     (share > hopeless_share && all >= HOPELESS_MIN);
+    if (r->n_kept >= least && spent_ns >= least_ns) return 1;
+    if (lost && spent_ns >= 2 * least_ns) return 1;
+    if (r->n_kept == SAMPLES_MAX || r->n_dropped == SAMPLES_MAX) return 1;
+    return spent_ns >= (int64_t)o->max_time_ms * 1000000;
+}
+
 static void measure(const bench *b, bench_result *r) {
     counters before, after;
     const int64_t start = now_ns();
@@ -372,11 +388,7 @@ static void measure(const bench *b, bench_result *r) {
         }
         r->switches += after.switches - before.switches;
         r->migrations += after.cpu != before.cpu;
-        const int64_t spent = now_ns() - start;
-        const int enough =
-            r->n_kept >= (size_t)b->o.min_batches && spent >= (int64_t)b->o.min_time_ms * 1000000;
-        if (enough || spent >= (int64_t)b->o.max_time_ms * 1000000) break;
-        if (r->n_kept == SAMPLES_MAX || r->n_dropped == SAMPLES_MAX) break;
+        if (finished(&b->o, r, now_ns() - start)) break;
     }
     r->wall_s = (double)(now_ns() - start) * 1e-9;
     if (r->n_kept == 0) { /* nothing calm was seen: report what there is, and say so */

@@ -176,6 +176,7 @@ Test(latency_device, a_private_agent_is_started_and_stopped) {
     cr_assert(nas_device_is_local(d) && !nas_device_is_simulated(d));
     cr_assert(ne(ptr, strstr(nas_device_info_json(d), "no_new_privs"), NULL));
     cr_assert(eq(sz, strlen(nas_device_fingerprint(d)), (size_t)64));
+    cr_assert(eq(int, (int)nas_device_alive(ctx, d), NAS_OK));
     nas_device_close(d);
     cr_assert(child_gone());
     char key[128];
@@ -236,6 +237,17 @@ Test(latency_device, a_killed_controller_takes_its_agent_along) {
     cr_assert(gone);
     (void)close(ready[0]);
     (void)close(ready[1]);
+}
+
+Test(latency_device, a_dead_agent_is_noticed) {
+    nas_device *d = NULL;
+    const nas_device_options o = options("local");
+    cr_assert(eq(int, (int)nas_device_open(ctx, &o, &d), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, kill((pid_t)d->process.pid, SIGKILL), 0));
+    const nas_status status = nas_device_alive(ctx, d);
+    cr_assert(status == NAS_ERR_NET || status == NAS_ERR_DEVICE, "%s", nas_status_text(status));
+    nas_device_close(d);
+    cr_assert(child_gone());
 }
 
 /* ---- bad agents ------------------------------------------------------------------------------------------------------ */

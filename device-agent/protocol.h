@@ -61,9 +61,9 @@ enum {
  * A batch of k inferences lasts >= batch-ms (k grows by max(target/t + 1, 1.618x)); a sample is batch time / k.
  * Batches with an involuntary context switch of any thread, a thread that waited in the run queue for over 2 % of the
  * batch, or the main thread off its one pinned CPU are disturbed and do not enter the statistics. It stops when
- * min-batches are kept and min-time-ms have passed, at the latest at max-time-ms; earlier, since the run
- * is measured again anyway, when after 2 min-time-ms over 30 % of 2 min-batches or over 50 % of 10 were disturbed. When not one batch was undisturbed all of them are
- * used (and counted as kept and as dropped) and all_disturbed is true.
+ * min-batches are kept and min-time-ms have passed, at the latest at max-time-ms; earlier, since the run is measured
+ * again anyway, when after 2 min-time-ms over 30 % of 2 min-batches or over 50 % of 10 batches were disturbed. When not
+ * one batch was undisturbed all of them are used (counted as kept and as dropped) and all_disturbed is true.
  * Printed document (one JSON object, times in us per inference):
  *   schema 1, name, graph_hash, threads, cpus_asked, cpus_effective [one mask a thread, "0-1"], init_us, first_us,
  *   warmup_runs, warmup_steady, batch_size, batches (kept), dropped, all_disturbed,

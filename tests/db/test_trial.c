@@ -218,8 +218,8 @@ Test(db_trial, a_database_shell_cannot_change_what_is_finished) {
         "UPDATE trials SET state = 'COMPLETE', finished_ms = 1 WHERE number = 1",
         "UPDATE trials SET state = 'DONE' WHERE number = 1",
         "DELETE FROM trials",
-        "INSERT OR REPLACE INTO trials (id, study_id, number, state, point, origin, created_ms)"
-        " VALUES (1, 1, 2, 'WAITING', 'p', 'seed', 0)",
+        ("REPLACE INTO trials (id, study_id, number, state, point, origin, created_ms)"
+         " VALUES (1, 1, 2, 'WAITING', 'p', 'seed', 0)"),
         "DELETE FROM studies",
         "UPDATE measurements SET p50_us = 1",
         "DELETE FROM measurements",

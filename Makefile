@@ -221,7 +221,7 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS each (clang)
 soak: all $(B)/tests/search ## 50 rounds of kill -9 and resume
 	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_SOAK_ROUNDS=50 $(B)/tests/search --filter 'search_kill/*' --timeout 3600
 golden: ## rewrite the golden files of the tests (review the diff)
-	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler
+	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler check-search
 
 # The agent for a device: static, from sources, so that one command serves any compiler.
 CC_agent := $(if $(CROSS),$(CROSS)gcc,$(or $(shell command -v musl-gcc),$(CC)))

@@ -194,9 +194,8 @@ typedef struct nas_db_prediction {
     int64_t trial_id, device_id;
     const char *predictor; /* id of the fitted model */
     double p50_us, lo_us, hi_us;
-    bool decided; /* the trial was skipped because of it */
-    bool
-        held_out; /* made after the trial's measurement by a model that never saw it: not in-sample */
+    bool decided;  /* the trial was skipped because of it */
+    bool held_out; /* made after the measurement, by a model that never saw it: not in-sample */
 } nas_db_prediction;
 /* nas_db_prediction_insert - call it when the prediction is made, before the trial's own measurement is inserted: one
  * that comes later on the same device is stored as in_sample and never shown as latency_pred_ms, unless held_out. */

@@ -77,8 +77,10 @@ nas_status nas__phase_baselines(nas__study *s) {
     nas_status status = run_baseline(s, "baseline:supernet", s->largest, s->weights);
     if (status != NAS_OK) return status;
     nas__progress_update(&s->progress, 1, "supernet measured");
-    status = run_baseline(s, "baseline:fsrcnn", s->fsrcnn, s->fsrcnn_weights);
-    if (status != NAS_OK) return status;
+    if (s->config->eval.baseline_steps > 0) {
+        status = run_baseline(s, "baseline:fsrcnn", s->fsrcnn, s->fsrcnn_weights);
+        if (status != NAS_OK) return status;
+    }
     nas__progress_update(&s->progress, 2, "bicubic %.2f dB on the select images",
                          s->bicubic_select.psnr_y_db);
     nas__progress_end(&s->progress);

@@ -14,17 +14,18 @@ enum { NAS_CONSTRAINTS_MAX = 16, NAS_DEVICES_MAX = 8, NAS_TEXT_MAX = 512 };
 
 /* Metrics a study can optimise or bound; the name is what config, tables and database columns use. */
 typedef enum nas_metric {
-    NAS_METRIC_PSNR_Y,          /* "psnr_y", dB, maximise */
-    NAS_METRIC_SSIM_Y,          /* "ssim_y", maximise */
-    NAS_METRIC_LATENCY_P50_MS,  /* "latency_p50_ms" */
-    NAS_METRIC_LATENCY_P90_MS,  /* "latency_p90_ms" */
-    NAS_METRIC_MACS,            /* "macs" */
-    NAS_METRIC_PARAMS,          /* "params" */
+    NAS_METRIC_PSNR_Y,                /* "psnr_y", dB, maximise */
+    NAS_METRIC_SSIM_Y,                /* "ssim_y", maximise */
+    NAS_METRIC_LATENCY_P50_MS,        /* "latency_p50_ms" */
+    NAS_METRIC_LATENCY_P90_MS,        /* "latency_p90_ms" */
+    NAS_METRIC_MACS,                  /* "macs" */
+    NAS_METRIC_PARAMS,                /* "params" */
     NAS_METRIC_PEAK_ACTIVATION_BYTES, /* "peak_activation_bytes" */
     NAS_METRIC_COUNT
 } nas_metric;
 const char *nas_metric_name(nas_metric metric);
-bool nas_metric_from_name(const char *name, nas_metric *out); /* false when there is no such metric */
+bool nas_metric_from_name(const char *name,
+                          nas_metric *out); /* false when there is no such metric */
 bool nas_metric_maximise(nas_metric metric);
 
 /* "<= 33", ">= 30.5" absolute in the metric's unit, or "<= 60%" of the baseline (the full-width supernet). */
@@ -32,37 +33,45 @@ typedef struct nas_constraint {
     nas_metric metric;
     bool at_most;
     double bound;
-    bool is_percent;   /* bound is percent of the baseline's value */
+    bool is_percent; /* bound is percent of the baseline's value */
 } nas_constraint;
 
 typedef struct nas_config_device {
     char name[64];
-    char connect[NAS_TEXT_MAX];   /* "local", "simulated", "http://127.0.0.1:7917" */
+    char connect[NAS_TEXT_MAX]; /* "local", "simulated", "http://127.0.0.1:7917" */
     char key_file[NAS_TEXT_MAX];
     char cpus[128];
     int32_t threads;
 } nas_config_device;
 
 typedef struct nas_config {
-    struct { char name[96]; uint64_t seed; char dir[NAS_TEXT_MAX]; } study;   /* dir default "runs/<name>" */
-    struct { char kind[16]; int32_t scale, out_height, out_width; } task;      /* kind "sr" */
+    struct {
+        char name[96];
+        uint64_t seed;
+        char dir[NAS_TEXT_MAX];
+    } study; /* dir default "runs/<name>" */
+    struct {
+        char kind[16];
+        int32_t scale, out_height, out_width;
+    } task; /* kind "sr" */
     struct {
         char train[NAS_TEXT_MAX * 4], select[NAS_TEXT_MAX * 4], report[NAS_TEXT_MAX * 4];
         double select_fraction;
         int32_t select_max, report_max, leaves_train, leaves_select, leaves_report, leaves_size;
     } data;
-    nas_sr_options space;          /* lr extents and scale filled from task */
+    nas_sr_options space; /* lr extents and scale filled from task */
     struct {
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;
         int32_t winner_steps; /* further steps for the chosen network alone, 0 = none */
+        char supernet_weights[NAS_TEXT_MAX]; /* "" = train */
         double learning_rate, finetune_learning_rate;
-    } eval;                        /* steps are optimiser steps; finetune_max = front members fine-tuned */
+    } eval; /* steps are optimiser steps; finetune_max = front members fine-tuned */
     struct {
         char strategy[32];
-        int32_t trials;            /* candidates proposed by the strategy */
+        int32_t trials; /* candidates proposed by the strategy */
         nas_strategy_options options;
-        bool skip_by_prediction;   /* skip candidates that certainly miss a latency bound: */
-        double skip_margin;        /* predicted lower bound > (1 + margin) * bound; >= 0, default 0.5 */
+        bool skip_by_prediction; /* skip candidates that certainly miss a latency bound: */
+        double skip_margin; /* predicted lower bound > (1 + margin) * bound; >= 0, default 0.5 */
     } search;
     int32_t n_objectives;
     nas_metric objectives[NAS_OBJECTIVES_MAX];
@@ -70,9 +79,18 @@ typedef struct nas_config {
     nas_constraint constraints[NAS_CONSTRAINTS_MAX];
     int32_t n_devices;
     nas_config_device devices[NAS_DEVICES_MAX];
-    struct { int32_t max_time_ms, min_time_ms, min_batches, final_max_time_ms, reference_every; double drift_limit; } measure;
-    struct { char compiler[NAS_TEXT_MAX], target[64], cache_dir[NAS_TEXT_MAX]; int64_t timeout_s; } compile;
-    struct { double time_s; /* 0 = none */ int64_t disk_mb; } budget;
+    struct {
+        int32_t max_time_ms, min_time_ms, min_batches, final_max_time_ms, reference_every;
+        double drift_limit;
+    } measure;
+    struct {
+        char compiler[NAS_TEXT_MAX], target[64], cache_dir[NAS_TEXT_MAX];
+        int64_t timeout_s;
+    } compile;
+    struct {
+        double time_s; /* 0 = none */
+        int64_t disk_mb;
+    } budget;
 } nas_config;
 
 /* An ordered list of "key=value" overrides from the command line (--set), values in TOML syntax; a bare word that is
@@ -89,13 +107,13 @@ void nas_config_default(nas_config *out);
 /* nas_config_load - reads, applies overrides, fills defaults, validates. On errors: INVALID (or PARSE, IO) and every
  * problem appended to `errors`, one line each. `toml` receives the file's text, `json` the flattened effective
  * config (sorted keys, one JSON object): equal json, equal study. Any output may be NULL. */
-nas_status nas_config_load(nas_ctx *ctx, const nas_config_source *source, nas_config *out, nas_buf *toml, nas_buf *json,
-                           nas_buf *errors);
+nas_status nas_config_load(nas_ctx *ctx, const nas_config_source *source, nas_config *out,
+                           nas_buf *toml, nas_buf *json, nas_buf *errors);
 
 /* nas_config_parse - the same for a text of `len` bytes already in memory; `name` stands for the file in messages. */
 nas_status nas_config_parse(nas_ctx *ctx, const char *name, const char *text, size_t len,
-                            const char *const *overrides, size_t n_overrides, nas_config *out, nas_buf *json,
-                            nas_buf *errors);
+                            const char *const *overrides, size_t n_overrides, nas_config *out,
+                            nas_buf *json, nas_buf *errors);
 
 /* nas_config_diff - keys whose values differ between two effective JSON texts, "a.b: old -> new" one a line. Keys that
  * may change on resume (budget.*, search.trials upwards, eval.threads) are left out. */

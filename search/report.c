@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static nas_status print_rows(nas__study *s, nas_db_report_kind kind, nas_rows_format format, bool brief, FILE *out) {
+static nas_status print_rows(nas__study *s, nas_db_report_kind kind, nas_rows_format format,
+                             bool brief, FILE *out) {
     nas_rows rows = nas_rows_new(format, false, out);
-    const nas_status status = nas_db_report(s->ctx, s->db, kind, s->config->study.name, 0, brief, nas_rows_add, &rows);
+    const nas_status status =
+        nas_db_report(s->ctx, s->db, kind, s->config->study.name, 0, brief, nas_rows_add, &rows);
     if (status != NAS_OK) {
         nas_rows_deinit(&rows);
         return status;
@@ -39,17 +41,20 @@ static nas_status write_front_csv(nas__study *s) {
 /* What surrounds the rows of a table, for people: not printed with json, csv and value. */
 static void print_heading(const nas__study *s) {
     const nas_config *c = s->config;
-    printf("\nPareto front: x%d super-resolution to %dx%d on %s (%s%s), %d thread%s\n", (int)c->task.scale,
-           (int)c->task.out_width, (int)c->task.out_height, nas_device_name(s->device), s->target->name,
+    printf("\nPareto front: x%d super-resolution to %dx%d on %s (%s%s), %d thread%s\n",
+           (int)c->task.scale, (int)c->task.out_width, (int)c->task.out_height,
+           nas_device_name(s->device), s->target->name,
            nas_device_is_simulated(s->device) ? ", SIMULATED latency: nothing was timed" : "",
            (int)c->devices[0].threads, c->devices[0].threads == 1 ? "" : "s");
-    printf("psnr_y, ssim_y: %s; by the timed program. latency: median [95 %% interval], p90, in ms\n",
-           nas_sr_data_describe(s->data));
+    printf(
+        "psnr_y, ssim_y: %s; by the timed program. latency: median [95 %% interval], p90, in ms\n",
+        nas_sr_data_describe(s->data));
 }
 
 static void print_notes(const nas__study *s, bool feasible, size_t best) {
     const nas_config *c = s->config;
-    printf("bicubic: psnr_y %.2f  ssim_y %.4f\n", s->bicubic_report.psnr_y_db, s->bicubic_report.ssim_y);
+    printf("bicubic: psnr_y %.2f  ssim_y %.4f\n", s->bicubic_report.psnr_y_db,
+           s->bicubic_report.ssim_y);
     if (feasible) {
         const nas_db_values v = nas__final_values(&s->trials[best].row.values);
         printf("\nbest under the constraints: trial %zu", best);
@@ -57,24 +62,27 @@ static void print_notes(const nas__study *s, bool feasible, size_t best) {
             printf(", psnr_y %.2f (%+.2f over bicubic)", v.final_psnr_y_db.value,
                    v.final_psnr_y_db.value - s->bicubic_report.psnr_y_db);
         }
-        printf(", p50 %.2f ms, p90 %.2f ms -> %s/best\n", v.latency_p50_us.value * 1e-3, v.latency_p90_us.value * 1e-3,
-               s->dir);
+        printf(", p50 %.2f ms, p90 %.2f ms -> %s/best\n", v.latency_p50_us.value * 1e-3,
+               v.latency_p90_us.value * 1e-3, s->dir);
     } else {
         printf("\nno trial satisfies the constraints:");
         for (int32_t i = 0; i < c->n_constraints; i++) {
             double bound = 0;
             if (!nas__constraint_bound(s, &c->constraints[i], &bound)) continue;
-            printf(" %s %s %g", nas_metric_name(c->constraints[i].metric), c->constraints[i].at_most ? "<=" : ">=", bound);
+            printf(" %s %s %g", nas_metric_name(c->constraints[i].metric),
+                   c->constraints[i].at_most ? "<=" : ">=", bound);
         }
         printf("; relax them, widen the space, or add trials\n");
     }
     if (s->checked_networks > 0) {
-        printf("emitted code against the trainer's forward: max abs difference %.1e over %" PRId64 " networks\n",
+        printf("emitted code against the trainer's forward: max abs difference %.1e over %" PRId64
+               " networks\n",
                s->worst_difference, s->checked_networks);
     }
     const nas_predictor_quality q = nas_predictor_quality_of(s->predictor);
     if (q.is_set) {
-        printf("predictor: held-out error %.1f %%, rank correlation %.3f, %zu rows\n", q.mape * 100, q.spearman, q.n_train);
+        printf("predictor: held-out error %.1f %%, rank correlation %.3f, %zu rows\n", q.mape * 100,
+               q.spearman, q.n_train);
     }
 }
 

@@ -94,17 +94,27 @@ nas_status nas__store_layers(nas__study *s, size_t trial_index, const nas_graph 
     nas_status status = features == NULL || rows == NULL ? NAS_ERR_NOMEM : NAS_OK;
     size_t n = 0;
     if (status == NAS_OK) {
-        status = nas_layer_features_of(s->ctx, graph, s->target->vector_bytes / (int32_t)sizeof(float), features,
-                                       LAYERS_MAX, &n);
+        status =
+            nas_layer_features_of(s->ctx, graph, s->target->vector_bytes / (int32_t)sizeof(float),
+                                  features, LAYERS_MAX, &n);
     }
     for (size_t i = 0; status == NAS_OK && i < n && i < LAYERS_MAX; i++) {
         const nas_layer_features *f = &features[i];
-        rows[i] = (nas_db_layer){.node = f->node, .family = f->family, .h = f->h, .w = f->w, .c_in = f->c_in,
-                                 .c_out = f->c_out, .kernel = f->kernel, .macs = f->macs,
-                                 .macs_padded = f->macs_padded, .bytes = f->bytes, .intensity = f->intensity};
+        rows[i] = (nas_db_layer){.node = f->node,
+                                 .family = f->family,
+                                 .h = f->h,
+                                 .w = f->w,
+                                 .c_in = f->c_in,
+                                 .c_out = f->c_out,
+                                 .kernel = f->kernel,
+                                 .macs = f->macs,
+                                 .macs_padded = f->macs_padded,
+                                 .bytes = f->bytes,
+                                 .intensity = f->intensity};
     }
     if (status == NAS_OK) {
-        status = nas_db_layers_put(s->ctx, s->db, s->trials[trial_index].row.id, rows, n < LAYERS_MAX ? n : LAYERS_MAX);
+        status = nas_db_layers_put(s->ctx, s->db, s->trials[trial_index].row.id, rows,
+                                   n < LAYERS_MAX ? n : LAYERS_MAX);
     }
     nas_free(features);
     nas_free(rows);

@@ -172,6 +172,19 @@ static nas_status train_once(nas__study *s, nas_weights *weights, const nas__tra
     return status;
 }
 
+/* Weights of another study, copied in so that this one stands alone. */
+static nas_status adopt_supernet(nas__study *s) {
+    const char *from = s->config->eval.supernet_weights;
+    char path[NAS__PATH_MAX];
+    nas_status status = nas__study_path(s, "supernet.weights", path);
+    if (status != NAS_OK) return status;
+    if (nas_file_exists(path)) return nas_weights_load(s->ctx, s->weights, path);
+    status = nas_weights_load(s->ctx, s->weights, from);
+    if (status == NAS_OK) status = nas_weights_save(s->ctx, s->weights, path);
+    if (status == NAS_OK) nas_log(s->ctx, NAS_LOG_INFO, "supernet: weights of %s", from);
+    return nas_wrap(s->ctx, status, "eval.supernet_weights");
+}
+
 nas_status nas__phase_train(nas__study *s) {
     nas_ctx *ctx = s->ctx;
     nas_rng rng = nas_rng_stream(s->config->study.seed, 0, "init supernet");
@@ -181,7 +194,13 @@ nas_status nas__phase_train(nas__study *s) {
                        .learning_rate = s->config->eval.learning_rate,
                        .until_fraction = 0.45};
     if (status == NAS_OK) status = nas__study_path(s, "supernet.weights", t.path);
-    if (status == NAS_OK) status = train_once(s, s->weights, &t);
+    if (status == NAS_OK && s->config->eval.supernet_weights[0] != '\0') {
+        status = adopt_supernet(s);
+    } else if (status == NAS_OK) {
+        status = train_once(s, s->weights, &t);
+    }
+    if (status != NAS_OK || s->config->eval.baseline_steps == 0)
+        return nas_wrap(ctx, status, "training");
     rng = nas_rng_stream(s->config->study.seed, 0, "init fsrcnn");
     if (status == NAS_OK) status = nas_weights_new(ctx, s->fsrcnn, &rng, &s->fsrcnn_weights);
     nas__training f = {.label = "fsrcnn",

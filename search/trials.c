@@ -30,6 +30,7 @@ static void merge(nas_db_values *into, const nas_db_values *from) {
     MERGE(final_latency_p50_lo_us);
     MERGE(final_latency_p50_hi_us);
     MERGE(final_latency_p90_us);
+    MERGE(final_violation);
 }
 
 bool nas__trial_is_finished(const nas__trial *trial) {
@@ -75,8 +76,12 @@ nas_status nas__trial_finish(nas__study *s, size_t index, nas_trial_state state,
 
 nas_status nas__trial_set_final(nas__study *s, size_t index, const nas_db_values *final) {
     nas_db_trial *row = &s->trials[index].row;
-    const nas_status status = nas_db_trial_set_final(s->ctx, s->db, row->id, final);
-    if (status == NAS_OK) merge(&row->values, final);
+    nas_db_values all = row->values, judged = *final;
+    merge(&all, final);
+    const nas_db_values figures = nas__final_values(&all);
+    judged.final_violation = nas_some_double(nas__violation(s, &figures));
+    const nas_status status = nas_db_trial_set_final(s->ctx, s->db, row->id, &judged);
+    if (status == NAS_OK) merge(&row->values, &judged);
     return nas_wrap(s->ctx, status, "trial %" PRId64, row->number);
 }
 

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -12,7 +13,8 @@ SUITE(db_open);
 
 Test(db_open, a_new_file_has_the_newest_schema_in_wal_mode) {
     nas_db *db = open_db();
-    cr_assert(eq(int, atoi(raw_text(db_path, "PRAGMA user_version")), nas_db_schema_version()));
+    cr_assert(eq(long, strtol(raw_text(db_path, "PRAGMA user_version"), NULL, 10),
+                 (long)nas_db_schema_version()));
     cr_assert(eq(str, (char *)raw_text(db_path, "PRAGMA journal_mode"), "wal"));
     cr_assert(
         eq(str,

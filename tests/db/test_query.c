@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -205,8 +206,8 @@ Test(db_query, the_last_events_are_five_in_order) {
     OK(nas_db_report(ctx, db, NAS_DB_REPORT_LAST_EVENTS, "a", 0, true, collect, &out));
     const char *at = out.data;
     for (size_t i = 2; i < 7; i++) {
-        char wanted[16] = "text=";
-        (void)strcat(wanted, texts[i]);
+        char wanted[16];
+        (void)snprintf(wanted, sizeof wanted, "text=%s", texts[i]);
         at = strstr(at, wanted);
         cr_assert(ne(ptr, (void *)at, NULL), "%s", out.data);
     }

@@ -117,7 +117,7 @@ static void check_random_study(nas_db *db, nas_rng *rng, int round) {
                    name);
     cr_assert(eq(str, (char *)raw_text(db_path, sql), expected));
     (void)snprintf(sql, sizeof sql, "SELECT trial FROM v_best WHERE study = '%s'", name);
-    cr_assert(eq(int, best < 0 ? -1 : atoi(raw_text(db_path, sql)), best));
+    cr_assert(eq(long, best < 0 ? -1 : strtol(raw_text(db_path, sql), NULL, 10), (long)best));
 }
 
 Test(db_views, front_and_best_equal_their_definitions_on_random_studies) {

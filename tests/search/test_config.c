@@ -164,8 +164,8 @@ static const mistake mistakes[] = {
      "t.toml:2:1: task.zzzzz: unknown key (keys of [task]: kind, scale, out_height, out_width)"},
     {"[eval]\n\"batch.x\" = 1",
      "t.toml:2:1: eval.\"batch.x\": unknown key (keys of [eval]: threads, batch, patch, "
-     "supernet_steps, finetune_steps, finetune_max, baseline_steps, learning_rate, "
-     "finetune_learning_rate)"},
+     "supernet_steps, finetune_steps, winner_steps, finetune_max, baseline_steps, "
+     "supernet_weights, learning_rate, finetune_learning_rate)"},
     {"eval = 3", "t.toml:1:1: eval: is a section: write [eval] and its keys below"},
     {"[[eval]]\nbatch = 1\n[[eval]]", "t.toml:1:1: eval[0]: not a list: write [eval] once"},
     {"[device]\nthreads = 1", "t.toml:1:2: device: devices are a list: write [[device]]"},

@@ -68,7 +68,8 @@ enum {
  *   schema 1, name, graph_hash, threads, cpus_asked, cpus_effective [one mask a thread, "0-1"], init_us, first_us,
  *   warmup_runs, warmup_steady, batch_size, batches (kept), dropped, all_disturbed,
  *   samples_us [kept, in order, at most 1024: every n-th when there are more], p50_us, p50_lo_us, p50_hi_us
- *   (95 % interval of the median by order statistics), p90_us, p10_us, min_us, mad_us, wall_s,
+ *   (95 % interval of the median by order statistics; with fewer than 6 kept batches, where none exists, from the least
+ *   kept to the longest of all, disturbed ones included), p90_us, p10_us, min_us, mad_us, wall_s,
  *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown). */
 
 /* ---- signing: used by both ends -------------------------------------------------------------------------------- */

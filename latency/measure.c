@@ -9,6 +9,7 @@
 #include <time.h>
 
 enum { WAIT_MS = 5000, SLACK_MS = 10 * 1000, BUSY_PAUSE_MS = 200, BLOB_TIMEOUT_MS = 60 * 1000 };
+enum { INTERVAL_MIN = 6 }; /* batches below which no 95 % interval exists */
 static const double dropped_max =
     0.30; /* share of disturbed batches above which a run is repeated */
 
@@ -201,7 +202,8 @@ static double half_width(const nas_measurement *m) {
 
 static bool calm(const nas__run *run) {
     const double all = (double)run->m.batches + (double)run->m.dropped;
-    return !run->all_disturbed && (double)run->m.dropped <= dropped_max * all;
+    return !run->all_disturbed && run->m.batches >= INTERVAL_MIN &&
+           (double)run->m.dropped <= dropped_max * all;
 }
 
 static bool better(const nas__run *a, const nas__run *b) {

@@ -30,6 +30,7 @@ enum {
     GROUP_MAX = 9,  /* batches in one warm-up group */
     GROUP_MS = 50,
     HOPELESS_MIN = 10,        /* batches seen before a run is given up early */
+    INTERVAL_MIN = 6,         /* samples from which ranks of a 95 % interval exist */
     EXACT_BINOMIAL_MAX = 1000 /* above it the normal approximation is good to a rank */
 };
 
@@ -426,15 +427,27 @@ static size_t median_rank(size_t n) {
     return 1;
 }
 
+/* Upper end of the interval when the kept samples are too few for one: no batch took longer, disturbed ones included.
+ * 0 when there are enough. */
+static double longest_of_few(const bench_result *r) {
+    double longest = 0.0;
+    for (size_t i = 0; r->n_kept < INTERVAL_MIN && !r->all_disturbed && i < r->n_dropped; i++) {
+        if (r->dropped_us[i] > longest) longest = r->dropped_us[i];
+    }
+    return longest;
+}
+
 static void print_statistics(const bench_result *r) {
     const size_t n = r->n_kept;
+    const double longest = longest_of_few(r);
     double *sorted = r->dropped_us; /* no longer needed: scratch */
     memcpy(sorted, r->samples_us, n * sizeof *sorted);
     qsort(sorted, n, sizeof *sorted, compare_doubles);
     const size_t rank = median_rank(n);
     const double median = quantile_sorted(sorted, n, 0.5);
+    const double high = sorted[n - rank] > longest ? sorted[n - rank] : longest;
     printf("  \"p50_us\": %.17g, \"p50_lo_us\": %.17g, \"p50_hi_us\": %.17g,\n", median,
-           sorted[rank - 1], sorted[n - rank]);
+           sorted[rank - 1], high);
     printf("  \"p10_us\": %.17g, \"p90_us\": %.17g, \"min_us\": %.17g,",
            quantile_sorted(sorted, n, 0.1), quantile_sorted(sorted, n, 0.9), sorted[0]);
     for (size_t i = 0; i < n; i++)

@@ -51,6 +51,7 @@ typedef struct nas_compile_options {
     int64_t timeout_ms;       /* of one compiler run */
 } nas_compile_options;
 
+/* nas_compile_options_default - cache "build/cache", 2 threads, 120 s; `target` is NULL: the caller finds one. */
 nas_compile_options nas_compile_options_default(void);
 
 /* A finished executable. `path` points into the cache and is never rewritten. */

@@ -108,10 +108,12 @@ nas_status nas__cc(nas_ctx *ctx, const nas__toolchain *t, const char *cwd,
     int n = 0;
     argv[n++] = t->compiler;
     argv[n++] = "-pipe";
-    char *rest = NULL;
-    for (char *word = strtok_r(flags, " ", &rest); word != NULL && n < NAS__CC_ARGS_MAX;
-         word = strtok_r(NULL, " ", &rest)) {
-        argv[n++] = word;
+    for (char *word = flags; *word != '\0' && n < NAS__CC_ARGS_MAX;) {
+        char *end = word + strcspn(word, " ");
+        const bool last = *end == '\0';
+        *end = '\0';
+        if (end != word) argv[n++] = word;
+        word = last ? end : end + 1;
     }
     for (; *args != NULL; args++) {
         if (n + 1 >= NAS__CC_ARGS_MAX * 2)

@@ -39,7 +39,7 @@ nas_train_options nas_train_options_default(void) {
     return (nas_train_options){.batch = 16,
                                .patch = 48,
                                .scale = 2,
-                               .learning_rate = 2e-3,
+                               .learning_rate = 4e-3,
                                .beta1 = 0.9,
                                .beta2 = 0.99,
                                .epsilon = 1e-8,

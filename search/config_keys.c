@@ -219,7 +219,7 @@ static const nas__config_key keys[] = {
 
     NUMBER("budget.time_s", budget.time_s, false, 0, 31536000, "s",
            "no new trial starts after it, and the final steps begin; 0: no limit"),
-    INTEGER("budget.disk_mb", budget.disk_mb, 1, 1000000, "MB",
+    INTEGER("budget.disk_mb", budget.disk_mb, 1, 1000000000, "MB",
             "free space the run must find at its start"),
 };
 

@@ -207,15 +207,21 @@ Test(search_study, an_unreachable_device_gives_exit_code_4) {
     (void)snprintf(config, sizeof config, "%s/remote.toml", folder);
     nas_buf text = {0};
     cr_assert(eq(int, (int)nas_file_read(ctx, "configs/sr720p-quick.toml", 100000, &text), NAS_OK));
-    char *connect = strstr(text.data, "\"simulated\"");
+    char *connect = strstr(text.data, "connect = \"simulated\"");
     cr_assert(ne(ptr, connect, NULL));
+    connect += strlen("connect = ");
     nas_buf changed = {0};
     nas_buf_append(&changed, text.data, (size_t)(connect - text.data));
     nas_buf_puts(&changed, "\"http://127.0.0.1:9\"\nkey_file = \"");
-    nas_buf_puts(&changed, config);
-    nas_buf_puts(&changed, "\"");
+    nas_buf_printf(&changed, "%s/key\"", folder);
     nas_buf_puts(&changed, connect + strlen("\"simulated\""));
     cr_assert(eq(int, (int)nas_file_write(ctx, config, changed.data, changed.len, 0600), NAS_OK));
+    char key_file[256];
+    (void)snprintf(key_file, sizeof key_file, "%s/key", folder);
+    nas_process_result key =
+        test_run(ctx, "nas-agent", (const char *const[]){"keygen", key_file, NULL});
+    cr_assert(eq(int, key.exit_code, 0), "%s", key.err.data);
+    nas_process_result_deinit(&key);
     nas_process_result r = test_run(
         ctx, "nas-search", (const char *const[]){"--config", config, "--set", set_dir, "-q", NULL});
     cr_assert(eq(int, r.exit_code, NAS_EXIT_DEVICE), "%s", r.err.data);

@@ -200,6 +200,8 @@ ubsan: ## all tests under UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
+# The peak loops of the benchmarks use the widest vectors of this CPU.
+$(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)

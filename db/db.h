@@ -272,7 +272,7 @@ nas_status nas_db_query(nas_ctx *ctx, nas_db *db, const char *sql, const char *c
 typedef enum nas_db_report_kind {
     NAS_DB_REPORT_STUDY, /* v_study */
     NAS_DB_REPORT_FRONT, /* v_front by rising latency */
-    NAS_DB_REPORT_FINAL, /* v_front with final figures where there are any: the table of nas-search */
+    NAS_DB_REPORT_FINAL, /* the front by final figures where there are any: the table of nas-search */
     NAS_DB_REPORT_BASELINES,    /* trials with origin baseline:*, the same columns */
     NAS_DB_REPORT_TRIALS,       /* v_trial by number */
     NAS_DB_REPORT_BEST,         /* v_best */

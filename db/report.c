@@ -26,6 +26,16 @@
 #define FINAL_MORE                                                                                 \
     ", psnr_y AS select_psnr_y, final_select_psnr_y, latency_pred_lo_ms, latency_pred_hi_ms,"      \
     " arena_bytes, noisy, simulated, point"
+/* The members of the front that were finished, without those that the final figures of others dominate; the search's
+ * front while nothing was finished. */
+#define FINAL_FRONT                                                                                \
+    "(WITH m AS MATERIALIZED (SELECT * FROM v_front WHERE study = ?1) SELECT * FROM m f WHERE"     \
+    " NOT EXISTS (SELECT 1 FROM m WHERE final_psnr_y IS NOT NULL) OR (f.final_psnr_y IS NOT NULL"  \
+    " AND NOT EXISTS (SELECT 1 FROM m g WHERE g.final_psnr_y IS NOT NULL"                          \
+    " AND g.final_select_psnr_y >= f.final_select_psnr_y"                                          \
+    " AND g.final_latency_p50_ms <= f.final_latency_p50_ms"                                        \
+    " AND (g.final_select_psnr_y > f.final_select_psnr_y"                                          \
+    " OR g.final_latency_p50_ms < f.final_latency_p50_ms))))"
 
 typedef struct report {
     const char *brief, *wide; /* columns */
@@ -39,7 +49,7 @@ static const report reports[] = {
     [NAS_DB_REPORT_FRONT] = {"trial, " TRIAL_BRIEF, "study, trial, state, origin, " TRIAL_WIDE,
                              "v_front WHERE study = ?1 ORDER BY latency_p50_ms", false},
     [NAS_DB_REPORT_FINAL] = {"trial, " FINAL, "trial, " FINAL FINAL_MORE,
-                             "v_front WHERE study = ?1 ORDER BY latency_p50_ms", false},
+                             FINAL_FRONT " ORDER BY 5", false},
     [NAS_DB_REPORT_BASELINES] =
         {"origin AS baseline, " FINAL, "origin AS baseline, " FINAL FINAL_MORE,
          "v_trial WHERE study = ?1 AND origin LIKE 'baseline:%' ORDER BY trial", false},

@@ -16,8 +16,9 @@ typedef struct job {
     size_t index; /* into s->trials */
     nas__built built;
     nas_sr_score score;
-    nas_db_values values; /* of the accepted measurement */
-    bool failed, measured;
+    nas_db_values fresh; /* of the latest measurement */
+    nas__kept kept;      /* the measurement that stands */
+    bool failed;
     char reason[512];
 } job;
 
@@ -138,20 +139,9 @@ static nas_status build_and_score(nas_ctx *ctx, void *arg, size_t i, int worker)
 /* ---- measuring --------------------------------------------------------------------------------------------------------- */
 
 static nas_status measure_one(nas__study *s, job *j) {
-    nas_db_values again = {0};
-    nas_status status = nas__time_artifact(s, &j->built, j->index, "search", false, &again);
-    if (status == NAS_OK) {
-        /* Of two measurements the one with the narrower relative interval stands. */
-        const double width = (again.latency_p50_hi_us.value - again.latency_p50_lo_us.value) /
-                             again.latency_p50_us.value;
-        const double old =
-            j->measured ? (j->values.latency_p50_hi_us.value - j->values.latency_p50_lo_us.value) /
-                              j->values.latency_p50_us.value
-                        : INFINITY;
-        if (width <= old) j->values = again;
-        j->measured = true;
-        return NAS_OK;
-    }
+    j->fresh = (nas_db_values){0};
+    const nas_status status =
+        nas__time_artifact(s, &j->built, j->index, "search", false, &j->fresh);
     /* A dead agent or network ends the run; a program that fails on the device fails its trial. */
     if (status != NAS_ERR_DEVICE && status != NAS_ERR_TIMEOUT) return status;
     if (nas_device_alive(s->ctx, s->device) != NAS_OK) return status;
@@ -176,23 +166,27 @@ static void describe_best(const nas__study *s, char *out, size_t size) {
     }
 }
 
-/* Times jobs [from, to) between two runs of the drift reference; once more when it moved. */
-static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to, double *before) {
+/* Times jobs [from, to) between two runs of the drift reference; again, a few times at most, while the device is not
+ * in its calm state. */
+static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to,
+                                double *before_us) {
     nas_status status = NAS_OK;
-    for (int round = 0; round < 2 && status == NAS_OK; round++) {
+    for (int round = 0; round < NAS__ROUNDS_MAX && status == NAS_OK; round++) {
         for (size_t i = from; i < to && status == NAS_OK; i++) {
             if (!b->jobs[i].failed) status = measure_one(s, &b->jobs[i]);
         }
-        double after = *before;
-        if (status == NAS_OK) status = nas__time_reference(s, &after);
-        const double drift = fabs(after / *before - 1);
-        *before = after;
-        if (status != NAS_OK || drift <= s->config->measure.drift_limit) break;
-        if (round == 0) {
-            nas_log(s->ctx, NAS_LOG_DEBUG,
-                    "drift %.1f %% over %zu candidates: measuring them again", drift * 100,
-                    to - from);
+        double after_us = 0;
+        if (status == NAS_OK) status = nas__time_reference(s, &after_us);
+        if (status != NAS_OK) break;
+        const double slowdown = nas__slowdown(s, *before_us, after_us);
+        *before_us = after_us;
+        for (size_t i = from; i < to; i++) {
+            job *j = &b->jobs[i];
+            if (!j->failed) nas__keep_calmer(s, &j->kept, &j->fresh, slowdown);
         }
+        if (slowdown <= s->config->measure.drift_limit) break;
+        nas_log(s->ctx, NAS_LOG_DEBUG, "device %.0f %% off its calm state: round %d of %d",
+                slowdown * 100, round + 1, (int)NAS__ROUNDS_MAX);
     }
     return status;
 }
@@ -200,15 +194,15 @@ static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to,
 static nas_status finish_job(nas__study *s, job *j) {
     nas_status status = nas_db_begin(s->ctx, s->db);
     if (status == NAS_OK && j->failed) {
-        status = nas__trial_finish(s, j->index, NAS_TRIAL_FAIL, j->reason, &j->values);
+        status = nas__trial_finish(s, j->index, NAS_TRIAL_FAIL, j->reason, &j->kept.values);
         nas_log(s->ctx, NAS_LOG_WARN, "trial %zu failed: %s", j->index, j->reason);
     } else if (status == NAS_OK) {
-        j->values.psnr_y_db = nas_some_double(j->score.psnr_y_db);
-        j->values.ssim_y = nas_some_double(j->score.ssim_y);
+        j->kept.values.psnr_y_db = nas_some_double(j->score.psnr_y_db);
+        j->kept.values.ssim_y = nas_some_double(j->score.ssim_y);
         nas__note_difference(s, j->built.max_difference);
         status = nas__store_layers(s, j->index, j->built.graph);
         if (status == NAS_OK)
-            status = nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &j->values);
+            status = nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &j->kept.values);
     }
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -218,12 +212,12 @@ static nas_status finish_job(nas__study *s, job *j) {
 
 static nas_status measure_batch(nas__study *s, batch *b) {
     const size_t every = (size_t)s->config->measure.reference_every;
-    double before = 1;
+    double before_us = 0;
     nas_status status = NAS_OK;
-    if (b->n > 0) status = nas__time_reference(s, &before);
+    if (b->n > 0) status = nas__time_reference(s, &before_us);
     for (size_t from = 0; from < b->n && status == NAS_OK; from += every) {
         const size_t to = from + every < b->n ? from + every : b->n;
-        status = measure_group(s, b, from, to, &before);
+        status = measure_group(s, b, from, to, &before_us);
         for (size_t i = from; i < to && status == NAS_OK; i++) {
             status = finish_job(s, &b->jobs[i]);
             if (status != NAS_OK) break;

@@ -55,7 +55,7 @@ typedef struct nas__study {
 
     nas__built reference;      /* the drift reference network */
     size_t n_seeds;            /* points proposed before the strategy's own */
-    double reference_first_us; /* drift reference: first and latest p50; 0 = not yet measured */
+    double reference_best_us; /* drift reference: lowest and latest p50; 0 = not yet measured */
     double reference_last_us;
     double baseline_values
         [NAS_METRIC_COUNT];  /* of the full-width supernet, for percent bounds; NAN = unknown */
@@ -121,8 +121,20 @@ nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t tri
                               const char *role, bool final, nas_db_values *values);
 /* nas__store_layers - per-layer rows of a trial's graph (v_layer). */
 nas_status nas__store_layers(nas__study *s, size_t trial_index, const nas_graph *graph);
-/* nas__time_reference - times the drift reference network; *ratio = now / first. */
-nas_status nas__time_reference(nas__study *s, double *ratio);
+/* nas__time_reference - times the drift reference network. */
+nas_status nas__time_reference(nas__study *s, double *p50_us);
+/* nas__slowdown - how far the device is from the calmest state seen in the study, 0 = equal, given the reference's p50
+ * before and after. */
+double nas__slowdown(const nas__study *s, double before_us, double after_us);
+/* Of several measurements of one program the one taken in the calmest state stands; among equals the one with the
+ * narrowest interval. A measurement in a state further off than measure.drift_limit is flagged noisy. */
+enum { NAS__ROUNDS_MAX = 3 }; /* tries to measure in a calm state */
+typedef struct nas__kept {
+    nas_db_values values;
+    double slowdown;
+    bool is_set;
+} nas__kept;
+void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh, double slowdown);
 
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
 nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */

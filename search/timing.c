@@ -3,6 +3,7 @@
  * parallel work has ended. */
 #include "search/study_internal.h"
 
+#include <math.h>
 #include <string.h>
 
 static nas_measure_options measure_options(const nas__study *s, bool final) {
@@ -53,8 +54,8 @@ static nas_status store(nas__study *s, const nas__built *built, int64_t trial_id
         row.init_us = nas_some_double(m->init_us);
         row.first_us = nas_some_double(m->first_us);
     }
-    if (s->reference_first_us > 0)
-        row.drift_ratio = nas_some_double(s->reference_last_us / s->reference_first_us);
+    if (s->reference_last_us > 0)
+        row.drift_ratio = nas_some_double(s->reference_last_us / s->reference_best_us);
     int64_t id = 0;
     nas_status status = nas_db_begin(s->ctx, s->db);
     if (status == NAS_OK) status = store_artifact(s, &built->artifact, &row.artifact_id);
@@ -140,7 +141,20 @@ static nas_status build_reference(nas__study *s, nas__built *out) {
     return status;
 }
 
-nas_status nas__time_reference(nas__study *s, double *ratio) {
+/* The calmest state of the device seen in this study, across resumes. */
+static nas_status update_best_reference(nas__study *s, double p50_us) {
+    bool found = false;
+    nas_status status = NAS_OK;
+    if (s->reference_best_us <= 0) {
+        status = nas__meta_get_double(s, "reference_best_us", &s->reference_best_us, &found);
+        if (!found) s->reference_best_us = INFINITY;
+    }
+    if (status != NAS_OK || p50_us >= s->reference_best_us) return status;
+    s->reference_best_us = p50_us;
+    return nas__meta_set_double(s, "reference_best_us", p50_us);
+}
+
+nas_status nas__time_reference(nas__study *s, double *p50_us) {
     nas_status status = NAS_OK;
     if (s->reference.graph == NULL) status = build_reference(s, &s->reference);
     const nas_measure_options o = measure_options(s, false);
@@ -149,19 +163,33 @@ nas_status nas__time_reference(nas__study *s, double *ratio) {
         status = nas_measure(s->ctx, s->device, s->reference.graph, s->reference.artifact.path,
                              s->reference.artifact.sha256, &o, &m);
     }
-    bool found = false;
-    if (status == NAS_OK && s->reference_first_us <= 0) {
-        status = nas__meta_get_double(s, "reference_first_us", &s->reference_first_us, &found);
-        if (status == NAS_OK && !found) {
-            s->reference_first_us = m.p50_us;
-            status = nas__meta_set_double(s, "reference_first_us", m.p50_us);
-        }
-    }
+    if (status == NAS_OK) status = update_best_reference(s, m.p50_us);
     if (status == NAS_OK) {
         s->reference_last_us = m.p50_us;
-        *ratio = m.p50_us / s->reference_first_us;
+        *p50_us = m.p50_us;
         status = store(s, &s->reference, 0, "reference", &m);
     }
     nas_measurement_deinit(&m);
     return nas_wrap(s->ctx, status, "drift reference");
+}
+
+double nas__slowdown(const nas__study *s, double before_us, double after_us) {
+    return fmax(before_us, after_us) / s->reference_best_us - 1;
+}
+
+static double relative_width(const nas_db_values *v) {
+    return (v->latency_p50_hi_us.value - v->latency_p50_lo_us.value) / v->latency_p50_us.value;
+}
+
+void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh,
+                      double slowdown) {
+    static const double same_state = 0.01; /* slowdowns this close are one state */
+    const bool calmer = !kept->is_set || slowdown < kept->slowdown - same_state;
+    const bool narrower = kept->is_set && slowdown < kept->slowdown + same_state &&
+                          relative_width(fresh) < relative_width(&kept->values);
+    if (!calmer && !narrower) return;
+    kept->values = *fresh;
+    kept->slowdown = slowdown;
+    kept->is_set = true;
+    if (slowdown > s->config->measure.drift_limit) kept->values.noisy = nas_some_i64(1);
 }

@@ -34,8 +34,9 @@ enum {
     EXACT_BINOMIAL_MAX = 1000 /* above it the normal approximation is good to a rank */
 };
 
-/* Of a batch's wall time spent runnable but not running. */
-static const double wait_share_max = 0.02;
+/* Share of a batch's wall time that a thread may lose to others: runnable but not running where the kernel counts that,
+ * else off the CPU beyond what the calmest batch was. A switch that costs some microseconds is no disturbance. */
+static const double lost_share_max = 0.02;
 /* Of all batches disturbed: above the first the controller measures again; above the second there is no hope. */
 static const double dropped_share_max = 0.30, hopeless_share = 0.50;
 
@@ -53,6 +54,7 @@ typedef struct bench {
     float *in, *out;
     int n_tasks;
     pid_t task[TASKS_MAX];
+    double idle_floor;        /* smallest share of a batch that the threads were off the CPU */
     int schedstat[TASKS_MAX]; /* descriptors, -1 where the kernel has none */
     int pinned_cpu;           /* of the main thread, -1 when it may use several */
 } bench;
@@ -61,6 +63,7 @@ typedef struct bench {
 typedef struct counters {
     long switches; /* involuntary, all threads */
     int cpu;       /* of the main thread */
+    int64_t cpu_ns; /* of all threads */
     uint64_t wait_ns[TASKS_MAX];
 } counters;
 
@@ -258,10 +261,17 @@ static double current_mhz(void) {
 
 /* ---- batches ------------------------------------------------------------------------------------------------- */
 
+static int64_t process_cpu_ns(void) {
+    struct timespec t = {0, 0};
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* cannot fail with this clock */
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void read_counters(const bench *b, counters *c) {
     struct rusage usage;
     c->switches = getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
     c->cpu = sched_getcpu();
+    c->cpu_ns = process_cpu_ns();
     for (int i = 0; i < b->n_tasks; i++) {
         char text[96];
         const ssize_t n =
@@ -281,6 +291,13 @@ static int64_t run_batch_ns(const bench *b, long k) {
     return now_ns() - start;
 }
 
+/* Share of the threads' time between the two readings that was not spent on a CPU. */
+static double idle_share(const bench *b, const counters *before, const counters *after,
+                         int64_t batch_ns) {
+    const double all = (double)batch_ns * (double)b->n_tasks;
+    return 1.0 - (double)(after->cpu_ns - before->cpu_ns) / all;
+}
+
 /* Was somebody else in the way between the two readings? */
 static int disturbed(const bench *b, const counters *before, const counters *after,
                      int64_t batch_ns) {
@@ -289,8 +306,8 @@ static int disturbed(const bench *b, const counters *before, const counters *aft
         const uint64_t waited = after->wait_ns[i] - before->wait_ns[i];
         if (waited > wait_ns) wait_ns = waited;
     }
-    return after->switches != before->switches ||
-           (double)wait_ns > wait_share_max * (double)batch_ns ||
+    return (double)wait_ns > lost_share_max * (double)batch_ns ||
+           idle_share(b, before, after, batch_ns) > b->idle_floor + lost_share_max ||
            (b->pinned_cpu >= 0 && after->cpu != b->pinned_cpu);
 }
 
@@ -374,7 +391,7 @@ static int finished(const bench_options *o, const bench_result *r, int64_t spent
     return spent_ns >= (int64_t)o->max_time_ms * 1000000;
 }
 
-static void measure(const bench *b, bench_result *r) {
+static void measure(bench *b, bench_result *r) {
     counters before, after;
     const int64_t start = now_ns();
     for (;;) {
@@ -382,6 +399,8 @@ static void measure(const bench *b, bench_result *r) {
         const int64_t ns = run_batch_ns(b, r->batch_size);
         read_counters(b, &after);
         const double us = (double)ns / 1000.0 / (double)r->batch_size;
+        const double idle = idle_share(b, &before, &after, ns);
+        if (idle < b->idle_floor) b->idle_floor = idle;
         if (disturbed(b, &before, &after, ns)) {
             r->dropped_us[r->n_dropped++] = us;
         } else {
@@ -539,7 +558,7 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
 }
 
 static int run_bench(const bench_options *o) {
-    bench b = {.o = *o};
+    bench b = {.o = *o, .idle_floor = 1.0};
     bench_result r = {0};
     int cpus[CPU_SETSIZE];
     const int n_cpus = parse_cpus(o->cpus, cpus, CPU_SETSIZE);

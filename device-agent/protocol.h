@@ -59,9 +59,9 @@ enum {
  * Pinning: the process is confined to LIST; when LIST has an entry for every thread, thread i (the main thread first,
  * then workers in order of creation) is pinned to entry i.
  * A batch of k inferences lasts >= batch-ms (k grows by max(target/t + 1, 1.618x)); a sample is batch time / k.
- * Batches in which a thread waited in the run queue for over 2 % of the time, in which the threads were off their CPUs
- * for 2 % more of the time than in the calmest batch, or the main thread was off its one pinned CPU, are disturbed and
- * do not enter the statistics. (Involuntary switches are counted, but one that costs microseconds of a batch of
+ * Batches in which a thread waited in the run queue for over 2 % of the time, in which the main thread was off the
+ * CPU (preempted, or asleep because a worker was late) for 2 % more of the time than in the calmest batch, or off its
+ * one pinned CPU, are disturbed and do not enter the statistics. (Involuntary switches are counted, but one that costs microseconds of a batch of
  * milliseconds is no disturbance, and kernel threads cause such switches all the time.) It stops when min-batches are kept and min-time-ms have passed, at the latest at max-time-ms; earlier, since the run is measured
  * again anyway, when after 2 min-time-ms over 30 % of 2 min-batches or over 50 % of 10 batches were disturbed. When not
  * one batch was undisturbed all of them are used (counted as kept and as dropped) and all_disturbed is true.

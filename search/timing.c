@@ -142,16 +142,17 @@ static nas_status build_reference(nas__study *s, nas__built *out) {
 }
 
 /* The calmest state of the device seen in this study, across resumes. */
-static nas_status update_best_reference(nas__study *s, double p50_us) {
+static nas_status update_best_reference(nas__study *s, const nas_measurement *m) {
     bool found = false;
     nas_status status = NAS_OK;
     if (s->reference_best_us <= 0) {
         status = nas__meta_get_double(s, "reference_best_us", &s->reference_best_us, &found);
         if (!found) s->reference_best_us = INFINITY;
     }
-    if (status != NAS_OK || p50_us >= s->reference_best_us) return status;
-    s->reference_best_us = p50_us;
-    return nas__meta_set_double(s, "reference_best_us", p50_us);
+    if (status != NAS_OK || m->p50_us >= s->reference_best_us) return status;
+    if (m->noisy && isfinite(s->reference_best_us)) return NAS_OK; /* a lucky few batches are no level */
+    s->reference_best_us = m->p50_us;
+    return nas__meta_set_double(s, "reference_best_us", m->p50_us);
 }
 
 nas_status nas__time_reference(nas__study *s, double *p50_us) {
@@ -163,7 +164,7 @@ nas_status nas__time_reference(nas__study *s, double *p50_us) {
         status = nas_measure(s->ctx, s->device, s->reference.graph, s->reference.artifact.path,
                              s->reference.artifact.sha256, &o, &m);
     }
-    if (status == NAS_OK) status = update_best_reference(s, m.p50_us);
+    if (status == NAS_OK) status = update_best_reference(s, &m);
     if (status == NAS_OK) {
         s->reference_last_us = m.p50_us;
         *p50_us = m.p50_us;

@@ -54,7 +54,7 @@ typedef struct bench {
     float *in, *out;
     int n_tasks;
     pid_t task[TASKS_MAX];
-    double idle_floor;        /* smallest share of a batch that the threads were off the CPU */
+    double idle_floor;        /* smallest share of a batch that the main thread was off the CPU */
     int schedstat[TASKS_MAX]; /* descriptors, -1 where the kernel has none */
     int pinned_cpu;           /* of the main thread, -1 when it may use several */
 } bench;
@@ -63,7 +63,7 @@ typedef struct bench {
 typedef struct counters {
     long switches; /* involuntary, all threads */
     int cpu;       /* of the main thread */
-    int64_t cpu_ns; /* of all threads */
+    int64_t cpu_ns; /* of the main thread */
     uint64_t wait_ns[TASKS_MAX];
 } counters;
 
@@ -261,9 +261,10 @@ static double current_mhz(void) {
 
 /* ---- batches ------------------------------------------------------------------------------------------------- */
 
-static int64_t process_cpu_ns(void) {
+/* Of the calling thread: the clock of the whole process is up to a tick late for threads on other CPUs. */
+static int64_t thread_cpu_ns(void) {
     struct timespec t = {0, 0};
-    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* cannot fail with this clock */
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* cannot fail with this clock */
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
@@ -271,7 +272,7 @@ static void read_counters(const bench *b, counters *c) {
     struct rusage usage;
     c->switches = getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
     c->cpu = sched_getcpu();
-    c->cpu_ns = process_cpu_ns();
+    c->cpu_ns = thread_cpu_ns();
     for (int i = 0; i < b->n_tasks; i++) {
         char text[96];
         const ssize_t n =
@@ -291,11 +292,9 @@ static int64_t run_batch_ns(const bench *b, long k) {
     return now_ns() - start;
 }
 
-/* Share of the threads' time between the two readings that was not spent on a CPU. */
-static double idle_share(const bench *b, const counters *before, const counters *after,
-                         int64_t batch_ns) {
-    const double all = (double)batch_ns * (double)b->n_tasks;
-    return 1.0 - (double)(after->cpu_ns - before->cpu_ns) / all;
+/* Share of the batch that the main thread was off the CPU: preempted, or asleep because a worker was late. */
+static double idle_share(const counters *before, const counters *after, int64_t batch_ns) {
+    return 1.0 - (double)(after->cpu_ns - before->cpu_ns) / (double)batch_ns;
 }
 
 /* Was somebody else in the way between the two readings? */
@@ -307,7 +306,7 @@ static int disturbed(const bench *b, const counters *before, const counters *aft
         if (waited > wait_ns) wait_ns = waited;
     }
     return (double)wait_ns > lost_share_max * (double)batch_ns ||
-           idle_share(b, before, after, batch_ns) > b->idle_floor + lost_share_max ||
+           idle_share(before, after, batch_ns) > b->idle_floor + lost_share_max ||
            (b->pinned_cpu >= 0 && after->cpu != b->pinned_cpu);
 }
 
@@ -399,7 +398,7 @@ static void measure(bench *b, bench_result *r) {
         const int64_t ns = run_batch_ns(b, r->batch_size);
         read_counters(b, &after);
         const double us = (double)ns / 1000.0 / (double)r->batch_size;
-        const double idle = idle_share(b, &before, &after, ns);
+        const double idle = idle_share(&before, &after, ns);
         if (idle < b->idle_floor) b->idle_floor = idle;
         if (disturbed(b, &before, &after, ns)) {
             r->dropped_us[r->n_dropped++] = us;

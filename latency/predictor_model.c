@@ -67,7 +67,7 @@ static void accumulate(const nas__network_row *rows, const size_t *index, size_t
 /* The least-squares costs when only the terms in `set` (a bit mask) may cost anything; false when one is negative. */
 static bool solve_subset(const normal_equations *e, unsigned set, double *cost) {
     double matrix[NAS__TERMS * NAS__TERMS], target[NAS__TERMS];
-    int member[NAS__TERMS];
+    int member[NAS__TERMS] = {0};
     size_t n = 0;
     for (int k = 0; k < NAS__TERMS; k++) {
         if ((set >> k & 1u) != 0) member[n++] = k;

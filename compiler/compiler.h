@@ -31,13 +31,13 @@
 
 /* One row of the target table. */
 typedef struct nas_target {
-    const char *name;            /* "x86-64", "x86-64-avx2", "x86-64-avx512", "aarch64-linux" ... */
-    int32_t vector_bytes;        /* 16, 32 or 64: lanes = vector_bytes / 4 */
-    int32_t vector_registers;    /* architectural, bounds the register tile */
-    int32_t l1_bytes, l2_bytes;  /* assumed per core; the planner keeps strips below l2_bytes */
-    const char *compiler;        /* "gcc", "aarch64-linux-gnu-gcc" ... */
-    const char *flags;           /* space-separated -m/-march flags */
-    bool runs_here;              /* false: cross target */
+    const char *name;           /* "x86-64", "x86-64-avx2", "x86-64-avx512", "aarch64-linux" ... */
+    int32_t vector_bytes;       /* 16, 32 or 64: lanes = vector_bytes / 4 */
+    int32_t vector_registers;   /* architectural, bounds the register tile */
+    int32_t l1_bytes, l2_bytes; /* assumed per core; the planner keeps strips below l2_bytes */
+    const char *compiler;       /* "gcc", "aarch64-linux-gnu-gcc" ... */
+    const char *flags;          /* space-separated -m/-march flags */
+    bool runs_here;             /* false: cross target */
 } nas_target;
 
 /* nas_target_find - "native" picks the best row this CPU can run (CPUID); else by name. NOTFOUND lists the names. */
@@ -45,10 +45,10 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
 
 typedef struct nas_compile_options {
     const nas_target *target;
-    const char *compiler;     /* NULL = the target's; else a path or name of gcc/clang */
-    const char *cache_dir;    /* content-addressed cache, survives runs; created; never NULL */
-    int32_t max_threads;      /* 1..64; MODEL_MAX_THREADS */
-    int64_t timeout_ms;       /* of one compiler run */
+    const char *compiler;  /* NULL = the target's; else a path or name of gcc/clang */
+    const char *cache_dir; /* content-addressed cache, survives runs; created; never NULL */
+    int32_t max_threads;   /* 1..64; MODEL_MAX_THREADS */
+    int64_t timeout_ms;    /* of one compiler run */
 } nas_compile_options;
 
 /* nas_compile_options_default - cache "build/cache", 2 threads, 120 s; `target` is NULL: the caller finds one. */
@@ -57,14 +57,15 @@ nas_compile_options nas_compile_options_default(void);
 /* A finished executable. `path` points into the cache and is never rewritten. */
 typedef struct nas_artifact {
     char path[512];
-    char sha256[NAS_SHA256_HEX];       /* of the file */
-    char source_sha256[NAS_SHA256_HEX];/* of emitted text + flags + compiler version: the cache key */
+    char sha256[NAS_SHA256_HEX]; /* of the file */
+    char source_sha256
+        [NAS_SHA256_HEX]; /* of emitted text + flags + compiler version: the cache key */
     uint64_t size_bytes;
-    uint64_t arena_bytes;              /* MODEL_ARENA_BYTES: true activation memory of the compiled form */
-    double compile_s;                  /* 0 when it came from the cache */
+    uint64_t arena_bytes; /* MODEL_ARENA_BYTES: true activation memory of the compiled form */
+    double compile_s;     /* 0 when it came from the cache */
     bool from_cache;
     char target[64];
-    char compiler[128];                /* first line of --version */
+    char compiler[128]; /* first line of --version */
     char flags[256];
 } nas_artifact;
 
@@ -72,26 +73,28 @@ typedef struct nas_artifact {
  * weights compiles only weights. Safe to call from several threads (own ctx each) on one cache_dir.
  * Errors: UNSUPPORTED (operator or shape, node named), TOOLCHAIN (compiler missing or failed, its stderr in the
  * message), IO (disk full named as such), TIMEOUT, CANCELLED. */
-nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options, nas_artifact *out);
+nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                       nas_artifact *out);
 
 /* nas_emit_bundle - writes the self-contained bundle into directory `dir` (created). */
 nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                            const char *dir);
 
 /* nas_emit_source - emitted model.c and model.h text alone: for goldens and people. */
-nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, int32_t max_threads,
-                           nas_buf *model_c, nas_buf *model_h);
+nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                           int32_t max_threads, nas_buf *model_c, nas_buf *model_h);
 
 /* nas_dump_after - graph text after pass `pass` ("import", "fold", "fuse", "plan"); NOTFOUND lists the passes. */
-nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target, const char *pass,
-                          nas_buf *out);
+nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                          const char *pass, nas_buf *out);
 
 /* nas_toolchain_check - is the compiler there and able to build a one-line program? TOOLCHAIN says what to install. */
 nas_status nas_toolchain_check(nas_ctx *ctx, const nas_compile_options *options);
 
 /* nas_artifact_run - runs `artifact --run` here on `frames` frames: in [frames][C][H][W] floats, out likewise with
  * the output's extents. Raw files live in work_dir and are removed. */
-nas_status nas_artifact_run(nas_ctx *ctx, const nas_artifact *artifact, const nas_graph *graph, int32_t frames,
-                            const float *in, float *out, int32_t threads, const char *work_dir);
+nas_status nas_artifact_run(nas_ctx *ctx, const nas_artifact *artifact, const nas_graph *graph,
+                            int32_t frames, const float *in, float *out, int32_t threads,
+                            const char *work_dir);
 
 #endif

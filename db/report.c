@@ -48,8 +48,8 @@ static const report reports[] = {
                              false},
     [NAS_DB_REPORT_FRONT] = {"trial, " TRIAL_BRIEF, "study, trial, state, origin, " TRIAL_WIDE,
                              "v_front WHERE study = ?1 ORDER BY latency_p50_ms", false},
-    [NAS_DB_REPORT_FINAL] = {"trial, " FINAL, "trial, " FINAL FINAL_MORE,
-                             FINAL_FRONT " ORDER BY 5", false},
+    [NAS_DB_REPORT_FINAL] = {"trial, " FINAL, "trial, " FINAL FINAL_MORE, FINAL_FRONT " ORDER BY 5",
+                             false},
     [NAS_DB_REPORT_BASELINES] =
         {"origin AS baseline, " FINAL, "origin AS baseline, " FINAL FINAL_MORE,
          "v_trial WHERE study = ?1 AND origin LIKE 'baseline:%' ORDER BY trial", false},

@@ -18,18 +18,19 @@ typedef struct nas_sample_stats {
 } nas_sample_stats;
 
 /* nas_sample_stats_of - n >= 1 finite samples, any order. INVALID otherwise. */
-nas_status nas_sample_stats_of(nas_ctx *ctx, const double *samples, size_t n, nas_sample_stats *out);
+nas_status nas_sample_stats_of(nas_ctx *ctx, const double *samples, size_t n,
+                               nas_sample_stats *out);
 
 /* ---- devices --------------------------------------------------------------------------------------------------- */
 
 typedef struct nas_device_options {
-    const char *name;        /* how the study calls it */
-    const char *connect;     /* "local", "http://host:port", or "simulated" (see below) */
-    const char *agent_path;  /* local: the nas-agent program; NULL = beside the running program */
-    const char *key_file;    /* http: the agent's key */
-    const char *work_dir;    /* local: agent's cache and key live here */
-    int32_t threads;         /* of the measured program */
-    const char *cpus;        /* "0,1", "" = no pinning */
+    const char *name;       /* how the study calls it */
+    const char *connect;    /* "local", "http://host:port", or "simulated" (see below) */
+    const char *agent_path; /* local: the nas-agent program; NULL = beside the running program */
+    const char *key_file;   /* http: the agent's key */
+    const char *work_dir;   /* local: agent's cache and key live here */
+    int32_t threads;        /* of the measured program */
+    const char *cpus;       /* "0,1", "" = no pinning */
 } nas_device_options;
 
 typedef struct nas_device nas_device;
@@ -51,12 +52,12 @@ const char *nas_device_info_json(const nas_device *device);
 const char *nas_device_fingerprint(const nas_device *device);
 
 typedef struct nas_measure_options {
-    int32_t min_batches;     /* 30 */
-    int32_t min_time_ms;     /* 500 */
-    int32_t max_time_ms;     /* 10000 while searching, 60000 for finalists */
-    int32_t max_repeats;     /* fresh-process repeats when wide or disturbed, 3 */
-    double accept_half_width;/* relative CI half-width accepted, 0.02 */
-    int64_t deadline_ms;     /* of one run */
+    int32_t min_batches;      /* 30 */
+    int32_t min_time_ms;      /* 500 */
+    int32_t max_time_ms;      /* 10000 while searching, 60000 for finalists */
+    int32_t max_repeats;      /* fresh-process repeats when wide or disturbed, 3 */
+    double accept_half_width; /* relative CI half-width accepted, 0.02 */
+    int64_t deadline_ms;      /* of one run */
 } nas_measure_options;
 
 nas_measure_options nas_measure_options_default(void);
@@ -65,20 +66,21 @@ typedef struct nas_measurement {
     double p50_us, p50_lo_us, p50_hi_us, p90_us, p10_us, min_us, mad_us;
     double init_us, first_us;
     int32_t batch_size, batches, dropped, repeats, threads;
-    bool noisy;              /* interval still wide after the repeats */
+    bool noisy; /* interval still wide after the repeats */
     bool simulated;
     double wall_s;
     size_t n_samples;
-    double *samples_us;      /* kept samples of the accepted run, owned */
-    char *passport_json;     /* before/after probes, limits, pinning, agent version, options; owned */
+    double *samples_us;  /* kept samples of the accepted run, owned */
+    char *passport_json; /* before/after probes, limits, pinning, agent version, options; owned */
 } nas_measurement;
 void nas_measurement_deinit(nas_measurement *m);
 
 /* nas_measure - uploads the artifact when the device lacks it, runs the protocol, re-measures when wide.
  * `graph` is used by the simulated device and may be NULL otherwise; path/sha256 name the artifact.
  * Errors: DEVICE (agent gone, program failed: its stderr in the message), NET, TIMEOUT, CANCELLED, PARSE. */
-nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph, const char *artifact_path,
-                       const char *artifact_sha256, const nas_measure_options *options, nas_measurement *out);
+nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
+                       const char *artifact_path, const char *artifact_sha256,
+                       const nas_measure_options *options, nas_measurement *out);
 
 /* ---- predictor ------------------------------------------------------------------------------------------------- */
 
@@ -93,42 +95,47 @@ typedef struct nas_predictor nas_predictor;
 
 typedef struct nas_prediction {
     double p50_us;
-    double lo_us, hi_us;     /* 95 % interval */
+    double lo_us, hi_us; /* 95 % interval */
 } nas_prediction;
 
 typedef struct nas_predictor_quality {
     size_t n_train;
-    bool is_set;             /* false while there are too few rows */
-    double mape;             /* cross-validated, held out, fraction */
-    double spearman;         /* held out; 0 when all latencies are equal */
+    bool is_set;     /* false while there are too few rows */
+    double mape;     /* cross-validated, held out, fraction */
+    double spearman; /* held out; 0 when all latencies are equal */
 } nas_predictor_quality;
 
 /* lanes: fp32 lanes of the device's vectors (channels/pixels are padded to them in the features). */
 nas_status nas_predictor_new(nas_ctx *ctx, int32_t lanes, nas_predictor **out);
 void nas_predictor_free(nas_predictor *p);
 /* nas_predictor_add - one measured row; noisy rows get a lower weight. The graph is not kept. */
-nas_status nas_predictor_add(nas_ctx *ctx, nas_predictor *p, const nas_graph *graph, double p50_us, bool noisy);
+nas_status nas_predictor_add(nas_ctx *ctx, nas_predictor *p, const nas_graph *graph, double p50_us,
+                             bool noisy);
 /* nas_predictor_fit - refits on all rows; after a failure the last fit still stands. INVALID while fewer rows than
  * nas_predictor_min_rows, or when all are of one network. */
 nas_status nas_predictor_fit(nas_ctx *ctx, nas_predictor *p);
 size_t nas_predictor_min_rows(void); /* 8 */
 nas_predictor_quality nas_predictor_quality_of(const nas_predictor *p);
-nas_status nas_predictor_predict(nas_ctx *ctx, const nas_predictor *p, const nas_graph *graph, nas_prediction *out);
-const char *nas_predictor_id(const nas_predictor *p); /* "terms-gp/1 n=37": stored with each prediction */
+nas_status nas_predictor_predict(nas_ctx *ctx, const nas_predictor *p, const nas_graph *graph,
+                                 nas_prediction *out);
+const char *
+nas_predictor_id(const nas_predictor *p); /* "terms-gp/1 n=37": stored with each prediction */
 
 /* Layer rows for the database and people: one per costed node. */
 typedef struct nas_layer_features {
-    const char *node;        /* borrowed from the graph */
-    const char *family;      /* "conv1x1", "conv3x3" .. "conv9x9", "conv" (other), "elementwise", "shuffle" */
+    const char *node; /* borrowed from the graph */
+    const char
+        *family; /* "conv1x1", "conv3x3" .. "conv9x9", "conv" (other), "elementwise", "shuffle" */
     int32_t h, w, c_in, c_out, kernel;
     uint64_t macs;
-    uint64_t macs_padded;    /* with output channels rounded up to multiples of 4 and rows of pixels to lanes */
+    uint64_t
+        macs_padded; /* with output channels rounded up to multiples of 4 and rows of pixels to lanes */
     uint64_t bytes;
-    double intensity;        /* FLOP per byte; elementwise counts one an element, shuffle none */
+    double intensity; /* FLOP per byte; elementwise counts one an element, shuffle none */
 } nas_layer_features;
 /* nas_layer_features_of - fills at most `max` rows, *n = rows needed. lanes 1..64. INVALID, RANGE (padded beyond
  * int64). */
-nas_status nas_layer_features_of(nas_ctx *ctx, const nas_graph *graph, int32_t lanes, nas_layer_features *rows,
-                                 size_t max, size_t *n);
+nas_status nas_layer_features_of(nas_ctx *ctx, const nas_graph *graph, int32_t lanes,
+                                 nas_layer_features *rows, size_t max, size_t *n);
 
 #endif

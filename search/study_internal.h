@@ -53,8 +53,8 @@ typedef struct nas__study {
     nas__trial *trials; /* all, by number */
     size_t n_trials, cap_trials;
 
-    nas__built reference;      /* the drift reference network */
-    size_t n_seeds;            /* points proposed before the strategy's own */
+    nas__built reference;     /* the drift reference network */
+    size_t n_seeds;           /* points proposed before the strategy's own */
     double reference_best_us; /* drift reference: lowest and latest p50; 0 = not yet measured */
     double reference_last_us;
     double baseline_values
@@ -134,7 +134,8 @@ typedef struct nas__kept {
     double slowdown;
     bool is_set;
 } nas__kept;
-void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh, double slowdown);
+void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh,
+                      double slowdown);
 
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
 nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */

@@ -150,7 +150,8 @@ static nas_status update_best_reference(nas__study *s, const nas_measurement *m)
         if (!found) s->reference_best_us = INFINITY;
     }
     if (status != NAS_OK || m->p50_us >= s->reference_best_us) return status;
-    if (m->noisy && isfinite(s->reference_best_us)) return NAS_OK; /* a lucky few batches are no level */
+    if (m->noisy && isfinite(s->reference_best_us))
+        return NAS_OK; /* a lucky few batches are no level */
     s->reference_best_us = m->p50_us;
     return nas__meta_set_double(s, "reference_best_us", m->p50_us);
 }

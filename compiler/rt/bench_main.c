@@ -61,8 +61,8 @@ typedef struct bench {
 
 /* Disturbance counters before or after one batch. */
 typedef struct counters {
-    long switches; /* involuntary, all threads */
-    int cpu;       /* of the main thread */
+    long switches;  /* involuntary, all threads */
+    int cpu;        /* of the main thread */
     int64_t cpu_ns; /* of the main thread */
     uint64_t wait_ns[TASKS_MAX];
 } counters;

@@ -184,7 +184,8 @@ define check_rule
 .PHONY: check-$(1)
 check-$(1): $(B)/tests/$(1) $(TEST_NEEDS_$(1))
 	@echo "  TEST  $(1)"
-	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin $(B)/tests/$(1) --jobs $(TEST_JOBS) --quiet
+	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
+	    $(B)/tests/$(1) --jobs $(TEST_JOBS)
 endef
 TEST_NEEDS_latency = $(B)/bin/nas-agent
 TEST_NEEDS_device-agent = $(B)/bin/nas-agent

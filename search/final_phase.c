@@ -11,7 +11,18 @@ typedef struct finalist {
     size_t index; /* into s->trials */
     double latency_us;
     nas_weights *weights;
+    nas__built built;
+    nas_sr_score select, report; /* of the built program */
 } finalist;
+
+typedef struct finals {
+    const nas__study *s;
+    finalist *list;
+} finals;
+
+static bool is_finished(const nas__study *s, const finalist *f) {
+    return s->trials[f->index].row.values.final_psnr_y_db.is_set;
+}
 
 static int by_latency(const void *a, const void *b) {
     const double x = ((const finalist *)a)->latency_us, y = ((const finalist *)b)->latency_us;
@@ -61,7 +72,16 @@ static nas_status finetune_path(nas__study *s, size_t index, const char *suffix,
     return nas__study_path(s, name, out);
 }
 
-static nas_status finetune(nas__study *s, finalist *f) {
+/* The time budget, if any, is shared evenly by the finalists that are left. */
+static double fair_share(const nas__study *s, size_t left) {
+    static const double end = 0.8;
+    const double budget = s->config->budget.time_s;
+    if (budget <= 0) return end;
+    const double now = nas__study_elapsed_s(s) / budget;
+    return now + fmax(0.0, end - now) / (double)left;
+}
+
+static nas_status finetune(nas__study *s, finalist *f, size_t left) {
     nas_graph *graph = NULL;
     nas_status status = nas__study_decode(s, &s->trials[f->index].point, &graph);
     if (status == NAS_OK) status = nas_weights_inherit(s->ctx, s->weights, graph, &f->weights);
@@ -72,7 +92,7 @@ static nas_status finetune(nas__study *s, finalist *f) {
                        .steps = s->config->eval.finetune_steps,
                        .graph = graph,
                        .learning_rate = s->config->eval.finetune_learning_rate,
-                       .until_fraction = 0.9};
+                       .until_fraction = fair_share(s, left)};
     if (status == NAS_OK) status = finetune_path(s, f->index, "", t.path);
     if (status == NAS_OK && t.steps > 0) status = nas__train(s, f->weights, &t);
     nas_graph_free(graph);
@@ -155,30 +175,43 @@ static nas_status time_finalist(nas__study *s, const nas__built *built, size_t i
     return status;
 }
 
-static nas_status finish_finalist(nas__study *s, const finalist *f) {
-    nas_ctx *ctx = s->ctx;
+/* Builds and scores one finalist by its program; runs in parallel with others, before anything is timed. */
+static nas_status build_finalist(nas_ctx *ctx, void *arg, size_t i, int worker) {
+    (void)worker;
+    finals *all = arg;
+    finalist *f = &all->list[i];
+    const nas__study *s = all->s;
+    if (is_finished(s, f)) return NAS_OK;
     nas_graph *graph = NULL;
-    nas__built built = {0};
-    nas_sr_score select = {0}, report = {0};
-    nas_db_values timed = {0};
-    nas_status status = nas__study_decode(s, &s->trials[f->index].point, &graph);
-    if (status == NAS_OK) status = nas__build(ctx, s, graph, f->weights, &built);
-    if (status == NAS_OK) status = nas__score_artifact(ctx, s, &built, NAS_SPLIT_SELECT, &select);
-    if (status == NAS_OK) status = nas__score_artifact(ctx, s, &built, NAS_SPLIT_REPORT, &report);
-    if (status == NAS_OK) status = time_finalist(s, &built, f->index, &timed);
+    nas_status status = nas_check_cancel(ctx);
     if (status == NAS_OK) {
-        nas__note_difference(s, built.max_difference);
-        const nas_db_values final = {.final_psnr_y_db = nas_some_double(report.psnr_y_db),
-                                     .final_ssim_y = nas_some_double(report.ssim_y),
-                                     .final_select_psnr_y_db = nas_some_double(select.psnr_y_db),
+        status = nas_space_decode(ctx, s->space, &s->trials[f->index].point, &graph);
+    }
+    if (status == NAS_OK) status = nas__build(ctx, s, graph, f->weights, &f->built);
+    if (status == NAS_OK) {
+        status = nas__score_artifact(ctx, s, &f->built, NAS_SPLIT_SELECT, &f->select);
+    }
+    if (status == NAS_OK) {
+        status = nas__score_artifact(ctx, s, &f->built, NAS_SPLIT_REPORT, &f->report);
+    }
+    return nas_wrap(ctx, status, "trial %zu", f->index);
+}
+
+static nas_status finish_finalist(nas__study *s, const finalist *f) {
+    nas_db_values timed = {0};
+    nas_status status = time_finalist(s, &f->built, f->index, &timed);
+    if (status == NAS_OK) {
+        nas__note_difference(s, f->built.max_difference);
+        const nas_db_values final = {.final_psnr_y_db = nas_some_double(f->report.psnr_y_db),
+                                     .final_ssim_y = nas_some_double(f->report.ssim_y),
+                                     .final_select_psnr_y_db = nas_some_double(f->select.psnr_y_db),
                                      .final_latency_p50_us = timed.latency_p50_us,
                                      .final_latency_p50_lo_us = timed.latency_p50_lo_us,
                                      .final_latency_p50_hi_us = timed.latency_p50_hi_us,
                                      .final_latency_p90_us = timed.latency_p90_us};
         status = nas__trial_set_final(s, f->index, &final);
     }
-    nas__built_deinit(&built);
-    return nas_wrap(ctx, status, "final figures of trial %zu", f->index);
+    return nas_wrap(s->ctx, status, "final figures of trial %zu", f->index);
 }
 
 /* A prediction for front members that were measured before the predictor knew enough: by a model that has not seen
@@ -231,30 +264,40 @@ static nas_status predict_missing(nas__study *s, const finalist *finalists, size
     return status;
 }
 
-nas_status nas__phase_final(nas__study *s) {
-    finalist *finalists = NULL;
-    size_t n = 0, pending = 0;
-    nas_status status = choose(s, &finalists, &n);
-    for (size_t i = 0; status == NAS_OK && i < n; i++) {
-        pending += !s->trials[finalists[i].index].row.values.final_psnr_y_db.is_set;
+static nas_status finish_all(nas__study *s, finalist *list, size_t n, size_t pending) {
+    finals all = {.s = s, .list = list};
+    nas__progress_phase(&s->progress, "final", (double)(n - pending), (double)n);
+    nas__progress_update(&s->progress, s->progress.done, "compiling and scoring the front");
+    nas_status status = nas_parallel(s->ctx, s->config->eval.threads, n, build_finalist, &all);
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        if (is_finished(s, &list[i])) continue;
+        status = nas_check_cancel(s->ctx);
+        if (status == NAS_OK) status = finish_finalist(s, &list[i]);
+        nas__progress_update(&s->progress, s->progress.done + 1, "timing the front");
     }
+    if (status == NAS_OK) nas__progress_end(&s->progress);
+    return status;
+}
+
+nas_status nas__phase_final(nas__study *s) {
+    finalist *list = NULL;
+    size_t n = 0, pending = 0;
+    nas_status status = choose(s, &list, &n);
+    for (size_t i = 0; status == NAS_OK && i < n; i++)
+        pending += !is_finished(s, &list[i]);
     char path[NAS__PATH_MAX];
     if (status == NAS_OK) status = nas__study_path(s, "finetune", path);
     if (status == NAS_OK) status = nas_mkdirs(s->ctx, path);
-    if (status == NAS_OK && n > 0) status = predict_missing(s, finalists, n);
-    for (size_t i = 0; pending > 0 && i < n && status == NAS_OK; i++)
-        status = finetune(s, &finalists[i]);
-    if (pending > 0 && status == NAS_OK) status = train_winner(s, finalists, n);
-    nas__progress_phase(&s->progress, "final", (double)(n - pending), (double)n);
-    for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        if (s->trials[finalists[i].index].row.values.final_psnr_y_db.is_set) continue;
-        status = nas_check_cancel(s->ctx);
-        if (status == NAS_OK) status = finish_finalist(s, &finalists[i]);
-        nas__progress_update(&s->progress, s->progress.done + 1, "timing and scoring the front");
+    if (status == NAS_OK) status = predict_missing(s, list, n);
+    for (size_t i = 0; pending > 0 && i < n && status == NAS_OK; i++) {
+        status = finetune(s, &list[i], n - i);
     }
-    if (status == NAS_OK) nas__progress_end(&s->progress);
-    for (size_t i = 0; i < n; i++)
-        nas_weights_free(finalists[i].weights);
-    nas_free(finalists);
+    if (pending > 0 && status == NAS_OK) status = train_winner(s, list, n);
+    if (status == NAS_OK) status = finish_all(s, list, n, pending);
+    for (size_t i = 0; i < n; i++) {
+        nas_weights_free(list[i].weights);
+        nas__built_deinit(&list[i].built);
+    }
+    nas_free(list);
     return nas_wrap(s->ctx, status, "final phase");
 }

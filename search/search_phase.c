@@ -166,27 +166,48 @@ static void describe_best(const nas__study *s, char *out, size_t size) {
     }
 }
 
-/* Times jobs [from, to) between two runs of the drift reference; again, a few times at most, while the device is not
- * in its calm state. */
+/* Times jobs [from, to) between two runs of the drift reference. */
 static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to,
                                 double *before_us) {
     nas_status status = NAS_OK;
+    for (size_t i = from; i < to && status == NAS_OK; i++) {
+        if (b->jobs[i].failed) continue;
+        status = measure_one(s, &b->jobs[i]);
+        char note[160];
+        describe_best(s, note, sizeof note);
+        nas__progress_update(&s->progress, s->progress.done, "timing trial %zu  %s",
+                             b->jobs[i].index, note);
+    }
+    double after_us = 0;
+    if (status == NAS_OK) status = nas__time_reference(s, &after_us);
+    if (status != NAS_OK) return status;
+    const double slowdown = nas__slowdown(s, *before_us, after_us);
+    *before_us = after_us;
+    for (size_t i = from; i < to; i++) {
+        job *j = &b->jobs[i];
+        if (!j->failed) nas__keep_calmer(s, &j->kept, &j->fresh, slowdown);
+    }
+    return NAS_OK;
+}
+
+/* Groups whose state was off the calm one are timed again at the end of the batch, when the state may have changed. */
+static nas_status measure_rounds(nas__study *s, batch *b) {
+    const size_t every = (size_t)s->config->measure.reference_every;
+    nas_status status = NAS_OK;
     for (int round = 0; round < NAS__ROUNDS_MAX && status == NAS_OK; round++) {
-        for (size_t i = from; i < to && status == NAS_OK; i++) {
-            if (!b->jobs[i].failed) status = measure_one(s, &b->jobs[i]);
+        double before_us = 0;
+        bool begun = false;
+        for (size_t from = 0; from < b->n && status == NAS_OK; from += every) {
+            const size_t to = from + every < b->n ? from + every : b->n;
+            const job *first = &b->jobs[from];
+            if (first->kept.is_set && first->kept.slowdown <= s->config->measure.drift_limit) {
+                begun = false; /* the reference before the next group is taken anew */
+                continue;
+            }
+            if (!begun) status = nas__time_reference(s, &before_us);
+            begun = true;
+            if (status == NAS_OK) status = measure_group(s, b, from, to, &before_us);
         }
-        double after_us = 0;
-        if (status == NAS_OK) status = nas__time_reference(s, &after_us);
-        if (status != NAS_OK) break;
-        const double slowdown = nas__slowdown(s, *before_us, after_us);
-        *before_us = after_us;
-        for (size_t i = from; i < to; i++) {
-            job *j = &b->jobs[i];
-            if (!j->failed) nas__keep_calmer(s, &j->kept, &j->fresh, slowdown);
-        }
-        if (slowdown <= s->config->measure.drift_limit) break;
-        nas_log(s->ctx, NAS_LOG_DEBUG, "device %.0f %% off its calm state: round %d of %d",
-                slowdown * 100, round + 1, (int)NAS__ROUNDS_MAX);
     }
     return status;
 }
@@ -211,24 +232,16 @@ static nas_status finish_job(nas__study *s, job *j) {
 }
 
 static nas_status measure_batch(nas__study *s, batch *b) {
-    const size_t every = (size_t)s->config->measure.reference_every;
-    double before_us = 0;
-    nas_status status = NAS_OK;
-    if (b->n > 0) status = nas__time_reference(s, &before_us);
-    for (size_t from = 0; from < b->n && status == NAS_OK; from += every) {
-        const size_t to = from + every < b->n ? from + every : b->n;
-        status = measure_group(s, b, from, to, &before_us);
-        for (size_t i = from; i < to && status == NAS_OK; i++) {
-            status = finish_job(s, &b->jobs[i]);
-            if (status != NAS_OK) break;
-            char note[160];
-            describe_best(s, note, sizeof note);
-            nas__progress_update(&s->progress, s->progress.done + 1, "%s", note);
-        }
-        if (status == NAS_OK) status = refit(s);
-        if (status == NAS_OK)
-            status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
+    nas_status status = measure_rounds(s, b);
+    for (size_t i = 0; i < b->n && status == NAS_OK; i++) {
+        status = finish_job(s, &b->jobs[i]);
+        if (status != NAS_OK) break;
+        char note[160];
+        describe_best(s, note, sizeof note);
+        nas__progress_update(&s->progress, s->progress.done + 1, "%s", note);
     }
+    if (status == NAS_OK) status = refit(s);
+    if (status == NAS_OK) status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
     return status;
 }
 

@@ -126,9 +126,9 @@ nas_status nas__time_reference(nas__study *s, double *p50_us);
 /* nas__slowdown - how far the device is from the calmest state seen in the study, 0 = equal, given the reference's p50
  * before and after. */
 double nas__slowdown(const nas__study *s, double before_us, double after_us);
-/* Of several measurements of one program the one taken in the calmest state stands; among equals the one with the
- * narrowest interval. A measurement in a state further off than measure.drift_limit is flagged noisy. */
-enum { NAS__ROUNDS_MAX = 3 }; /* tries to measure in a calm state */
+/* Of several measurements of one program the fastest stands: what shares the machine with us only ever adds time. All
+ * are in the database. When none was taken in a state within measure.drift_limit of the calmest, it is flagged noisy. */
+enum { NAS__ROUNDS_MAX = 2 }; /* tries to measure in a calm state */
 typedef struct nas__kept {
     nas_db_values values;
     double slowdown;

@@ -11,6 +11,7 @@ static nas_measure_options measure_options(const nas__study *s, bool final) {
     o.min_batches = s->config->measure.min_batches;
     o.min_time_ms = s->config->measure.min_time_ms;
     o.max_time_ms = final ? s->config->measure.final_max_time_ms : s->config->measure.max_time_ms;
+    o.max_repeats = 1; /* what was not calm is timed once more anyway */
     o.deadline_ms = (int64_t)o.max_time_ms * 2 + 20000;
     if (o.deadline_ms > NAS_AGENT_RUN_MS_MAX) o.deadline_ms = NAS_AGENT_RUN_MS_MAX;
     return o;
@@ -179,19 +180,12 @@ double nas__slowdown(const nas__study *s, double before_us, double after_us) {
     return fmax(before_us, after_us) / s->reference_best_us - 1;
 }
 
-static double relative_width(const nas_db_values *v) {
-    return (v->latency_p50_hi_us.value - v->latency_p50_lo_us.value) / v->latency_p50_us.value;
-}
-
 void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh,
                       double slowdown) {
-    static const double same_state = 0.01; /* slowdowns this close are one state */
-    const bool calmer = !kept->is_set || slowdown < kept->slowdown - same_state;
-    const bool narrower = kept->is_set && slowdown < kept->slowdown + same_state &&
-                          relative_width(fresh) < relative_width(&kept->values);
-    if (!calmer && !narrower) return;
-    kept->values = *fresh;
-    kept->slowdown = slowdown;
+    if (!kept->is_set || fresh->latency_p50_us.value < kept->values.latency_p50_us.value) {
+        kept->values = *fresh;
+    }
+    kept->slowdown = kept->is_set ? fmin(kept->slowdown, slowdown) : slowdown;
     kept->is_set = true;
-    if (slowdown > s->config->measure.drift_limit) kept->values.noisy = nas_some_i64(1);
+    if (kept->slowdown > s->config->measure.drift_limit) kept->values.noisy = nas_some_i64(1);
 }

@@ -175,8 +175,6 @@ $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPO
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 
-# Criterion's assertion macros convert int to one-bit fields.
-$(B)/obj/tests/%.o: WARN += -Wno-conversion
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.
 TEST_JOBS ?= 2

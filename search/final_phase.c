@@ -74,7 +74,7 @@ static nas_status finetune_path(nas__study *s, size_t index, const char *suffix,
 
 /* The time budget, if any, is shared evenly by the finalists that are left. */
 static double fair_share(const nas__study *s, size_t left) {
-    static const double end = 0.8;
+    static const double end = 0.78;
     const double budget = s->config->budget.time_s;
     if (budget <= 0) return end;
     const double now = nas__study_elapsed_s(s) / budget;
@@ -117,7 +117,7 @@ static nas_status score_select(nas__study *s, const finalist *f, double *psnr) {
 
 /* Further training of the feasible finalist with the best SELECT score. */
 static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
-    if (s->config->eval.winner_steps == 0 || nas__study_out_of_time(s, 0.85)) return NAS_OK;
+    if (s->config->eval.winner_steps == 0 || nas__study_out_of_time(s, 0.8)) return NAS_OK;
     finalist *winner = NULL;
     double best = -INFINITY;
     nas_status status = NAS_OK;
@@ -140,7 +140,7 @@ static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
                        .steps = s->config->eval.winner_steps,
                        .graph = graph,
                        .learning_rate = s->config->eval.finetune_learning_rate,
-                       .until_fraction = 0.93};
+                       .until_fraction = 0.84};
     if (status == NAS_OK) status = finetune_path(s, winner->index, ".winner", t.path);
     if (status == NAS_OK) status = nas__train(s, longer, &t);
     if (status == NAS_OK) {

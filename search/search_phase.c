@@ -408,7 +408,7 @@ nas_status nas__phase_search(nas__study *s) {
         if (status == NAS_OK && told == s->n_trials) {
             const size_t asked = strategy_trials(s);
             if (asked >= planned) break;
-            if (nas__study_out_of_time(s, 0.75)) {
+            if (nas__study_out_of_time(s, 0.62)) {
                 nas_log(s->ctx, NAS_LOG_WARN,
                         "the time budget ends the search after %zu of %zu trials", asked, planned);
                 break;

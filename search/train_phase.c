@@ -192,7 +192,7 @@ nas_status nas__phase_train(nas__study *s) {
     nas__training t = {.label = "supernet",
                        .steps = s->config->eval.supernet_steps,
                        .learning_rate = s->config->eval.learning_rate,
-                       .until_fraction = 0.45};
+                       .until_fraction = 0.3};
     if (status == NAS_OK) status = nas__study_path(s, "supernet.weights", t.path);
     if (status == NAS_OK && s->config->eval.supernet_weights[0] != '\0') {
         status = adopt_supernet(s);
@@ -207,7 +207,7 @@ nas_status nas__phase_train(nas__study *s) {
                        .steps = s->config->eval.baseline_steps,
                        .graph = s->fsrcnn,
                        .learning_rate = s->config->eval.learning_rate,
-                       .until_fraction = 0.5};
+                       .until_fraction = 0.35};
     if (status == NAS_OK) status = nas__study_path(s, "fsrcnn.weights", f.path);
     if (status == NAS_OK) status = train_once(s, s->fsrcnn_weights, &f);
     return nas_wrap(ctx, status, "training");

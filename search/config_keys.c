@@ -218,7 +218,8 @@ static const nas__config_key keys[] = {
     INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),
 
     NUMBER("budget.time_s", budget.time_s, false, 0, 31536000, "s",
-           "for the whole study; training, search and fine-tuning each end at their share; 0: no limit"),
+           "for the whole study; training, search and fine-tuning each end at their share; 0: no "
+           "limit"),
     INTEGER("budget.disk_mb", budget.disk_mb, 1, 1000000000, "MB",
             "free space the run must find at its start"),
 };

@@ -24,7 +24,7 @@ typedef struct nas_shape {
 
 /* Index of a node and of the value it produces. */
 typedef int32_t nas_value;
-enum { NAS_VALUE_NONE = -1, NAS_NODE_INPUTS_MAX = 2, NAS_NODE_PARAMS_MAX = 2 };
+enum { NAS_VALUE_NONE = -1, NAS_NODE_INPUTS_MAX = 16, NAS_NODE_PARAMS_MAX = 4 };
 enum {
     NAS_GRAPH_NAME_MAX = 127,   /* characters of a graph's or node's name */
     NAS_GRAPH_NODES_MAX = 8192, /* nodes of a graph */
@@ -42,6 +42,53 @@ typedef struct nas_conv_attributes {
     bool has_bias;
 } nas_conv_attributes;
 
+/* Window of MAX_POOL and AVG_POOL. Output extent as for a convolution of dilation 1 (pads may differ on the two sides,
+ * which is how ceil mode and global pooling are expressed). AVG_POOL divides by kernel_h*kernel_w when
+ * count_include_pad, else by the taps that lie inside the input; MAX_POOL ignores taps outside. Each pad < kernel. */
+typedef struct nas_pool_attributes {
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t pad_top, pad_left, pad_bottom, pad_right;
+    bool count_include_pad;
+} nas_pool_attributes;
+
+/* Elementwise functions of UNARY; alpha and beta as given. */
+typedef enum nas_unary {
+    NAS_UNARY_CLIP,         /* min(max(x, alpha), beta), alpha <= beta; RELU6 is alpha 0, beta 6 */
+    NAS_UNARY_LEAKY_RELU,   /* x > 0 ? x : alpha*x */
+    NAS_UNARY_SIGMOID,      /* 1/(1 + exp(-x)) */
+    NAS_UNARY_HARD_SIGMOID, /* min(max(alpha*x + beta, 0), 1) */
+    NAS_UNARY_HARD_SWISH,   /* x*min(max(x/6 + 0.5, 0), 1) */
+    NAS_UNARY_SWISH,        /* x*sigmoid(x) */
+    NAS_UNARY_TANH,
+    NAS_UNARY_ERF,
+    NAS_UNARY_GELU, /* x*(1 + erf(x/sqrt(2)))/2 */
+    NAS_UNARY_EXP,
+    NAS_UNARY_SQRT,
+    NAS_UNARY_NEG,
+    NAS_UNARY_ABS,
+    NAS_UNARY_AFFINE, /* alpha*x + beta */
+    NAS_UNARY_COUNT
+} nas_unary;
+const char *nas_unary_name(nas_unary fn); /* "clip", "leaky_relu" ... */
+
+/* RESIZE: how output pixel centres map to the input (ONNX coordinate_transformation_mode). */
+typedef enum nas_resize_mode {
+    NAS_RESIZE_NEAREST_ASYMMETRIC,    /* input index floor(i*in/out) */
+    NAS_RESIZE_NEAREST_HALF_PIXEL,    /* round half down of (i + 0.5)*in/out - 0.5 */
+    NAS_RESIZE_BILINEAR_ASYMMETRIC,   /* at i*in/out, edges clamped */
+    NAS_RESIZE_BILINEAR_HALF_PIXEL,   /* at (i + 0.5)*in/out - 0.5 */
+    NAS_RESIZE_BILINEAR_ALIGN_CORNERS /* at i*(in - 1)/(out - 1) */
+} nas_resize_mode;
+
+/* How the output value of a node is stored by integer kernels: real = scale*(q - zero_point). bits 8: q in 0..255 when
+ * !is_signed, -128..127 when is_signed. Absent (is_set false): fp32. */
+typedef struct nas_quant {
+    bool is_set, is_signed;
+    float scale; /* finite, > 0 */
+    int32_t zero_point;
+} nas_quant;
+
 /* nas_conv_same - stride 1, dilation 1, groups 1, odd kernel k x k, zero "same" padding, with bias. */
 nas_conv_attributes nas_conv_same(int32_t out_channels, int32_t kernel);
 
@@ -52,6 +99,8 @@ typedef struct nas_param {
     int32_t dims[4];
     size_t count; /* product of dims */
     float *data;  /* NULL when the graph carries no weights */
+    float *scales; /* [dims[0]] when the param is quantized (symmetric), else NULL; owned by the graph */
+    int32_t bits;  /* 2..8 with scales, else 0 */
 } nas_param;
 
 typedef struct nas_node {
@@ -62,7 +111,19 @@ typedef struct nas_node {
     nas_value inputs[NAS_NODE_INPUTS_MAX];
     nas_conv_attributes conv; /* CONV only */
     float scalar;             /* ADD_SCALAR only */
-    int32_t block;            /* DEPTH_TO_SPACE only: factor r, C = r*r*C_out */
+    int32_t block;            /* DEPTH_TO_SPACE: factor r, C = r*r*C_out; CHANNEL_SHUFFLE: groups */
+    int32_t output_pad_h, output_pad_w; /* CONV_TRANSPOSE only: rows/columns added at the end, < stride */
+    nas_pool_attributes pool;           /* MAX_POOL, AVG_POOL */
+    nas_unary unary;                    /* UNARY */
+    float alpha, beta;                  /* UNARY; LRN alpha, beta */
+    float epsilon;                      /* BATCH_NORM, LAYER_NORM; LRN: the constant k */
+    int32_t size;                       /* LRN: channels of the window */
+    int32_t axis;                       /* CONCAT: 0 n, 1 h, 2 w, 3 c */
+    int32_t begin[4], end[4];           /* SLICE: [begin, end) on n, h, w, c; PAD: elements before, after */
+    int32_t perm[4];                    /* TRANSPOSE: output axis i is input axis perm[i], axes n, h, w, c */
+    nas_resize_mode resize;             /* RESIZE, to shape.h x shape.w */
+    bool transpose_b;                   /* MATMUL */
+    nas_quant quant;                    /* of the output value */
     int32_t params
         [NAS_NODE_PARAMS_MAX]; /* param indices: conv {weight, bias or -1}, prelu {slope, -1} */
     nas_shape shape;           /* of the output value, inferred when the node is added */
@@ -97,6 +158,32 @@ nas_status nas_graph_add_scalar(nas_ctx *ctx, nas_graph *g, const char *name, na
  * out[n, h*r+i, w*r+j, c] = in[n, h, w, c*r*r + i*r + j]. */
 nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *name, nas_value x,
                                         int32_t block, nas_value *out);
+/* nas_graph_add_node - the general builder: `proto` names operator, inputs and attributes; its name, params and (where it
+ * is inferred) shape are ignored. Semantics, with b broadcast meaning each extent of the second operand is that of the
+ * first or 1:
+ *   conv_transpose   weight [O,KH,KW,I] (groups 1), out extent (in - 1)*stride - pads + dilation*(kernel - 1) + 1 +
+ *                    output_pad; out[y*stride + k - pad] += w[k]*in[y]
+ *   batch_norm       scale*(x - mean)/sqrt(variance + epsilon) + bias, per channel
+ *   add sub mul div  elementwise, b broadcast
+ *   concat           along `axis`; other extents equal
+ *   slice, pad       see begin, end; pad fills with `scalar`
+ *   softmax, layer_norm   over the channels of each pixel
+ *   lrn              x/(epsilon + alpha/size*sum of squares over a window of `size` channels)^beta
+ *   matmul           for each n and h: [w, c] x [k, c'], b as [n|1, h|1, c, c'] or, transposed, [n|1, h|1, c', c]
+ *   reshape          same elements in [n,h,w,c] memory order
+ *   transpose        see perm
+ *   channel_shuffle  out[c] = in[(c % groups)*(C/groups) + c/groups]
+ * Errors: as the builders above. */
+nas_status nas_graph_add_node(nas_ctx *ctx, nas_graph *g, const char *name, const nas_node *proto,
+                              nas_value *out);
+/* nas_graph_set_quant - declares how a value is stored; INVALID for a scale that is not finite and > 0 or a zero point
+ * outside the type. A quantized conv also needs weight scales: see nas_param.scales. */
+nas_status nas_graph_set_quant(nas_ctx *ctx, nas_graph *g, nas_value v, nas_quant quant);
+/* nas_graph_set_weight_scales - of one param: per output channel (dims[0] of them), each finite and > 0; bits 2..8.
+ * The stored floats need not be multiples of the scale; integer kernels round and saturate them. */
+nas_status nas_graph_set_weight_scales(nas_ctx *ctx, nas_graph *g, int32_t param, int32_t bits,
+                                       const float *scales);
+
 /* nas_graph_set_output - the one network output. */
 nas_status nas_graph_set_output(nas_ctx *ctx, nas_graph *g, nas_value value);
 

@@ -54,6 +54,49 @@ static nas_status check_node(nas_ctx *ctx, const nas_node *node, const nas_shape
     return NAS_OK;
 }
 
+/* The row pipeline sums, activates and shuffles; other operators need another form. */
+static nas_status check_operator(nas_ctx *ctx, const nas_graph *g, const nas_node *node) {
+    switch (node->op) {
+    case NAS_OP_ADD: {
+        const nas_shape *a = &node->shape, *b = &nas_graph_node(g, node->inputs[1])->shape;
+        if (a->h == b->h && a->w == b->w && a->c == b->c && a->n == b->n) return NAS_OK;
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s': %s that broadcasts its second operand", node->name,
+                        nas_op_name(node->op));
+    }
+    case NAS_OP_INPUT:
+    case NAS_OP_CONV:
+    case NAS_OP_RELU:
+    case NAS_OP_PRELU:
+    case NAS_OP_ADD_SCALAR:
+    case NAS_OP_DEPTH_TO_SPACE:
+    case NAS_OP_COUNT: return NAS_OK;
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE: break;
+    }
+    return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                    "node '%s': %s is not an operator of the row pipeline", node->name,
+                    nas_op_name(node->op));
+}
+
 /* Fills kind, sources and constants of one stage from its node. */
 static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node *node,
                              nas__stage *stage) {
@@ -93,6 +136,26 @@ static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node
                             node->name, node->block, NAS__BLOCK_MAX);
         }
         break;
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
     case NAS_OP_COUNT: return nas_fail(ctx, NAS_ERR_INTERNAL, "node '%s': no operator", node->name);
     }
     stage->n_adds = 1;
@@ -109,7 +172,8 @@ static nas_status import_nodes(nas_ctx *ctx, nas__program *p) {
             return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
                             "node '%s': a second input, the compiler takes one", node->name);
         }
-        nas_status status = check_node(ctx, node, &input);
+        nas_status status = check_operator(ctx, p->graph, node);
+        if (status == NAS_OK) status = check_node(ctx, node, &input);
         if (status != NAS_OK) return status;
         stage->name = nas_arena_printf(ctx, p->arena, "%s", node->name);
         stage->channels = node->shape.c;

@@ -52,7 +52,7 @@ static nas_status check_conv(nas_ctx *ctx, const nas_node *n) {
 static nas_status infer_extents(builder *b, int32_t v, int32_t in_h, int32_t in_w) {
     const nas_node *n = node_at(b, v);
     int32_t h = in_h, w = in_w;
-    if (n->op != NAS_OP_INPUT) {
+    if (n->n_inputs > 0) {
         h = b->h[n->inputs[0]];
         w = b->w[n->inputs[0]];
     }
@@ -70,13 +70,19 @@ static nas_status infer_extents(builder *b, int32_t v, int32_t in_h, int32_t in_
         if (k / 2 > b->plan->radius) b->plan->radius = k / 2;
         break;
     }
-    case NAS_OP_ADD:
+    case NAS_OP_ADD: {
+        const nas_shape *y = &n->shape, *x = &node_at(b, n->inputs[1])->shape;
+        if (x->n != y->n || x->h != y->h || x->w != y->w || x->c != y->c) {
+            return nas_fail(b->ctx, NAS_ERR_UNSUPPORTED,
+                            "add '%s' broadcasts its second operand; training does not", n->name);
+        }
         if (b->h[n->inputs[1]] != h || b->w[n->inputs[1]] != w) {
             return nas_fail(b->ctx, NAS_ERR_SHAPE,
                             "add '%s': %" PRId32 "x%" PRId32 " and %" PRId32 "x%" PRId32, n->name,
                             h, w, b->h[n->inputs[1]], b->w[n->inputs[1]]);
         }
         break;
+    }
     case NAS_OP_DEPTH_TO_SPACE:
         if (h > INT32_MAX / 4 / n->block || w > INT32_MAX / 4 / n->block) {
             return nas_fail(b->ctx, NAS_ERR_RANGE, "depth_to_space '%s': extent too large",
@@ -88,6 +94,28 @@ static nas_status infer_extents(builder *b, int32_t v, int32_t in_h, int32_t in_
     case NAS_OP_RELU:
     case NAS_OP_PRELU:
     case NAS_OP_ADD_SCALAR: break;
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
+        return nas_fail(b->ctx, NAS_ERR_UNSUPPORTED, "node '%s': %s has no training and no forward",
+                        n->name, nas_op_name(n->op));
     case NAS_OP_COUNT:
         return nas_fail(b->ctx, NAS_ERR_UNSUPPORTED, "node '%s': unknown operator", n->name);
     }
@@ -266,7 +294,27 @@ static void add_node_steps(builder *b, int32_t v) {
     const nas_node *n = node_at(b, v);
     switch (n->op) {
     case NAS_OP_INPUT:
-    case NAS_OP_COUNT: return;
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
+    case NAS_OP_COUNT: return; /* refused in infer_extents */
     case NAS_OP_CONV: add_conv_step(b, v, -1, false, v); return;
     case NAS_OP_RELU:
         if (is_absorbed(b, n->inputs[0])) {

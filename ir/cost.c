@@ -35,29 +35,51 @@ static nas_status conv_macs(nas_ctx *ctx, const nas_conv_attributes *a, int32_t 
     return nas__product(ctx, "MACs of a convolution", factors, 7, out);
 }
 
+/* Each input pixel meets every tap: padding and output extent do not change the work. */
+static nas_status conv_transpose_macs(nas_ctx *ctx, const nas_conv_attributes *a, nas_shape in,
+                                      uint64_t *out) {
+    const int64_t factors[] = {in.n, in.h, in.w, in.c, a->kernel_h, a->kernel_w, a->out_channels};
+    return nas__product(ctx, "MACs of a transposed convolution", factors, 7, out);
+}
+
+static nas_status node_macs(nas_ctx *ctx, const nas_graph *g, const nas_node *node, nas_shape shape,
+                            uint64_t *out) {
+    if (node->op == NAS_OP_CONV) {
+        return conv_macs(ctx, &node->conv, g->nodes[node->inputs[0]].shape.c, shape, out);
+    }
+    if (node->op == NAS_OP_CONV_TRANSPOSE) {
+        return conv_transpose_macs(ctx, &node->conv, g->nodes[node->inputs[0]].shape, out);
+    }
+    if (node->op == NAS_OP_MATMUL) {
+        const int64_t factors[] = {shape.n, shape.h, shape.w, shape.c,
+                                   g->nodes[node->inputs[0]].shape.c};
+        return nas__product(ctx, "MACs of a matrix product", factors, 5, out);
+    }
+    return NAS_OK;
+}
+
 nas_status nas__node_cost(nas_ctx *ctx, const nas_graph *g, const nas_node *node, nas_shape shape,
                           nas_node_cost *out) {
     nas_node_cost cost = {0};
     nas_status status = value_bytes(ctx, shape, &cost.output_bytes);
-    if (node->op == NAS_OP_CONV && status == NAS_OK) {
-        status = conv_macs(ctx, &node->conv, g->nodes[node->inputs[0]].shape.c, shape, &cost.macs);
-    }
+    if (status == NAS_OK) status = node_macs(ctx, g, node, shape, &cost.macs);
     for (int32_t i = 0; i < node->n_inputs && status == NAS_OK; i++) {
         uint64_t bytes = 0;
         status = value_bytes(ctx, g->nodes[node->inputs[i]].shape, &bytes);
         cost.input_bytes += bytes; /* two terms below 2^63 */
+        if (status == NAS_OK && cost.input_bytes > INT64_MAX) {
+            status = nas_fail(ctx, NAS_ERR_RANGE, "bytes read: more than %" PRId64, INT64_MAX);
+        }
     }
     if (status != NAS_OK) return status;
-    if (cost.input_bytes > INT64_MAX) {
-        return nas_fail(ctx, NAS_ERR_RANGE, "bytes read: more than %" PRId64, INT64_MAX);
-    }
     nas_param expected[NAS_NODE_PARAMS_MAX];
     status = nas__expected_params(ctx, g, node, expected);
     if (status != NAS_OK) return status;
     for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
         if (expected[i].rank != 0) cost.params += expected[i].count;
     }
-    cost.weight_bytes = cost.params * sizeof(float); /* two terms of at most 2^61 elements */
+    /* one term of at most 2^61 elements, the others vectors of at most 2^31 */
+    cost.weight_bytes = cost.params * sizeof(float);
     *out = cost;
     return NAS_OK;
 }
@@ -113,7 +135,9 @@ static nas_status peak_bytes(nas_ctx *ctx, const nas_graph *g, const int32_t *la
         if (last[i] == (int32_t)i) live -= bytes; /* nobody reads it */
         for (int32_t k = 0; k < node->n_inputs; k++) {
             const nas_value v = node->inputs[k];
-            const bool again = k > 0 && node->inputs[0] == v; /* x + x frees x once */
+            bool again = false; /* x + x frees x once */
+            for (int32_t earlier = 0; earlier < k; earlier++)
+                again = again || node->inputs[earlier] == v;
             if (last[v] == (int32_t)i && !again) live -= nas_graph_node_cost(g, v).output_bytes;
         }
     }

@@ -18,6 +18,13 @@ const char *nas_op_name(nas_op op) {
     return (int)op >= 0 && op < NAS_OP_COUNT ? names[op] : "unknown";
 }
 
+const char *nas_unary_name(nas_unary fn) {
+    static const char *const names[NAS_UNARY_COUNT] = {
+        "clip", "leaky_relu", "sigmoid", "hard_sigmoid", "hard_swish", "swish", "tanh",
+        "erf",  "gelu",       "exp",     "sqrt",         "neg",        "abs",   "affine"};
+    return (int)fn >= 0 && fn < NAS_UNARY_COUNT ? names[fn] : "unknown";
+}
+
 /* ---- names --------------------------------------------------------------------------------------------------- */
 
 static bool legal_text(const char *name, const char *also) {
@@ -47,7 +54,8 @@ static nas_status check_name(nas_ctx *ctx, const char *what, const char *name, c
 nas_status nas__check_node_name(nas_ctx *ctx, const char *name) {
     const nas_status status = check_name(ctx, "node", name, "");
     if (status != NAS_OK) return status;
-    static const char *const reserved[] = {".weight", ".bias", ".slope", ".scalar"};
+    static const char *const reserved[] = {".weight", ".bias", ".slope",    ".scalar",
+                                           ".scale",  ".mean", ".variance", ".value"};
     const size_t len = strlen(name);
     for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++) {
         const size_t tail = strlen(reserved[i]);
@@ -78,6 +86,7 @@ nas_graph *nas_graph_new(nas_ctx *ctx, const char *name) {
 void nas_graph_free(nas_graph *graph) {
     if (graph == NULL) return;
     for (size_t i = 0; i < graph->n_params; i++) {
+        nas_free(graph->params[i].scales);
         nas_free(graph->params[i].data);
         nas_free((void *)(uintptr_t)graph->params[i].name); /* ours; const for readers only */
     }
@@ -92,17 +101,22 @@ void nas_graph_free(nas_graph *graph) {
 static nas_status copy_param(nas_ctx *ctx, nas_graph *to, const nas_param *from) {
     nas_param copy = *from;
     copy.data = NULL;
+    copy.scales = NULL;
     copy.name = nas_strdup(ctx, from->name);
     if (copy.name == NULL) return NAS_ERR_NOMEM;
+    nas_param *param = &to->params[to->n_params++]; /* the graph's from here, also on failure */
+    *param = copy;
     if (from->data != NULL) {
-        copy.data = nas_alloc_aligned(ctx, from->count, sizeof(float), NAS_PARAM_ALIGN);
-        if (copy.data == NULL) {
-            nas_free((void *)(uintptr_t)copy.name);
-            return NAS_ERR_NOMEM;
-        }
-        memcpy(copy.data, from->data, from->count * sizeof(float));
+        param->data = nas_alloc_aligned(ctx, from->count, sizeof(float), NAS_PARAM_ALIGN);
+        if (param->data == NULL) return NAS_ERR_NOMEM;
+        memcpy(param->data, from->data, from->count * sizeof(float));
     }
-    to->params[to->n_params++] = copy;
+    if (from->scales != NULL) {
+        const size_t n = (size_t)from->dims[0];
+        param->scales = nas_alloc_array(ctx, n, sizeof(float));
+        if (param->scales == NULL) return NAS_ERR_NOMEM;
+        memcpy(param->scales, from->scales, n * sizeof(float));
+    }
     return NAS_OK;
 }
 
@@ -140,7 +154,9 @@ nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out
 
 static nas_status check_new_node(nas_ctx *ctx, const nas_graph *g, const char *name,
                                  const nas_node *node) {
-    const nas_status status = nas__check_node_name(ctx, name);
+    nas_status status = nas__check_node_name(ctx, name);
+    if (status == NAS_OK) status = nas__check_arity(ctx, node);
+    if (status == NAS_OK) status = nas__check_quant(ctx, &node->quant);
     if (status != NAS_OK) return status;
     if (g->n_nodes >= NAS_GRAPH_NODES_MAX) {
         return nas_fail(ctx, NAS_ERR_RANGE, "the graph has %zu nodes already, the limit",
@@ -272,6 +288,44 @@ nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *
     return append(ctx, g, name, node, out);
 }
 
+nas_status nas_graph_add_node(nas_ctx *ctx, nas_graph *g, const char *name, const nas_node *proto,
+                              nas_value *out) {
+    nas_node node = *proto;
+    for (int32_t i = node.n_inputs < 0 ? 0 : node.n_inputs; i < NAS_NODE_INPUTS_MAX; i++)
+        node.inputs[i] = NAS_VALUE_NONE;
+    return append(ctx, g, name, node, out);
+}
+
+nas_status nas_graph_set_quant(nas_ctx *ctx, nas_graph *g, nas_value v, nas_quant quant) {
+    if (v < 0 || (size_t)v >= g->n_nodes) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "graph '%s': quantization of value %" PRId32 " of %zu", g->name, v,
+                        g->n_nodes);
+    }
+    const nas_status status = nas__check_quant(ctx, &quant);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "node '%s'", g->nodes[v].name);
+    g->nodes[v].quant = quant;
+    return NAS_OK;
+}
+
+nas_status nas_graph_set_weight_scales(nas_ctx *ctx, nas_graph *g, int32_t param, int32_t bits,
+                                       const float *scales) {
+    if (param < 0 || (size_t)param >= g->n_params) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "graph '%s': scales of param %" PRId32 " of %zu",
+                        g->name, param, g->n_params);
+    }
+    nas_param *p = &g->params[param];
+    const nas_status status = nas__check_scales(ctx, p->name, bits, scales, (size_t)p->dims[0]);
+    if (status != NAS_OK) return status;
+    float *copy = nas_alloc_array(ctx, (size_t)p->dims[0], sizeof *copy);
+    if (copy == NULL) return NAS_ERR_NOMEM;
+    memcpy(copy, scales, (size_t)p->dims[0] * sizeof *copy);
+    nas_free(p->scales);
+    p->scales = copy;
+    p->bits = bits;
+    return NAS_OK;
+}
+
 nas_status nas_graph_set_output(nas_ctx *ctx, nas_graph *g, nas_value value) {
     if (value < 0 || (size_t)value >= g->n_nodes) {
         return nas_fail(ctx, NAS_ERR_INVALID, "graph '%s': output value %" PRId32 " of %zu",
@@ -367,11 +421,48 @@ void nas_graph_drop_weights(nas_graph *g) {
     }
 }
 
-static nas_status infer_all(nas_ctx *ctx, nas_graph *g) {
+/* Extent `out` of an axis that was `old_in` long, for `new_in`: the same ratio, which must come out even. */
+static nas_status follow(nas_ctx *ctx, int32_t old_in, int32_t new_in, int32_t *out) {
+    const int64_t scaled = (int64_t)*out * new_in;
+    if (scaled % old_in != 0 || scaled / old_in > INT32_MAX) {
+        return nas_fail(ctx, NAS_ERR_SHAPE,
+                        "extent %" PRId32 " for an input of %" PRId32
+                        " has no whole counterpart for %" PRId32,
+                        *out, old_in, new_in);
+    }
+    *out = (int32_t)(scaled / old_in);
+    return NAS_OK;
+}
+
+/* Attributes that mean "relative to the input": the target of a RESIZE, the window of a global pool. `old` is the shape
+ * of the input before. Fixed shapes (RESHAPE, CONSTANT) stay; inference reports what no longer fits. */
+static nas_status follow_input(nas_ctx *ctx, const nas_graph *g, nas_node *node, nas_shape old) {
+    const nas_shape in = g->nodes[node->inputs[0]].shape;
+    if (node->op == NAS_OP_RESIZE) {
+        const nas_status status = follow(ctx, old.h, in.h, &node->shape.h);
+        return status != NAS_OK ? status : follow(ctx, old.w, in.w, &node->shape.w);
+    }
+    nas_pool_attributes *p = &node->pool;
+    const bool padded = p->pad_top + p->pad_left + p->pad_bottom + p->pad_right > 0;
+    const bool is_global = p->kernel_h == old.h && p->kernel_w == old.w && !padded;
+    if (is_global && (old.h > 1 || old.w > 1)) {
+        p->kernel_h = in.h;
+        p->kernel_w = in.w;
+    }
+    return NAS_OK;
+}
+
+/* `saved` are the nodes before the resize. */
+static nas_status infer_all(nas_ctx *ctx, nas_graph *g, const nas_node *saved) {
     for (size_t i = 0; i < g->n_nodes; i++) {
         nas_node *node = &g->nodes[i];
         nas_node_cost cost;
-        nas_status status = nas__infer_shape(ctx, g, node, &node->shape);
+        nas_status status = NAS_OK;
+        if (node->op == NAS_OP_RESIZE || node->op == NAS_OP_MAX_POOL ||
+            node->op == NAS_OP_AVG_POOL) {
+            status = follow_input(ctx, g, node, saved[node->inputs[0]].shape);
+        }
+        if (status == NAS_OK) status = nas__infer_shape(ctx, g, node, &node->shape);
         if (status == NAS_OK) status = nas__node_cost(ctx, g, node, node->shape, &cost);
         if (status != NAS_OK)
             return nas_wrap(ctx, status, "%s '%s'", nas_op_name(node->op), node->name);
@@ -393,17 +484,13 @@ nas_status nas_graph_resize_input(nas_ctx *ctx, nas_graph *g, int32_t h, int32_t
                         "resize of '%s': the graph has %zu inputs, needs exactly 1", g->name,
                         inputs);
     }
-    nas_shape *saved = nas_alloc_array(ctx, g->n_nodes, sizeof *saved);
+    nas_node *saved = nas_alloc_array(ctx, g->n_nodes, sizeof *saved);
     if (saved == NULL) return NAS_ERR_NOMEM;
-    for (size_t i = 0; i < g->n_nodes; i++)
-        saved[i] = g->nodes[i].shape;
+    memcpy(saved, g->nodes, g->n_nodes * sizeof *saved);
     nas_shape *in = &g->nodes[nas_graph_input(g)].shape;
     *in = (nas_shape){.n = 1, .h = h, .w = w, .c = in->c};
-    const nas_status status = infer_all(ctx, g);
-    if (status != NAS_OK) {
-        for (size_t i = 0; i < g->n_nodes; i++)
-            g->nodes[i].shape = saved[i];
-    }
+    const nas_status status = infer_all(ctx, g, saved);
+    if (status != NAS_OK) memcpy(g->nodes, saved, g->n_nodes * sizeof *saved);
     nas_free(saved);
     return nas_wrap(ctx, status, "resize of '%s' to %" PRId32 "x%" PRId32, g->name, h, w);
 }

@@ -99,8 +99,9 @@ typedef struct nas_param {
     int32_t dims[4];
     size_t count; /* product of dims */
     float *data;  /* NULL when the graph carries no weights */
-    float *scales; /* [dims[0]] when the param is quantized (symmetric), else NULL; owned by the graph */
-    int32_t bits;  /* 2..8 with scales, else 0 */
+    float *
+        scales; /* [dims[0]] when the param is quantized (symmetric), else NULL; owned by the graph */
+    int32_t bits; /* 2..8 with scales, else 0 */
 } nas_param;
 
 typedef struct nas_node {
@@ -112,18 +113,19 @@ typedef struct nas_node {
     nas_conv_attributes conv; /* CONV only */
     float scalar;             /* ADD_SCALAR only */
     int32_t block;            /* DEPTH_TO_SPACE: factor r, C = r*r*C_out; CHANNEL_SHUFFLE: groups */
-    int32_t output_pad_h, output_pad_w; /* CONV_TRANSPOSE only: rows/columns added at the end, < stride */
-    nas_pool_attributes pool;           /* MAX_POOL, AVG_POOL */
-    nas_unary unary;                    /* UNARY */
-    float alpha, beta;                  /* UNARY; LRN alpha, beta */
-    float epsilon;                      /* BATCH_NORM, LAYER_NORM; LRN: the constant k */
-    int32_t size;                       /* LRN: channels of the window */
-    int32_t axis;                       /* CONCAT: 0 n, 1 h, 2 w, 3 c */
-    int32_t begin[4], end[4];           /* SLICE: [begin, end) on n, h, w, c; PAD: elements before, after */
-    int32_t perm[4];                    /* TRANSPOSE: output axis i is input axis perm[i], axes n, h, w, c */
-    nas_resize_mode resize;             /* RESIZE, to shape.h x shape.w */
-    bool transpose_b;                   /* MATMUL */
-    nas_quant quant;                    /* of the output value */
+    int32_t output_pad_h,
+        output_pad_w;         /* CONV_TRANSPOSE only: rows/columns added at the end, < stride */
+    nas_pool_attributes pool; /* MAX_POOL, AVG_POOL */
+    nas_unary unary;          /* UNARY */
+    float alpha, beta;        /* UNARY; LRN alpha, beta */
+    float epsilon;            /* BATCH_NORM, LAYER_NORM; LRN: the constant k */
+    int32_t size;             /* LRN: channels of the window */
+    int32_t axis;             /* CONCAT: 0 n, 1 h, 2 w, 3 c */
+    int32_t begin[4], end[4]; /* SLICE: [begin, end) on n, h, w, c; PAD: elements before, after */
+    int32_t perm[4];          /* TRANSPOSE: output axis i is input axis perm[i], axes n, h, w, c */
+    nas_resize_mode resize;   /* RESIZE, to shape.h x shape.w */
+    bool transpose_b;         /* MATMUL */
+    nas_quant quant;          /* of the output value */
     int32_t params
         [NAS_NODE_PARAMS_MAX]; /* param indices: conv {weight, bias or -1}, prelu {slope, -1} */
     nas_shape shape;           /* of the output value, inferred when the node is added */

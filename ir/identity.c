@@ -106,26 +106,96 @@ static int32_t input_ordinal(const nas_graph *g, nas_value v) {
     return ordinal;
 }
 
+static void put_i32s(nas_sha256 *h, const int32_t *values, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        put_i32(h, values[i]);
+}
+
 static void put_attributes(nas_sha256 *h, const nas_graph *g, nas_value v) {
     const nas_node *node = &g->nodes[v];
     const nas_conv_attributes *a = &node->conv;
     switch (node->op) {
     case NAS_OP_INPUT: put_i32(h, input_ordinal(g, v)); break;
-    case NAS_OP_CONV: {
+    case NAS_OP_CONV:
+    case NAS_OP_CONV_TRANSPOSE: {
         const int32_t fields[] = {a->out_channels,    a->kernel_h,   a->kernel_w,   a->stride_h,
                                   a->stride_w,        a->dilation_h, a->dilation_w, a->pad_top,
                                   a->pad_left,        a->pad_bottom, a->pad_right,  a->groups,
                                   a->has_bias ? 1 : 0};
-        for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-            put_i32(h, fields[i]);
+        put_i32s(h, fields, sizeof fields / sizeof fields[0]);
+        if (node->op == NAS_OP_CONV_TRANSPOSE) {
+            put_i32(h, node->output_pad_h);
+            put_i32(h, node->output_pad_w);
+        }
         break;
     }
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL: {
+        const nas_pool_attributes *p = &node->pool;
+        const int32_t fields[] = {p->kernel_h,   p->kernel_w,  p->stride_h,
+                                  p->stride_w,   p->pad_top,   p->pad_left,
+                                  p->pad_bottom, p->pad_right, p->count_include_pad ? 1 : 0};
+        put_i32s(h, fields, sizeof fields / sizeof fields[0]);
+        break;
+    }
+    case NAS_OP_UNARY: {
+        const char *fn = nas_unary_name(node->unary);
+        nas_sha256_update(h, fn, strlen(fn) + 1);
+        put_floats(h, &node->alpha, 1);
+        put_floats(h, &node->beta, 1);
+        break;
+    }
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_LAYER_NORM: put_floats(h, &node->epsilon, 1); break;
+    case NAS_OP_LRN:
+        put_i32(h, node->size);
+        put_floats(h, &node->alpha, 1);
+        put_floats(h, &node->beta, 1);
+        put_floats(h, &node->epsilon, 1);
+        break;
+    case NAS_OP_CONCAT: put_i32(h, node->axis); break;
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+        put_i32s(h, node->begin, 4);
+        put_i32s(h, node->end, 4);
+        if (node->op == NAS_OP_PAD) put_floats(h, &node->scalar, 1);
+        break;
+    case NAS_OP_RESIZE: put_i32(h, (int32_t)node->resize); break;
+    case NAS_OP_MATMUL: put_i32(h, node->transpose_b ? 1 : 0); break;
+    case NAS_OP_TRANSPOSE: put_i32s(h, node->perm, 4); break;
     case NAS_OP_ADD_SCALAR: put_floats(h, &node->scalar, 1); break;
-    case NAS_OP_DEPTH_TO_SPACE: put_i32(h, node->block); break;
+    case NAS_OP_DEPTH_TO_SPACE:
+    case NAS_OP_CHANNEL_SHUFFLE: put_i32(h, node->block); break;
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_RESHAPE: /* the shape is in the stream already */
     case NAS_OP_RELU:
     case NAS_OP_PRELU:
     case NAS_OP_ADD:
     case NAS_OP_COUNT: break;
+    }
+}
+
+/* Enters only where it is declared, so that graphs of floats keep their hashes. */
+static void put_quantization(nas_sha256 *h, const nas_graph *g, const nas_node *node,
+                             bool with_weights) {
+    if (node->quant.is_set) {
+        nas_sha256_update(h, "quant", 6);
+        put_i32(h, node->quant.is_signed ? 1 : 0);
+        put_floats(h, &node->quant.scale, 1);
+        put_i32(h, node->quant.zero_point);
+    }
+    for (int32_t slot = 0; slot < NAS_NODE_PARAMS_MAX; slot++) {
+        if (node->params[slot] < 0) continue;
+        const nas_param *param = &g->params[node->params[slot]];
+        if (param->scales == NULL) continue;
+        nas_sha256_update(h, "bits", 5);
+        put_i32(h, slot);
+        put_i32(h, param->bits);
+        if (with_weights) put_floats(h, param->scales, (size_t)param->dims[0]);
     }
 }
 
@@ -142,6 +212,7 @@ static void put_node(nas_sha256 *h, const nas_graph *g, nas_value v, const canon
     for (size_t i = 0; i < 4; i++)
         put_i32(h, shape[i]);
     put_attributes(h, g, v);
+    put_quantization(h, g, node, with_weights);
     if (!with_weights) return;
     for (int32_t slot = 0; slot < NAS_NODE_PARAMS_MAX; slot++) {
         if (node->params[slot] < 0) continue;

@@ -21,11 +21,18 @@ nas_status nas__infer_shape(nas_ctx *ctx, const nas_graph *g, const nas_node *no
  * Only valid for a node whose shape inference succeeds. */
 nas_status nas__expected_params(nas_ctx *ctx, const nas_graph *g, const nas_node *node,
                                 nas_param expected[NAS_NODE_PARAMS_MAX]);
-/* nas__param_suffix - "weight", "bias", "slope": the part of a param's name after "<node>.". */
+/* nas__param_suffix - "weight", "bias", "slope", "scale", "mean", "variance", "value": the part of a param's name after "<node>.". */
 const char *nas__param_suffix(nas_op op, int32_t slot);
 
 /* nas__check_node_name - legal characters, length, not reserved. Uniqueness is the caller's. */
 nas_status nas__check_node_name(nas_ctx *ctx, const char *name);
+
+/* nas__check_arity - the operator exists and has a legal number of inputs. */
+nas_status nas__check_arity(nas_ctx *ctx, const nas_node *node);
+nas_status nas__check_quant(nas_ctx *ctx, const nas_quant *quant);
+/* nas__check_scales - `n` scales of the param named `name`. */
+nas_status nas__check_scales(nas_ctx *ctx, const char *name, int32_t bits, const float *scales,
+                             size_t n);
 
 /* nas__node_cost - costs of `node` with output shape `shape`; RANGE when a figure exceeds INT64_MAX. */
 nas_status nas__node_cost(nas_ctx *ctx, const nas_graph *g, const nas_node *node, nas_shape shape,

@@ -113,6 +113,26 @@ static const char *onnx_operator(nas_op op) {
     case NAS_OP_ADD_SCALAR: return "Add";
     case NAS_OP_DEPTH_TO_SPACE: return "DepthToSpace";
     case NAS_OP_INPUT:
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
     case NAS_OP_COUNT: break;
     }
     return NULL;
@@ -340,6 +360,13 @@ static nas_status check_exportable(nas_ctx *ctx, const nas_graph *g) {
     if (g->nodes[g->output].op == NAS_OP_INPUT) {
         return nas_fail(ctx, NAS_ERR_INVALID, "graph '%s' computes nothing: its output is an input",
                         g->name);
+    }
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const nas_node *node = &g->nodes[i];
+        if (node->op != NAS_OP_INPUT && onnx_operator(node->op) == NULL) {
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': no export of %s", node->name,
+                            nas_op_name(node->op));
+        }
     }
     return NAS_OK;
 }

@@ -9,16 +9,42 @@ static void dump_param(const nas_node *node, int32_t slot, const nas_param *para
         nas_buf_printf(out, "%s%" PRId32, i > 0 ? "," : "", param->dims[i]);
     }
     nas_buf_puts(out, "]");
+    if (param->scales != NULL) nas_buf_printf(out, ":%" PRId32 "bit", param->bits);
     if (param->data == NULL) return;
     char hex[NAS_SHA256_HEX];
     nas__param_sha256_hex(param, hex);
     nas_buf_printf(out, "=%.8s", hex);
 }
 
+static void dump_ints(nas_buf *out, const char *key, const int32_t *values, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        nas_buf_printf(out, "%s%s%" PRId32, i == 0 ? key : ",", i == 0 ? "=" : "", values[i]);
+}
+
+static void dump_pool(const nas_pool_attributes *p, nas_buf *out) {
+    const int32_t pad[] = {p->pad_top, p->pad_left, p->pad_bottom, p->pad_right};
+    nas_buf_printf(out, " kernel=%" PRId32 "x%" PRId32 " stride=%" PRId32 "x%" PRId32, p->kernel_h,
+                   p->kernel_w, p->stride_h, p->stride_w);
+    dump_ints(out, " pad", pad, 4);
+    if (p->count_include_pad) nas_buf_puts(out, " count_include_pad");
+}
+
+static const char *resize_name(nas_resize_mode mode) {
+    switch (mode) {
+    case NAS_RESIZE_NEAREST_ASYMMETRIC: return "nearest_asymmetric";
+    case NAS_RESIZE_NEAREST_HALF_PIXEL: return "nearest_half_pixel";
+    case NAS_RESIZE_BILINEAR_ASYMMETRIC: return "bilinear_asymmetric";
+    case NAS_RESIZE_BILINEAR_HALF_PIXEL: return "bilinear_half_pixel";
+    case NAS_RESIZE_BILINEAR_ALIGN_CORNERS: return "bilinear_align_corners";
+    }
+    return "unknown";
+}
+
 static void dump_attributes(const nas_node *node, nas_buf *out) {
     const nas_conv_attributes *a = &node->conv;
     switch (node->op) {
     case NAS_OP_CONV:
+    case NAS_OP_CONV_TRANSPOSE:
         nas_buf_printf(out, " kernel=%" PRId32 "x%" PRId32, a->kernel_h, a->kernel_w);
         if (a->stride_h != 1 || a->stride_w != 1) {
             nas_buf_printf(out, " stride=%" PRId32 "x%" PRId32, a->stride_h, a->stride_w);
@@ -29,13 +55,46 @@ static void dump_attributes(const nas_node *node, nas_buf *out) {
         nas_buf_printf(out, " pad=%" PRId32 ",%" PRId32 ",%" PRId32 ",%" PRId32, a->pad_top,
                        a->pad_left, a->pad_bottom, a->pad_right);
         if (a->groups != 1) nas_buf_printf(out, " groups=%" PRId32, a->groups);
+        if (node->op == NAS_OP_CONV_TRANSPOSE) {
+            nas_buf_printf(out, " output_pad=%" PRId32 ",%" PRId32, node->output_pad_h,
+                           node->output_pad_w);
+        }
         break;
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL: dump_pool(&node->pool, out); break;
+    case NAS_OP_UNARY:
+        nas_buf_printf(out, " %s alpha=%.9g beta=%.9g", nas_unary_name(node->unary),
+                       (double)node->alpha, (double)node->beta);
+        break;
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_LAYER_NORM: nas_buf_printf(out, " epsilon=%.9g", (double)node->epsilon); break;
+    case NAS_OP_LRN:
+        nas_buf_printf(out, " size=%" PRId32 " alpha=%.9g beta=%.9g k=%.9g", node->size,
+                       (double)node->alpha, (double)node->beta, (double)node->epsilon);
+        break;
+    case NAS_OP_CONCAT: nas_buf_printf(out, " axis=%" PRId32, node->axis); break;
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+        dump_ints(out, " begin", node->begin, 4);
+        dump_ints(out, " end", node->end, 4);
+        if (node->op == NAS_OP_PAD) nas_buf_printf(out, " scalar=%.9g", (double)node->scalar);
+        break;
+    case NAS_OP_RESIZE: nas_buf_printf(out, " mode=%s", resize_name(node->resize)); break;
+    case NAS_OP_MATMUL: nas_buf_puts(out, node->transpose_b ? " transpose_b" : ""); break;
+    case NAS_OP_TRANSPOSE: dump_ints(out, " perm", node->perm, 4); break;
+    case NAS_OP_CHANNEL_SHUFFLE: nas_buf_printf(out, " groups=%" PRId32, node->block); break;
     case NAS_OP_ADD_SCALAR: nas_buf_printf(out, " scalar=%.9g", (double)node->scalar); break;
     case NAS_OP_DEPTH_TO_SPACE: nas_buf_printf(out, " block=%" PRId32, node->block); break;
     case NAS_OP_INPUT:
     case NAS_OP_RELU:
     case NAS_OP_PRELU:
     case NAS_OP_ADD:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_RESHAPE:
     case NAS_OP_COUNT: break;
     }
 }
@@ -49,6 +108,10 @@ static void dump_node(const nas_graph *g, size_t index, nas_buf *out) {
     }
     if (node->n_inputs > 0) nas_buf_puts(out, ")");
     dump_attributes(node, out);
+    if (node->quant.is_set) {
+        nas_buf_printf(out, " quant=%s,%.9g,%" PRId32, node->quant.is_signed ? "s8" : "u8",
+                       (double)node->quant.scale, node->quant.zero_point);
+    }
     nas_buf_printf(out, " -> [%" PRId32 ",%" PRId32 ",%" PRId32 ",%" PRId32 "]", s.n, s.h, s.w,
                    s.c);
     for (int32_t slot = 0; slot < NAS_NODE_PARAMS_MAX; slot++) {
@@ -109,6 +172,85 @@ static void json_conv(nas_json *j, const nas_conv_attributes *a) {
     nas_json_bool(j, a->has_bias);
 }
 
+static void json_real(nas_json *j, const char *key, float value) {
+    nas_json_key(j, key);
+    nas_json_double(j, (double)value);
+}
+
+static void json_pool(nas_json *j, const nas_pool_attributes *p) {
+    const int32_t kernel[] = {p->kernel_h, p->kernel_w}, stride[] = {p->stride_h, p->stride_w};
+    const int32_t pad[] = {p->pad_top, p->pad_left, p->pad_bottom, p->pad_right};
+    json_ints(j, "kernel", kernel, 2);
+    json_ints(j, "stride", stride, 2);
+    json_ints(j, "pad", pad, 4);
+    nas_json_key(j, "count_include_pad");
+    nas_json_bool(j, p->count_include_pad);
+}
+
+static void json_attributes(nas_json *j, const nas_node *node) {
+    const int32_t output_pad[] = {node->output_pad_h, node->output_pad_w};
+    switch (node->op) {
+    case NAS_OP_CONV: json_conv(j, &node->conv); break;
+    case NAS_OP_CONV_TRANSPOSE:
+        json_conv(j, &node->conv);
+        json_ints(j, "output_pad", output_pad, 2);
+        break;
+    case NAS_OP_ADD_SCALAR: json_real(j, "scalar", node->scalar); break;
+    case NAS_OP_DEPTH_TO_SPACE: json_int(j, "block", (uint64_t)node->block); break;
+    case NAS_OP_CHANNEL_SHUFFLE: json_int(j, "groups", (uint64_t)node->block); break;
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL: json_pool(j, &node->pool); break;
+    case NAS_OP_UNARY:
+        json_text(j, "function", nas_unary_name(node->unary));
+        json_real(j, "alpha", node->alpha);
+        json_real(j, "beta", node->beta);
+        break;
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_LAYER_NORM: json_real(j, "epsilon", node->epsilon); break;
+    case NAS_OP_LRN:
+        json_int(j, "size", (uint64_t)node->size);
+        json_real(j, "alpha", node->alpha);
+        json_real(j, "beta", node->beta);
+        json_real(j, "k", node->epsilon);
+        break;
+    case NAS_OP_CONCAT: json_int(j, "axis", (uint64_t)node->axis); break;
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+        json_ints(j, "begin", node->begin, 4);
+        json_ints(j, "end", node->end, 4);
+        if (node->op == NAS_OP_PAD) json_real(j, "scalar", node->scalar);
+        break;
+    case NAS_OP_RESIZE: json_text(j, "mode", resize_name(node->resize)); break;
+    case NAS_OP_MATMUL:
+        nas_json_key(j, "transpose_b");
+        nas_json_bool(j, node->transpose_b);
+        break;
+    case NAS_OP_TRANSPOSE: json_ints(j, "perm", node->perm, 4); break;
+    case NAS_OP_INPUT:
+    case NAS_OP_RELU:
+    case NAS_OP_PRELU:
+    case NAS_OP_ADD:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_COUNT: break;
+    }
+}
+
+static void json_quant(nas_json *j, const nas_quant *quant) {
+    nas_json_key(j, "quant");
+    nas_json_object(j);
+    nas_json_key(j, "signed");
+    nas_json_bool(j, quant->is_signed);
+    json_real(j, "scale", quant->scale);
+    nas_json_key(j, "zero_point");
+    nas_json_int(j, quant->zero_point);
+    nas_json_object_end(j);
+}
+
 static void json_node(nas_json *j, const nas_graph *g, size_t index) {
     const nas_node *node = &g->nodes[index];
     nas_json_object(j);
@@ -121,12 +263,8 @@ static void json_node(nas_json *j, const nas_graph *g, size_t index) {
     nas_json_array_end(j);
     const int32_t shape[] = {node->shape.n, node->shape.h, node->shape.w, node->shape.c};
     json_ints(j, "shape", shape, 4);
-    if (node->op == NAS_OP_CONV) json_conv(j, &node->conv);
-    if (node->op == NAS_OP_ADD_SCALAR) {
-        nas_json_key(j, "scalar");
-        nas_json_double(j, (double)node->scalar);
-    }
-    if (node->op == NAS_OP_DEPTH_TO_SPACE) json_int(j, "block", (uint64_t)node->block);
+    json_attributes(j, node);
+    if (node->quant.is_set) json_quant(j, &node->quant);
     const nas_node_cost cost = nas_graph_node_cost(g, (nas_value)index);
     json_int(j, "macs", cost.macs);
     json_int(j, "params", cost.params);

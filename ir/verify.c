@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static nas_status check_arity(nas_ctx *ctx, const nas_node *node) {
+nas_status nas__check_arity(nas_ctx *ctx, const nas_node *node) {
     static const struct {
         int32_t min, max;
     } arity[NAS_OP_COUNT] = {
@@ -36,6 +36,37 @@ static nas_status check_inputs(nas_ctx *ctx, const nas_node *node, size_t index)
     }
     if (node->op == NAS_OP_ADD_SCALAR && !isfinite(node->scalar)) {
         return nas_fail(ctx, NAS_ERR_INVALID, "the scalar is not a finite number");
+    }
+    return NAS_OK;
+}
+
+nas_status nas__check_quant(nas_ctx *ctx, const nas_quant *quant) {
+    if (!quant->is_set) return NAS_OK;
+    const int32_t low = quant->is_signed ? -128 : 0;
+    if (!isfinite(quant->scale) || !(quant->scale > 0)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "quantization scale %g: must be finite and greater than 0",
+                        (double)quant->scale);
+    }
+    if (quant->zero_point < low || quant->zero_point > low + 255) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "zero point %" PRId32 ": must be %" PRId32 "..%" PRId32, quant->zero_point,
+                        low, low + 255);
+    }
+    return NAS_OK;
+}
+
+nas_status nas__check_scales(nas_ctx *ctx, const char *name, int32_t bits, const float *scales,
+                             size_t n) {
+    if (bits < 2 || bits > 8) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "'%s': %" PRId32 " bits, must be 2..8", name, bits);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(scales[i]) || !(scales[i] > 0)) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "'%s': scale %zu is %g, must be finite and greater than 0", name, i,
+                            (double)scales[i]);
+        }
     }
     return NAS_OK;
 }
@@ -98,7 +129,29 @@ static nas_status check_param(nas_ctx *ctx, const nas_node *node, int32_t slot,
                         name, param->rank, param->count, param->dims[0], expected->rank,
                         expected->count, expected->dims[0]);
     }
+    if (param->scales != NULL) {
+        const nas_status status =
+            nas__check_scales(ctx, name, param->bits, param->scales, (size_t)param->dims[0]);
+        if (status != NAS_OK) return status;
+    } else if (param->bits != 0) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "'%s' has %" PRId32 " bits but no scales", name,
+                        param->bits);
+    }
     return check_values(ctx, param);
+}
+
+/* Normalization divides by the root of variance + epsilon. */
+static nas_status check_variance(nas_ctx *ctx, const nas_graph *g, const nas_node *node) {
+    if (node->op != NAS_OP_BATCH_NORM) return NAS_OK;
+    const nas_param *variance = &g->params[node->params[3]];
+    for (size_t c = 0; c < variance->count && variance->data != NULL; c++) {
+        if (variance->data[c] < 0 || !(variance->data[c] + node->epsilon > 0)) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "variance %g + epsilon %g of channel %zu is not a positive sum",
+                            (double)variance->data[c], (double)node->epsilon, c);
+        }
+    }
+    return NAS_OK;
 }
 
 /* owned[p] counts the nodes that use param p. */
@@ -128,11 +181,13 @@ static nas_status check_params(nas_ctx *ctx, const nas_graph *g, const nas_node 
 
 static nas_status check_node(nas_ctx *ctx, const nas_graph *g, size_t index, uint8_t *owned) {
     const nas_node *node = &g->nodes[index];
-    nas_status status = check_arity(ctx, node);
+    nas_status status = nas__check_arity(ctx, node);
     if (status == NAS_OK) status = check_unique_name(ctx, g, index);
     if (status == NAS_OK) status = check_inputs(ctx, node, index);
+    if (status == NAS_OK) status = nas__check_quant(ctx, &node->quant);
     if (status == NAS_OK) status = check_shape(ctx, g, node);
     if (status == NAS_OK) status = check_params(ctx, g, node, owned);
+    if (status == NAS_OK) status = check_variance(ctx, g, node);
     return nas_wrap(ctx, status, "node %zu (%s '%s')", index, nas_op_name(node->op), node->name);
 }
 

@@ -22,13 +22,33 @@ static const char *conv_family(const nas_conv_attributes *conv) {
 
 static const char *family_of(const nas_node *node) {
     switch (node->op) {
+    case NAS_OP_CONV_TRANSPOSE: return "conv_transpose";
+    case NAS_OP_MATMUL: return "matmul";
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL: return "pool";
     case NAS_OP_CONV: return conv_family(&node->conv);
     case NAS_OP_RELU:
     case NAS_OP_PRELU:
     case NAS_OP_ADD:
+    case NAS_OP_UNARY:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_RESIZE:
     case NAS_OP_ADD_SCALAR: return "elementwise";
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
     case NAS_OP_DEPTH_TO_SPACE: return "shuffle";
     case NAS_OP_INPUT:
+    case NAS_OP_CONSTANT:
     case NAS_OP_COUNT: break;
     }
     return NULL; /* costs nothing */

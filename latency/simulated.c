@@ -39,7 +39,7 @@ nas_status nas__simulated_us(nas_ctx *ctx, const nas_graph *graph, int32_t threa
     double total = 0;
     for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
         const nas_node *node = nas_graph_node(graph, v);
-        if (node->op == NAS_OP_INPUT) continue;
+        if (node->op == NAS_OP_INPUT || node->op == NAS_OP_CONSTANT) continue;
         const nas_node_cost cost = nas_graph_node_cost(graph, v);
         const double bytes =
             (double)cost.input_bytes + (double)cost.output_bytes + (double)cost.weight_bytes;

@@ -140,6 +140,26 @@ static double value_at(const nas_graph *g, const nas_node *n, double *const *par
     case NAS_OP_ADD_SCALAR: return pixel(in, c, y, x) + (double)n->scalar;
     case NAS_OP_DEPTH_TO_SPACE: return pixel(in, c * r * r + y % r * r + x % r, y / r, x / r);
     case NAS_OP_INPUT:
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_UNARY:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
     case NAS_OP_COUNT: break;
     }
     cr_fatal("reference: operator %d", (int)n->op);

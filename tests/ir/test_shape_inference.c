@@ -164,7 +164,7 @@ Test(ir_shape_inference, other_operators_refuse_shapes_that_do_not_fit) {
     nas_value a = 0, b = 0, c = 0, y = 0;
     cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "a", (nas_shape){1, 8, 8, 6}, &a), NAS_OK));
     cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "b", (nas_shape){1, 8, 8, 1}, &b), NAS_OK));
-    cr_assert(eq(int, (int)nas_graph_add_add(ctx, g, "y", a, b, &y), (int)NAS_ERR_SHAPE));
+    cr_assert(eq(int, (int)nas_graph_add_add(ctx, g, "y", b, a, &y), (int)NAS_ERR_SHAPE));
     cr_assert(
         eq(int, (int)nas_graph_add_depth_to_space(ctx, g, "y", a, 2, &y), (int)NAS_ERR_SHAPE));
     cr_assert(

@@ -12,7 +12,7 @@
 /* Everything that is emitted for one graph. */
 typedef struct texts {
     nas_buf c, h, weights;
-    const char *main_c;
+    const char *main_c, *cpu_check_h;
 } texts;
 
 typedef struct build {
@@ -64,8 +64,9 @@ static nas_status emit_all(nas_ctx *ctx, const nas_graph *graph, build *b, nas_a
     artifact->arena_bytes = p->plan.arena_bytes;
     nas__program_free(p);
     b->t.main_c = nas__rt_file("bench_main.c");
-    if (status == NAS_OK && b->t.main_c == NULL) {
-        status = nas_fail(ctx, NAS_ERR_INTERNAL, "bench_main.c is not embedded in this build");
+    b->t.cpu_check_h = nas__rt_file("cpu_check.h");
+    if (status == NAS_OK && (b->t.main_c == NULL || b->t.cpu_check_h == NULL)) {
+        status = nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/ is not embedded in this build");
     }
     return status;
 }
@@ -90,6 +91,8 @@ static void make_keys(build *b) {
     hash_text(&h, b->t.h.data, b->t.h.len);
     hash_text(&h, b->t.weights.data, b->t.weights.len);
     hash_text(&h, b->t.main_c, strlen(b->t.main_c));
+    hash_text(&h, b->t.cpu_check_h, strlen(b->t.cpu_check_h));
+    hash_text(&h, b->toolchain.base_flags, strlen(b->toolchain.base_flags));
     nas_sha256_final(&h, digest);
     nas_hex(digest, sizeof digest, b->key);
 }
@@ -125,6 +128,8 @@ static nas_status need_object(nas_ctx *ctx, build *b) {
 static nas_status link_model(nas_ctx *ctx, build *b) {
     nas_status status = write_work(ctx, b, "bench_main.c", b->t.main_c, strlen(b->t.main_c));
     if (status == NAS_OK)
+        status = write_work(ctx, b, "cpu_check.h", b->t.cpu_check_h, strlen(b->t.cpu_check_h));
+    if (status == NAS_OK)
         status = write_work(ctx, b, "weights.s", b->t.weights.data, b->t.weights.len);
     if (status != NAS_OK) return status;
     char object[600]; /* the compiler runs in the work folder */
@@ -134,11 +139,14 @@ static nas_status link_model(nas_ctx *ctx, build *b) {
         const char *below = b->object_path + strlen(b->options->cache_dir);
         (void)snprintf(object, sizeof object, "..%s", below);
     }
-    /* The main program is outside of what it times: the fastest compile wins. */
+    /* The main program is outside of what it times: the fastest compile wins. It has to start on any processor of the
+     * architecture to say what is missing, so it has none of the target's flags. */
+    nas__toolchain base = b->toolchain;
+    (void)snprintf(base.flags, sizeof base.flags, "%s", b->toolchain.base_flags);
     const char *args[] = {"-O0", "bench_main.c", "weights.s", object, "-o", "model", NULL, NULL};
     if (!b->options->target->runs_here)
         args[6] = "-static"; /* a device need not have our C library */
-    return nas__cc(ctx, &b->toolchain, b->work, args);
+    return nas__cc(ctx, &base, b->work, args);
 }
 
 /* Everything that needs the work folder: one place to clean it up. */

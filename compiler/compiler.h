@@ -35,13 +35,22 @@ typedef struct nas_target {
     int32_t vector_bytes;       /* 16, 32 or 64: lanes = vector_bytes / 4 */
     int32_t vector_registers;   /* architectural, bounds the register tile */
     int32_t l1_bytes, l2_bytes; /* assumed per core; the planner keeps strips below l2_bytes */
-    const char *compiler;       /* "gcc", "aarch64-linux-gnu-gcc" ... */
+    const char *compiler;       /* "gcc", ...; "$NAME/path" starts with an environment variable */
     const char *flags;          /* space-separated -m/-march flags */
-    bool runs_here;             /* false: cross target */
+    bool runs_here;             /* false: cross target, or features that this CPU lacks */
+    const char *arch;           /* "x86-64", "aarch64", "armv7", "riscv64" */
+    const char *needs;          /* features a program needs, comma-separated: rt/cpu_check.h */
+    const char *base_flags;     /* for the main program, which has to start anywhere on `arch` */
 } nas_target;
 
-/* nas_target_find - "native" picks the best row this CPU can run (CPUID); else by name. NOTFOUND lists the names. */
+/* nas_target_find - "native" picks the best row this CPU can run; else by name, also a row that does not run here
+ * (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
+
+/* nas_target_find_cpu - a copy of `target` with the flags and caches of one processor ("cortex-a76", "znver3").
+ * NOTFOUND lists the names known for its architecture; UNSUPPORTED names a feature the target needs and it lacks. */
+nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,
+                               nas_target *out);
 
 typedef struct nas_compile_options {
     const nas_target *target;

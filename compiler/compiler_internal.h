@@ -165,8 +165,9 @@ const char *nas__rt_file(const char *name); /* NULL when there is no such file *
 /* One compiler as it is installed here. */
 typedef struct nas__toolchain {
     char compiler[256];
-    char version[128]; /* first line of --version */
-    char flags[256];   /* everything that changes the generated code */
+    char version[128];    /* first line of --version */
+    char flags[256];      /* everything that changes the generated code */
+    char base_flags[128]; /* the same for the main program */
     int64_t timeout_ms;
 } nas__toolchain;
 

@@ -153,8 +153,9 @@ nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *p, nas_buf *out) 
     nas_buf_printf(
         out, "#define MODEL_OUTPUT_C %d\n#define MODEL_OUTPUT_H %d\n#define MODEL_OUTPUT_W %d\n",
         output->channels, p->height * output->rate, p->width * output->rate);
-    nas_buf_printf(out, "#define MODEL_ARENA_BYTES ((size_t)%zu)\n#define MODEL_MAX_THREADS %d\n\n",
+    nas_buf_printf(out, "#define MODEL_ARENA_BYTES ((size_t)%zu)\n#define MODEL_MAX_THREADS %d\n",
                    p->plan.arena_bytes, p->max_threads);
+    nas_buf_printf(out, "#define MODEL_NEEDS \"%s\" /* of the processor */\n\n", p->target->needs);
     nas_buf_puts(out, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n"
                       "/* Prepares the arena (MODEL_ARENA_BYTES, aligned to 64 bytes, kept until "
                       "model_close) and starts\n"

@@ -1,88 +1,180 @@
-/* target.c - the table of targets, and the best row for this processor. */
+/* target.c - the table of targets, the processors by name, and the best row for this processor.
+ *
+ * Whether a row runs here is a question to the processor, asked once; a row that does not is a cross target like any
+ * other: it compiles, links statically, and its program names the feature that is missing. */
 #include "compiler/compiler_internal.h"
+#include "compiler/rt/cpu_check.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
-#if defined(__x86_64__)
-#define RUNS_X86 true
+#define HERE "x86-64"
+#define X86_COMPILER "gcc"
 #else
-#define RUNS_X86 false
+#define X86_COMPILER "x86_64-linux-gnu-gcc"
 #endif
 #if defined(__aarch64__)
-#define RUNS_ARM true
+#define HERE "aarch64"
 #define ARM_COMPILER "gcc"
 #else
-#define RUNS_ARM false
 #define ARM_COMPILER "aarch64-linux-gnu-gcc"
 #endif
+#if !defined(HERE)
+#define HERE "unknown"
+#endif
 
-/* Worst row first: "native" takes the last one that runs here. Cache sizes are those of the smallest common
- * processor of the row. */
-static const nas_target targets[] = {
-    {"x86-64", 16, 16, 32 * 1024, 1024 * 1024, "gcc", "-march=x86-64", RUNS_X86},
-    {"x86-64-avx2", 32, 16, 32 * 1024, 1024 * 1024, "gcc", "-march=haswell", RUNS_X86},
-    {"x86-64-avx512", 64, 32, 32 * 1024, 1024 * 1024, "gcc",
-     "-march=skylake-avx512 -mprefer-vector-width=512", RUNS_X86},
-    {"aarch64-linux", 16, 32, 32 * 1024, 512 * 1024, ARM_COMPILER, "-march=armv8-a", RUNS_ARM},
+/* Features that gcc uses for a -march, also outside of vector code. */
+#define HASWELL "avx2,fma,f16c,bmi1,bmi2,lzcnt,movbe"
+#define SKYLAKE HASWELL ",avx512f,avx512bw,avx512dq,avx512vl,avx512cd"
+#define CASCADE SKYLAKE ",avx512vnni"
+#define ICELAKE CASCADE ",avx512vbmi,avx512vbmi2,avx512ifma,avx512bitalg,avx512vpopcntdq"
+#define SAPPHIRE ICELAKE ",avx512fp16,amx_tile,amx_int8,amx_bf16"
+#define WIDE " -mprefer-vector-width=512"
+
+/* NEON flushes denormals, so gcc keeps vectors out of it unless told that this is welcome; what else the flag allows
+ * (reordering sums, above all) is taken back. There are no vectors of doubles. */
+#define ARMV7_FLAGS                                                                                \
+    "-march=armv7-a -mfpu=neon-vfpv4 -mfloat-abi=hard -funsafe-math-optimizations "                \
+    "-fno-associative-math -fno-reciprocal-math"
+#define NDK_CLANG                                                                                  \
+    "$ANDROID_NDK_HOME/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android21-clang"
+
+enum { KIB = 1024 };
+
+/* Worst row of an architecture first: "native" takes the last one that runs here. Cache sizes are those of the smallest
+ * common processor of the row. runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
+ * without the V extension a vector is four of them. */
+static nas_target targets[] = {
+    {"x86-64", 16, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=x86-64", false, "x86-64", "",
+     "-march=x86-64"},
+    {"x86-64-avx2", 32, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=haswell", false, "x86-64",
+     HASWELL, "-march=x86-64"},
+    {"x86-64-avx512", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=skylake-avx512" WIDE,
+     false, "x86-64", SKYLAKE, "-march=x86-64"},
+    {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
+     false, "x86-64", CASCADE, "-march=x86-64"},
+    {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
+     "x86-64", SAPPHIRE, "-march=x86-64"},
+    {"aarch64-linux", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8-a", false, "aarch64",
+     "asimd", "-march=armv8-a"},
+    {"aarch64-dotprod", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod",
+     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a"},
+    {"aarch64-i8mm", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod+i8mm",
+     false, "aarch64", "asimd,atomics,asimddp,i8mm", "-march=armv8-a"},
+    {"aarch64-android", 16, 32, 32 * KIB, 512 * KIB, NDK_CLANG, "-march=armv8-a", false, "aarch64",
+     "asimd", "-march=armv8-a"},
+    {"armv7-linux", 16, 16, 32 * KIB, 256 * KIB, "arm-linux-gnueabihf-gcc", ARMV7_FLAGS, false,
+     "armv7", "neon,vfpv4", ""},
+    {"riscv64-linux", 16, 8, 32 * KIB, 512 * KIB, "riscv64-linux-gnu-gcc", "-march=rv64gc", false,
+     "riscv64", "", "-march=rv64gc"},
 };
 enum { TARGET_COUNT = sizeof targets / sizeof targets[0] };
 
-#if defined(__x86_64__)
-/* Vector state the operating system saves: XCR0. */
-static uint64_t saved_state(void) {
-    uint32_t low = 0, high = 0;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
+/* A processor: flags instead of the target's, caches of one core, all that its programs may use. */
+typedef struct cpu {
+    const char *name, *arch, *flags, *needs;
+    int32_t l1_bytes, l2_bytes;
+} cpu;
+
+#define V8 "asimd"
+#define V82 V8 ",atomics,asimddp,asimdhp"
+static const cpu cpus[] = {
+    {"haswell", "x86-64", "-march=haswell", HASWELL, 32 * KIB, 256 * KIB},
+    {"skylake", "x86-64", "-march=skylake", HASWELL, 32 * KIB, 256 * KIB},
+    {"znver2", "x86-64", "-march=znver2", HASWELL, 32 * KIB, 512 * KIB},
+    {"znver3", "x86-64", "-march=znver3", HASWELL, 32 * KIB, 512 * KIB},
+    {"skylake-avx512", "x86-64", "-march=skylake-avx512" WIDE, SKYLAKE, 32 * KIB, 1024 * KIB},
+    {"cascadelake", "x86-64", "-march=cascadelake" WIDE, CASCADE, 32 * KIB, 1024 * KIB},
+    {"icelake-server", "x86-64", "-march=icelake-server" WIDE, ICELAKE, 48 * KIB, 1280 * KIB},
+    {"sapphirerapids", "x86-64", "-march=sapphirerapids" WIDE, SAPPHIRE, 48 * KIB, 2048 * KIB},
+    {"cortex-a53", "aarch64", "-mcpu=cortex-a53", V8, 32 * KIB, 512 * KIB},
+    {"cortex-a55", "aarch64", "-mcpu=cortex-a55", V82, 32 * KIB, 128 * KIB},
+    {"cortex-a72", "aarch64", "-mcpu=cortex-a72", V8, 32 * KIB, 1024 * KIB},
+    {"cortex-a76", "aarch64", "-mcpu=cortex-a76", V82, 64 * KIB, 512 * KIB},
+    {"cortex-x1", "aarch64", "-mcpu=cortex-x1", V82, 64 * KIB, 1024 * KIB},
+    {"neoverse-n1", "aarch64", "-mcpu=neoverse-n1", V82, 64 * KIB, 1024 * KIB},
+    {"neoverse-n2", "aarch64", "-mcpu=neoverse-n2", V82 ",i8mm,bf16,sve", 64 * KIB, 1024 * KIB},
+};
+enum { CPU_COUNT = sizeof cpus / sizeof cpus[0] };
+
+/* Programs for Android do not start elsewhere, whatever the processor. */
+static bool runs_here(const nas_target *t) {
+    size_t len = 0;
+    return strcmp(t->arch, HERE) == 0 && t->compiler[0] != '$' &&
+           cpu_missing(t->needs, &len) == NULL;
 }
 
-/* Lanes this processor and its operating system offer: 4, 8 (AVX2, FMA) or 16 (AVX-512 F, BW, DQ, VL, CD). */
-static int32_t native_vector_bytes(void) {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid(1, &a, &b, &c, &d) == 0) return 16;
-    const bool fma = (c & bit_FMA) != 0 && (c & bit_MOVBE) != 0 && (c & bit_F16C) != 0;
-    if ((c & bit_OSXSAVE) == 0 || !fma || (saved_state() & 0x6) != 0x6) return 16;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return 16;
-    if ((b & bit_AVX2) == 0 || (b & bit_BMI) == 0 || (b & bit_BMI2) == 0) return 16;
-    const unsigned wide = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL | bit_AVX512CD;
-    return (b & wide) == wide && (saved_state() & 0xe6) == 0xe6 ? 64 : 32;
-}
-#else
-static int32_t native_vector_bytes(void) {
-    return 16;
-}
-#endif
-
-/* A row of the build's architecture is only "here" when the processor has its vectors too. */
-static nas_status runnable(nas_ctx *ctx, const nas_target *row) {
-    if (row->runs_here && row->vector_bytes > native_vector_bytes()) {
-        return nas_fail(
-            ctx, NAS_ERR_UNSUPPORTED,
-            "target %s needs %d-byte vectors, this processor has %d-byte ones; use 'native'",
-            row->name, row->vector_bytes, native_vector_bytes());
-    }
-    return NAS_OK;
+static void prepare(void) {
+    for (int i = 0; i < TARGET_COUNT; i++)
+        targets[i].runs_here = runs_here(&targets[i]);
 }
 
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, prepare); /* cannot fail with these arguments */
     nas_buf known = {0};
     for (int i = TARGET_COUNT - 1; i >= 0; i--) {
         const nas_target *row = &targets[i];
-        const bool native = strcmp(name, "native") == 0 && row->runs_here &&
-                            row->vector_bytes <= native_vector_bytes();
-        if (native || strcmp(name, row->name) == 0) {
+        if ((row->runs_here && strcmp(name, "native") == 0) || strcmp(name, row->name) == 0) {
             nas_buf_deinit(&known);
-            const nas_status status = runnable(ctx, row);
-            if (status == NAS_OK) *out = row;
-            return status;
+            *out = row;
+            return NAS_OK;
         }
         nas_buf_printf(&known, ", %s", row->name);
     }
     const nas_status status = nas_fail(ctx, NAS_ERR_NOTFOUND, "target '%s': known are native%s",
                                        name, known.data != NULL ? known.data : "");
+    nas_buf_deinit(&known);
+    return status;
+}
+
+static bool in_list(const char *list, const char *name, size_t len) {
+    for (const char *p = list; *p != '\0';) {
+        const size_t n = strcspn(p, ",");
+        if (n == len && memcmp(p, name, n) == 0) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+/* Has the processor what the target's kernels are written for? */
+static nas_status cpu_suits(nas_ctx *ctx, const cpu *c, const nas_target *target) {
+    for (const char *p = target->needs; *p != '\0';) {
+        const size_t n = strcspn(p, ",");
+        if (!in_list(c->needs, p, n)) {
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "target %s needs %.*s, cpu %s has none",
+                            target->name, (int)n, p, c->name);
+        }
+        p += n + (p[n] == ',');
+    }
+    return NAS_OK;
+}
+
+nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,
+                               nas_target *out) {
+    nas_buf known = {0};
+    for (int i = 0; i < CPU_COUNT; i++) {
+        const cpu *c = &cpus[i];
+        if (strcmp(c->arch, target->arch) != 0) continue;
+        if (strcmp(c->name, name) != 0) {
+            nas_buf_printf(&known, "%s %s", known.len > 0 ? "," : "", c->name);
+            continue;
+        }
+        nas_buf_deinit(&known);
+        const nas_status status = cpu_suits(ctx, c, target);
+        if (status != NAS_OK) return status;
+        *out = *target;
+        out->flags = c->flags;
+        out->needs = c->needs;
+        out->l1_bytes = c->l1_bytes;
+        out->l2_bytes = c->l2_bytes;
+        out->runs_here = runs_here(out);
+        return NAS_OK;
+    }
+    const nas_status status =
+        nas_fail(ctx, NAS_ERR_NOTFOUND, "cpu '%s': known for target %s are%s", name, target->name,
+                 known.data != NULL ? known.data : " none");
     nas_buf_deinit(&known);
     return status;
 }

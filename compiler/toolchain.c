@@ -2,6 +2,7 @@
 #include "compiler/compiler_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,9 +21,28 @@ static const char *base_name(const char *path) {
     return slash != NULL ? slash + 1 : path;
 }
 
+/* The C library a cross compiler links with; Debian's compiler package does not bring it. */
+static const char *library_of(const char *package) {
+    static const struct {
+        const char *compiler, *library;
+    } rows[] = {{"gcc-aarch64-linux-gnu", " libc6-dev-arm64-cross"},
+                {"gcc-arm-linux-gnueabihf", " libc6-dev-armhf-cross"},
+                {"gcc-riscv64-linux-gnu", " libc6-dev-riscv64-cross"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(rows[i].compiler, package) == 0) return rows[i].library;
+    }
+    return "";
+}
+
 static nas_status missing(nas_ctx *ctx, const char *compiler) {
     const char *base = base_name(compiler);
     char package[64] = "gcc";
+    if (strstr(base, "-linux-android") != NULL) {
+        return nas_fail(ctx, NAS_ERR_TOOLCHAIN,
+                        "compiler '%s' not found: set ANDROID_NDK_HOME to the folder of an Android "
+                        "NDK for Linux on x86-64",
+                        compiler);
+    }
     const char *suffix = strstr(base, "-gcc");
     if (strstr(base, "clang") != NULL) {
         (void)snprintf(package, sizeof package, "clang");
@@ -31,8 +51,8 @@ static nas_status missing(nas_ctx *ctx, const char *compiler) {
     }
     return nas_fail(
         ctx, NAS_ERR_TOOLCHAIN,
-        "compiler '%s' not found: install it (Debian: apt-get install %s) or choose another",
-        compiler, package);
+        "compiler '%s' not found: install it (Debian: apt-get install %s%s) or choose another",
+        compiler, package, library_of(package));
 }
 
 /* Names a missing program, keeps TIMEOUT and CANCELLED. */
@@ -64,6 +84,29 @@ static nas_status ask_version(nas_ctx *ctx, nas__toolchain *t) {
     return status;
 }
 
+/* "$NAME/path": the value of the variable takes the place of "$NAME". */
+static nas_status expand(nas_ctx *ctx, const nas_compile_options *options, const char *compiler,
+                         size_t size, char *out) {
+    char name[64];
+    const char *value = "", *rest = compiler;
+    if (compiler[0] == '$') {
+        rest = compiler + strcspn(compiler, "/");
+        (void)snprintf(name, sizeof name, "%.*s", (int)(rest - compiler - 1), compiler + 1);
+        value = getenv(name);
+        if (value == NULL || value[0] == '\0') {
+            return nas_fail(ctx, NAS_ERR_TOOLCHAIN,
+                            "target %s: set %s to the folder of its tool chain (for "
+                            "ANDROID_NDK_HOME an unpacked Android NDK) or name a compiler",
+                            options->target->name, name);
+        }
+    }
+    const int n = snprintf(out, size, "%s%s", value, rest);
+    if (n < 1 || (size_t)n >= size) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "compiler name too long or empty: '%s'", compiler);
+    }
+    return NAS_OK;
+}
+
 nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options,
                                nas__toolchain *out) {
     if (options->target == NULL || options->cache_dir == NULL || options->timeout_ms <= 0) {
@@ -73,13 +116,15 @@ nas_status nas__toolchain_open(nas_ctx *ctx, const nas_compile_options *options,
     nas__toolchain t = {.timeout_ms = options->timeout_ms};
     const char *compiler =
         options->compiler != NULL ? options->compiler : options->target->compiler;
-    const int a = snprintf(t.compiler, sizeof t.compiler, "%s", compiler);
+    const int a = snprintf(t.base_flags, sizeof t.base_flags, "%s %s", common_flags,
+                           options->target->base_flags);
     const int b = snprintf(t.flags, sizeof t.flags, "%s %s", common_flags, options->target->flags);
-    if (a < 1 || (size_t)a >= sizeof t.compiler || b < 0 || (size_t)b >= sizeof t.flags) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "compiler name or flags too long or empty: '%s'",
-                        compiler);
+    if (a < 0 || (size_t)a >= sizeof t.base_flags || b < 0 || (size_t)b >= sizeof t.flags) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "flags of target %s are too long",
+                        options->target->name);
     }
-    const nas_status status = ask_version(ctx, &t);
+    nas_status status = expand(ctx, options, compiler, sizeof t.compiler, t.compiler);
+    if (status == NAS_OK) status = ask_version(ctx, &t);
     if (status == NAS_OK) *out = t;
     return status;
 }

@@ -20,6 +20,13 @@ libprotobuf-c-dev:writes ONNX
 protobuf-c-compiler:generates the ONNX writer
 libonnx-dev:the ONNX schema
 libcriterion-dev:the test framework
+gcc-aarch64-linux-gnu:compiles networks for 64-bit Arm
+libc6-dev-arm64-cross:its C library
+gcc-arm-linux-gnueabihf:compiles networks for 32-bit Arm
+libc6-dev-armhf-cross:its C library
+gcc-riscv64-linux-gnu:compiles networks for RISC-V
+libc6-dev-riscv64-cross:its C library
+qemu-user:runs what was compiled for them in the tests
 '
 
 missing=''

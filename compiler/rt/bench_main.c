@@ -6,6 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "cpu_check.h"
 #include "model.h"
 
 #include <dirent.h>
@@ -685,7 +686,18 @@ static int parse_options(int argc, char **argv, int from, bench_options *o) {
     return 0;
 }
 
+/* Compiled without the vector flags of the model, so it runs where the model does not. */
+static int check_cpu(const char *program) {
+    size_t len = 0;
+    const char *missing = cpu_missing(MODEL_NEEDS, &len);
+    if (missing == NULL) return 0;
+    fprintf(stderr, "%s: this processor has no %.*s; the program was built for %s\n", program,
+            (int)len, missing, MODEL_NEEDS);
+    return -1;
+}
+
 int main(int argc, char **argv) {
+    if (check_cpu(argv[0]) != 0) return EXIT_USAGE;
     bench_options o = {.threads = 1,
                        .cpus = "",
                        .min_batches = 30,

@@ -115,6 +115,12 @@ Test(compiler_targets, the_android_compiler_comes_from_the_ndk_folder) {
     nas_graph_free(g);
 }
 
+/* The reason goes to stderr too: Criterion prints those of skipped tests only when asked to be verbose. */
+static void skip(const char *reason) {
+    (void)fprintf(stderr, "skipped: %s\n", reason);
+    cr_skip_test("%s", reason);
+}
+
 /* Runs argv to its end; the exit status. stderr goes to `err`. */
 static int run(const char *const *argv, nas_buf *err) {
     nas_process_options o = nas_process_options_default();
@@ -133,8 +139,8 @@ Test(compiler_targets, a_program_for_absent_features_names_one_and_exits_with_2)
     static const struct {
         const char *target, *feature;
     } rows[] = {{"x86-64-avx512", "avx512f"}, {"x86-64-amx", "avx512f"}};
-    if (strcmp(find("native")->arch, "x86-64") != 0) cr_skip_test("no x86-64 processor");
-    if (find("x86-64-avx512")->runs_here) cr_skip_test("this processor has AVX-512");
+    if (strcmp(find("native")->arch, "x86-64") != 0) skip("no x86-64 processor");
+    if (find("x86-64-avx512")->runs_here) skip("this processor has AVX-512");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         nas_graph *g = reference_conv(ctx, 9, 40, 4, 8, 3, 3, true);
         reference_fill(ctx, g, 1);
@@ -172,8 +178,11 @@ static bool installed(const char *program) {
 }
 
 static void need(const char *program, const char *package) {
-    if (!installed(program))
-        cr_skip_test("%s is not installed (Debian: apt-get install %s)", program, package);
+    if (installed(program)) return;
+    char reason[256];
+    (void)snprintf(reason, sizeof reason, "%s is not installed (Debian: apt-get install %s)",
+                   program, package);
+    skip(reason);
 }
 
 /* A compiled network with an image and the reference's answer to it, as files in `dir`. */

@@ -1,0 +1,388 @@
+/* layer_conv.c - the ways to compute a convolution of the layer form: which make sense, what they cost, their names. */
+#include "compiler/layer_conv_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+static int32_t min_i32(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+
+/* ---- geometry ---------------------------------------------------------------------------------------------------- */
+
+nas__conv_tiling nas__conv_tile(const nas__conv *c, int32_t pixels) {
+    nas__conv_tiling t = {.rows = 1};
+    const int32_t tiles = ceil_div(c->out_w, pixels);
+    t.columns = ceil_div(c->out_w, tiles);
+    t.narrow = t.columns * tiles - c->out_w;
+    t.wide = tiles - t.narrow;
+    if (tiles == 1) t.rows = min_i32(pixels / c->out_w, c->out_h);
+    t.bands = ceil_div(c->out_h, t.rows);
+    t.last_rows = c->out_h - (t.bands - 1) * t.rows;
+    return t;
+}
+
+nas__conv_blocks nas__conv_block(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    nas__conv_blocks b = {.lanes = target->vector_bytes / 4, .vectors = vectors};
+    b.in_c = c->in_c / c->groups;
+    b.out_c = c->out_c / c->groups;
+    b.count = ceil_div(b.out_c, vectors * b.lanes);
+    const int32_t rest = b.out_c - (b.count - 1) * vectors * b.lanes;
+    b.last_vectors = ceil_div(rest, b.lanes);
+    b.last_lanes = rest - (b.last_vectors - 1) * b.lanes;
+    return b;
+}
+
+/* ---- epilogue ---------------------------------------------------------------------------------------------------- */
+
+void nas__conv_finish(const nas__conv *c, const char *value, const char *slope, nas_buf *out) {
+    switch (c->act) {
+    case NAS__LACT_NONE: nas_buf_puts(out, value); return;
+    case NAS__LACT_RELU: nas_buf_printf(out, "relu(%s)", value); return;
+    case NAS__LACT_CLIP:
+        nas_buf_printf(out, "vmin(vmax(%s, splat(%af)), splat(%af))", value, (double)c->lo,
+                       (double)c->hi);
+        return;
+    case NAS__LACT_PRELU: nas_buf_printf(out, "prelu(%s, load(%s))", value, slope); return;
+    case NAS__LACT_LEAKY:
+        nas_buf_printf(out, "prelu(%s, splat(%af))", value, (double)c->lo);
+        return;
+    case NAS__LACT_HARD_SWISH: nas_buf_printf(out, "hard_swish(%s)", value); return;
+    }
+}
+
+int32_t nas__conv_heads(const nas__conv *c) {
+    return c->act == NAS__LACT_PRELU ? 2 : 1;
+}
+
+float *nas__conv_head(const nas__conv *c, const float *bias, const float *slope, int32_t first,
+                      int32_t n, int32_t padded, float *out) {
+    for (int32_t i = 0; i < padded; i++)
+        *out++ = i < n && bias != NULL ? bias[first + i] : 0;
+    if (c->act != NAS__LACT_PRELU) return out;
+    for (int32_t i = 0; i < padded; i++)
+        *out++ = i < n && slope != NULL ? slope[first + i] : 0;
+    return out;
+}
+
+/* ---- cost -------------------------------------------------------------------------------------------------------- */
+
+/* Two FMAs and two loads a cycle, an FMA takes four; 32 bytes a cycle from L2, 10 from beyond; a call of a tile. */
+static const double fma_latency = 4, l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 12;
+
+static double product_cycles(int32_t pixels, int32_t vectors) {
+    const double fma = pixels * vectors / 2.0, load = (pixels + vectors) / 2.0;
+    const double busy = fma > load ? fma : load;
+    return busy > fma_latency ? busy : fma_latency;
+}
+
+static double direct_cycles(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
+    double cycles = 0;
+    for (int32_t last_band = 0; last_band < 2; last_band++) {
+        const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
+        for (int32_t narrow = 0; narrow < 2; narrow++) {
+            const int32_t pixels = rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
+            for (int32_t last = 0; last < 2; last++) {
+                const int32_t vectors = last ? b.last_vectors : b.vectors;
+                const int32_t blocks = last ? 1 : b.count - 1;
+                const double weights = steps * vectors * target->vector_bytes;
+                double step = product_cycles(pixels, vectors);
+                if (weights > 0.75 * target->l1_bytes) {
+                    /* streamed from L2 for each tile, mostly hidden behind the products */
+                    step += 0.25 * vectors * target->vector_bytes / l2_bytes_cycle;
+                }
+                cycles += (double)bands * n * blocks *
+                          (steps * step + call_cycles + 2.0 * pixels * vectors);
+            }
+        }
+    }
+    cycles *= c->groups;
+    const double weights = steps * c->out_c * 4;
+    const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
+    if (way->outer == 0 && weights > 0.5 * target->l2_bytes)
+        cycles += 0.3 * weights * t.bands / far_bytes_cycle;
+    if (way->outer == 1 && input > 0.5 * target->l2_bytes)
+        cycles += 0.3 * input * b.count / far_bytes_cycle;
+    return cycles;
+}
+
+static double depthwise_cycles(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
+        const double loads = (columns - 1) * c->stride_w + 2.0 * c->kernel_w;
+        const double fma = columns * c->kernel_w, work = fma > loads ? fma / 2 : loads / 2;
+        const double row = work > fma_latency * c->kernel_w ? work : fma_latency * c->kernel_w;
+        cycles += n * (c->kernel_h * row + call_cycles + 2.0 * columns);
+    }
+    return cycles * vectors * c->out_h;
+}
+
+static int32_t winograd_tiles(const nas__conv *c, const nas__conv_way *way) {
+    const int32_t m = nas__conv_winograd_edge(way);
+    return ceil_div(c->out_h, m) * ceil_div(c->out_w, m);
+}
+
+static double winograd_cycles(const nas_target *target, const nas__conv *c,
+                              const nas__conv_way *way) {
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t m = nas__conv_winograd_edge(way), a = m + 2, points = a * a;
+    const int32_t tiles = winograd_tiles(c, way), batches = ceil_div(tiles, way->batch);
+    const int32_t last = tiles - (batches - 1) * way->batch;
+    const double products = (double)(batches - 1) * ceil_div(way->batch, way->pixels) +
+                            (double)ceil_div(last, way->pixels);
+    double mul = 0;
+    for (int32_t k = 0; k < 2; k++) {
+        const int32_t vectors = k ? b.last_vectors : b.vectors;
+        mul += (k ? 1 : b.count - 1) * (c->in_c * product_cycles(way->pixels, vectors) +
+                                        call_cycles + 1.0 * way->pixels * vectors);
+    }
+    const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
+                  out_vectors = ceil_div(c->out_c, b.lanes);
+    /* each point of a transform costs about three additions, a load and a store */
+    const double transform = tiles * points * 3.0 * (in_vectors + out_vectors);
+    const double weights = (double)points * c->in_c * c->out_c * 4 * batches;
+    return points * products * mul + transform +
+           0.3 * weights /
+               (weights / batches > target->l2_bytes ? far_bytes_cycle : l2_bytes_cycle);
+}
+
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
+
+typedef struct way_list {
+    const nas_target *target;
+    const nas__conv *conv;
+    nas__conv_way *out;
+    int32_t n;
+} way_list;
+
+static void add(way_list *list, nas__conv_way way) {
+    if (list->n == NAS__CONV_WAYS_MAX) return;
+    switch (way.algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR: way.cycles = direct_cycles(list->target, list->conv, &way); break;
+    case NAS__CONV_DEPTHWISE: way.cycles = depthwise_cycles(list->target, list->conv, &way); break;
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: way.cycles = winograd_cycles(list->target, list->conv, &way); break;
+    }
+    for (int32_t i = 0; i < list->n; i++) {
+        const nas__conv_way *o = &list->out[i];
+        if (o->algorithm == way.algorithm && o->pixels == way.pixels && o->vectors == way.vectors &&
+            o->outer == way.outer && o->batch == way.batch)
+            return;
+    }
+    list->out[list->n++] = way;
+}
+
+/* {pixels, vectors}: accumulators plus weights plus one broadcast fit the registers. */
+static const int32_t tiles_16[][2] = {{6, 2}, {4, 3}, {12, 1}, {3, 4}, {2, 5}};
+static const int32_t tiles_32[][2] = {{12, 2}, {14, 2}, {8, 3}, {6, 4}, {28, 1}};
+enum { TILES = 5 };
+
+static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
+    const nas__conv *c = list->conv;
+    const bool many = list->target->vector_registers >= 32;
+    const int32_t lanes = list->target->vector_bytes / 4;
+    const int32_t most = ceil_div(c->out_c / c->groups, lanes);
+    for (int32_t i = 0; i < TILES; i++) {
+        const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
+        const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
+        const int32_t pixels = t.rows * t.columns, vectors = min_i32(tile[1], most);
+        const int32_t blocks = ceil_div(most, vectors);
+        for (int32_t outer = 0; outer < (t.bands > 1 && blocks > 1 ? 2 : 1); outer++) {
+            add(list,
+                (nas__conv_way){
+                    .algorithm = algorithm, .pixels = pixels, .vectors = vectors, .outer = outer});
+        }
+    }
+}
+
+static void add_vector(way_list *list) {
+    const bool many = list->target->vector_registers >= 32;
+    const int32_t lanes = list->target->vector_bytes / 4;
+    const int32_t most = ceil_div(list->conv->out_c, lanes);
+    for (int32_t v = many ? 16 : 12; v >= 4; v -= 4) {
+        add(list, (nas__conv_way){
+                      .algorithm = NAS__CONV_VECTOR, .pixels = 1, .vectors = min_i32(v, most)});
+    }
+}
+
+static void add_depthwise(way_list *list) {
+    const bool many = list->target->vector_registers >= 32;
+    const int32_t room = (many ? 32 : 16) - 1 - list->conv->kernel_w;
+    const int32_t most = min_i32(room > 4 ? room : 4, NAS__CONV_PIXELS_MAX);
+    for (int32_t p = most; p >= 4; p -= 2) {
+        const int32_t columns = min_i32(p, list->conv->out_w);
+        const nas__conv_way way = {.algorithm = NAS__CONV_DEPTHWISE, .pixels = columns};
+        if (list->n < 6) add(list, way);
+    }
+}
+
+static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
+    const nas__conv *c = list->conv;
+    const bool many = list->target->vector_registers >= 32;
+    const int32_t lanes = list->target->vector_bytes / 4;
+    const int32_t most = ceil_div(c->out_c, lanes);
+    for (int32_t i = 0; i < 2; i++) {
+        const int32_t *tile = many ? tiles_32[i == 0 ? 0 : 2] : tiles_16[i];
+        nas__conv_way way = {.algorithm = algorithm};
+        const int32_t tiles = winograd_tiles(c, &way);
+        way.pixels = min_i32(tile[0], tiles);
+        way.vectors = min_i32(tile[1], most);
+        const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
+        const double bytes =
+            4.0 * points * (ceil_div(c->in_c, lanes) * lanes + ceil_div(c->out_c, lanes) * lanes);
+        const int32_t fits = (int32_t)(0.4 * list->target->l2_bytes / bytes);
+        int32_t batch = min_i32(fits, tiles) / way.pixels * way.pixels;
+        if (batch < way.pixels) batch = way.pixels;
+        way.batch = batch;
+        add(list, way);
+        if (batch / 2 >= way.pixels) {
+            way.batch = ceil_div(batch / 2, way.pixels) * way.pixels;
+            add(list, way);
+        }
+    }
+}
+
+static int by_cycles(const void *a, const void *b) {
+    const nas__conv_way *x = a, *y = b;
+    if (x->cycles != y->cycles) return x->cycles < y->cycles ? -1 : 1;
+    if (x->algorithm != y->algorithm) return x->algorithm < y->algorithm ? -1 : 1;
+    if (x->pixels != y->pixels) return x->pixels < y->pixels ? 1 : -1;
+    if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
+    return x->outer - y->outer;
+}
+
+int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
+                       nas__conv_way out[NAS__CONV_WAYS_MAX]) {
+    way_list list = {.target = target, .conv = c, .out = out};
+    if (c->groups > 1) {
+        if (c->groups == c->in_c && c->out_c == c->in_c) add_depthwise(&list);
+        add_direct(&list, NAS__CONV_GROUPED);
+    } else {
+        if (c->out_h == 1 && c->out_w == 1) add_vector(&list);
+        add_direct(&list, NAS__CONV_DIRECT);
+        if (c->kernel_h == 3 && c->kernel_w == 3 && c->stride_h == 1 && c->stride_w == 1 &&
+            c->dilation_h == 1 && c->dilation_w == 1 && c->out_h * c->out_w >= 4) {
+            add_winograd(&list, NAS__CONV_WINOGRAD_2);
+            add_winograd(&list, NAS__CONV_WINOGRAD_4);
+        }
+    }
+    qsort(out, (size_t)list.n, sizeof *out, by_cycles);
+    return list.n;
+}
+
+const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
+    switch (algorithm) {
+    case NAS__CONV_DIRECT: return "direct";
+    case NAS__CONV_DEPTHWISE: return "depthwise";
+    case NAS__CONV_GROUPED: return "grouped";
+    case NAS__CONV_WINOGRAD_2: return "winograd2";
+    case NAS__CONV_WINOGRAD_4: return "winograd4";
+    case NAS__CONV_VECTOR: return "vector";
+    }
+    return "";
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+
+int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR:
+        return nas__conv_tile(c, way->pixels).bands * c->groups *
+               nas__conv_block(target, c, way->vectors).count;
+    case NAS__CONV_DEPTHWISE:
+        return c->out_h *
+               ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: return ceil_div(winograd_tiles(c, way), way->batch);
+    }
+    return 0;
+}
+
+size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
+                                const nas__conv_way *way) {
+    const bool winograd =
+        way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
+    return winograd ? nas__conv_winograd_scratch(target, c, way) : 0;
+}
+
+size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way) {
+    const int32_t lanes = target->vector_bytes / 4, heads = nas__conv_heads(c);
+    const int32_t taps = c->kernel_h * c->kernel_w;
+    const size_t padded = (size_t)(ceil_div(c->out_c / c->groups, lanes) * lanes);
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR:
+        return (size_t)c->groups * padded *
+               ((size_t)heads + (size_t)taps * (size_t)(c->in_c / c->groups));
+    case NAS__CONV_DEPTHWISE:
+        return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
+    case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
+    case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
+    }
+    return 0;
+}
+
+/* ---- names and text ---------------------------------------------------------------------------------------------- */
+
+void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                    nas_buf *out) {
+    char all[512];
+    const int n = snprintf(all, sizeof all,
+                           "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+                           "%a|%d %d %d %d %d",
+                           target->vector_bytes, target->vector_registers, c->in_c, c->out_c,
+                           c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
+                           c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
+                           c->residual_pitch, c->in_row, c->out_row, c->residual_row,
+                           (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi,
+                           (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch);
+    char hash[NAS_SHA256_HEX];
+    nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
+    nas_buf_printf(out, "conv_%s_%dx%d_%d_%d_%dx%d_%.12s", nas__conv_algorithm_name(way->algorithm),
+                   c->kernel_h, c->kernel_w, c->in_c, c->out_c, c->out_h, c->out_w, hash);
+}
+
+void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                    nas_buf *out) {
+    nas_buf name = {0};
+    nas__conv_name(target, c, way, &name);
+    if (name.failed || name.data == NULL) {
+        out->failed = true;
+        nas_buf_deinit(&name);
+        return;
+    }
+    nas_buf_printf(out,
+                   "/* %s: %d -> %d channels%s, %dx%d taps, stride %d, %dx%d outputs; tile %d x %d "
+                   "*/\n",
+                   nas__conv_algorithm_name(way->algorithm), c->in_c, c->out_c,
+                   c->groups > 1 ? " in groups" : "", c->kernel_h, c->kernel_w, c->stride_h,
+                   c->out_h, c->out_w, way->pixels, way->vectors);
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR: nas__conv_direct_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_DEPTHWISE: nas__conv_depthwise_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;
+    }
+    nas_buf_deinit(&name);
+}

@@ -1,0 +1,52 @@
+/* layer_conv_internal.h - what the files layer_conv*.c share: geometry of tiles and blocks, and the text of epilogues. */
+#ifndef NAS_COMPILER_LAYER_CONV_INTERNAL_H
+#define NAS_COMPILER_LAYER_CONV_INTERNAL_H
+
+#include "compiler/layers_internal.h"
+
+/* How a register tile of way->pixels pixels lies on the output: `rows` x `columns` pixels. Columns are split evenly:
+ * `wide` tiles of `columns`, then `narrow` ones of columns - 1. The last band may have fewer rows. */
+typedef struct nas__conv_tiling {
+    int32_t rows, columns, wide, narrow;
+    int32_t bands, last_rows;
+} nas__conv_tiling;
+
+/* Output channels of one group in blocks of `vectors`; the last block has last_vectors, its last vector last_lanes. */
+typedef struct nas__conv_blocks {
+    int32_t lanes, vectors, count; /* count: blocks of one group */
+    int32_t last_vectors, last_lanes;
+    int32_t in_c, out_c; /* of one group */
+} nas__conv_blocks;
+
+nas__conv_tiling nas__conv_tile(const nas__conv *conv, int32_t pixels);
+nas__conv_blocks nas__conv_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
+/* nas__conv_finish - text of act(`value`); `slope` is a pointer expression to the slopes of this vector. */
+void nas__conv_finish(const nas__conv *conv, const char *value, const char *slope, nas_buf *out);
+/* nas__conv_heads - floats of bias (and slopes) before the weights, in units of one output channel. */
+int32_t nas__conv_heads(const nas__conv *conv);
+/* nas__conv_head - writes bias and slopes of `n` channels from `first` on, each padded to `padded`; returns the end. */
+float *nas__conv_head(const nas__conv *conv, const float *bias, const float *slope, int32_t first,
+                      int32_t n, int32_t padded, float *out);
+
+/* One loop of the micro-kernel: `length` input channels at `s`, advancing `w`; used by direct and Winograd tiles.
+ * offsets[p]: floats from `s` to pixel p. */
+void nas__conv_emit_loop(int32_t length, const size_t *offsets, int32_t pixels, int32_t vectors,
+                         int32_t lanes, const char *indent, nas_buf *out);
+enum { NAS__CONV_PIXELS_MAX = 32 };
+
+void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,
+                           const nas__conv_way *way, const char *name, nas_buf *out);
+void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *conv,
+                              const nas__conv_way *way, const char *name, nas_buf *out);
+int32_t nas__conv_depthwise_chunk(void); /* vectors of one unit */
+void nas__conv_winograd_emit(const nas_target *target, const nas__conv *conv,
+                             const nas__conv_way *way, const char *name, nas_buf *out);
+size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *conv,
+                                  const nas__conv_way *way);
+void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,
+                             const nas__conv_way *way, const float *weight, const float *bias,
+                             const float *slope, float *out);
+int32_t
+nas__conv_winograd_edge(const nas__conv_way *way); /* output pixels of a tile along an axis */
+
+#endif

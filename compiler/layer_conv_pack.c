@@ -1,0 +1,126 @@
+/* layer_conv_pack.c - weight blocks of the convolutions, and the vector helpers that every kernel text uses. */
+#include "compiler/layer_conv_internal.h"
+
+/* [group][block]: bias, slopes, then [tap][input channel][outputs of the block], tails padded with zeros. */
+static void pack_direct(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                        const float *weight, const float *bias, const float *slope, float *out) {
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t taps = c->kernel_h * c->kernel_w, full = b.vectors * b.lanes;
+    for (int32_t g = 0; g < c->groups; g++) {
+        for (int32_t k = 0; k < b.count; k++) {
+            const int32_t first = g * b.out_c + k * full;
+            const int32_t rest = b.out_c - k * full, n = rest < full ? rest : full;
+            const int32_t wide = k + 1 < b.count ? full : b.last_vectors * b.lanes;
+            out = nas__conv_head(c, bias, slope, first, n, wide, out);
+            for (int32_t i = 0; i < taps * b.in_c; i++) {
+                for (int32_t o = 0; o < wide; o++) {
+                    *out++ = o < n
+                                 ? weight[(size_t)(first + o) * (size_t)(taps * b.in_c) + (size_t)i]
+                                 : 0;
+                }
+            }
+        }
+    }
+}
+
+static void pack_depthwise(const nas_target *target, const nas__conv *c, const float *weight,
+                           const float *bias, const float *slope, float *out) {
+    const int32_t lanes = target->vector_bytes / 4, taps = c->kernel_h * c->kernel_w;
+    for (int32_t first = 0; first < c->out_c; first += lanes) {
+        const int32_t n = c->out_c - first < lanes ? c->out_c - first : lanes;
+        out = nas__conv_head(c, bias, slope, first, n, lanes, out);
+        for (int32_t t = 0; t < taps; t++) {
+            for (int32_t i = 0; i < lanes; i++)
+                *out++ = i < n ? weight[(size_t)(first + i) * (size_t)taps + (size_t)t] : 0;
+        }
+    }
+}
+
+nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__conv *c,
+                          const nas__conv_way *way, const float *weight, const float *bias,
+                          const float *slope, float *out) {
+    if (weight == NULL || (c->act == NAS__LACT_PRELU && slope == NULL)) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "a convolution of %d -> %d channels has no weights",
+                        c->in_c, c->out_c);
+    }
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR: pack_direct(target, c, way, weight, bias, slope, out); break;
+    case NAS__CONV_DEPTHWISE: pack_depthwise(target, c, weight, bias, slope, out); break;
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4:
+        nas__conv_winograd_pack(target, c, way, weight, bias, slope, out);
+        break;
+    }
+    return NAS_OK;
+}
+
+/* ---- vector helpers ---------------------------------------------------------------------------------------------- */
+
+static const char helpers[] =
+    "#define HELPER static inline __attribute__((unused, always_inline))\n"
+    "#define TILE static __attribute__((noinline, unused)) /* own register allocation */\n\n"
+    "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
+    "HELPER vf load(const float *p) {\n    return *(const vf_anywhere *)p;\n}\n"
+    "HELPER void store(float *p, vf v) {\n    *(vf_anywhere *)p = v;\n}\n"
+    "HELPER vf splat(float s) {\n    return s - (vf){0};\n}\n"
+    "HELPER vf choose(vi mask, vf a, vf b) {\n"
+    "    return (vf)(((vi)a & mask) | ((vi)b & ~mask));\n}\n";
+
+static const char generic_partial[] =
+    "/* The first n lanes, exactly; n is a constant. */\n"
+    "HELPER vf load_n(const float *p, int n) {\n"
+    "    vf v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n * sizeof *p);\n    return v;\n}\n"
+    "HELPER void store_n(float *p, vf v, int n) {\n"
+    "    __builtin_memcpy(p, &v, (unsigned)n * sizeof *p);\n}\n";
+
+static const char avx_partial[] =
+    "/* The first n lanes, exactly; n is a constant. */\n"
+    "HELPER vf load_n(const float *p, int n) {\n"
+    "    return __builtin_ia32_maskloadps256((const vf *)p, (vi){0, 1, 2, 3, 4, 5, 6, 7} < n);\n"
+    "}\n"
+    "HELPER void store_n(float *p, vf v, int n) {\n"
+    "    __builtin_ia32_maskstoreps256((vf *)p, (vi){0, 1, 2, 3, 4, 5, 6, 7} < n, v);\n}\n";
+
+static const char generic_minmax[] =
+    "HELPER vf vmax(vf a, vf b) {\n    return choose(a > b, a, b);\n}\n"
+    "HELPER vf vmin(vf a, vf b) {\n    return choose(a < b, a, b);\n}\n";
+
+/* gcc 12 makes several instructions of a vector maximum. Operand order: max(NaN, b) is b, like a > b ? a : b. */
+#define X86_MINMAX(kind)                                                                           \
+    "HELPER vf vmax(vf a, vf b) {\n"                                                               \
+    "    __asm__(\"vmaxps %1, %0, %0\" : \"+" kind "\"(a) : \"" kind "\"(b));\n    return a;\n}\n" \
+    "HELPER vf vmin(vf a, vf b) {\n"                                                               \
+    "    __asm__(\"vminps %1, %0, %0\" : \"+" kind "\"(a) : \"" kind "\"(b));\n    return a;\n}\n"
+/* gcc 12 makes several instructions of a vector maximum. max(NaN, b) is b, like a > b ? a : b. */
+static const char avx_minmax[] = X86_MINMAX("x");
+static const char avx512_minmax[] = X86_MINMAX("v");
+
+static const char acts[] =
+    "HELPER vf relu(vf v) {\n    return vmax(v, (vf){0});\n}\n"
+    "HELPER vf prelu(vf v, vf slope) {\n    return choose(v > 0, v, v * slope);\n}\n"
+    "HELPER vf hard_swish(vf v) { /* v * clip(v / 6 + 1 / 2, 0, 1) */\n"
+    "    return v * vmin(vmax(v * 0x1.555556p-3f + 0.5f, (vf){0}), splat(1));\n}\n\n";
+
+void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
+    const int32_t bytes = target->vector_bytes;
+    nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
+    nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
+    nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
+    nas_buf_puts(out, helpers);
+    if (bytes == 32) {
+        nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n", avx_partial,
+                       generic_partial);
+    } else {
+        nas_buf_puts(out, generic_partial);
+    }
+    if (bytes >= 32) {
+        nas_buf_printf(out, "#if defined(%s)\n%s", bytes == 64 ? "__AVX512F__" : "__AVX__",
+                       bytes == 64 ? avx512_minmax : avx_minmax);
+        nas_buf_printf(out, "#else\n%s#endif\n", generic_minmax);
+    } else {
+        nas_buf_puts(out, generic_minmax);
+    }
+    nas_buf_puts(out, acts);
+}

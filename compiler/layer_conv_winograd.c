@@ -1,0 +1,322 @@
+/* layer_conv_winograd.c - Winograd F(2x2,3x3) and F(4x4,3x3), Lavin & Gray, arXiv:1509.09308, for 3x3 convolutions of
+ * stride 1. One unit is a batch of tiles: input transform into scratch V[points][tiles][channels], one small matrix
+ * product for each point into M[points][tiles][outputs], output transform with bias, residual and activation. Tiles
+ * that stick out of the output are read through a zeroed patch and stored partially. */
+#include "compiler/layer_conv_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int32_t nas__conv_winograd_edge(const nas__conv_way *way) {
+    return way->algorithm == NAS__CONV_WINOGRAD_2 ? 2 : 4;
+}
+
+typedef struct geometry {
+    int32_t m, a, points; /* outputs and inputs of a tile along an axis, a * a */
+    int32_t lanes, in_padded, out_padded;
+    int32_t across, down, tiles;
+} geometry;
+
+static geometry geometry_of(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const int32_t m = nas__conv_winograd_edge(way), lanes = target->vector_bytes / 4;
+    geometry g = {.m = m, .a = m + 2, .points = (m + 2) * (m + 2), .lanes = lanes};
+    g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
+    g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
+    g.across = (c->out_w + m - 1) / m;
+    g.down = (c->out_h + m - 1) / m;
+    g.tiles = g.across * g.down;
+    return g;
+}
+
+size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *c,
+                                  const nas__conv_way *way) {
+    const geometry g = geometry_of(target, c, way);
+    return (size_t)g.points * ((size_t)way->batch * (size_t)(g.in_padded + g.out_padded) +
+                               (size_t)g.in_padded); /* the patch of an edge tile */
+}
+
+/* Interpolation points 0, 1, -1, infinity, and 2, -2 for the larger one. */
+static const double g2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+static const double g4[6][3] = {{1.0 / 4, 0, 0},
+                                {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                {0, 0, 1}};
+
+void nas__conv_winograd_pack(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                             const float *weight, const float *bias, const float *slope,
+                             float *out) {
+    const geometry g = geometry_of(target, c, way);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t full = b.vectors * b.lanes;
+    out = nas__conv_head(c, bias, slope, 0, c->out_c, g.out_padded, out);
+    memset(out, 0, (size_t)g.points * (size_t)g.out_padded * (size_t)c->in_c * sizeof *out);
+    for (int32_t o = 0; o < c->out_c; o++) {
+        const int32_t block = o / full;
+        const int32_t wide = block + 1 < b.count ? full : b.last_vectors * b.lanes;
+        for (int32_t i = 0; i < c->in_c; i++) {
+            double half[6][3];
+            for (int32_t k = 0; k < g.a; k++) {
+                const double *row = g.m == 2 ? g2[k] : g4[k];
+                for (int32_t x = 0; x < 3; x++) {
+                    half[k][x] = 0;
+                    for (int32_t y = 0; y < 3; y++) {
+                        half[k][x] +=
+                            row[y] *
+                            (double)weight[((size_t)o * 9 + (size_t)(y * 3 + x)) * (size_t)c->in_c +
+                                           (size_t)i];
+                    }
+                }
+            }
+            for (int32_t p = 0; p < g.points; p++) {
+                const double *row = g.m == 2 ? g2[p % g.a] : g4[p % g.a];
+                const double *h = half[p / g.a];
+                const size_t at = (size_t)p * (size_t)c->in_c * (size_t)g.out_padded +
+                                  (size_t)block * (size_t)full * (size_t)c->in_c +
+                                  (size_t)i * (size_t)wide + (size_t)(o % full);
+                out[at] = (float)(h[0] * row[0] + h[1] * row[1] + h[2] * row[2]);
+            }
+        }
+    }
+}
+
+/* The one-dimensional transforms as macros over names; each is used for columns, then for rows. */
+static const char transforms_2[] = "#define BT(o, d) do { \\\n"
+                                   "    o(0) = d(0) - d(2); o(1) = d(1) + d(2); \\\n"
+                                   "    o(2) = d(2) - d(1); o(3) = d(1) - d(3); \\\n"
+                                   "} while (0)\n"
+                                   "#define AT(o, d) do { \\\n"
+                                   "    o(0) = d(0) + d(1) + d(2); o(1) = d(1) - d(2) - d(3); \\\n"
+                                   "} while (0)\n";
+static const char transforms_4[] =
+    "#define BT(o, d) do { \\\n"
+    "    const vf e0 = d(0), e1 = d(1), e2 = d(2), e3 = d(3), e4 = d(4), e5 = d(5); \\\n"
+    "    const vf p = e4 - 4 * e2, q = e3 - 4 * e1, r = e4 - e2, t = 2 * (e3 - e1); \\\n"
+    "    o(0) = 4 * e0 - 5 * e2 + e4; o(1) = p + q; o(2) = p - q; \\\n"
+    "    o(3) = r + t; o(4) = r - t; o(5) = 4 * e1 - 5 * e3 + e5; \\\n"
+    "} while (0)\n"
+    "#define AT(o, d) do { \\\n"
+    "    const vf e0 = d(0), e1 = d(1), e2 = d(2), e3 = d(3), e4 = d(4), e5 = d(5); \\\n"
+    "    const vf p = e1 + e2, q = e1 - e2, r = e3 + e4, t = e3 - e4; \\\n"
+    "    o(0) = e0 + p + r; o(1) = q + 2 * t; o(2) = p + 4 * r; o(3) = q + 8 * t + e5; \\\n"
+    "} while (0)\n";
+
+static void emit_input(const nas__conv *c, const geometry *g, const nas__conv_way *way,
+                       const char *name, nas_buf *out) {
+    const int32_t rest = c->in_c % g->lanes;
+    for (int32_t k = 0; k < 2; k++) {
+        if (k == 0 ? c->in_c < g->lanes : rest == 0) continue;
+        nas_buf_printf(out,
+                       "TILE void %s_in%d(const float *s, long row, long pitch, float *v) {\n"
+                       "    vf h[%d][%d];\n"
+                       "    for (int x = 0; x < %d; x++, s += pitch) {\n",
+                       name, k, g->a, g->a, g->a);
+        nas_buf_printf(out, "#define D(i) %s(s + i * row", k == 0 ? "load" : "load_n");
+        if (k == 1) nas_buf_printf(out, ", %d", rest);
+        nas_buf_printf(out,
+                       ")\n#define O(i) h[i][x]\n        BT(O, D);\n#undef D\n#undef O\n    }\n"
+                       "    for (int y = 0; y < %d; y++, v += %zu) {\n        vf ",
+                       g->a, (size_t)g->a * (size_t)way->batch * (size_t)g->in_padded);
+        for (int32_t i = 0; i < g->a; i++)
+            nas_buf_printf(out, "%so%d", i > 0 ? ", " : "", i);
+        nas_buf_puts(out, ";\n#define D(i) h[y][i]\n#define O(i) o##i\n        BT(O, D);\n"
+                          "#undef D\n#undef O\n");
+        for (int32_t i = 0; i < g->a; i++) {
+            nas_buf_printf(out, "        store(v + %zu, o%d);\n",
+                           (size_t)i * (size_t)way->batch * (size_t)g->in_padded, i);
+        }
+        nas_buf_puts(out, "    }\n}\n");
+    }
+}
+
+static void emit_output(const nas__conv *c, const geometry *g, const nas__conv_way *way,
+                        const char *name, nas_buf *out) {
+    const int32_t rest = c->out_c % g->lanes;
+    const size_t plane = (size_t)way->batch * (size_t)g->out_padded;
+    for (int32_t k = 0; k < 2; k++) {
+        if (k == 0 ? c->out_c < g->lanes : rest == 0) continue;
+        char count[16] = "";
+        if (k == 1) (void)snprintf(count, sizeof count, ", %d", rest);
+        nas_buf_printf(out,
+                       "TILE void %s_out%d(const float *s, const float *w, float *out%s, int rows, "
+                       "int columns) {\n"
+                       "    vf h[%d][%d];\n"
+                       "    const vf bias = load(w);\n",
+                       name, k, c->has_residual ? ", const float *residual" : "", g->m, g->a);
+        if (c->act == NAS__LACT_PRELU)
+            nas_buf_printf(out, "    const float *slope = w + %d;\n", g->out_padded);
+        nas_buf_printf(out,
+                       "    for (int x = 0; x < %d; x++, s += %zu) {\n"
+                       "#define D(i) load(s + i * %zu)\n#define O(i) h[i][x]\n"
+                       "        AT(O, D);\n#undef D\n#undef O\n    }\n",
+                       g->a, plane, (size_t)g->a * plane);
+        nas_buf_printf(out, "    for (int y = 0; y < rows; y++, out += %zu%s) {\n        vf ",
+                       c->out_row, c->has_residual ? ", residual += RESIDUAL_ROW" : "");
+        for (int32_t i = 0; i < g->m; i++)
+            nas_buf_printf(out, "%so%d", i > 0 ? ", " : "", i);
+        nas_buf_puts(out, ";\n#define D(i) h[y][i]\n#define O(i) o##i\n        AT(O, D);\n"
+                          "#undef D\n#undef O\n");
+        for (int32_t i = 0; i < g->m; i++) {
+            char value[120];
+            (void)snprintf(value, sizeof value, "o%d + bias", i);
+            if (c->has_residual) {
+                (void)snprintf(value, sizeof value, "o%d + bias + %s(residual + %d%s)", i,
+                               k == 0 ? "load" : "load_n", i * c->residual_pitch, count);
+            }
+            nas_buf_puts(out, "        ");
+            if (i > 0) nas_buf_printf(out, "if (columns > %d) ", i);
+            nas_buf_printf(out, "%s(out + %d, ", k == 0 ? "store" : "store_n", i * c->out_pitch);
+            nas__conv_finish(c, value, "slope", out);
+            nas_buf_printf(out, "%s);\n", count);
+        }
+        nas_buf_puts(out, "    }\n}\n");
+    }
+}
+
+/* A tile of the matrix product: `pixels` tiles x `vectors` vectors, into scratch, always whole vectors. */
+static void emit_product(const nas__conv *c, const geometry *g, const nas__conv_way *way,
+                         const char *name, int32_t vectors, nas_buf *out) {
+    size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
+    for (int32_t p = 0; p < way->pixels; p++)
+        offsets[p] = (size_t)p * (size_t)g->in_padded;
+    nas_buf_printf(out, "TILE void %s_mul%d(const float *s, const float *w, float *out) {\n", name,
+                   vectors);
+    for (int32_t p = 0; p < way->pixels; p++) {
+        nas_buf_puts(out, "    vf ");
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(out, "%sa%d_%d = {0}", v > 0 ? ", " : "", p, v);
+        nas_buf_puts(out, ";\n");
+    }
+    nas__conv_emit_loop(c->in_c, offsets, way->pixels, vectors, g->lanes, "    ", out);
+    for (int32_t p = 0; p < way->pixels; p++) {
+        for (int32_t v = 0; v < vectors; v++) {
+            nas_buf_printf(out, "    store(out + %d, a%d_%d);\n", p * g->out_padded + v * g->lanes,
+                           p, v);
+        }
+    }
+    nas_buf_puts(out, "}\n");
+}
+
+static void emit_calls(const nas__conv *c, const geometry *g, const char *indent, const char *name,
+                       bool input, nas_buf *out) {
+    const int32_t channels = input ? c->in_c : c->out_c;
+    const int32_t whole = channels / g->lanes, rest = channels % g->lanes;
+    const char *call =
+        input ? "(s + v * LANES, row, pitch, V + t * IN + v * LANES);\n"
+              : (c->has_residual
+                     ? "(M + t * OUT + v * LANES, head + v * LANES, o + v * LANES, r + v * LANES, "
+                       "rows, columns);\n"
+                     : "(M + t * OUT + v * LANES, head + v * LANES, o + v * LANES, rows, "
+                       "columns);\n");
+    const char *which = input ? "in" : "out";
+    if (whole > 0) {
+        nas_buf_printf(out, "%sfor (long v = 0; v < %d; v++) %s_%s0%s", indent, whole, name, which,
+                       call);
+    }
+    if (rest > 0) {
+        nas_buf_printf(out, "%sfor (long v = %d; v <= %d; v++) %s_%s1%s", indent, whole, whole,
+                       name, which, call);
+    }
+}
+
+void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                             const char *name, nas_buf *out) {
+    const geometry g = geometry_of(target, c, way);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t full = b.vectors * g.lanes, heads = nas__conv_heads(c);
+    const size_t in_plane = (size_t)way->batch * (size_t)g.in_padded;
+    const size_t out_plane = (size_t)way->batch * (size_t)g.out_padded;
+    nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
+    nas_buf_printf(out, "#define IN %d\n#define OUT %d\n#define RESIDUAL_ROW %zu\n", g.in_padded,
+                   g.out_padded, c->residual_row);
+    emit_input(c, &g, way, name, out);
+    emit_output(c, &g, way, name, out);
+    if (b.count > 1) emit_product(c, &g, way, name, b.vectors, out);
+    if (b.count == 1 || b.last_vectors != b.vectors)
+        emit_product(c, &g, way, name, b.last_vectors, out);
+    nas_buf_printf(out,
+                   "static void %s(const float *in, float *out, const float *residual,\n"
+                   "    const void *weights, void *scratch, int begin, int end) {\n"
+                   "    (void)residual;\n"
+                   "    const float *head = weights;\n"
+                   "    float *V = scratch, *M = V + %zu, *patch = M + %zu;\n"
+                   "    for (int u = begin; u < end; u++) {\n"
+                   "        const long first = (long)u * %d;\n"
+                   "        const long n = %d - first < %d ? %d - first : %d;\n"
+                   "        const long padded = (n + %d) / %d * %d;\n",
+                   name, (size_t)g.points * in_plane, (size_t)g.points * out_plane, way->batch,
+                   g.tiles, way->batch, g.tiles, way->batch, way->pixels - 1, way->pixels,
+                   way->pixels);
+    nas_buf_printf(out,
+                   "        for (long t = 0; t < n; t++) {\n"
+                   "            const long y = (first + t) / %d * %d, x = (first + t) %% %d * %d;\n"
+                   "            const float *s = in + y * %zu + x * %d;\n"
+                   "            long row = %zu, pitch = %d;\n",
+                   g.across, g.m, g.across, g.m, c->in_row, c->in_pitch, c->in_row, c->in_pitch);
+    if (c->out_h % g.m != 0 || c->out_w % g.m != 0) {
+        nas_buf_printf(
+            out,
+            "            const long rows = %d - y, columns = %d - x;\n"
+            "            if (rows < %d || columns < %d) { /* sticks out */\n"
+            "                __builtin_memset(patch, 0, %zu);\n"
+            "                for (long i = 0; i < %d && i < rows; i++) {\n"
+            "                    for (long j = 0; j < %d && j < columns; j++) {\n"
+            "                        __builtin_memcpy(patch + (i * %d + j) * IN, s + i * row + j * "
+            "pitch, %zu);\n"
+            "                    }\n"
+            "                }\n"
+            "                s = patch; row = %d * IN; pitch = IN;\n"
+            "            }\n",
+            c->out_h + 2, c->out_w + 2, g.a, g.a,
+            (size_t)g.points * (size_t)g.in_padded * sizeof(float), g.a, g.a, g.a,
+            (size_t)c->in_c * sizeof(float), g.a);
+    } else {
+        nas_buf_puts(out, "            (void)patch;\n");
+    }
+    emit_calls(c, &g, "            ", name, true, out);
+    nas_buf_printf(
+        out,
+        "        }\n"
+        "        for (long t = n; t < padded; t++) { /* the products read whole tiles */\n"
+        "            for (long k = 0; k < %d; k++) __builtin_memset(V + k * %zu + t * IN, 0, "
+        "%zu);\n"
+        "        }\n",
+        g.points, in_plane, (size_t)g.in_padded * sizeof(float));
+    nas_buf_printf(out,
+                   "        for (long k = 0; k < %d; k++) {\n"
+                   "            const float *w = head + %zu + k * %zu;\n",
+                   g.points, (size_t)heads * (size_t)g.out_padded,
+                   (size_t)c->in_c * (size_t)g.out_padded);
+    for (int32_t last = 0; last < 2; last++) {
+        const bool tail = b.count == 1 || b.last_vectors != b.vectors;
+        const int32_t from = last ? b.count - 1 : 0, to = last || !tail ? b.count : b.count - 1;
+        if (from >= to || (last && !tail)) continue;
+        nas_buf_printf(
+            out,
+            "            for (long b = %d; b < %d; b++) {\n"
+            "                for (long t = 0; t < padded; t += %d) {\n"
+            "                    %s_mul%d(V + k * %zu + t * IN, w + b * %zu, M + k * %zu + t * "
+            "OUT + b * %d);\n"
+            "                }\n            }\n",
+            from, to, way->pixels, name, last ? b.last_vectors : b.vectors, in_plane,
+            (size_t)full * (size_t)c->in_c, out_plane, full);
+    }
+    nas_buf_printf(out,
+                   "        }\n"
+                   "        for (long t = 0; t < n; t++) {\n"
+                   "            const long y = (first + t) / %d * %d, x = (first + t) %% %d * %d;\n"
+                   "            const int rows = %d - y < %d ? (int)(%d - y) : %d;\n"
+                   "            const int columns = %d - x < %d ? (int)(%d - x) : %d;\n"
+                   "            float *o = out + y * %zu + x * %d;\n",
+                   g.across, g.m, g.across, g.m, c->out_h, g.m, c->out_h, g.m, c->out_w, g.m,
+                   c->out_w, g.m, c->out_row, c->out_pitch);
+    if (c->has_residual) {
+        nas_buf_printf(out, "            const float *r = residual + y * RESIDUAL_ROW + x * %d;\n",
+                       c->residual_pitch);
+    }
+    emit_calls(c, &g, "            ", name, false, out);
+    nas_buf_puts(out, "        }\n    }\n}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
+                      "#undef AT\n\n");
+}

@@ -1,0 +1,394 @@
+/* test_layer_conv.c - the convolutions of the layer form: every way of many shapes against a plain double reference.
+ *
+ * All kernels of one target go into one program, built with AddressSanitizer. It reads packed floats, gives each kernel
+ * buffers of exactly the promised size, and writes the outputs of two splits of the units. */
+#include "compiler/layers_internal.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Error relative to the sum of the magnitudes of the products: rounding of float chains alone. */
+static const double direct_bound = 1e-5;
+/* The transforms of F(4x4,3x3) multiply by up to 8 and cancel: a few hundred times the rounding error of direct. */
+static const double winograd_bound = 2e-4;
+
+typedef struct shape_row {
+    int32_t in_c, out_c, groups, out_h, out_w, kh, kw, sh, sw, dh, dw, in_extra, out_extra;
+    bool residual;
+    nas__layer_act act;
+} shape_row;
+
+static const shape_row fixed_shapes[] = {
+    {3, 16, 1, 7, 13, 7, 7, 2, 2, 1, 1, 0, 0, false, NAS__LACT_RELU},
+    {64, 40, 1, 7, 7, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_NONE},
+    {16, 19, 1, 9, 10, 3, 3, 1, 1, 1, 1, 3, 5, true, NAS__LACT_RELU},
+    {5, 8, 1, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_PRELU},
+    {33, 100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE},
+    {8, 210, 1, 1, 1, 2, 2, 1, 1, 1, 1, 0, 0, false, NAS__LACT_CLIP},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_LEAKY},
+    {21, 21, 21, 6, 11, 3, 3, 1, 1, 1, 1, 0, 0, true, NAS__LACT_HARD_SWISH},
+    {72, 72, 72, 5, 7, 5, 5, 2, 2, 1, 1, 4, 0, false, NAS__LACT_CLIP},
+    {16, 16, 16, 4, 9, 3, 3, 1, 1, 2, 2, 0, 3, false, NAS__LACT_PRELU},
+    {18, 30, 3, 5, 6, 3, 3, 1, 1, 1, 1, 0, 0, true, NAS__LACT_LEAKY},
+    {6, 12, 6, 5, 5, 3, 3, 2, 2, 1, 1, 0, 0, false, NAS__LACT_RELU},
+    {12, 20, 1, 3, 2, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_HARD_SWISH},
+    {9, 35, 1, 17, 22, 3, 3, 1, 1, 1, 1, 0, 0, true, NAS__LACT_PRELU},
+    {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, false, NAS__LACT_CLIP},
+};
+enum { FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0], GENERATED = 12 };
+
+static nas_ctx *ctx;
+static char dir[64];
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-layer-conv-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_layer_conv, .init = setup, .fini = teardown, .timeout = 240);
+
+static shape_row generated_shape(nas_rng *rng) {
+    shape_row r = {.groups = 1};
+    const int32_t widths[] = {1, 3, 8, 13, 16, 31, 40};
+    r.in_c = widths[nas_rng_below(rng, 7)];
+    r.out_c = widths[nas_rng_below(rng, 7)];
+    r.out_h = 1 + (int32_t)nas_rng_below(rng, 11);
+    r.out_w = 1 + (int32_t)nas_rng_below(rng, 15);
+    r.kh = 1 + (int32_t)nas_rng_below(rng, 3);
+    r.kw = nas_rng_below(rng, 2) == 0 ? r.kh : 1 + (int32_t)nas_rng_below(rng, 5);
+    r.sh = r.sw = nas_rng_below(rng, 3) == 0 ? 2 : 1;
+    r.dh = r.dw = nas_rng_below(rng, 4) == 0 ? 2 : 1;
+    r.in_extra = (int32_t)nas_rng_below(rng, 3);
+    r.out_extra = (int32_t)nas_rng_below(rng, 3);
+    r.residual = nas_rng_below(rng, 2) == 0;
+    r.act = (nas__layer_act)nas_rng_below(rng, 6);
+    return r;
+}
+
+static int32_t in_height(const nas__conv *c) {
+    return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+}
+static int32_t in_width(const nas__conv *c) {
+    return (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
+}
+
+/* A buffer that ends with the last channel of the last pixel that a kernel may touch. */
+static size_t exact(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
+    return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
+}
+
+static nas__conv conv_of(const shape_row *r) {
+    nas__conv c = {.in_c = r->in_c,
+                   .out_c = r->out_c,
+                   .groups = r->groups,
+                   .out_h = r->out_h,
+                   .out_w = r->out_w,
+                   .kernel_h = r->kh,
+                   .kernel_w = r->kw,
+                   .stride_h = r->sh,
+                   .stride_w = r->sw,
+                   .dilation_h = r->dh,
+                   .dilation_w = r->dw,
+                   .has_residual = r->residual,
+                   .act = r->act};
+    c.in_pitch = r->in_c + r->in_extra;
+    c.out_pitch = r->out_c + r->out_extra;
+    c.in_row = (size_t)in_width(&c) * (size_t)c.in_pitch + (size_t)r->in_extra;
+    c.out_row = (size_t)(c.out_w * c.out_pitch + r->out_extra);
+    if (r->residual) {
+        c.residual_pitch = r->out_c + 1;
+        c.residual_row = (size_t)(c.out_w * c.residual_pitch);
+    }
+    if (r->act == NAS__LACT_CLIP) {
+        c.lo = -0.25F;
+        c.hi = 0.5F;
+    } else if (r->act == NAS__LACT_LEAKY) {
+        c.lo = 0.1F;
+    }
+    return c;
+}
+
+static double finish(const nas__conv *c, double v, double slope) {
+    switch (c->act) {
+    case NAS__LACT_NONE: return v;
+    case NAS__LACT_RELU: return v > 0 ? v : 0;
+    case NAS__LACT_CLIP: return fmin(fmax(v, (double)c->lo), (double)c->hi);
+    case NAS__LACT_PRELU: return v > 0 ? v : v * slope;
+    case NAS__LACT_LEAKY: return v > 0 ? v : v * (double)c->lo;
+    case NAS__LACT_HARD_SWISH: return v * fmin(fmax(v / 6 + 0.5, 0), 1);
+    }
+    return 0;
+}
+
+/* The largest error over the bound's unit; gaps between pixels must keep their mark. */
+static double worst(const nas__conv *c, const float *in, const float *residual, const float *weight,
+                    const float *bias, const float *slope, const float *out, size_t out_floats) {
+    const int32_t in_c = c->in_c / c->groups, out_c = c->out_c / c->groups;
+    double most = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < out_floats; i++)
+        kept += out[i] == -777.0F;
+    if (kept != out_floats - (size_t)c->out_h * (size_t)c->out_w * (size_t)c->out_c) return 1e9;
+    for (int32_t y = 0; y < c->out_h; y++) {
+        for (int32_t x = 0; x < c->out_w; x++) {
+            for (int32_t o = 0; o < c->out_c; o++) {
+                double sum = (double)bias[o], size = fabs(sum);
+                const float *w = weight + (size_t)o * (size_t)(c->kernel_h * c->kernel_w * in_c);
+                for (int32_t ky = 0; ky < c->kernel_h; ky++) {
+                    for (int32_t kx = 0; kx < c->kernel_w; kx++) {
+                        const float *s =
+                            in + (size_t)(y * c->stride_h + ky * c->dilation_h) * c->in_row +
+                            (size_t)((x * c->stride_w + kx * c->dilation_w) * c->in_pitch) +
+                            (size_t)(o / out_c * in_c);
+                        for (int32_t i = 0; i < in_c; i++) {
+                            const double p = (double)s[i] * (double)*w++;
+                            sum += p;
+                            size += fabs(p);
+                        }
+                    }
+                }
+                if (c->has_residual) {
+                    const double r = (double)
+                        residual[(size_t)y * c->residual_row + (size_t)(x * c->residual_pitch + o)];
+                    sum += r;
+                    size += fabs(r);
+                }
+                const double want = finish(c, sum, (double)slope[o]);
+                const double got =
+                    (double)out[(size_t)y * c->out_row + (size_t)(x * c->out_pitch + o)];
+                const double error = fabs(got - want) / (size + 1e-3);
+                if (!(error <= most)) most = isnan(error) ? 1e9 : error;
+            }
+        }
+    }
+    return most;
+}
+
+static const char main_text[] =
+    "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
+    "static float *take(FILE *f, size_t n) {\n"
+    "    float *p = n > 0 ? malloc(n * 4) : NULL;\n"
+    "    if (n > 0 && fread(p, 4, n, f) != n) exit(3);\n"
+    "    return p;\n"
+    "}\n"
+    "static void one(FILE *in, FILE *out, kernel *k, size_t n_in, size_t n_res, size_t n_w, size_t "
+    "n_scratch,\n    size_t n_out, int units) {\n"
+    "    float *x = take(in, n_in), *r = take(in, n_res), *w = take(in, n_w);\n"
+    "    float *y[2], *scratch = NULL;\n"
+    "    if (n_scratch > 0 && posix_memalign((void **)&scratch, 64, n_scratch * 4) != 0) exit(4);\n"
+    "    for (int split = 0; split < 2; split++) {\n"
+    "        y[split] = malloc(n_out * 4);\n"
+    "        for (size_t i = 0; i < n_out; i++) y[split][i] = -777.0f;\n"
+    "        for (size_t i = 0; i < n_scratch; i++) scratch[i] = 0x1p+100f;\n"
+    "        if (split == 0) k(x, y[0], r, w, scratch, 0, units);\n"
+    "        else for (int u = units; u > 0;) {\n"
+    "            const int n = u % 3 + 1 < u ? u % 3 + 1 : u;\n"
+    "            k(x, y[1], r, w, scratch, u - n, u);\n            u -= n;\n        }\n"
+    "    }\n"
+    "    if (memcmp(y[0], y[1], n_out * 4) != 0) exit(5);\n"
+    "    if (fwrite(y[0], 4, n_out, out) != n_out) exit(6);\n"
+    "    free(x); free(r); free(w); free(y[0]); free(y[1]); free(scratch);\n"
+    "}\n"
+    "int main(void) {\n"
+    "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
+    "    if (in == NULL || out == NULL) return 2;\n";
+
+static void fill(nas_rng *rng, float *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        p[i] = (float)(2 * nas_rng_uniform(rng) - 1);
+}
+
+static int run_program(const char *const *argv, nas_process_result *result) {
+    nas_process_options options = nas_process_options_default();
+    options.argv = argv;
+    options.cwd = dir;
+    options.timeout_ms = 200 * 1000;
+    cr_assert(eq(int, (int)nas_process_run(ctx, &options, result), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    return result->exit_code;
+}
+
+static void write_text(const char *name, const void *data, size_t len) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    cr_assert(eq(int, (int)nas_file_write(ctx, path, data, len, 0644), NAS_OK));
+}
+
+/* Tensors of one shape. */
+typedef struct tensors {
+    nas__conv conv;
+    float *in, *residual, *weight, *bias, *slope;
+    size_t in_floats, out_floats, residual_floats;
+} tensors;
+
+static tensors tensors_of(nas_rng *rng, const shape_row *row) {
+    tensors t = {.conv = conv_of(row)};
+    const nas__conv *c = &t.conv;
+    t.in_floats = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
+    t.out_floats = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    t.residual_floats =
+        c->has_residual ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
+                        : 0;
+    const size_t weights =
+        (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * (c->in_c / c->groups));
+    t.in = nas_alloc_array(ctx, t.in_floats, sizeof(float));
+    t.residual = nas_alloc_array(ctx, t.residual_floats, sizeof(float));
+    t.weight = nas_alloc_array(ctx, weights, sizeof(float));
+    t.bias = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
+    t.slope = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
+    fill(rng, t.in, t.in_floats);
+    fill(rng, t.residual, t.residual_floats);
+    fill(rng, t.weight, weights);
+    fill(rng, t.bias, (size_t)c->out_c);
+    fill(rng, t.slope, (size_t)c->out_c);
+    return t;
+}
+
+static void tensors_free(tensors *t) {
+    nas_free(t->in);
+    nas_free(t->residual);
+    nas_free(t->weight);
+    nas_free(t->bias);
+    nas_free(t->slope);
+}
+
+static void add_case(const nas_target *target, const tensors *t, const nas__conv_way *way,
+                     nas_buf *text, nas_buf *calls, nas_buf *raw) {
+    const size_t n = nas__conv_weight_floats(target, &t->conv, way);
+    float *packed = nas_alloc_array(ctx, n, sizeof *packed);
+    cr_assert(ne(ptr, packed, NULL));
+    cr_assert(eq(
+        int, (int)nas__conv_pack(ctx, target, &t->conv, way, t->weight, t->bias, t->slope, packed),
+        NAS_OK));
+    nas_buf_append(raw, t->in, t->in_floats * sizeof(float));
+    nas_buf_append(raw, t->residual, t->residual_floats * sizeof(float));
+    nas_buf_append(raw, packed, n * sizeof(float));
+    nas_free(packed);
+    nas__conv_emit(target, &t->conv, way, text);
+    nas_buf_puts(calls, "    one(in, out, ");
+    nas__conv_name(target, &t->conv, way, calls);
+    nas_buf_printf(calls, ", %zu, %zu, %zu, %zu, %zu, %d);\n", t->in_floats, t->residual_floats, n,
+                   nas__conv_scratch_floats(target, &t->conv, way), t->out_floats,
+                   nas__conv_units(target, &t->conv, way));
+}
+
+static void check_target(const nas_target *target) {
+    nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
+    nas_rng rng = nas_rng_stream(11, 0, "layer_conv");
+    tensors all[FIXED + GENERATED];
+    nas__conv_way ways[FIXED + GENERATED][NAS__CONV_WAYS_MAX];
+    int32_t counts[FIXED + GENERATED];
+    nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
+                        "#include <string.h>\n");
+    nas__emit_vector_prelude(target, &text);
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
+        all[i] = tensors_of(&rng, &row);
+        counts[i] = nas__conv_ways(target, &all[i].conv, ways[i]);
+        cr_assert(counts[i] >= 1 && counts[i] <= NAS__CONV_WAYS_MAX);
+        for (int32_t k = 0; k < counts[i]; k++) {
+            cr_assert(ways[i][k].cycles > 0 && isfinite(ways[i][k].cycles));
+            cr_assert(k == 0 || ways[i][k].cycles >= ways[i][k - 1].cycles);
+            add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);
+        }
+    }
+    nas_buf_puts(&text, main_text);
+    nas_buf_puts(&text, calls.data);
+    nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &raw), NAS_OK));
+    write_text("kernels.c", text.data, text.len);
+    write_text("in.raw", raw.data, raw.len);
+    char flags[2][64] = {"-O1", "-O1"};
+    (void)sscanf(target->flags, "%63s %63s", flags[0], flags[1]);
+    const char *const build[] = {target->compiler, "-O1",     "-std=gnu99", "-ffp-contract=fast",
+                                 "-Wall",          "-Wextra", "-Werror",    "-fsanitize=address",
+                                 flags[0],         flags[1],  "kernels.c",  "-o",
+                                 "kernels",        NULL};
+    nas_process_result r = {0};
+    const int built = run_program(build, &r);
+    cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    const char *const run[] = {"./kernels", NULL};
+    r = (nas_process_result){0};
+    const int code = run_program(run, &r);
+    cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
+              r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+    cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
+    const float *out = (const float *)(const void *)result.data;
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        const tensors *t = &all[i];
+        for (int32_t k = 0; k < counts[i]; k++, out += t->out_floats) {
+            const nas__conv_way *w = &ways[i][k];
+            const bool winograd =
+                w->algorithm == NAS__CONV_WINOGRAD_2 || w->algorithm == NAS__CONV_WINOGRAD_4;
+            const double error = worst(&t->conv, t->in, t->residual, t->weight, t->bias, t->slope,
+                                       out, t->out_floats);
+            cr_expect(error <= (winograd ? winograd_bound : direct_bound),
+                      "%s shape %d: %s %dx%d outer %d batch %d: error %g", target->name, i,
+                      nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors, w->outer,
+                      w->batch, error);
+        }
+        tensors_free(&all[i]);
+    }
+    nas_buf_deinit(&text);
+    nas_buf_deinit(&calls);
+    nas_buf_deinit(&raw);
+    nas_buf_deinit(&result);
+}
+
+/* Rows of the table that this processor cannot run are skipped: nas_target_find refuses them. */
+static void check_named(const char *name) {
+    const nas_target *target = NULL;
+    if (nas_target_find(ctx, name, &target) != NAS_OK || !target->runs_here) {
+        cr_log_info("%s does not run here", name);
+        return;
+    }
+    check_target(target);
+}
+
+Test(compiler_layer_conv, every_way_agrees_with_the_reference_16_bytes) {
+    check_named("x86-64");
+    check_named("aarch64-linux");
+}
+Test(compiler_layer_conv, every_way_agrees_with_the_reference_32_bytes) {
+    check_named("x86-64-avx2");
+}
+Test(compiler_layer_conv, every_way_agrees_with_the_reference_64_bytes) {
+    check_named("x86-64-avx512");
+}
+
+Test(compiler_layer_conv, names_depend_on_everything_that_the_text_depends_on) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
+    nas__conv a = conv_of(&fixed_shapes[2]), b = a;
+    b.out_row += 8;
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    cr_assert(nas__conv_ways(target, &a, ways) >= 2);
+    nas_buf first = {0}, same = {0}, other = {0}, row = {0};
+    nas__conv_name(target, &a, &ways[0], &first);
+    nas__conv_name(target, &a, &ways[0], &same);
+    nas__conv_name(target, &a, &ways[1], &other);
+    nas__conv_name(target, &b, &ways[0], &row);
+    cr_assert(eq(str, first.data, same.data));
+    cr_assert(ne(str, first.data, other.data));
+    cr_assert(ne(str, first.data, row.data));
+    nas_buf_deinit(&first);
+    nas_buf_deinit(&same);
+    nas_buf_deinit(&other);
+    nas_buf_deinit(&row);
+}

@@ -2,6 +2,7 @@
  *
  * Whether a row runs here is a question to the processor, asked once; a row that does not is a cross target like any
  * other: it compiles, links statically, and its program names the feature that is missing. */
+#define _DEFAULT_SOURCE /* syscall, for cpu_check.h */
 #include "compiler/compiler_internal.h"
 #include "compiler/rt/cpu_check.h"
 

@@ -283,4 +283,26 @@ nas_status nas_graph_to_json(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
  * (2 GiB limit of the format), IO, NOMEM. */
 nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path);
 
+/* How an ONNX file is read. */
+typedef struct nas_onnx_import_options {
+    int32_t batch; /* >= 1: for an input whose batch extent the file leaves open */
+    int32_t h,
+        w; /* > 0: height and width of every rank-4 input, whatever the file says; 0: as in the file */
+    size_t max_file_bytes;   /* larger files are refused */
+    size_t max_weight_bytes; /* of all weights of the graph, fp32 */
+} nas_onnx_import_options;
+
+nas_onnx_import_options nas_onnx_import_options_default(void); /* batch 1, 0 x 0, 2 GiB each */
+
+/* nas_onnx_import - a graph with weights from an ONNX file (operators of opset 1 to 21 with constant shapes). [N,C,H,W]
+ * becomes [N,H,W,C], [N,C] becomes [N,1,1,C]; Flatten before Gemm is absorbed in the weights. Nodes carry the names of
+ * their ONNX values, made legal and unique. Errors name the node, its op_type and the reason: PARSE (no ONNX file, wrong
+ * counts, undefined or cyclic values), UNSUPPORTED (operator, attribute, open shape, external data, several outputs),
+ * SHAPE, RANGE (limits), IO, NOTFOUND, NOMEM. */
+nas_status nas_onnx_import(nas_ctx *ctx, const char *path, const nas_onnx_import_options *options,
+                           nas_graph **out);
+/* nas_onnx_import_bytes - the same from memory; `name` names the graph when the file does not. */
+nas_status nas_onnx_import_bytes(nas_ctx *ctx, const void *data, size_t len, const char *name,
+                                 const nas_onnx_import_options *options, nas_graph **out);
+
 #endif

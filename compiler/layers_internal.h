@@ -32,12 +32,12 @@ typedef enum nas__layer_act {
 
 /* How a convolution is computed. The list of candidates of a layer is what --explain prints and --tune measures. */
 typedef enum nas__conv_algorithm {
-    NAS__CONV_DIRECT,     /* GEMM-like: P pixels x V vectors of outputs in registers, taps and input channels inside */
+    NAS__CONV_DIRECT, /* GEMM-like: P pixels x V vectors of outputs in registers, taps and input channels inside */
     NAS__CONV_DEPTHWISE,  /* groups == channels: lanes are channels, runs of pixels reuse loads */
     NAS__CONV_GROUPED,    /* direct, once for each group */
     NAS__CONV_WINOGRAD_2, /* F(2x2,3x3), Lavin & Gray, arXiv:1509.09308 */
     NAS__CONV_WINOGRAD_4, /* F(4x4,3x3) */
-    NAS__CONV_VECTOR      /* one output pixel (fully connected): many output vectors, streams the weights once */
+    NAS__CONV_VECTOR /* one output pixel (fully connected): many output vectors, streams the weights once */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */
@@ -87,5 +87,51 @@ void nas__conv_emit(const nas_target *target, const nas__conv *conv, const nas__
 /* nas__emit_vector_prelude - LANES, vf, vi, load, store, splat, load_n/store_n (the first n lanes, exactly), relu, vmax,
  * vmin: what every kernel text may use. */
 void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);
+
+/* ---- operators other than convolutions: layer_op*.c ------------------------------------------------------------------- */
+
+/* A value as a kernel sees it: [h][w][c], elements from pixel to pixel and from row to row. shape.n is 1. */
+typedef struct nas__view {
+    nas_shape shape;
+    int32_t pitch;
+    size_t row;
+} nas__view;
+
+/* One operator. Its kernel has the signature of all kernels; `residual` is the second operand, NULL when there is none.
+ *   CONCAT   one kernel for each operand: copies in[0] to `out`, which has the same shape (a part of the result)
+ *   INPUT    `in` is the caller's image, planar [c][h][w], any alignment; writes the view
+ *   COUNT    (as operator of `node`: not used) the output is written by nas__op_emit_output
+ *   CONSTANT no kernel: readers get a view of the weights
+ * Second operands of ADD, SUB, MUL, DIV broadcast where their extent is 1. CONV has its own kernels, CONV_TRANSPOSE is
+ * here. Borders of `out` are never written. Kernels may read up to one vector beyond the channels of `in` only where
+ * load_n would read it too, that is: never beyond the last channel of the last pixel. */
+typedef struct nas__op {
+    const nas_node *node; /* operator and attributes */
+    int32_t n_inputs;
+    nas__view in[2], out;
+    nas__layer_act
+        act; /* of ADD, SUB, MUL, DIV, BATCH_NORM, AVG_POOL, CONV_TRANSPOSE: applied to the result */
+    float lo, hi;
+} nas__op;
+
+/* The weights of an operator, borrowed from the graph in slot order (prelu slope; batch norm scale, bias, mean, variance;
+ * layer norm scale, bias; conv_transpose weight, bias); entries may be NULL where the operator allows it. */
+typedef struct nas__op_weights {
+    const float *data[NAS_NODE_PARAMS_MAX];
+} nas__op_weights;
+
+/* nas__op_check - UNSUPPORTED naming the node when there is no kernel for it. */
+nas_status nas__op_check(nas_ctx *ctx, const nas__op *op);
+int32_t nas__op_units(const nas_target *target, const nas__op *op); /* >= 1 */
+size_t nas__op_scratch_floats(const nas_target *target, const nas__op *op);
+size_t nas__op_weight_floats(const nas_target *target, const nas__op *op);
+void nas__op_pack(const nas_target *target, const nas__op *op, const nas__op_weights *weights,
+                  float *out);
+void nas__op_name(const nas_target *target, const nas__op *op, nas_buf *out);
+void nas__op_emit(const nas_target *target, const nas__op *op, nas_buf *out);
+/* The result as the caller wants it: `in` is a view, `out` planar [c][h][w] of any alignment. */
+void nas__op_output_name(const nas_target *target, const nas__view *in, nas_buf *out);
+void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf *out);
+int32_t nas__op_output_units(const nas__view *in);
 
 #endif

@@ -22,7 +22,7 @@ static const char model_h[] =
     "#define MODEL_INPUT_C 1\n#define MODEL_INPUT_H 8\n#define MODEL_INPUT_W 8\n"
     "#define MODEL_OUTPUT_C 1\n#define MODEL_OUTPUT_H 8\n#define MODEL_OUTPUT_W 8\n"
     "#define MODEL_ARENA_BYTES ((size_t)64)\n#define MODEL_MAX_THREADS 2\n"
-    "#define MODEL_NAME \"tiny\"\n#define MODEL_GRAPH_HASH \"00ff\"\n"
+    "#define MODEL_NAME \"tiny\"\n#define MODEL_GRAPH_HASH \"00ff\"\n#define MODEL_NEEDS \"\"\n"
     "int model_open(void *arena, int threads);\n"
     "void model_run(void *arena, const float *in, float *out);\n"
     "void model_close(void *arena);\n";

@@ -87,7 +87,8 @@ nas_status nas__onnx_constant_node(nas__onnx *m, const nas__onnx_node *n, const 
     nas_status status =
         align_const(m, c, shape.h == 1 && shape.w == 1 && c->rank <= 2 ? 2 : 4, &from);
     if (status != NAS_OK) return status;
-    const int32_t *of = &from.shape.n, want[] = {shape.n, shape.h, shape.w, shape.c};
+    const int32_t of[] = {from.shape.n, from.shape.h, from.shape.w, from.shape.c},
+                  want[] = {shape.n, shape.h, shape.w, shape.c};
     for (int32_t i = 0; i < 4; i++) {
         if (of[i] != 1 && of[i] != want[i])
             return nas_fail(m->ctx, NAS_ERR_SHAPE,

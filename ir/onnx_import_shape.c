@@ -153,7 +153,7 @@ static nas_status import_reshape(nas__onnx *m, const nas__onnx_node *n, int32_t 
     if (rank < 0 || rank > NAS__ONNX_RANK_MAX)
         return nas__onnx_unsupported(m, "no shape, or one of more than 8 axes");
     for (int32_t i = 0; i < rank; i++) {
-        if (dims[i] == 0 && i < x->rank && nas__onnx_attr_int(n, "allowzero", 0) == 0)
+        if (i < x->rank && dims[i] == 0 && nas__onnx_attr_int(n, "allowzero", 0) == 0)
             dims[i] = x->dims[i];
         if (dims[i] == -1 && open < 0) {
             open = i;
@@ -269,7 +269,7 @@ static nas_status transpose_const(nas__onnx *m, const nas__onnx_node *n, const n
     nas__onnx_value c;
     const nas_status status = nas__onnx_new_const(m, nas__onnx_is_int(x), x->count, &c);
     if (status != NAS_OK) return status;
-    size_t step[NAS__ONNX_RANK_MAX], at[NAS__ONNX_RANK_MAX] = {0}, stride = 1;
+    size_t step[NAS__ONNX_RANK_MAX] = {0}, at[NAS__ONNX_RANK_MAX] = {0}, stride = 1;
     for (int32_t i = x->rank; i-- > 0;) {
         step[i] = stride;
         stride *= (size_t)x->dims[i];

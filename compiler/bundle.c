@@ -13,21 +13,23 @@ static nas_status put(nas_ctx *ctx, const char *dir, const char *name, const cha
     return nas_file_write(ctx, path, text, len, 0644);
 }
 
-static void emit_readme(const nas__program *p, const char *compiler, nas_buf *out) {
-    const nas__stage *input = &p->stages[p->input], *output = &p->stages[p->output];
-    nas_buf_printf(out, "Network '%s' as C for target %s (%s).\n\n", nas_graph_name(p->graph),
-                   p->target->name, p->target->flags);
+static void emit_readme(const nas__form *f, const nas_compile_options *o, const char *compiler,
+                        nas_buf *out) {
+    const nas_graph *g = nas__form_graph(f);
+    const nas_shape *in = &nas_graph_node(g, nas_graph_input(g))->shape;
+    const nas_shape *result = &nas_graph_node(g, nas_graph_output(g))->shape;
+    nas_buf_printf(out, "Network '%s' as C for target %s (%s).\n\n", nas_graph_name(g),
+                   o->target->name, o->target->flags);
     nas_buf_printf(out,
                    "Build the example:\n\n    %s -O2 -std=gnu99 -ffp-contract=fast %s -pthread "
                    "model.c weights.c "
                    "example.c -o example\n\n",
-                   compiler, p->target->flags);
+                   compiler, o->target->flags);
     nas_buf_printf(out,
                    "Run it on raw 32-bit floats, planar [channels][rows][columns]:\n\n    "
                    "./example in.raw out.raw\n\n"
                    "in.raw   %d x %d x %d\nout.raw  %d x %d x %d\n\n",
-                   input->channels, p->height, p->width, output->channels, p->height * output->rate,
-                   p->width * output->rate);
+                   in->c, in->h, in->w, result->c, result->h, result->w);
     nas_buf_printf(out,
                    "In an app: allocate MODEL_ARENA_BYTES (%zu bytes, aligned to 64), model_open "
                    "once with 1..%d\n"
@@ -35,20 +37,20 @@ static void emit_readme(const nas__program *p, const char *compiler, nas_buf *ou
                    "allocated; no run-time\n"
                    "library is needed besides the C library and pthreads. -O3 and -ffast-math make "
                    "it slower.\n",
-                   p->plan.arena_bytes, p->max_threads);
+                   nas__form_arena_bytes(f), o->max_threads);
 }
 
-static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *compiler,
-                              const char *dir) {
+static nas_status write_files(nas_ctx *ctx, const nas__form *f, const nas_compile_options *options,
+                              const char *compiler, const char *dir) {
     nas_buf c = {0}, h = {0}, weights = {0}, readme = {0};
     const char *example = nas__rt_file("example.c");
     nas_status status =
         example != NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INTERNAL, "example.c is not embedded");
-    if (status == NAS_OK) status = nas__emit_model_c(ctx, p, &c);
-    if (status == NAS_OK) status = nas__emit_model_h(ctx, p, &h);
-    if (status == NAS_OK) status = nas__emit_weights_c(ctx, p, &weights);
+    if (status == NAS_OK) status = nas__form_emit_c(ctx, f, &c);
+    if (status == NAS_OK) status = nas__form_emit_h(ctx, f, &h);
+    if (status == NAS_OK) status = nas__form_emit_weights_c(ctx, f, options->target, &weights);
     if (status == NAS_OK) {
-        emit_readme(p, compiler, &readme);
+        emit_readme(f, options, compiler, &readme);
         status = nas_buf_status(ctx, &readme);
     }
     if (status == NAS_OK) status = nas_mkdirs(ctx, dir);
@@ -67,12 +69,12 @@ static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *c
 nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                            const char *dir) {
     if (options->target == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "bundle: no target");
-    nas__program *p = NULL;
-    nas_status status = nas__lower(ctx, graph, options->target, options->max_threads, NULL, &p);
-    if (status != NAS_OK) return status;
+    nas__form form;
+    const nas_status lowered = nas__form_lower(ctx, graph, options, &form);
+    if (lowered != NAS_OK) return lowered;
     const char *compiler =
         options->compiler != NULL ? options->compiler : options->target->compiler;
-    status = write_files(ctx, p, compiler, dir);
-    nas__program_free(p);
+    const nas_status status = write_files(ctx, &form, options, compiler, dir);
+    nas__form_free(&form);
     return status;
 }

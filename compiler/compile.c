@@ -30,11 +30,11 @@ static void build_deinit(build *b) {
 }
 
 /* The weights as assembler text: the C parser would take most of the time of a candidate. */
-static nas_status emit_weights_asm(nas_ctx *ctx, const nas__program *p, nas_buf *out) {
-    const size_t n = p->plan.weight_floats;
+static nas_status emit_weights_asm(nas_ctx *ctx, const nas__form *f, nas_buf *out) {
+    const size_t n = nas__form_weight_floats(f);
     float *weights = nas_alloc_array(ctx, n, sizeof *weights);
     if (weights == NULL) return NAS_ERR_NOMEM;
-    const nas_status status = nas__pack_weights(ctx, p, weights);
+    const nas_status status = nas__form_pack(ctx, f, weights);
     if (status == NAS_OK) {
         nas_buf_printf(
             out,
@@ -54,19 +54,23 @@ static nas_status emit_weights_asm(nas_ctx *ctx, const nas__program *p, nas_buf 
 }
 
 static nas_status emit_all(nas_ctx *ctx, const nas_graph *graph, build *b, nas_artifact *artifact) {
-    nas__program *p = NULL;
-    nas_status status =
-        nas__lower(ctx, graph, b->options->target, b->options->max_threads, NULL, &p);
+    nas__form form;
+    nas_status status = nas__form_lower(ctx, graph, b->options, &form);
     if (status != NAS_OK) return status;
-    status = nas__emit_model_c(ctx, p, &b->t.c);
-    if (status == NAS_OK) status = nas__emit_model_h(ctx, p, &b->t.h);
-    if (status == NAS_OK) status = emit_weights_asm(ctx, p, &b->t.weights);
-    artifact->arena_bytes = p->plan.arena_bytes;
-    nas__program_free(p);
+    status = nas__form_emit_c(ctx, &form, &b->t.c);
+    if (status == NAS_OK) status = nas__form_emit_h(ctx, &form, &b->t.h);
+    if (status == NAS_OK) status = emit_weights_asm(ctx, &form, &b->t.weights);
+    artifact->arena_bytes = nas__form_arena_bytes(&form);
+    nas__form_free(&form);
     b->t.main_c = nas__rt_file("bench_main.c");
     b->t.cpu_check_h = nas__rt_file("cpu_check.h");
-    if (status == NAS_OK && (b->t.main_c == NULL || b->t.cpu_check_h == NULL)) {
+    const char *peak_c = nas__rt_file("peak.c");
+    if (status == NAS_OK && (b->t.main_c == NULL || b->t.cpu_check_h == NULL || peak_c == NULL)) {
         status = nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/ is not embedded in this build");
+    }
+    if (status == NAS_OK) {
+        nas_buf_puts(&b->t.c, peak_c); /* the peak loop has the flags of the model */
+        status = nas_buf_status(ctx, &b->t.c);
     }
     return status;
 }

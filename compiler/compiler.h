@@ -52,12 +52,20 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
 nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,
                                nas_target *out);
 
+/* How the code of a network is organised. */
+typedef enum nas_form {
+    NAS_FORM_AUTO, /* ROWS where they can express the network and the image is large, else LAYERS */
+    NAS_FORM_ROWS, /* all layers at once, a row at a time, pixels in lanes: image to image networks of stride 1 */
+    NAS_FORM_LAYERS /* layer after layer over whole images, channels in lanes */
+} nas_form;
+
 typedef struct nas_compile_options {
     const nas_target *target;
     const char *compiler;  /* NULL = the target's; else a path or name of gcc/clang */
     const char *cache_dir; /* content-addressed cache, survives runs; created; never NULL */
     int32_t max_threads;   /* 1..64; MODEL_MAX_THREADS */
-    int64_t timeout_ms;    /* of one compiler run */
+    nas_form form;
+    int64_t timeout_ms; /* of one compiler run */
 } nas_compile_options;
 
 /* nas_compile_options_default - cache "build/cache", 2 threads, 120 s; `target` is NULL: the caller finds one. */
@@ -90,8 +98,8 @@ nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compi
                            const char *dir);
 
 /* nas_emit_source - emitted model.c and model.h text alone: for goldens and people. */
-nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                           int32_t max_threads, nas_buf *model_c, nas_buf *model_h);
+nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                           nas_buf *model_c, nas_buf *model_h);
 
 /* nas_dump_after - graph text after pass `pass` ("import", "fold", "fuse", "plan"); NOTFOUND lists the passes. */
 nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,

@@ -154,7 +154,44 @@ void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas_
 void nas__emit_rows(const nas__program *program, nas_buf *out); /* emit_rows.c */
 /* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
 nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
-nas_status nas__emit_weights_c(nas_ctx *ctx, const nas__program *program, nas_buf *out);
+
+/* What model.h says, whatever form the code has. */
+typedef struct nas__model_contract {
+    const char *name, *graph_hash;
+    const nas_target *target;
+    nas_shape in, out;
+    size_t arena_bytes;
+    int32_t max_threads;
+    int32_t layers; /* that model_profile times; 0 without */
+    uint64_t macs;
+} nas__model_contract;
+uint64_t nas__graph_macs(const nas_graph *graph);
+void nas__emit_contract(const nas__model_contract *contract, nas_buf *out);
+/* nas__emit_entry_points - model_open, model_run, model_close over `run_thread`. */
+void nas__emit_entry_points(bool threads, nas_buf *out);
+
+/* ---- form.c: a network in the row form or in the layer form ------------------------------------------------------ */
+
+typedef struct nas__form {
+    nas__program *rows; /* one of the two */
+    struct nas__layers *layers;
+} nas__form;
+
+/* nas__form_lower - in the form that the options ask for.
+ * Errors: UNSUPPORTED naming the node. */
+nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                           nas__form *out);
+void nas__form_free(nas__form *form);
+nas_status nas__form_emit_c(nas_ctx *ctx, const nas__form *form, nas_buf *out);
+nas_status nas__form_emit_h(nas_ctx *ctx, const nas__form *form, nas_buf *out);
+size_t nas__form_arena_bytes(const nas__form *form);
+size_t nas__form_weight_floats(const nas__form *form);
+/* nas__form_pack - the constant model_weights: out[weight_floats]. INVALID without weights. */
+nas_status nas__form_pack(nas_ctx *ctx, const nas__form *form, float *out);
+const nas_graph *nas__form_graph(const nas__form *form); /* as it is compiled */
+const char *nas__form_graph_hash(const nas__form *form); /* of the network as given */
+nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *form, const nas_target *target,
+                                    nas_buf *out); /* emit_weights.c */
 
 /* ---- rt_embed.c: the files of compiler/rt/ ---------------------------------------------------------------------- */
 

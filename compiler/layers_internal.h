@@ -134,4 +134,81 @@ void nas__op_output_name(const nas_target *target, const nas__view *in, nas_buf 
 void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf *out);
 int32_t nas__op_output_units(const nas__view *in);
 
+/* ---- the lowered network: layers.c, layers_plan.c, layers_emit.c ------------------------------------------------------ */
+
+enum { NAS__CONTROL_BYTES = 8192 }; /* the emitted text checks that its control block fits */
+
+typedef enum nas__layer_kind { NAS__LAYER_CONV, NAS__LAYER_OP, NAS__LAYER_OUTPUT } nas__layer_kind;
+
+/* One kernel call. */
+typedef struct nas__layer {
+    nas__layer_kind kind;
+    nas_value node;  /* the operator; a fused chain is named by its first node */
+    nas_value value; /* what it produces: the last node of the chain; OUTPUT: what it reads */
+    int32_t n_inputs;
+    nas_value inputs[2]; /* CONV: data and residual */
+    nas_value slope;     /* PRELU node whose slopes are fused, NAS_VALUE_NONE without */
+    nas__conv conv;      /* CONV */
+    int32_t n_ways, way; /* of ways[], the one that is used */
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    nas__op op;   /* OP */
+    int32_t part; /* OP that copies into a concatenation: which member */
+    size_t
+        out_offset; /* floats from pixel (0,0) of the value to where this layer begins; not 0 for such copies alone */
+    int32_t units;
+    size_t scratch_floats;
+    size_t weights_at, weight_floats;
+    bool barrier; /* all threads must be here before it starts */
+} nas__layer;
+
+/* Where a value is. Members of a concatenation lie in its buffer. */
+typedef struct nas__place {
+    bool used;     /* some layer reads or writes it */
+    bool constant; /* in the weights */
+    nas_value
+        same; /* the value that this one is another name of (reshape without motion), or itself */
+    nas_value host;  /* the value whose buffer it is a part of, or itself */
+    int32_t channel; /* first channel within the host */
+    int32_t buffer;  /* of the outermost host; -1 for constants */
+    int32_t pitch;
+    size_t row, at; /* at: floats from the start of the buffer, or of the weights, to pixel (0,0) */
+} nas__place;
+
+typedef struct nas__layer_buffer {
+    nas_value value;                  /* the outermost host */
+    int32_t top, left, bottom, right; /* border in pixels */
+    size_t floats, at;                /* at: floats from the start of the values in the arena */
+    int32_t first, last;              /* layers that write or read it */
+} nas__layer_buffer;
+
+typedef struct nas__layers {
+    nas_arena *arena;
+    nas_graph *graph; /* optimized copy */
+    const nas_target *target;
+    int32_t max_threads;
+    char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
+    nas_value input, output;
+    int32_t n_layers, n_buffers;
+    nas__layer *layers;
+    nas__place *places; /* by value */
+    nas__layer_buffer *buffers;
+    size_t value_floats, scratch_floats, weight_floats; /* scratch: per thread */
+    size_t arena_bytes; /* control block, values, scratch of each thread */
+} nas__layers;
+
+/* nas__layers_lower - passes, fusion, ways, plan. Errors: UNSUPPORTED naming the node. */
+nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                             int32_t max_threads, nas__layers **out);
+void nas__layers_free(nas__layers *layers);
+nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *layers); /* layers_plan.c */
+nas__view nas__layers_view(const nas__layers *layers,
+                           nas_value v); /* of a value that has a place */
+void nas__layers_dump(const nas__layers *layers, nas_buf *out);
+
+/* layers_emit.c */
+nas_status nas__layers_emit_c(nas_ctx *ctx, const nas__layers *layers, nas_buf *out);
+nas_status nas__layers_emit_h(nas_ctx *ctx, const nas__layers *layers, nas_buf *out);
+/* nas__layers_pack - model_weights: out[weight_floats]. INVALID without weights. */
+nas_status nas__layers_pack(nas_ctx *ctx, const nas__layers *layers, float *out);
+
 #endif

@@ -46,7 +46,10 @@ typedef struct bench_options {
     const char *cpus;
     long min_batches, min_time_ms, max_time_ms, batch_ms;
     long warmup_runs, warmup_ms, warmup_cap_ms;
+    int profile; /* time the layers, too */
 } bench_options;
+
+double peak_gflops(double seconds); /* peak.c */
 
 /* What --bench works on: buffers, and the threads of this process with their run-queue counters. */
 typedef struct bench {
@@ -78,6 +81,8 @@ typedef struct bench_result {
     double *dropped_us; /* disturbed ones */
     long switches, migrations;
     double wall_s, mhz_before, mhz_after; /* MHz 0: unknown */
+    double peak_before, peak_after;       /* GFLOP/s of one core */
+    double *layer_us;                     /* MODEL_LAYERS medians, NULL when not asked for */
 } bench_result;
 
 /* ---- small helpers ------------------------------------------------------------------------------------------- */
@@ -456,7 +461,8 @@ static double longest_of_few(const bench_result *r) {
     return longest;
 }
 
-static void print_statistics(const bench_result *r) {
+/* Returns the median. */
+static double print_statistics(const bench_result *r) {
     const size_t n = r->n_kept;
     const double longest = longest_of_few(r);
     double *sorted = r->dropped_us; /* no longer needed: scratch */
@@ -473,6 +479,31 @@ static void print_statistics(const bench_result *r) {
         sorted[i] = sorted[i] > median ? sorted[i] - median : median - sorted[i];
     qsort(sorted, n, sizeof *sorted, compare_doubles);
     printf(" \"mad_us\": %.17g,\n", quantile_sorted(sorted, n, 0.5));
+    return median;
+}
+
+/* The rate of the network's own operations, and what share that is of the peak loop on as many cores. */
+static void print_rate(const bench *b, const bench_result *r, double median_us) {
+    const double peak =
+        (r->peak_before > r->peak_after ? r->peak_before : r->peak_after) * (double)b->o.threads;
+    const double gflops = median_us > 0.0 ? 2e-3 * (double)MODEL_MACS / median_us : 0.0;
+    printf("  \"gflops\": %.6g, \"peak_gflops\": %.6g, \"peak_share\": %.4g,\n", gflops, peak,
+           peak > 0.0 ? gflops / peak : 0.0);
+}
+
+static void print_layers(const bench_result *r) {
+#if MODEL_LAYERS > 0
+    if (r->layer_us == NULL) return;
+    printf("  \"layers\": [");
+    for (int i = 0; i < MODEL_LAYERS; i++) {
+        printf("%s\n    {\"name\": ", i > 0 ? "," : "");
+        json_text(model_layer_names[i]);
+        printf(", \"p50_us\": %.6g}", r->layer_us[i]);
+    }
+    printf("],\n");
+#else
+    (void)r;
+#endif
 }
 
 static void print_document(const bench *b, const bench_result *r) {
@@ -490,7 +521,9 @@ static void print_document(const bench *b, const bench_result *r) {
            r->init_us, r->first_us, r->warmup_runs, r->warmup_steady ? "true" : "false");
     printf("  \"batch_size\": %ld, \"batches\": %zu, \"dropped\": %zu, \"all_disturbed\": %s,\n",
            r->batch_size, r->n_kept, r->n_dropped, r->all_disturbed ? "true" : "false");
-    print_statistics(r);
+    const double median_us = print_statistics(r);
+    print_rate(b, r, median_us);
+    print_layers(r);
     printf("  \"wall_s\": %.6f, \"involuntary_switches\": %ld, \"migrations\": %ld", r->wall_s,
            r->switches, r->migrations);
     if (getrusage(RUSAGE_SELF, &usage) == 0)
@@ -535,6 +568,39 @@ static void fill_input(float *in, size_t n) {
     }
 }
 
+enum { PROFILE_ROUNDS = 31 };
+static const double peak_seconds = 0.02;
+
+/* The median time of each layer over some rounds; -1 when there is no memory. */
+static int profile_layers(const bench *b, bench_result *r) {
+#if MODEL_LAYERS > 0
+    double *all = memory("profile", (size_t)PROFILE_ROUNDS * MODEL_LAYERS * sizeof *all);
+    r->layer_us = memory("profile", (size_t)MODEL_LAYERS * sizeof *r->layer_us);
+    if (all == NULL || r->layer_us == NULL) {
+        free(all);
+        return -1;
+    }
+    for (int round = 0; round < PROFILE_ROUNDS; round++)
+        model_profile(b->arena, b->in, b->out, all + (size_t)round * MODEL_LAYERS);
+    for (int i = 0; i < MODEL_LAYERS; i++) {
+        double t[PROFILE_ROUNDS];
+        for (int round = 0; round < PROFILE_ROUNDS; round++)
+            t[round] = all[(size_t)round * MODEL_LAYERS + (size_t)i];
+        qsort(t, PROFILE_ROUNDS, sizeof *t, compare_doubles);
+        r->layer_us[i] = quantile_sorted(t, PROFILE_ROUNDS, 0.5);
+    }
+    free(all);
+    return 0;
+#else
+    (void)b;
+    (void)r;
+    fprintf(stderr,
+            "--profile: the rows of this network go through all layers at once; there are no "
+            "times of single layers\n");
+    return 0;
+#endif
+}
+
 static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) {
     const int64_t before_open = now_ns();
     if (open_model(b) != 0) return EXIT_FAILURE;
@@ -545,9 +611,12 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
         r->first_us = (double)run_batch_ns(b, 1) / 1000.0;
         warm_up(b, r);
         r->mhz_before = current_mhz();
+        r->peak_before = peak_gflops(peak_seconds);
         measure(b, r);
+        r->peak_after = peak_gflops(peak_seconds);
         r->mhz_after = current_mhz();
-        print_document(b, r);
+        if (b->o.profile && profile_layers(b, r) != 0) code = EXIT_FAILURE;
+        if (code == EXIT_SUCCESS) print_document(b, r);
         if (fflush(stdout) != 0 || ferror(stdout)) code = EXIT_FAILURE;
     }
     model_close(b->arena);
@@ -573,6 +642,7 @@ static int run_bench(const bench_options *o) {
     buffers_close(&b);
     free(r.samples_us);
     free(r.dropped_us);
+    free(r.layer_us);
     return code;
 }
 
@@ -645,7 +715,8 @@ static int usage(const char *program, const char *problem) {
             "another\n"
             "       %s --bench [--threads N] [--cpus LIST] [--min-batches N] [--min-time-ms N] "
             "[--max-time-ms N]\n"
-            "           [--batch-ms N] [--warmup-runs N] [--warmup-ms N] [--warmup-cap-ms N]\n"
+            "           [--batch-ms N] [--warmup-runs N] [--warmup-ms N] [--warmup-cap-ms N] "
+            "[--profile]\n"
             "       %s --info\n",
             program, program, program);
     return EXIT_USAGE;
@@ -668,6 +739,11 @@ static int parse_options(int argc, char **argv, int from, bench_options *o) {
     };
     const size_t n = sizeof numbers / sizeof *numbers;
     for (int i = from; i < argc; i += 2) {
+        if (strcmp(argv[i], "--profile") == 0) {
+            o->profile = 1;
+            i--; /* takes no value */
+            continue;
+        }
         size_t at = 0;
         while (at < n && strcmp(argv[i], numbers[at].name) != 0)
             at++;

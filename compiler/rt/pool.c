@@ -7,7 +7,7 @@
 #include <sched.h>
 #include <time.h>
 
-enum { POOL_SPIN_NS = 100 * 1000, POOL_SPIN_ROUND = 64 };
+enum { POOL_SPIN_NS = 100 * 1000, POOL_SPIN_ROUND = 64, POOL_BARRIER_ROUNDS = 20 * 1000 };
 
 typedef void (*pool_job)(void *arg, int thread, int threads);
 
@@ -22,6 +22,8 @@ typedef struct pool {
     int threads;
     unsigned generation; /* atomic: counts jobs */
     int pending;         /* atomic: workers still busy with the current job */
+    int arrived;         /* atomic: threads at the barrier */
+    unsigned phase;      /* atomic: counts barriers passed */
     int sleepers;        /* atomic: workers that need a signal */
     int ending;          /* written before the last generation */
     pool_job job;
@@ -102,6 +104,24 @@ static void pool_run(pool *p, pool_job job, void *arg) {
             pool_pause();
         } else {
             (void)sched_yield(); /* more threads than processors: let the workers finish */
+        }
+    }
+}
+
+/* Inside a job: returns when every thread of the job has called it as often. */
+static inline void pool_barrier(pool *p) {
+    if (p->threads == 1) return;
+    const unsigned phase = __atomic_load_n(&p->phase, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&p->arrived, 1, __ATOMIC_ACQ_REL) == p->threads) {
+        __atomic_store_n(&p->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&p->phase, phase + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (long rounds = 0; __atomic_load_n(&p->phase, __ATOMIC_ACQUIRE) == phase; rounds++) {
+        if (rounds < POOL_BARRIER_ROUNDS) {
+            pool_pause();
+        } else {
+            (void)sched_yield(); /* more threads than processors */
         }
     }
 }

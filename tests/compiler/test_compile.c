@@ -20,6 +20,7 @@ static void setup(void) {
     options = nas_compile_options_default();
     options.cache_dir = dir;
     options.max_threads = 2;
+    options.form = NAS_FORM_ROWS;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
 }
 

@@ -21,6 +21,16 @@ static void teardown(void) {
     cr_assert(eq(long, nas_mem_live(), 0L));
 }
 
+/* The rows for this number of threads; valid until the next call. */
+static const nas_compile_options *rows(int32_t threads) {
+    static nas_compile_options o;
+    o = nas_compile_options_default();
+    o.target = target;
+    o.max_threads = threads;
+    o.form = NAS_FORM_ROWS;
+    return &o;
+}
+
 TestSuite(compiler_emit, .init = setup, .fini = teardown, .timeout = 60);
 
 static const sr_shape tiny = {6, 20, 2, 1, 4, 8, 4, 3, 3, 5};
@@ -68,9 +78,9 @@ Test(compiler_emit, emitted_text_depends_on_the_graph_alone) {
     nas_graph *a = reference_sr(ctx, &tiny), *b = reference_sr(ctx, &tiny);
     reference_fill(ctx, b, 1); /* weights are not part of the code */
     nas_buf c[2] = {{0}}, h[2] = {{0}};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, a, target, 2, &c[0], &h[0]), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas_emit_source(ctx, a, rows(2), &c[0], &h[0]), NAS_OK), "%s",
               nas_ctx_message(ctx));
-    cr_assert(eq(int, (int)nas_emit_source(ctx, b, target, 2, &c[1], &h[1]), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas_emit_source(ctx, b, rows(2), &c[1], &h[1]), NAS_OK), "%s",
               nas_ctx_message(ctx));
     cr_assert(eq(str, c[0].data, c[1].data));
     cr_assert(eq(str, h[0].data, h[1].data));
@@ -86,7 +96,7 @@ Test(compiler_emit, the_golden_model_is_unchanged) {
     static const char path[] = "tests/compiler/golden/tiny_sr.c";
     nas_graph *g = reference_sr(ctx, &tiny);
     nas_buf c = {0}, h = {0}, golden = {0};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 1, &c, &h), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, rows(1), &c, &h), NAS_OK), "%s",
               nas_ctx_message(ctx));
     if (getenv("NAS_GOLDEN_WRITE") != NULL) {
         cr_assert(eq(int, (int)nas_file_write(ctx, path, c.data, c.len, 0644), NAS_OK), "%s",
@@ -104,7 +114,7 @@ Test(compiler_emit, the_golden_model_is_unchanged) {
 
 static void expect_unsupported(nas_graph *g, const char *node) {
     nas_buf c = {0}, h = {0};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 1, &c, &h), NAS_ERR_UNSUPPORTED));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, rows(1), &c, &h), NAS_ERR_UNSUPPORTED));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), node), NULL), "%s", nas_ctx_message(ctx));
     cr_assert(eq(ptr, c.data, NULL));
     nas_graph_free(g);
@@ -142,10 +152,11 @@ Test(compiler_emit, unsupported_nodes_are_named) {
 Test(compiler_emit, options_out_of_range_are_refused) {
     nas_graph *g = reference_sr(ctx, &tiny);
     nas_buf c = {0}, h = {0};
-    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 0, &c, &h), NAS_ERR_RANGE));
-    cr_assert(eq(int, (int)nas_emit_source(ctx, g, target, 65, &c, &h), NAS_ERR_RANGE));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, rows(0), &c, &h), NAS_ERR_RANGE));
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, rows(65), &c, &h), NAS_ERR_RANGE));
     nas_compile_options o = nas_compile_options_default();
     o.target = target;
+    o.form = NAS_FORM_ROWS;
     cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &o, "/tmp/never-made"),
                  NAS_ERR_INVALID)); /* no weights */
     cr_assert(not(nas_file_exists("/tmp/never-made")));
@@ -159,7 +170,7 @@ Test(compiler_emit, every_failed_allocation_is_reported_and_nothing_leaks) {
     for (long n = 1; status != NAS_OK; n++) {
         nas_buf c = {0}, h = {0};
         nas_mem_fail_after(n);
-        status = nas_emit_source(ctx, g, target, 2, &c, &h);
+        status = nas_emit_source(ctx, g, rows(2), &c, &h);
         nas_mem_fail_after(0);
         if (status != NAS_OK) {
             cr_assert(eq(int, (int)status, NAS_ERR_NOMEM), "allocation %ld: %s", n,

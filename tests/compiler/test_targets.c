@@ -20,6 +20,7 @@ static void setup(void) {
     cr_assert(ne(ptr, mkdtemp(dir), NULL));
     options = nas_compile_options_default();
     options.cache_dir = dir;
+    options.form = NAS_FORM_ROWS;
 }
 
 static void teardown(void) {

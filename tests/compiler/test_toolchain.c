@@ -22,6 +22,7 @@ static void setup(void) {
     cr_assert(ne(ptr, mkdtemp(dir), NULL));
     options = nas_compile_options_default();
     options.cache_dir = dir;
+    options.form = NAS_FORM_ROWS;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
 }
 

@@ -23,6 +23,7 @@ static const char model_h[] =
     "#define MODEL_OUTPUT_C 1\n#define MODEL_OUTPUT_H 8\n#define MODEL_OUTPUT_W 8\n"
     "#define MODEL_ARENA_BYTES ((size_t)64)\n#define MODEL_MAX_THREADS 2\n"
     "#define MODEL_NAME \"tiny\"\n#define MODEL_GRAPH_HASH \"00ff\"\n#define MODEL_NEEDS \"\"\n"
+    "#define MODEL_MACS 64ULL\n#define MODEL_LAYERS 0\n"
     "int model_open(void *arena, int threads);\n"
     "void model_run(void *arena, const float *in, float *out);\n"
     "void model_close(void *arena);\n";
@@ -63,6 +64,7 @@ static void build(const char *work) {
                                    include,
                                    model_path,
                                    "compiler/rt/bench_main.c",
+                                   "compiler/rt/peak.c",
                                    "-o",
                                    artifact,
                                    "-pthread",

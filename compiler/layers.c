@@ -1,0 +1,318 @@
+/* layers.c - a graph as a list of kernel calls: which nodes become one layer, which values are only other names. */
+#include "compiler/layers_internal.h"
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas_graph_node(l->graph, v);
+}
+
+static bool same_shape(const nas_shape *a, const nas_shape *b) {
+    return a->n == b->n && a->h == b->h && a->w == b->w && a->c == b->c;
+}
+
+/* ---- users of values ---------------------------------------------------------------------------------------------- */
+
+/* How often each value is read, and by whom last; the network output counts as a reader of its own. */
+typedef struct users {
+    int32_t *count;
+    nas_value *last;
+} users;
+
+static nas_status find_users(nas_ctx *ctx, const nas__layers *l, users *out) {
+    const int32_t n = nas_graph_node_count(l->graph);
+    out->count = nas_arena_alloc(ctx, l->arena, (size_t)n, sizeof *out->count);
+    out->last = nas_arena_alloc(ctx, l->arena, (size_t)n, sizeof *out->last);
+    if (out->count == NULL || out->last == NULL) return NAS_ERR_NOMEM;
+    for (nas_value v = 0; v < n; v++) {
+        out->count[v] = v == l->output ? 1 : 0;
+        out->last[v] = NAS_VALUE_NONE;
+    }
+    for (nas_value v = 0; v < n; v++) {
+        const nas_node *node = node_of(l, v);
+        for (int32_t i = 0; i < node->n_inputs; i++) {
+            out->count[node->inputs[i]]++;
+            out->last[node->inputs[i]] = v;
+        }
+    }
+    return NAS_OK;
+}
+
+/* The only reader of v, NAS_VALUE_NONE when there are several or it is the output. */
+static nas_value only_user(const users *u, nas_value v) {
+    return u->count[v] == 1 ? u->last[v] : NAS_VALUE_NONE;
+}
+
+/* ---- fusion ------------------------------------------------------------------------------------------------------- */
+
+/* The activation of `node` in a form that kernels can apply to a result. */
+static bool as_activation(const nas_node *node, nas__layer *layer, nas__layer_act *act, float *lo,
+                          float *hi) {
+    switch (node->op) {
+    case NAS_OP_RELU: *act = NAS__LACT_RELU; return true;
+    case NAS_OP_PRELU:
+        if (layer->kind != NAS__LAYER_CONV) return false;
+        *act = NAS__LACT_PRELU;
+        return true;
+    case NAS_OP_UNARY: break;
+    case NAS_OP_INPUT:
+    case NAS_OP_CONV:
+    case NAS_OP_ADD:
+    case NAS_OP_ADD_SCALAR:
+    case NAS_OP_DEPTH_TO_SPACE:
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_MAX_POOL:
+    case NAS_OP_AVG_POOL:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
+    case NAS_OP_COUNT: return false;
+    }
+    *lo = node->alpha;
+    *hi = node->beta;
+    if (node->unary == NAS_UNARY_CLIP) *act = NAS__LACT_CLIP;
+    if (node->unary == NAS_UNARY_LEAKY_RELU) *act = NAS__LACT_LEAKY;
+    if (node->unary == NAS_UNARY_HARD_SWISH) *act = NAS__LACT_HARD_SWISH;
+    if (node->unary == NAS_UNARY_LEAKY_RELU || node->unary == NAS_UNARY_HARD_SWISH) *hi = 0;
+    if (node->unary == NAS_UNARY_HARD_SWISH) *lo = 0;
+    return *act != NAS__LACT_NONE;
+}
+
+static bool takes_activation(const nas_node *node) {
+    return node->op == NAS_OP_CONV || node->op == NAS_OP_CONV_TRANSPOSE || node->op == NAS_OP_ADD ||
+           node->op == NAS_OP_SUB || node->op == NAS_OP_MUL || node->op == NAS_OP_DIV ||
+           node->op == NAS_OP_BATCH_NORM || node->op == NAS_OP_AVG_POOL;
+}
+
+/* conv + residual: the sum is the conv's only reader. Of two convolutions the later one takes the sum. */
+static void fuse_residual(const nas__layers *l, const users *u, nas__layer *layer) {
+    const nas_value v = layer->value, sum = only_user(u, v);
+    if (sum == NAS_VALUE_NONE) return;
+    const nas_node *node = node_of(l, sum);
+    if (node->op != NAS_OP_ADD) return;
+    const nas_value other = node->inputs[node->inputs[0] == v ? 1 : 0];
+    const nas_node *o = node_of(l, other);
+    if (other == v || o->op == NAS_OP_CONSTANT || !same_shape(&o->shape, &node->shape)) return;
+    if (other > v && o->op == NAS_OP_CONV && only_user(u, other) == sum) return;
+    layer->inputs[1] = other;
+    layer->n_inputs = 2;
+    layer->conv.has_residual = true;
+    layer->value = sum;
+}
+
+static void fuse_activation(const nas__layers *l, const users *u, nas__layer *layer) {
+    const nas_value user = only_user(u, layer->value);
+    if (user == NAS_VALUE_NONE || !takes_activation(node_of(l, layer->node))) return;
+    nas__layer_act act = NAS__LACT_NONE;
+    float lo = 0, hi = 0;
+    if (!as_activation(node_of(l, user), layer, &act, &lo, &hi)) return;
+    if (act == NAS__LACT_PRELU) layer->slope = user;
+    if (layer->kind == NAS__LAYER_CONV) {
+        layer->conv.act = act;
+        layer->conv.lo = lo;
+        layer->conv.hi = hi;
+    } else {
+        layer->op.act = act;
+        layer->op.lo = lo;
+        layer->op.hi = hi;
+    }
+    layer->value = user;
+}
+
+/* ---- lowering ----------------------------------------------------------------------------------------------------- */
+
+static nas__conv conv_of(const nas__layers *l, const nas_node *node) {
+    const nas_conv_attributes *a = &node->conv;
+    return (nas__conv){.in_c = node_of(l, node->inputs[0])->shape.c,
+                       .out_c = a->out_channels,
+                       .groups = a->groups,
+                       .out_h = node->shape.h,
+                       .out_w = node->shape.w,
+                       .kernel_h = a->kernel_h,
+                       .kernel_w = a->kernel_w,
+                       .stride_h = a->stride_h,
+                       .stride_w = a->stride_w,
+                       .dilation_h = a->dilation_h,
+                       .dilation_w = a->dilation_w};
+}
+
+/* A reshape to the same extents (Flatten after a global pool, say) moves nothing. */
+static bool is_alias(const nas__layers *l, const nas_node *node) {
+    return node->op == NAS_OP_RESHAPE &&
+           same_shape(&node->shape, &node_of(l, node->inputs[0])->shape);
+}
+
+/* May member v of a concatenation be computed where the concatenation wants it? */
+static bool can_move_in(const nas__layers *l, const nas_node *concat, nas_value v) {
+    int32_t times = 0;
+    for (int32_t i = 0; i < concat->n_inputs; i++)
+        times += l->places[concat->inputs[i]].same == v;
+    return times == 1 && l->places[v].host == v && !l->places[v].constant;
+}
+
+static nas__layer *new_layer(nas__layers *l, nas__layer_kind kind, nas_value node) {
+    nas__layer *layer = &l->layers[l->n_layers++];
+    *layer = (nas__layer){.kind = kind, .node = node, .value = node, .slope = NAS_VALUE_NONE};
+    return layer;
+}
+
+/* Members that can be computed in place are placed, the others are copied. */
+static void lower_concat(nas__layers *l, nas_value v) {
+    const nas_node *node = node_of(l, v);
+    int32_t channel = 0;
+    for (int32_t i = 0; i < node->n_inputs; i++) {
+        const nas_value member = l->places[node->inputs[i]].same;
+        if (node->axis == 3 && can_move_in(l, node, member)) {
+            l->places[member].host = v;
+            l->places[member].channel = channel;
+        } else {
+            nas__layer *layer = new_layer(l, NAS__LAYER_OP, v);
+            layer->n_inputs = 1;
+            layer->inputs[0] = node->inputs[i];
+            layer->part = i;
+        }
+        channel += node_of(l, member)->shape.c;
+    }
+}
+
+static nas_status lower_node(nas_ctx *ctx, nas__layers *l, const users *u, nas_value v) {
+    const nas_node *node = node_of(l, v);
+    if (node->shape.n != 1) {
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s': a batch of %d; compiled networks take one image at a time",
+                        node->name, node->shape.n);
+    }
+    nas__place *place = &l->places[v];
+    *place = (nas__place){.same = v, .host = v, .constant = node->op == NAS_OP_CONSTANT};
+    if (place->constant) return NAS_OK;
+    if (is_alias(l, node)) {
+        place->same = l->places[node->inputs[0]].same;
+        return NAS_OK;
+    }
+    if (node->op == NAS_OP_CONCAT) {
+        lower_concat(l, v);
+        return NAS_OK;
+    }
+    const bool conv = node->op == NAS_OP_CONV;
+    nas__layer *layer = new_layer(l, conv ? NAS__LAYER_CONV : NAS__LAYER_OP, v);
+    layer->n_inputs = node->n_inputs;
+    for (int32_t i = 0; i < node->n_inputs && i < 2; i++)
+        layer->inputs[i] = node->inputs[i];
+    if (conv) {
+        layer->conv = conv_of(l, node);
+        fuse_residual(l, u, layer);
+    }
+    fuse_activation(l, u, layer);
+    return NAS_OK;
+}
+
+/* Every node once, in order; a fused chain stands where its last node stood, so that its residual is there. */
+static nas_status lower_all(nas_ctx *ctx, nas__layers *l) {
+    users u;
+    nas_status status = find_users(ctx, l, &u);
+    const int32_t n = nas_graph_node_count(l->graph);
+    bool *done = status == NAS_OK ? nas_arena_alloc(ctx, l->arena, (size_t)n, 1) : NULL;
+    nas__layer **waiting =
+        done != NULL ? nas_arena_alloc(ctx, l->arena, (size_t)n, sizeof *waiting) : NULL;
+    if (waiting == NULL) return status == NAS_OK ? NAS_ERR_NOMEM : status;
+    for (nas_value v = 0; v < n && status == NAS_OK; v++) {
+        if (done[v]) { /* the middle of a chain is never read; its end may have a layer waiting */
+            l->places[v] = (nas__place){.same = v, .host = v};
+            if (waiting[v] != NULL) *new_layer(l, waiting[v]->kind, v) = *waiting[v];
+            continue;
+        }
+        const int32_t first = l->n_layers;
+        status = lower_node(ctx, l, &u, v);
+        if (status != NAS_OK || l->n_layers == first || l->layers[first].value == v) continue;
+        const nas__layer *made = &l->layers[first];
+        waiting[made->value] = nas_arena_alloc(ctx, l->arena, 1, sizeof *made);
+        if (waiting[made->value] == NULL) return NAS_ERR_NOMEM;
+        *waiting[made->value] = *made;
+        for (nas_value w = v; w != made->value; w = u.last[w])
+            done[u.last[w]] = true;
+        l->n_layers = first;
+    }
+    return status;
+}
+
+static nas_status check_io(nas_ctx *ctx, const nas__layers *l) {
+    int32_t inputs = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++)
+        inputs += node_of(l, v)->op == NAS_OP_INPUT;
+    if (inputs != 1 || l->output == NAS_VALUE_NONE) {
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "graph '%s' has %d inputs and %s output; compiled networks have one each",
+                        nas_graph_name(l->graph), inputs,
+                        l->output == NAS_VALUE_NONE ? "no" : "one");
+    }
+    return NAS_OK;
+}
+
+static nas_status lower(nas_ctx *ctx, nas__layers *l) {
+    l->input = nas_graph_input(l->graph);
+    l->output = nas_graph_output(l->graph);
+    nas_status status = check_io(ctx, l);
+    if (status != NAS_OK) return status;
+    const size_t n = (size_t)nas_graph_node_count(l->graph);
+    size_t layers = n + 1;
+    for (nas_value v = 0; v < (nas_value)n; v++) {
+        const nas_node *node = node_of(l, v);
+        if (node->op == NAS_OP_CONCAT) layers += (size_t)node->n_inputs;
+    }
+    l->places = nas_arena_alloc(ctx, l->arena, n, sizeof *l->places);
+    l->layers = nas_arena_alloc(ctx, l->arena, layers, sizeof *l->layers);
+    if (l->places == NULL || l->layers == NULL) return NAS_ERR_NOMEM;
+    status = lower_all(ctx, l);
+    if (status != NAS_OK) return status;
+    nas__layer *out = new_layer(l, NAS__LAYER_OUTPUT, l->output);
+    out->n_inputs = 1;
+    out->inputs[0] = l->output;
+    for (int32_t i = 0; i < l->n_layers; i++) { /* readers of an alias read what it names */
+        for (int32_t k = 0; k < l->layers[i].n_inputs && k < 2; k++)
+            l->layers[i].inputs[k] = l->places[l->layers[i].inputs[k]].same;
+    }
+    return nas__layers_plan(ctx, l);
+}
+
+nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+                             int32_t max_threads, nas__layers **out) {
+    *out = NULL;
+    if (max_threads < 1 || max_threads > 64) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "%d threads: need 1 to 64", max_threads);
+    }
+    nas_arena *arena = nas_arena_new(ctx, (size_t)64 * 1024);
+    if (arena == NULL) return NAS_ERR_NOMEM;
+    nas__layers *l = nas_arena_alloc(ctx, arena, 1, sizeof *l);
+    if (l == NULL) {
+        nas_arena_free(arena);
+        return NAS_ERR_NOMEM;
+    }
+    *l = (nas__layers){.arena = arena, .target = target, .max_threads = max_threads};
+    nas_status status = nas_graph_verify(ctx, graph);
+    if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, l->graph_hash);
+    if (status == NAS_OK) status = nas_graph_clone(ctx, graph, &l->graph);
+    if (status == NAS_OK) status = lower(ctx, l);
+    if (status != NAS_OK) {
+        nas__layers_free(l);
+        return status;
+    }
+    *out = l;
+    return NAS_OK;
+}
+
+void nas__layers_free(nas__layers *l) {
+    if (l == NULL) return;
+    nas_graph_free(l->graph);
+    nas_arena_free(l->arena);
+}

@@ -1,0 +1,327 @@
+/* layers_emit.c - model.c of the layer form: kernels, then one function that calls them layer by layer on every thread.
+ * Deterministic: same layers, same bytes. */
+#include "compiler/layers_internal.h"
+
+#include <string.h>
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas_graph_node(l->graph, v);
+}
+
+/* ---- texts -------------------------------------------------------------------------------------------------------- */
+
+static const char helpers[] =
+    "/* The share of thread `thread` in n units of work. */\n"
+    "#define FROM(n) ((int)((long long)(n) * thread / threads))\n"
+    "#define TO(n) ((int)((long long)(n) * (thread + 1) / threads))\n\n"
+    "/* Before a layer. All threads meet where it needs what others still write; while layers are "
+    "timed, always. */\n"
+    "static inline void before(model *m, int thread, int layer, int meet) {\n"
+    "    if (meet || m->times != NULL) BARRIER(m);\n"
+    "    if (m->times != NULL && thread == 0) m->times[layer] = clock_us();\n"
+    "}\n\n"
+    "/* Zeroes what surrounds an image: `front` floats before its first pixel, `gap` between rows, "
+    "`back` at the end. */\n"
+    "static inline void clear_border(float *image, size_t front, int rows, size_t row, size_t gap, "
+    "size_t back, int "
+    "thread,\n"
+    "                                int threads) {\n"
+    "    if (thread == 0) memset(image - front, 0, front * sizeof *image);\n"
+    "    for (int y = FROM(rows - 1); y < TO(rows - 1) && gap > 0; y++) {\n"
+    "        memset(image + (size_t)(y + 1) * row - gap, 0, gap * sizeof *image);\n"
+    "    }\n"
+    "    if (thread == threads - 1) {\n"
+    "        memset(image + (size_t)rows * row - gap, 0, back * sizeof *image);\n"
+    "    }\n"
+    "}\n\n";
+
+static const char clock_text[] = "static double clock_us(void) {\n"
+                                 "    struct timespec t;\n"
+                                 "    (void)clock_gettime(CLOCK_MONOTONIC, &t);\n"
+                                 "    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;\n"
+                                 "}\n\n";
+
+static const char profile[] =
+    "void model_profile(void *arena, const float *in, float *out, double *layer_us) {\n"
+    "    model *m = arena;\n"
+    "    double times[MODEL_LAYERS + 1];\n"
+    "    m->times = times;\n"
+    "    model_run(arena, in, out);\n"
+    "    times[MODEL_LAYERS] = clock_us();\n"
+    "    m->times = NULL;\n"
+    "    for (int i = 0; i < MODEL_LAYERS; i++) layer_us[i] = times[i + 1] - times[i];\n"
+    "}\n";
+
+/* ---- kernels ------------------------------------------------------------------------------------------------------ */
+
+static void kernel_name(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    switch (layer->kind) {
+    case NAS__LAYER_CONV:
+        nas__conv_name(l->target, &layer->conv, &layer->ways[layer->way], out);
+        return;
+    case NAS__LAYER_OP: nas__op_name(l->target, &layer->op, out); return;
+    case NAS__LAYER_OUTPUT: {
+        const nas__view view = nas__layers_view(l, layer->inputs[0]);
+        nas__op_output_name(l->target, &view, out);
+        return;
+    }
+    }
+}
+
+static void emit_kernel(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    switch (layer->kind) {
+    case NAS__LAYER_CONV:
+        nas__conv_emit(l->target, &layer->conv, &layer->ways[layer->way], out);
+        return;
+    case NAS__LAYER_OP: nas__op_emit(l->target, &layer->op, out); return;
+    case NAS__LAYER_OUTPUT: {
+        const nas__view view = nas__layers_view(l, layer->inputs[0]);
+        nas__op_emit_output(l->target, &view, out);
+        return;
+    }
+    }
+}
+
+/* The name of each layer's kernel, in the arena. */
+static nas_status kernel_names(nas_ctx *ctx, const nas__layers *l, const char **names) {
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        nas_buf name = {0};
+        kernel_name(l, &l->layers[i], &name);
+        const nas_status status = nas_buf_status(ctx, &name);
+        names[i] = status == NAS_OK
+                       ? nas_arena_printf(ctx, l->arena, "%.*s", (int)name.len, name.data)
+                       : NULL;
+        nas_buf_deinit(&name);
+        if (names[i] == NULL) return NAS_ERR_NOMEM;
+    }
+    return NAS_OK;
+}
+
+static void emit_kernels(const nas__layers *l, const char *const *names, nas_buf *out) {
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        bool seen = false;
+        for (int32_t k = 0; k < i && !seen; k++)
+            seen = strcmp(names[k], names[i]) == 0;
+        if (!seen) emit_kernel(l, &l->layers[i], out);
+    }
+}
+
+/* ---- calls -------------------------------------------------------------------------------------------------------- */
+
+/* Pointer to pixel (0,0) of a value plus `offset` minus `back` floats. */
+static void emit_place(const nas__layers *l, nas_value v, size_t offset, size_t back,
+                       nas_buf *out) {
+    const nas__place *p = &l->places[v];
+    if (p->constant) {
+        nas_buf_printf(out, "model_weights + %zu", p->at + offset - back);
+    } else {
+        nas_buf_printf(out, "values + %zu", l->buffers[p->buffer].at + p->at + offset - back);
+    }
+}
+
+static void emit_clear(const nas__layers *l, int32_t i, nas_buf *out) {
+    const nas__layer *layer = &l->layers[i];
+    if (layer->kind == NAS__LAYER_OUTPUT) return;
+    const nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
+    if (b->first != i) return;
+    const nas__place *p = &l->places[b->value];
+    const nas_shape *s = &node_of(l, b->value)->shape;
+    const size_t c = (size_t)s->c, gap = p->row - (size_t)s->w * c;
+    const size_t front = (size_t)b->top * p->row + (size_t)b->left * c;
+    const size_t back = (size_t)b->bottom * p->row + (size_t)b->right * c;
+    if (front == 0 && gap == 0 && back == 0) return;
+    nas_buf_puts(out, "    clear_border(");
+    emit_place(l, b->value, 0, 0, out);
+    nas_buf_printf(out, ", %zu, %d, %zu, %zu, %zu, thread, threads);\n", front, s->h, p->row, gap,
+                   back);
+}
+
+/* in, out, residual */
+static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    switch (layer->kind) {
+    case NAS__LAYER_CONV: {
+        const nas_conv_attributes *a = &node_of(l, layer->node)->conv;
+        emit_place(l, layer->inputs[0], 0,
+                   (size_t)a->pad_top * layer->conv.in_row +
+                       (size_t)a->pad_left * (size_t)layer->conv.in_pitch,
+                   out);
+        break;
+    }
+    case NAS__LAYER_OP:
+        if (layer->n_inputs == 0) {
+            nas_buf_puts(out, "m->in");
+        } else {
+            emit_place(l, layer->inputs[0], 0, 0, out);
+        }
+        break;
+    case NAS__LAYER_OUTPUT: emit_place(l, layer->inputs[0], 0, 0, out); break;
+    }
+    nas_buf_puts(out, ", ");
+    if (layer->kind == NAS__LAYER_OUTPUT) {
+        nas_buf_puts(out, "m->out");
+    } else {
+        emit_place(l, layer->value, layer->out_offset, 0, out);
+    }
+    nas_buf_puts(out, ", ");
+    if (layer->n_inputs == 2) {
+        emit_place(l, layer->inputs[1], 0, 0, out);
+    } else {
+        nas_buf_puts(out, "NULL");
+    }
+}
+
+static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *out) {
+    nas_buf_puts(out, "static void run_thread(void *arg, int thread, int threads) {\n"
+                      "    model *m = arg;\n"
+                      "    float *const values = (float *)(void *)((char *)arg + CONTROL_BYTES);\n"
+                      "    float *const scratch = values + VALUE_FLOATS + (size_t)thread * "
+                      "SCRATCH_FLOATS;\n"
+                      "    (void)scratch;\n");
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        nas_buf_printf(out, "    before(m, thread, %d, %d); /* %s%s */\n", i, (int)layer->barrier,
+                       layer->kind == NAS__LAYER_OUTPUT ? "output of " : "",
+                       node_of(l, layer->value)->name);
+        emit_clear(l, i, out);
+        nas_buf_printf(out, "    %s(", names[i]);
+        emit_operands(l, layer, out);
+        if (layer->weight_floats > 0) {
+            nas_buf_printf(out, ", model_weights + %zu", layer->weights_at);
+        } else {
+            nas_buf_puts(out, ", NULL");
+        }
+        nas_buf_printf(out, ", scratch, FROM(%d), TO(%d));\n", layer->units, layer->units);
+    }
+    nas_buf_puts(out, "}\n\n");
+}
+
+/* ---- model.c ------------------------------------------------------------------------------------------------------ */
+
+static void emit_banner(const nas__layers *l, nas_buf *out) {
+    const nas_shape *in = &node_of(l, l->input)->shape, *result = &node_of(l, l->output)->shape;
+    nas_buf_printf(
+        out,
+        "/* model.c - generated by the network compiler %s; change the network, not this file.\n",
+        NAS_VERSION);
+    nas_buf_printf(out, " * graph %s\n", l->graph_hash);
+    nas_buf_printf(out,
+                   " * target %s: %d-byte vectors, %d registers, %d KiB L2; up to %d threads\n",
+                   l->target->name, l->target->vector_bytes, l->target->vector_registers,
+                   l->target->l2_bytes / 1024, l->max_threads);
+    nas_buf_printf(out, " * image %d x %d x %d -> %d x %d x %d [channels, rows, columns]\n", in->c,
+                   in->h, in->w, result->c, result->h, result->w);
+    nas_buf_printf(out, " * %d layers; arena %zu bytes, %zu weights\n *\n", l->n_layers,
+                   l->arena_bytes, l->weight_floats);
+    nas_buf_puts(out, " * Layer by layer over whole images [rows][columns][channels], channels in "
+                      "lanes; borders of zeros as wide\n"
+                      " * as the padding of their readers.\n */\n");
+}
+
+static void emit_includes(const nas__layers *l, nas_buf *out) {
+    nas_buf_puts(out, "#ifndef _POSIX_C_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#endif\n"
+                      "#include \"model.h\"\n\n#include <stdint.h>\n#include <string.h>\n"
+                      "#include <time.h>\n\nextern const float model_weights[];\n\n");
+    if (l->max_threads > 1) {
+        nas_buf_printf(out, "enum { POOL_THREADS_MAX = %d };\n\n", l->max_threads);
+        nas_buf_puts(out, nas__rt_file("pool.c"));
+        nas_buf_puts(out, "#define BARRIER(m) pool_barrier(&(m)->workers)\n\n");
+    } else {
+        nas_buf_puts(out, "#include <errno.h>\n\n#define BARRIER(m) ((void)(m))\n\n");
+    }
+}
+
+static void emit_layer_names(const nas__layers *l, nas_buf *out) {
+    nas_buf_puts(out, "const char *const model_layer_names[MODEL_LAYERS] = {\n");
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        nas_buf_printf(out, "    \"%s%s\",\n",
+                       l->layers[i].kind == NAS__LAYER_OUTPUT ? "output of " : "",
+                       node_of(l, l->layers[i].value)->name);
+    }
+    nas_buf_puts(out, "};\n\n");
+}
+
+nas_status nas__layers_emit_c(nas_ctx *ctx, const nas__layers *l, nas_buf *out) {
+    const bool threads = l->max_threads > 1;
+    const char **names = nas_arena_alloc(ctx, l->arena, (size_t)l->n_layers, sizeof *names);
+    if (names == NULL) return NAS_ERR_NOMEM;
+    const nas_status status = kernel_names(ctx, l, names);
+    if (status != NAS_OK) return status;
+    emit_banner(l, out);
+    emit_includes(l, out);
+    nas__emit_vector_prelude(l->target, out);
+    nas_buf_puts(out, "\n");
+    emit_kernels(l, names, out);
+    nas_buf_printf(out,
+                   "typedef struct model {\n%s"
+                   "    const float *in;\n    float *out;\n"
+                   "    double *times; /* NULL, or where to note when each layer begins */\n"
+                   "} model;\n"
+                   "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n",
+                   threads ? "    pool workers;\n" : "", NAS__CONTROL_BYTES);
+    nas_buf_printf(out, "#define CONTROL_BYTES ((size_t)%d)\n", NAS__CONTROL_BYTES);
+    nas_buf_printf(out, "#define VALUE_FLOATS ((size_t)%zu)\n", l->value_floats);
+    nas_buf_printf(out, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);
+    nas_buf_puts(out, clock_text);
+    nas_buf_puts(out, helpers);
+    emit_calls(l, names, out);
+    nas__emit_entry_points(threads, out);
+    nas_buf_puts(out, "\n");
+    emit_layer_names(l, out);
+    nas_buf_puts(out, profile);
+    return nas_buf_status(ctx, out);
+}
+
+nas_status nas__layers_emit_h(nas_ctx *ctx, const nas__layers *l, nas_buf *out) {
+    const nas_shape *in = &node_of(l, l->input)->shape, *result = &node_of(l, l->output)->shape;
+    const nas__model_contract contract = {.name = nas_graph_name(l->graph),
+                                          .graph_hash = l->graph_hash,
+                                          .target = l->target,
+                                          .in = {1, in->h, in->w, in->c},
+                                          .out = {1, result->h, result->w, result->c},
+                                          .arena_bytes = l->arena_bytes,
+                                          .max_threads = l->max_threads,
+                                          .layers = l->n_layers,
+                                          .macs = nas__graph_macs(l->graph)};
+    nas__emit_contract(&contract, out);
+    return nas_buf_status(ctx, out);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+static const float *param_of(const nas__layers *l, nas_value v, int32_t slot) {
+    const int32_t index = v == NAS_VALUE_NONE ? -1 : node_of(l, v)->params[slot];
+    return index < 0 ? NULL : nas_graph_param_const(l->graph, index)->data;
+}
+
+nas_status nas__layers_pack(nas_ctx *ctx, const nas__layers *l, float *out) {
+    if (!nas_graph_has_weights(l->graph)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "graph '%s' has no weights; train it or allocate weights first",
+                        nas_graph_name(l->graph));
+    }
+    memset(out, 0, l->weight_floats * sizeof *out);
+    nas_status status = NAS_OK;
+    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++) {
+        const nas__place *p = &l->places[v];
+        if (!p->used || !p->constant) continue;
+        const nas_shape *s = &node_of(l, v)->shape;
+        memcpy(out + p->at, param_of(l, v, 0),
+               (size_t)s->h * (size_t)s->w * (size_t)s->c * sizeof *out);
+    }
+    for (int32_t i = 0; i < l->n_layers && status == NAS_OK; i++) {
+        const nas__layer *layer = &l->layers[i];
+        if (layer->kind == NAS__LAYER_CONV) {
+            status = nas__conv_pack(ctx, l->target, &layer->conv, &layer->ways[layer->way],
+                                    param_of(l, layer->node, 0), param_of(l, layer->node, 1),
+                                    param_of(l, layer->slope, 0), out + layer->weights_at);
+            if (status != NAS_OK)
+                (void)nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
+        } else if (layer->kind == NAS__LAYER_OP && layer->weight_floats > 0) {
+            nas__op_weights w = {{NULL}};
+            for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++)
+                w.data[k] = param_of(l, layer->node, k);
+            nas__op_pack(l->target, &layer->op, &w, out + layer->weights_at);
+        }
+    }
+    return status;
+}

@@ -1,0 +1,330 @@
+/* layers_plan.c - where the values of the layer form lie, which way each convolution is computed, and where the threads
+ * must meet.
+ *
+ * A buffer is one value with a border as wide as its readers' padding; the left and the right border share one strip of
+ * zeros between rows. Buffers whose lives do not overlap share memory: the largest is placed first, each at the lowest
+ * place that is free during its life. Since shared memory does not stay zero, the first layer of a life clears the
+ * border. */
+#include "compiler/layers_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_FLOATS = 16 }; /* one cache line */
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas_graph_node(l->graph, v);
+}
+
+static size_t round_up(size_t n) {
+    return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
+}
+
+static int32_t max_i32(int32_t a, int32_t b) {
+    return a > b ? a : b;
+}
+
+/* The outermost host of v and v's first channel in it. */
+static nas_value host_of(const nas__layers *l, nas_value v, int32_t *channel) {
+    *channel = 0;
+    while (l->places[v].host != v) {
+        *channel += l->places[v].channel;
+        v = l->places[v].host;
+    }
+    return v;
+}
+
+/* ---- buffers ------------------------------------------------------------------------------------------------------ */
+
+static void touch(nas__layers *l, int32_t layer, nas_value v) {
+    int32_t channel = 0;
+    const nas_value host = host_of(l, v, &channel);
+    l->places[v].used = true;
+    nas__place *h = &l->places[host];
+    if (h->constant) return;
+    if (!h->used || h->buffer < 0) {
+        h->used = true;
+        h->buffer = l->n_buffers;
+        l->buffers[l->n_buffers++] = (nas__layer_buffer){.value = host, .first = layer};
+    }
+    l->buffers[h->buffer].last = layer;
+}
+
+static void find_buffers(nas__layers *l) {
+    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++)
+        l->places[v].buffer = -1;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        for (int32_t k = 0; k < layer->n_inputs; k++)
+            touch(l, i, layer->inputs[k]);
+        if (layer->kind != NAS__LAYER_OUTPUT) touch(l, i, layer->value);
+    }
+}
+
+/* Pixels beyond the end of an axis that a convolution reads. */
+static int32_t beyond(int32_t in, int32_t out, int32_t kernel, int32_t stride, int32_t dilation,
+                      int32_t pad) {
+    return max_i32(0, (out - 1) * stride + (kernel - 1) * dilation - pad - (in - 1));
+}
+
+static void widen_borders(nas__layers *l) {
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        if (l->layers[i].kind != NAS__LAYER_CONV) continue;
+        const nas_node *node = node_of(l, l->layers[i].node);
+        const nas_conv_attributes *a = &node->conv;
+        const nas_shape *in = &node_of(l, l->layers[i].inputs[0])->shape;
+        int32_t channel = 0;
+        const nas_value host = host_of(l, l->layers[i].inputs[0], &channel);
+        if (l->places[host].constant) continue;
+        nas__layer_buffer *b = &l->buffers[l->places[host].buffer];
+        b->top = max_i32(b->top, a->pad_top);
+        b->left = max_i32(b->left, a->pad_left);
+        b->bottom = max_i32(b->bottom, beyond(in->h, node->shape.h, a->kernel_h, a->stride_h,
+                                              a->dilation_h, a->pad_top));
+        b->right = max_i32(b->right, beyond(in->w, node->shape.w, a->kernel_w, a->stride_w,
+                                            a->dilation_w, a->pad_left));
+    }
+}
+
+/* Geometry of every value: pitch, row and first pixel. */
+static void lay_out(nas__layers *l) {
+    for (int32_t i = 0; i < l->n_buffers; i++) {
+        nas__layer_buffer *b = &l->buffers[i];
+        nas__place *p = &l->places[b->value];
+        const nas_shape *s = &node_of(l, b->value)->shape;
+        p->pitch = s->c;
+        p->row = (size_t)(s->w + max_i32(b->left, b->right)) * (size_t)s->c;
+        /* the first pixel of the image at a cache line: as many floats in front as that takes */
+        p->at = round_up((size_t)b->top * p->row + (size_t)(b->left * s->c));
+        b->floats = round_up(p->at + (size_t)(s->h - 1 + b->bottom) * p->row +
+                             (size_t)((s->w + b->right) * s->c));
+    }
+    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++) {
+        nas__place *p = &l->places[v];
+        if (!p->used) continue;
+        int32_t channel = 0;
+        const nas__place *h = &l->places[host_of(l, v, &channel)];
+        if (h == p) continue;
+        p->buffer = h->buffer;
+        p->pitch = h->pitch;
+        p->row = h->row;
+        p->at = h->at + (size_t)channel;
+    }
+}
+
+nas__view nas__layers_view(const nas__layers *l, nas_value v) {
+    const nas__place *p = &l->places[v];
+    return (nas__view){.shape = node_of(l, v)->shape, .pitch = p->pitch, .row = p->row};
+}
+
+/* ---- ways and weights --------------------------------------------------------------------------------------------- */
+
+static void take_weights(nas__layers *l, nas__layer *layer, size_t floats) {
+    layer->weight_floats = floats;
+    layer->weights_at = l->weight_floats;
+    l->weight_floats += round_up(floats);
+}
+
+static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
+    nas__conv *c = &layer->conv;
+    const nas__view in = nas__layers_view(l, layer->inputs[0]),
+                    out = nas__layers_view(l, layer->value);
+    c->in_pitch = in.pitch;
+    c->in_row = in.row;
+    c->out_pitch = out.pitch;
+    c->out_row = out.row;
+    if (c->has_residual) {
+        const nas__view residual = nas__layers_view(l, layer->inputs[1]);
+        c->residual_pitch = residual.pitch;
+        c->residual_row = residual.row;
+    }
+    if (l->places[layer->inputs[0]].constant) {
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': a convolution of a constant",
+                        node_of(l, layer->node)->name);
+    }
+    layer->n_ways = nas__conv_ways(l->target, c, layer->ways);
+    layer->way = 0;
+    const nas__conv_way *way = &layer->ways[layer->way];
+    layer->units = nas__conv_units(l->target, c, way);
+    layer->scratch_floats = nas__conv_scratch_floats(l->target, c, way);
+    take_weights(l, layer, nas__conv_weight_floats(l->target, c, way));
+    return NAS_OK;
+}
+
+/* A copy into a concatenation writes the part that lies behind those of earlier members. */
+static void place_part(nas__layers *l, nas__layer *layer) {
+    nas__op *op = &layer->op;
+    op->out.shape = op->in[0].shape;
+    for (int32_t i = 0; i < layer->part; i++) {
+        const nas_shape *s = &node_of(l, op->node->inputs[i])->shape;
+        switch (op->node->axis) {
+        case 1: layer->out_offset += (size_t)s->h * op->out.row; break;
+        case 2: layer->out_offset += (size_t)s->w * (size_t)op->out.pitch; break;
+        default: layer->out_offset += (size_t)s->c; break;
+        }
+    }
+}
+
+static nas_status plan_op(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
+    nas__op *op = &layer->op;
+    op->node = node_of(l, layer->node);
+    op->n_inputs = layer->n_inputs;
+    for (int32_t k = 0; k < layer->n_inputs; k++)
+        op->in[k] = nas__layers_view(l, layer->inputs[k]);
+    op->out = nas__layers_view(l, layer->value);
+    if (op->node->op == NAS_OP_CONCAT) place_part(l, layer);
+    const nas_status status = nas__op_check(ctx, op);
+    if (status != NAS_OK) return status;
+    layer->units = nas__op_units(l->target, op);
+    layer->scratch_floats = nas__op_scratch_floats(l->target, op);
+    take_weights(l, layer, nas__op_weight_floats(l->target, op));
+    return NAS_OK;
+}
+
+static void plan_constants(nas__layers *l) {
+    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++) {
+        nas__place *p = &l->places[v];
+        if (!p->used || !p->constant) continue;
+        const nas_shape *s = &node_of(l, v)->shape;
+        p->pitch = s->c;
+        p->row = (size_t)s->w * (size_t)s->c;
+        p->at = l->weight_floats;
+        l->weight_floats += round_up((size_t)s->h * p->row);
+    }
+}
+
+static nas_status plan_kernels(nas_ctx *ctx, nas__layers *l) {
+    nas_status status = NAS_OK;
+    for (int32_t i = 0; i < l->n_layers && status == NAS_OK; i++) {
+        nas__layer *layer = &l->layers[i];
+        switch (layer->kind) {
+        case NAS__LAYER_CONV: status = plan_conv(ctx, l, layer); break;
+        case NAS__LAYER_OP: status = plan_op(ctx, l, layer); break;
+        case NAS__LAYER_OUTPUT: {
+            const nas__view view = nas__layers_view(l, layer->inputs[0]);
+            layer->units = nas__op_output_units(&view);
+            break;
+        }
+        }
+        if (layer->scratch_floats > l->scratch_floats) l->scratch_floats = layer->scratch_floats;
+    }
+    l->scratch_floats = round_up(l->scratch_floats);
+    return status;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b) {
+    const nas__layer_buffer *x = *(nas__layer_buffer *const *)a,
+                            *y = *(nas__layer_buffer *const *)b;
+    if (x->floats != y->floats) return x->floats < y->floats ? 1 : -1;
+    return x->value - y->value;
+}
+
+static bool lives_overlap(const nas__layer_buffer *a, const nas__layer_buffer *b) {
+    return a->first <= b->last && b->first <= a->last;
+}
+
+/* Lowest place for `b` among those placed before it. */
+static void place(nas__layer_buffer *b, nas__layer_buffer *const *placed, int32_t n) {
+    b->at = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int32_t i = 0; i < n; i++) {
+            const nas__layer_buffer *o = placed[i];
+            if (!lives_overlap(b, o) || b->at >= o->at + o->floats || o->at >= b->at + b->floats)
+                continue;
+            b->at = o->at + o->floats;
+            moved = true;
+        }
+    }
+}
+
+static nas_status place_buffers(nas_ctx *ctx, nas__layers *l) {
+    nas__layer_buffer **order =
+        nas_arena_alloc(ctx, l->arena, (size_t)l->n_buffers, sizeof(void *));
+    if (order == NULL) return NAS_ERR_NOMEM;
+    for (int32_t i = 0; i < l->n_buffers; i++)
+        order[i] = &l->buffers[i];
+    qsort(order, (size_t)l->n_buffers, sizeof *order, by_size);
+    for (int32_t i = 0; i < l->n_buffers; i++) {
+        place(order[i], order, i);
+        const size_t end = order[i]->at + order[i]->floats;
+        if (end > l->value_floats) l->value_floats = end;
+    }
+    return NAS_OK;
+}
+
+/* ---- meeting points ----------------------------------------------------------------------------------------------- */
+
+typedef struct access {
+    const nas__layer_buffer *buffer; /* NULL: the caller's image, or a constant */
+    int32_t first_channel, channels;
+} access;
+
+static access access_of(const nas__layers *l, nas_value v, int32_t channels) {
+    access a = {.channels = channels};
+    const nas_value host = host_of(l, v, &a.first_channel);
+    if (!l->places[host].constant) a.buffer = &l->buffers[l->places[host].buffer];
+    return a;
+}
+
+static bool collide(const access *a, const access *b) {
+    if (a->buffer == NULL || b->buffer == NULL) return false;
+    if (a->buffer == b->buffer) {
+        return a->first_channel < b->first_channel + b->channels &&
+               b->first_channel < a->first_channel + a->channels;
+    }
+    return a->buffer->at < b->buffer->at + b->buffer->floats &&
+           b->buffer->at < a->buffer->at + a->buffer->floats;
+}
+
+static access write_of(const nas__layers *l, const nas__layer *layer) {
+    if (layer->kind == NAS__LAYER_OUTPUT) return (access){0};
+    return access_of(l, layer->value, node_of(l, layer->value)->shape.c);
+}
+
+static access read_of(const nas__layers *l, const nas__layer *layer, int32_t k) {
+    return access_of(l, layer->inputs[k], node_of(l, layer->inputs[k])->shape.c);
+}
+
+/* Does `later` read or overwrite what `earlier` writes, or overwrite what it reads? */
+static bool depends(const nas__layers *l, const nas__layer *later, const nas__layer *earlier) {
+    const access w = write_of(l, later), v = write_of(l, earlier);
+    if (collide(&w, &v)) return true;
+    for (int32_t k = 0; k < later->n_inputs; k++) {
+        const access r = read_of(l, later, k);
+        if (collide(&r, &v)) return true;
+    }
+    for (int32_t k = 0; k < earlier->n_inputs; k++) {
+        const access r = read_of(l, earlier, k);
+        if (collide(&w, &r)) return true;
+    }
+    return false;
+}
+
+static void place_barriers(nas__layers *l) {
+    int32_t since = 0; /* layers since..i-1 may still run */
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        for (int32_t k = since; k < i && !l->layers[i].barrier; k++)
+            l->layers[i].barrier = depends(l, &l->layers[i], &l->layers[k]);
+        if (l->layers[i].barrier) since = i;
+    }
+}
+
+nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *l) {
+    l->buffers =
+        nas_arena_alloc(ctx, l->arena, (size_t)nas_graph_node_count(l->graph), sizeof *l->buffers);
+    if (l->buffers == NULL) return NAS_ERR_NOMEM;
+    find_buffers(l);
+    widen_borders(l);
+    plan_constants(l);
+    lay_out(l);
+    nas_status status = plan_kernels(ctx, l);
+    if (status == NAS_OK) status = place_buffers(ctx, l);
+    if (status != NAS_OK) return status;
+    place_barriers(l);
+    l->arena_bytes = NAS__CONTROL_BYTES +
+                     (l->value_floats + l->scratch_floats * (size_t)l->max_threads) * sizeof(float);
+    return NAS_OK;
+}

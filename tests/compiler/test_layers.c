@@ -1,0 +1,329 @@
+/* test_layers.c - the layer form: whole small networks against the naive reference; fusion, places, meeting points. */
+#include "compiler/layers_internal.h"
+#include "reference.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static nas_ctx *ctx;
+static char dir[64];
+static nas_compile_options options;
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-layers-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+    options = nas_compile_options_default();
+    options.cache_dir = dir;
+    options.max_threads = 3;
+    options.form = NAS_FORM_LAYERS;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_layers, .init = setup, .fini = teardown, .timeout = 240);
+
+/* ---- building ------------------------------------------------------------------------------------------------------ */
+
+static nas_graph *g;
+static int32_t serial;
+
+static nas_value add(nas_node proto) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "n%d", serial++);
+    nas_value v = NAS_VALUE_NONE;
+    cr_assert(eq(int, (int)nas_graph_add_node(ctx, g, name, &proto, &v), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    return v;
+}
+
+static nas_value input(int32_t h, int32_t w, int32_t c) {
+    nas_value v = NAS_VALUE_NONE;
+    serial = 0;
+    g = nas_graph_new(ctx, "net");
+    cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "in", (nas_shape){1, h, w, c}, &v), NAS_OK));
+    return v;
+}
+
+static nas_value conv(nas_value x, int32_t out, int32_t kernel, int32_t stride, int32_t groups) {
+    nas_conv_attributes a = nas_conv_same(out, kernel);
+    a.stride_h = a.stride_w = stride;
+    a.groups = groups;
+    return add((nas_node){.op = NAS_OP_CONV, .n_inputs = 1, .inputs = {x}, .conv = a});
+}
+
+static nas_value relu(nas_value x) {
+    return add((nas_node){.op = NAS_OP_RELU, .n_inputs = 1, .inputs = {x}});
+}
+
+static nas_value unary(nas_value x, nas_unary fn, float alpha, float beta) {
+    return add((nas_node){.op = NAS_OP_UNARY,
+                          .n_inputs = 1,
+                          .inputs = {x},
+                          .unary = fn,
+                          .alpha = alpha,
+                          .beta = beta});
+}
+
+static nas_value sum(nas_value a, nas_value b) {
+    return add((nas_node){.op = NAS_OP_ADD, .n_inputs = 2, .inputs = {a, b}});
+}
+
+static nas_value pool(nas_op op, nas_value x, int32_t kernel, int32_t stride, int32_t pad) {
+    return add((nas_node){.op = op,
+                          .n_inputs = 1,
+                          .inputs = {x},
+                          .pool = {.kernel_h = kernel,
+                                   .kernel_w = kernel,
+                                   .stride_h = stride,
+                                   .stride_w = stride,
+                                   .pad_top = pad,
+                                   .pad_left = pad,
+                                   .pad_bottom = pad,
+                                   .pad_right = pad}});
+}
+
+static nas_value global_pool(nas_value x) {
+    const nas_shape s = nas_graph_node(g, x)->shape;
+    return add(
+        (nas_node){.op = NAS_OP_AVG_POOL,
+                   .n_inputs = 1,
+                   .inputs = {x},
+                   .pool = {.kernel_h = s.h, .kernel_w = s.w, .stride_h = 1, .stride_w = 1}});
+}
+
+static nas_value concat(int32_t n, const nas_value *members) {
+    nas_node proto = {.op = NAS_OP_CONCAT, .n_inputs = n, .axis = 3};
+    for (int32_t i = 0; i < n; i++)
+        proto.inputs[i] = members[i];
+    return add(proto);
+}
+
+static nas_value dense(nas_value x, int32_t out) {
+    const nas_shape s = nas_graph_node(g, x)->shape;
+    const nas_conv_attributes a = {.out_channels = out,
+                                   .kernel_h = s.h,
+                                   .kernel_w = s.w,
+                                   .stride_h = 1,
+                                   .stride_w = 1,
+                                   .dilation_h = 1,
+                                   .dilation_w = 1,
+                                   .groups = 1,
+                                   .has_bias = true};
+    return add((nas_node){.op = NAS_OP_CONV, .n_inputs = 1, .inputs = {x}, .conv = a});
+}
+
+static void finish(nas_value v) {
+    cr_assert(eq(int, (int)nas_graph_set_output(ctx, g, v), NAS_OK));
+    reference_fill(ctx, g, 7);
+}
+
+/* ---- networks ------------------------------------------------------------------------------------------------------ */
+
+static void resnet(void) {
+    nas_value x = relu(conv(input(21, 18, 3), 16, 7, 2, 1));
+    x = pool(NAS_OP_MAX_POOL, x, 3, 2, 1);
+    x = relu(sum(conv(relu(conv(x, 16, 3, 1, 1)), 16, 3, 1, 1), x));
+    const nas_value shortcut = conv(x, 24, 1, 2, 1);
+    x = relu(sum(conv(relu(conv(x, 24, 3, 2, 1)), 24, 3, 1, 1), shortcut));
+    finish(dense(global_pool(x), 10));
+}
+
+static void mobilenet(void) {
+    nas_value x = unary(conv(input(20, 23, 3), 12, 3, 2, 1), NAS_UNARY_CLIP, 0, 6);
+    for (int32_t i = 0; i < 2; i++) {
+        nas_value y = unary(conv(x, 30, 1, 1, 1), NAS_UNARY_CLIP, 0, 6);
+        y = unary(conv(y, 30, 3, 1, 30), NAS_UNARY_HARD_SWISH, 0, 0);
+        y = conv(y, 12, 1, 1, 1);
+        x = sum(y, x);
+    }
+    x = unary(conv(x, 12, 5, 2, 12), NAS_UNARY_LEAKY_RELU, 0.1F, 0);
+    finish(dense(x, 7));
+}
+
+/* Members of members, a member with two homes, a member that is read elsewhere, an activation after the concatenation. */
+static void dense_block(void) {
+    const nas_value x = relu(conv(input(9, 11, 2), 6, 3, 1, 1));
+    const nas_value a = relu(conv(x, 5, 3, 1, 1));
+    const nas_value xa = concat(2, (const nas_value[]){x, a});
+    const nas_value b = conv(xa, 7, 3, 1, 1);
+    const nas_value xab = concat(2, (const nas_value[]){xa, b});
+    const nas_value twice = concat(3, (const nas_value[]){b, xab, b});
+    const nas_value r = relu(twice);
+    finish(conv(sum(conv(r, 8, 1, 1, 1), conv(xab, 8, 3, 1, 1)), 3, 5, 1, 1));
+}
+
+/* Sums whose operands come in every order; activations that cannot join; the input read twice. */
+static void orders(void) {
+    const nas_value x = input(8, 10, 4);
+    const nas_value a = conv(x, 4, 3, 1, 1), b = conv(x, 4, 1, 1, 1);
+    const nas_value early = relu(sum(a, b)); /* two convolutions: the later one takes it */
+    const nas_value c = conv(early, 4, 3, 1, 1), d = relu(c);
+    const nas_value both = sum(sum(c, d), x); /* c has two readers */
+    const nas_value twice = sum(both, both);
+    const nas_value e = conv(twice, 4, 3, 1, 4), f = unary(e, NAS_UNARY_SIGMOID, 0, 0);
+    finish(sum(f, conv(twice, 4, 3, 1, 2)));
+}
+
+static void one_pixel(void) {
+    nas_value x = relu(conv(input(1, 1, 5), 33, 3, 1, 1));
+    finish(conv(x, 9, 1, 1, 1));
+}
+
+static void no_kernel_but_a_copy(void) {
+    finish(input(3, 2, 4));
+}
+
+typedef void build(void);
+static build *const networks[] = {resnet, mobilenet, dense_block,
+                                  orders, one_pixel, no_kernel_but_a_copy};
+static const char *const network_names[] = {"resnet", "mobilenet", "dense_block",
+                                            "orders", "one_pixel", "no_kernel_but_a_copy"};
+enum { NETWORKS = sizeof networks / sizeof networks[0] };
+
+/* ---- tests --------------------------------------------------------------------------------------------------------- */
+
+/* Of the largest value on the way: rounding of direct sums, and of Winograd where a way uses it. */
+static const double tolerance = 2e-4;
+
+static void check(const char *what) {
+    const size_t n_in = reference_count(g, nas_graph_input(g)),
+                 n_out = reference_count(g, nas_graph_output(g));
+    float *in = reference_image(ctx, n_in, 5), *out = nas_alloc_array(ctx, 3 * n_out, sizeof *out);
+    double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0;
+    reference_forward(ctx, g, in, expected, &magnitude);
+    nas_artifact artifact;
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s: %s", what,
+              nas_ctx_message(ctx));
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        float *y = out + (size_t)(threads - 1) * n_out;
+        cr_assert(eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, y, threads, dir), NAS_OK),
+                  "%s: %s", what, nas_ctx_message(ctx));
+        double worst = 0;
+        for (size_t i = 0; i < n_out; i++)
+            worst = fmax(worst, fabs((double)y[i] - expected[i]));
+        cr_assert(worst <= tolerance * magnitude, "%s, %d threads: off by %g of %g", what, threads,
+                  worst, magnitude);
+        cr_assert(eq(int, memcmp(out, y, n_out * sizeof *out), 0), "%s: threads change the result",
+                  what);
+    }
+    nas_free(in);
+    nas_free(out);
+    nas_free(expected);
+    nas_graph_free(g);
+}
+
+Test(compiler_layers, networks_match_the_reference) {
+    for (size_t i = 0; i < NETWORKS; i++) {
+        networks[i]();
+        check(network_names[i]);
+    }
+}
+
+Test(compiler_layers, narrow_vectors_match_the_reference) {
+    if (options.target->vector_bytes == 16) cr_skip_test("the vectors are as narrow as can be");
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64", &options.target), NAS_OK));
+    for (size_t i = 0; i < NETWORKS; i++) {
+        networks[i]();
+        check(network_names[i]);
+    }
+}
+
+static nas__layers *lowered(void) {
+    nas__layers *l = NULL;
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 2, &l), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    return l;
+}
+
+Test(compiler_layers, sums_and_activations_join_their_convolutions) {
+    resnet();
+    nas__layers *l = lowered();
+    /* input, 7x7, pool, four 3x3, shortcut, global pool, dense, output */
+    cr_assert(eq(int, l->n_layers, 11));
+    int32_t residuals = 0, activations = 0;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        residuals += l->layers[i].conv.has_residual;
+        activations += l->layers[i].conv.act == NAS__LACT_RELU;
+    }
+    cr_assert(eq(int, residuals, 2));
+    cr_assert(eq(int, activations, 5));
+    nas__layers_free(l);
+    nas_graph_free(g);
+}
+
+Test(compiler_layers, members_of_a_concatenation_are_computed_in_its_buffer) {
+    dense_block();
+    nas__layers *l = lowered();
+    int32_t copies = 0;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        copies += layer->kind == NAS__LAYER_OP && layer->op.node->op == NAS_OP_CONCAT;
+    }
+    cr_assert(eq(int, copies, 2)); /* b, which the second concatenation names twice */
+    nas__layers_free(l);
+    nas_graph_free(g);
+}
+
+/* Brute force over what the plan promises: who lives at the same time does not share memory. */
+Test(compiler_layers, living_buffers_never_share_memory) {
+    for (size_t i = 0; i < NETWORKS; i++) {
+        networks[i]();
+        nas__layers *l = lowered();
+        for (int32_t a = 0; a < l->n_buffers; a++) {
+            const nas__layer_buffer *x = &l->buffers[a];
+            cr_assert(le(sz, x->at + x->floats, l->value_floats));
+            for (int32_t b = 0; b < a; b++) {
+                const nas__layer_buffer *y = &l->buffers[b];
+                const bool together = x->first <= y->last && y->first <= x->last;
+                cr_assert(not(together && x->at < y->at + y->floats && y->at < x->at + x->floats),
+                          "%s: buffers %d and %d", network_names[i], a, b);
+            }
+        }
+        nas__layers_free(l);
+        nas_graph_free(g);
+    }
+}
+
+Test(compiler_layers, what_cannot_be_compiled_is_named) {
+    nas_value v = NAS_VALUE_NONE;
+    g = nas_graph_new(ctx, "batch");
+    cr_assert(
+        eq(int, (int)nas_graph_add_input(ctx, g, "frames", (nas_shape){2, 4, 4, 1}, &v), NAS_OK));
+    finish(v);
+    nas__layers *l = NULL;
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 1, &l), NAS_ERR_UNSUPPORTED));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "frames"), NULL));
+    nas_graph_free(g);
+    resnet();
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 0, &l), NAS_ERR_INVALID));
+    nas_graph_free(g);
+}
+
+Test(compiler_layers, every_failed_allocation_is_reported_and_nothing_leaks) {
+    dense_block();
+    nas_status status = NAS_ERR_NOMEM;
+    for (long n = 1; status != NAS_OK && n < 100000; n++) {
+        nas__layers *l = NULL;
+        nas_buf c = {0};
+        nas_mem_fail_after(n);
+        status = nas__layers_lower(ctx, g, options.target, 2, &l);
+        if (status == NAS_OK) status = nas__layers_emit_c(ctx, l, &c);
+        nas_mem_fail_after(0);
+        nas_buf_deinit(&c);
+        nas__layers_free(l);
+        cr_assert(status == NAS_OK || status == NAS_ERR_NOMEM, "allocation %ld: %s", n,
+                  nas_ctx_message(ctx));
+    }
+    cr_assert(eq(int, (int)status, NAS_OK));
+    nas_graph_free(g);
+}

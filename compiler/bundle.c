@@ -40,12 +40,16 @@ static void emit_readme(const nas__program *p, const char *compiler, nas_buf *ou
 
 static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *compiler,
                               const char *dir) {
-    nas_buf c = {0}, h = {0}, weights = {0}, readme = {0};
+    nas__sources sources = {0};
+    nas_buf c = {0}, weights = {0}, readme = {0};
     const char *example = nas__rt_file("example.c");
     nas_status status =
         example != NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INTERNAL, "example.c is not embedded");
-    if (status == NAS_OK) status = nas__emit_model_c(ctx, p, &c);
-    if (status == NAS_OK) status = nas__emit_model_h(ctx, p, &h);
+    if (status == NAS_OK) status = nas__emit_sources(ctx, p, &sources);
+    if (status == NAS_OK) {
+        nas__sources_text(&sources, &c);
+        status = nas_buf_status(ctx, &c);
+    }
     if (status == NAS_OK) status = nas__emit_weights_c(ctx, p, &weights);
     if (status == NAS_OK) {
         emit_readme(p, compiler, &readme);
@@ -53,14 +57,15 @@ static nas_status write_files(nas_ctx *ctx, const nas__program *p, const char *c
     }
     if (status == NAS_OK) status = nas_mkdirs(ctx, dir);
     if (status == NAS_OK) status = put(ctx, dir, "model.c", c.data, c.len);
-    if (status == NAS_OK) status = put(ctx, dir, "model.h", h.data, h.len);
+    if (status == NAS_OK)
+        status = put(ctx, dir, "model.h", sources.header.data, sources.header.len);
     if (status == NAS_OK) status = put(ctx, dir, "weights.c", weights.data, weights.len);
     if (status == NAS_OK) status = put(ctx, dir, "example.c", example, strlen(example));
     if (status == NAS_OK) status = put(ctx, dir, "README.txt", readme.data, readme.len);
     nas_buf_deinit(&readme);
     nas_buf_deinit(&weights);
-    nas_buf_deinit(&h);
     nas_buf_deinit(&c);
+    nas__sources_deinit(&sources);
     return status;
 }
 

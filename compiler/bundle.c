@@ -42,12 +42,16 @@ static void emit_readme(const nas__form *f, const nas_compile_options *o, const 
 
 static nas_status write_files(nas_ctx *ctx, const nas__form *f, const nas_compile_options *options,
                               const char *compiler, const char *dir) {
-    nas_buf c = {0}, h = {0}, weights = {0}, readme = {0};
+    nas__sources sources = {0};
+    nas_buf c = {0}, weights = {0}, readme = {0};
     const char *example = nas__rt_file("example.c");
     nas_status status =
         example != NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INTERNAL, "example.c is not embedded");
-    if (status == NAS_OK) status = nas__form_emit_c(ctx, f, &c);
-    if (status == NAS_OK) status = nas__form_emit_h(ctx, f, &h);
+    if (status == NAS_OK) status = nas__form_emit(ctx, f, &sources);
+    if (status == NAS_OK) {
+        nas__sources_text(&sources, &c);
+        status = nas_buf_status(ctx, &c);
+    }
     if (status == NAS_OK) status = nas__form_emit_weights_c(ctx, f, options->target, &weights);
     if (status == NAS_OK) {
         emit_readme(f, options, compiler, &readme);
@@ -55,26 +59,27 @@ static nas_status write_files(nas_ctx *ctx, const nas__form *f, const nas_compil
     }
     if (status == NAS_OK) status = nas_mkdirs(ctx, dir);
     if (status == NAS_OK) status = put(ctx, dir, "model.c", c.data, c.len);
-    if (status == NAS_OK) status = put(ctx, dir, "model.h", h.data, h.len);
+    if (status == NAS_OK)
+        status = put(ctx, dir, "model.h", sources.header.data, sources.header.len);
     if (status == NAS_OK) status = put(ctx, dir, "weights.c", weights.data, weights.len);
     if (status == NAS_OK) status = put(ctx, dir, "example.c", example, strlen(example));
     if (status == NAS_OK) status = put(ctx, dir, "README.txt", readme.data, readme.len);
     nas_buf_deinit(&readme);
     nas_buf_deinit(&weights);
-    nas_buf_deinit(&h);
     nas_buf_deinit(&c);
+    nas__sources_deinit(&sources);
     return status;
 }
 
 nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                            const char *dir) {
     if (options->target == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "bundle: no target");
-    nas__form form;
-    const nas_status lowered = nas__form_lower(ctx, graph, options, &form);
-    if (lowered != NAS_OK) return lowered;
+    nas__form form = {0};
+    nas_status status = nas__form_lower(ctx, graph, options, &form);
+    if (status != NAS_OK) return status;
     const char *compiler =
         options->compiler != NULL ? options->compiler : options->target->compiler;
-    const nas_status status = write_files(ctx, &form, options, compiler, dir);
+    status = write_files(ctx, &form, options, compiler, dir);
     nas__form_free(&form);
     return status;
 }

@@ -1,5 +1,5 @@
-/* cache.c - content-addressed files. An entry appears by rename, after its bytes are on disk, and never changes; a
- * file `<entry>.sum` beside it holds its SHA-256, so that a damaged entry counts as absent. Several threads and
+/* cache.c - content-addressed files. An entry appears by rename and never changes; a file `<entry>.sum` beside it holds
+ * its SHA-256, so that a damaged entry, or one that a power failure cut short, counts as absent. Several threads and
  * processes may work on one folder: whoever renames last wins, with the same content. */
 #include "compiler/compiler_internal.h"
 
@@ -45,31 +45,47 @@ static nas_status make_parent(nas_ctx *ctx, const char *path) {
     return nas_mkdirs(ctx, parent);
 }
 
-/* Bytes on disk, then the final mode. */
-static nas_status settle(nas_ctx *ctx, const char *path, unsigned mode) {
+/* Bytes on disk if `durable`, then the final mode. */
+static nas_status settle(nas_ctx *ctx, const char *path, unsigned mode, bool durable) {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", path, strerror(errno));
     nas_status status = NAS_OK;
-    if (fsync(fd) != 0 || fchmod(fd, (mode_t)mode) != 0) {
+    if ((durable && fsync(fd) != 0) || fchmod(fd, (mode_t)mode) != 0) {
         status = nas_fail(ctx, NAS_ERR_IO, "%s: %s", path, strerror(errno));
     }
     (void)close(fd); /* only read */
     return status;
 }
 
+/* Replaces the sum by rename: the entry is never seen with half of one. */
+static nas_status write_sum(nas_ctx *ctx, const char *path, const char *sum) {
+    char temp[1024 + 16];
+    (void)snprintf(temp, sizeof temp, "%s.XXXXXX", path);
+    const int fd = mkstemp(temp);
+    if (fd < 0) return nas_fail(ctx, NAS_ERR_IO, "%s: %s", temp, strerror(errno));
+    const bool wrote = write(fd, sum, NAS_SHA256_HEX - 1) == NAS_SHA256_HEX - 1;
+    if ((close(fd) != 0) | !wrote || rename(temp, path) != 0) {
+        (void)unlink(temp); /* best effort: the failure is reported */
+        return nas_fail(ctx, NAS_ERR_IO, "%s: not written: %s; disk full?", path, strerror(errno));
+    }
+    return NAS_OK;
+}
+
 nas_status nas__cache_put(nas_ctx *ctx, const char *from, const char *path, unsigned mode,
-                          char sha256[NAS_SHA256_HEX]) {
+                          bool durable, char sha256[NAS_SHA256_HEX]) {
     char sum_path[1024], sum[NAS_SHA256_HEX];
     if (snprintf(sum_path, sizeof sum_path, "%s.sum", path) >= (int)sizeof sum_path) {
         return nas_fail(ctx, NAS_ERR_RANGE, "path too long: %s", path);
     }
     nas_status status = make_parent(ctx, path);
-    if (status == NAS_OK) status = settle(ctx, from, mode);
+    if (status == NAS_OK) status = settle(ctx, from, mode, durable);
     if (status == NAS_OK) status = nas_sha256_file_hex(ctx, from, sum);
     if (status == NAS_OK && rename(from, path) != 0) {
         status = nas_fail(ctx, NAS_ERR_IO, "%s: rename: %s", path, strerror(errno));
     }
-    if (status == NAS_OK) status = nas_file_write(ctx, sum_path, sum, NAS_SHA256_HEX - 1, 0444);
+    if (status == NAS_OK && durable)
+        status = nas_file_write(ctx, sum_path, sum, NAS_SHA256_HEX - 1, 0444);
+    if (status == NAS_OK && !durable) status = write_sum(ctx, sum_path, sum);
     if (status == NAS_OK) memcpy(sha256, sum, sizeof sum);
     return status;
 }

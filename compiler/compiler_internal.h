@@ -142,16 +142,61 @@ void nas__merge_pointwise(nas__program *program, bool with_act);
 double nas__choose_tiles(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
                          int32_t row_vectors, nas__tile *tile, nas__tile *pair_tile);
 
+/* ---- objects.c: an executable out of pieces that are compiled and cached apart ----------------------------------- */
+
+/* A piece of C that becomes an object of its own: functions whose text depends on nothing but what the name says, so that
+ * networks share them. Functions that the driver calls begin with "KERNEL " at the start of a line, and their head ends
+ * with ") {\n": from it the driver gets a prototype. KERNEL is static in a bundle, which is one file, and nothing in an
+ * object. Whatever else the text defines is static and has a name that no other unit uses. */
+typedef struct nas__unit {
+    char *name; /* unique within a network */
+    nas_buf text;
+} nas__unit;
+
+/* Everything emitted for one network. Bundle, one file: head, prelude, unit texts, body. Executable: each unit is
+ * compiled apart as prelude + text; the driver is head + prototypes + body, compiled without optimization, because it is
+ * new for every network: what works on pixels belongs in units. */
+typedef struct nas__sources {
+    nas_buf head; /* of model.c: banner, includes, types */
+    nas_buf
+        prelude; /* what units stand on; <stddef.h>, <stdint.h>, <string.h> and HELPER are there before it */
+    nas_buf body;   /* of model.c: what calls the kernels; model_open, model_run, model_close */
+    nas_buf header; /* model.h */
+    size_t n_units, cap_units;
+    nas__unit *units;
+    void *weights; /* model_weights; owned; may be NULL for a bundle */
+    size_t weight_bytes;
+    size_t arena_bytes;
+    bool failed; /* a unit could not be added */
+} nas__sources;
+
+/* nas__sources_unit - a new unit to write to, borrowed until the next call; NULL when there is one of that name, or no
+ * memory (nas__sources_status tells). */
+nas__unit *nas__sources_unit(nas__sources *sources, const char *name);
+nas_status nas__sources_status(nas_ctx *ctx, const nas__sources *sources);
+void nas__sources_deinit(nas__sources *sources);
+/* nas__sources_text - model.c of a bundle. */
+void nas__sources_text(const nas__sources *sources, nas_buf *out);
+/* nas__build_program - the executable, from the cache or from objects, of which only the missing ones are compiled, in parallel.
+ * Fills every field of `out`. Errors: those of nas_compile. */
+nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
+                              const nas__sources *sources, nas_artifact *out);
+
 /* ---- emitting -------------------------------------------------------------------------------------------------- */
 
-nas_status nas__emit_model_c(nas_ctx *ctx, const nas__program *program, nas_buf *out); /* emit.c */
-nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *program, nas_buf *out);
-void nas__emit_prelude(const nas__program *program, nas_buf *out); /* emit_prelude.c */
-/* Row functions, one for each distinct shape; the name depends on the shape alone. */
+/* nas__emit_sources - all but the weights. emit.c */
+nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *program, nas__sources *out);
+void nas__emit_model_h(const nas__program *program, nas_buf *out);
+void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
+void nas__emit_vectors(const nas__program *program, nas_buf *out);
+void nas__emit_row_helpers(nas__sources *out); /* a unit */
+/* Row functions, one for each distinct shape and tile; the name depends on these alone. */
 void nas__kernel_name(const nas__program *program, const nas__stage *stage,
                       nas_buf *out); /* emit_kernel.c */
-void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas_buf *out);
-void nas__emit_rows(const nas__program *program, nas_buf *out); /* emit_rows.c */
+void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas__sources *out);
+/* nas__emit_shuffles - units; nas__emit_rows - the loop over rows, for the body. emit_rows.c */
+void nas__emit_shuffles(const nas__program *program, nas__sources *out);
+void nas__emit_rows(const nas__program *program, nas_buf *out);
 /* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
 nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
 
@@ -182,8 +227,8 @@ typedef struct nas__form {
 nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                            nas__form *out);
 void nas__form_free(nas__form *form);
-nas_status nas__form_emit_c(nas_ctx *ctx, const nas__form *form, nas_buf *out);
-nas_status nas__form_emit_h(nas_ctx *ctx, const nas__form *form, nas_buf *out);
+nas_status nas__form_emit(nas_ctx *ctx, const nas__form *form,
+                          nas__sources *out); /* all but the weights */
 size_t nas__form_arena_bytes(const nas__form *form);
 size_t nas__form_weight_floats(const nas__form *form);
 /* nas__form_pack - the constant model_weights: out[weight_floats]. INVALID without weights. */
@@ -223,9 +268,10 @@ nas_status nas__cache_path(nas_ctx *ctx, const char *dir, const char *key, const
                            size_t size, char *out);
 /* nas__cache_find - is a whole, undamaged entry there? sha256 is that of its content. */
 bool nas__cache_find(const char *path, char sha256[NAS_SHA256_HEX]);
-/* nas__cache_put - moves `from` (same file system) to `path` with its check sum; mode 0555 or 0444. */
+/* nas__cache_put - moves `from` (same file system) to `path` with its check sum; mode 0555 or 0444. `durable`: on disk
+ * before it appears; else a power failure may cost the entry, which then counts as absent. */
 nas_status nas__cache_put(nas_ctx *ctx, const char *from, const char *path, unsigned mode,
-                          char sha256[NAS_SHA256_HEX]);
+                          bool durable, char sha256[NAS_SHA256_HEX]);
 /* nas__cache_work_dir - a fresh folder inside the cache for one build; the caller removes it. */
 nas_status nas__cache_work_dir(nas_ctx *ctx, const char *dir, size_t size, char *out);
 

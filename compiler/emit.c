@@ -102,41 +102,35 @@ static void emit_pitches(const nas__program *p, nas_buf *out) {
     nas_buf_puts(out, "\n");
 }
 
-static void emit_kernels(const nas__program *p, nas_buf *out) {
-    nas_buf names = {0};
+static void emit_units(const nas__program *p, nas__sources *out) {
+    nas__emit_row_helpers(out);
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
-        if (s->dead || s->hidden || s->kind != NAS__SUM) continue;
-        nas_buf name = {0};
-        nas_buf_puts(&name, " ");
-        nas__kernel_name(p, s, &name);
-        nas_buf_puts(&name, " ");
-        if (names.data == NULL || name.data == NULL || strstr(names.data, name.data) == NULL) {
-            nas__emit_kernel(p, s, out);
-            nas_buf_append(&names, name.data, name.len);
-        }
-        out->failed = out->failed || name.failed || names.failed;
-        nas_buf_deinit(&name);
+        if (!s->dead && !s->hidden && s->kind == NAS__SUM) nas__emit_kernel(p, s, out);
     }
-    nas_buf_deinit(&names);
+    nas__emit_shuffles(p, out);
 }
 
-nas_status nas__emit_model_c(nas_ctx *ctx, const nas__program *p, nas_buf *out) {
+nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *out) {
     const bool threads = p->max_threads > 1;
     const size_t floats = p->plan.thread_floats * (size_t)p->max_threads + p->plan.context_floats;
     const size_t control = p->plan.arena_bytes - (floats * sizeof(float) + 63) / 64 * 64;
-    emit_banner(p, out);
-    nas__emit_prelude(p, out);
-    emit_pitches(p, out);
-    emit_kernels(p, out);
-    nas__emit_rows(p, out);
-    nas_buf_printf(out, model_type, threads ? "    pool workers;\n" : "", (int)control);
-    nas_buf_printf(out, "#define CONTROL_BYTES ((size_t)%zu)\n", control);
-    nas_buf_printf(out, "#define THREAD_FLOATS ((size_t)%zu)\n", p->plan.thread_floats);
-    nas_buf_printf(out, "#define MARGIN_ROWS %d\n\n", p->plan.halo_steps);
-    nas_buf_puts(out, job);
-    nas_buf_puts(out, threads ? open_threads : open_alone);
-    return nas_buf_status(ctx, out);
+    emit_banner(p, &out->head);
+    nas__emit_head(p, &out->head);
+    nas__emit_vectors(p, &out->prelude);
+    emit_units(p, out);
+    nas_buf *body = &out->body;
+    emit_pitches(p, body);
+    nas__emit_rows(p, body);
+    nas_buf_printf(body, model_type, threads ? "    pool workers;\n" : "", (int)control);
+    nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%zu)\n", control);
+    nas_buf_printf(body, "#define THREAD_FLOATS ((size_t)%zu)\n", p->plan.thread_floats);
+    nas_buf_printf(body, "#define MARGIN_ROWS %d\n\n", p->plan.halo_steps);
+    nas_buf_puts(body, job);
+    nas__emit_entry_points(threads, body);
+    nas__emit_model_h(p, &out->header);
+    out->arena_bytes = p->plan.arena_bytes;
+    return nas__sources_status(ctx, out);
 }
 
 void nas__emit_entry_points(bool threads, nas_buf *out) {
@@ -193,7 +187,7 @@ void nas__emit_contract(const nas__model_contract *m, nas_buf *out) {
     nas_buf_puts(out, "#ifdef __cplusplus\n}\n#endif\n\n#endif\n");
 }
 
-nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *p, nas_buf *out) {
+void nas__emit_model_h(const nas__program *p, nas_buf *out) {
     const nas__stage *input = &p->stages[p->input], *output = &p->stages[p->output];
     const nas__model_contract contract = {
         .name = nas_graph_name(p->graph),
@@ -205,24 +199,27 @@ nas_status nas__emit_model_h(nas_ctx *ctx, const nas__program *p, nas_buf *out) 
         .max_threads = p->max_threads,
         .macs = nas__graph_macs(p->graph)};
     nas__emit_contract(&contract, out);
-    return nas_buf_status(ctx, out);
 }
 
 nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                            nas_buf *model_c, nas_buf *model_h) {
-    nas__form form;
+    nas__form form = {0};
+    nas__sources sources = {0};
+    nas_buf c = {0};
     nas_status status = nas__form_lower(ctx, graph, options, &form);
-    if (status != NAS_OK) return status;
-    nas_buf c = {0}, h = {0};
-    status = nas__form_emit_c(ctx, &form, &c);
-    if (status == NAS_OK) status = nas__form_emit_h(ctx, &form, &h);
+    if (status == NAS_OK) status = nas__form_emit(ctx, &form, &sources);
     nas__form_free(&form);
-    if (status != NAS_OK) {
-        nas_buf_deinit(&c);
-        nas_buf_deinit(&h);
-        return status;
+    if (status == NAS_OK) {
+        nas__sources_text(&sources, &c);
+        status = nas_buf_status(ctx, &c);
     }
-    *model_c = c;
-    *model_h = h;
-    return NAS_OK;
+    if (status == NAS_OK) {
+        *model_c = c;
+        *model_h = sources.header;
+        sources.header = (nas_buf){0};
+    } else {
+        nas_buf_deinit(&c);
+    }
+    nas__sources_deinit(&sources);
+    return status;
 }

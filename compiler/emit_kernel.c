@@ -1,4 +1,5 @@
-/* emit_kernel.c - row functions: one output row of a SUM stage, for each distinct shape.
+/* emit_kernel.c - row functions: one output row of a SUM stage, for each distinct shape and register tile. Lengths of rows
+ * are arguments, so that networks for other images and other strips share the objects.
  *
  * A row function walks column tiles, in them output blocks, in them kernel rows, input channels, kernel columns. The
  * accumulators are named variables, fully unrolled: arrays of accumulators spill. Weights are read strictly in order,
@@ -33,7 +34,8 @@ static void shape_name(const nas__stage *s, nas_buf *out) {
         nas_buf_printf(out, "c%dx%di%d_", t->kernel_h, t->kernel_w, t->channels);
     }
     if (s->n_adds > 0) nas_buf_printf(out, "add%d_", s->n_adds);
-    nas_buf_printf(out, "o%d%s", s->channels, act_name(s->act));
+    nas_buf_printf(out, "o%d%s_%dx%d", s->channels, act_name(s->act), s->tile.outputs,
+                   s->tile.vectors);
 }
 
 void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) {
@@ -43,7 +45,6 @@ void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) 
         nas_buf_puts(out, "__");
     }
     shape_name(s, out);
-    if (s->rate > 1) nas_buf_printf(out, "_x%d", s->rate);
 }
 
 /* ---- one tile: N outputs x P vectors ---------------------------------------------------------------------------- */
@@ -54,8 +55,8 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(k->out, "%sa%d_%d = splat(k[%d])", v > 0 ? ", " : "", i, v, i);
             for (int32_t a = 0; a < s->n_adds; a++) {
-                nas_buf_printf(k->out, " + load(%sd%d + %d * PITCH%d + %d)", k->prefix, a, i,
-                               s->rate, v * k->p->plan.lanes);
+                nas_buf_printf(k->out, " + load(%sd%d + %d * pitch + %d)", k->prefix, a, i,
+                               v * k->p->plan.lanes);
             }
         }
         nas_buf_puts(k->out, ";\n");
@@ -90,9 +91,8 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
                       int32_t vectors) {
     const nas__term *t = &s->terms[index];
     const int32_t per_channel = t->kernel_w * n, round = unroll(t);
-    char pitch[32];
-    (void)snprintf(pitch, sizeof pitch, k->from_scratch ? "%d" : "PITCH%d",
-                   k->from_scratch ? vectors * k->p->plan.lanes : s->rate);
+    char pitch[16] = "pitch";
+    if (k->from_scratch) (void)snprintf(pitch, sizeof pitch, "%d", vectors * k->p->plan.lanes);
     nas_buf_printf(k->out, "%s/* %dx%d of %d channels */\n", k->indent, t->kernel_h, t->kernel_w,
                    t->channels);
     if (t->kernel_h > 1) {
@@ -164,8 +164,7 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     emit_tile(k, s, n, vectors);
     nas_buf_printf(k->out, "                o += %d * %s;\n", n, k->pitch);
     for (int32_t a = 0; a < s->n_adds; a++) {
-        nas_buf_printf(k->out, "                %sd%d += %d * PITCH%d;\n", k->prefix, a, n,
-                       s->rate);
+        nas_buf_printf(k->out, "                %sd%d += %d * pitch;\n", k->prefix, a, n);
     }
     nas_buf_puts(k->out, "            }\n");
     if (rest > 0) {
@@ -190,29 +189,24 @@ static void emit_parameters(const nas__stage *s, const char *prefix, bool skip_t
         nas_buf_printf(out, ", const float *%sadd%d", prefix, a);
 }
 
-void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas_buf *out) {
+static void emit_function(const nas__program *p, const nas__stage *s, const char *name,
+                          nas_buf *out) {
     const nas__stage *pair = s->pair >= 0 ? &p->stages[s->pair] : NULL;
-    const int32_t vectors = s->tile.vectors, row = nas__row_vectors(p, s->rate);
-    const int32_t tiles = (row + vectors - 1) / vectors, lanes = p->plan.lanes;
-    nas_buf_puts(out, "static void ");
-    nas__kernel_name(p, s, out);
-    nas_buf_puts(out, "(float *restrict out, size_t out_pitch");
+    const int32_t wide = s->tile.vectors * p->plan.lanes;
+    nas_buf_printf(out, "KERNEL void %s(float *restrict out, size_t out_pitch", name);
     if (pair != NULL) emit_parameters(pair, "h", false, out);
     emit_parameters(s, "", pair != NULL, out);
-    nas_buf_printf(out, ",\n    const float *weights%s) {\n",
+    nas_buf_printf(out, ",\n    size_t pitch, int columns, const float *weights%s) {\n",
                    pair != NULL ? ", float *restrict scratch" : "");
-    nas_buf_printf(out, "    for (int t = 0; t < %d; t++) { /* %d vectors of pixels a row */\n",
-                   tiles, row);
-    if (row % vectors == 0) {
-        nas_buf_printf(out, "        const int x = t * %d;\n", vectors * lanes);
-    } else { /* the last tile overlaps its neighbour */
-        nas_buf_printf(out, "        const int x = t < %d ? t * %d : %d;\n", tiles - 1,
-                       vectors * lanes, (row - vectors) * lanes);
-    }
+    nas_buf_printf(out, "    for (int t = 0; t < columns; t += %d) {\n", wide);
+    nas_buf_printf(out,
+                   "        const int x = t + %d <= columns ? t : columns - %d; /* the last tile "
+                   "may overlap its neighbour */\n",
+                   wide, wide);
     nas_buf_puts(out, "        const float *k = weights;\n");
     if (pair != NULL) {
         char pitch[16];
-        (void)snprintf(pitch, sizeof pitch, "%d", vectors * lanes);
+        (void)snprintf(pitch, sizeof pitch, "%d", wide);
         pen k = {.p = p, .out = out, .prefix = "h", .target = "scratch", .pitch = pitch};
         emit_blocks(&k, pair);
         nas_buf_printf(out, "        k = weights + %zu;\n", s->weights_at - pair->weights_at);
@@ -225,4 +219,16 @@ void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas_buf *out) 
              .from_scratch = pair != NULL};
     emit_blocks(&k, s);
     nas_buf_puts(out, "    }\n}\n\n");
+}
+
+void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas__sources *out) {
+    nas_buf name = {0};
+    nas__kernel_name(p, s, &name);
+    if (name.failed) {
+        out->failed = true;
+    } else {
+        nas__unit *unit = nas__sources_unit(out, name.data);
+        if (unit != NULL) emit_function(p, s, name.data, &unit->text);
+    }
+    nas_buf_deinit(&name);
 }

@@ -1,17 +1,12 @@
-/* emit_prelude.c - the part of model.c that does not depend on the layers: includes, the vector type, helpers that
- * copy rows, find rings, zero the surroundings of the image and keep margins between strips. */
+/* emit_prelude.c - what does not depend on the layers: includes and the pool; the vector type; helpers that copy rows,
+ * find rings, zero the surroundings of the image and keep margins between strips. */
 #include "compiler/compiler_internal.h"
 
 static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
                                "#define _POSIX_C_SOURCE 200809L\n"
                                "#endif\n"
                                "#include \"model.h\"\n\n"
-                               "#include <stdint.h>\n"
-                               "#include <string.h>\n\n"
-                               "extern const float model_weights[];\n\n"
-                               "#define HELPER static inline __attribute__((unused))\n"
-                               "#define HELPER_CALL static __attribute__((noinline, unused)) /* "
-                               "many callers: inlining only costs compile time */\n\n";
+                               "extern const float model_weights[];\n\n";
 
 static const char vector_helpers[] =
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
@@ -62,12 +57,12 @@ static const char shuffle_macro[] =
 
 static const char row_helpers[] =
     "/* Row y of a ring of `rows` rows. */\n"
-    "HELPER float *ring_row(float *ring, int rows, size_t row_floats, int y) {\n"
+    "KERNEL float *ring_row(float *ring, int rows, size_t row_floats, int y) {\n"
     "    return ring + (size_t)((unsigned)y % (unsigned)rows) * row_floats;\n"
     "}\n\n"
     "/* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) "
     "of r is set. */\n"
-    "HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int "
+    "KERNEL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int "
     "half, int height,\n"
     "                   int *low, int *high) {\n"
     "    *low = y < half ? half - y : 0;\n"
@@ -77,7 +72,7 @@ static const char row_helpers[] =
     "}\n\n"
     "/* Columns of a row that lie outside the image read as zero; `x` is the image column of "
     "row[0]. */\n"
-    "HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int "
+    "KERNEL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int "
     "width) {\n"
     "    const int left = x >= 0 ? 0 : -x < columns ? -x : columns;\n"
     "    const int right = width - x > columns ? columns : width - x > left ? width - x : left;\n"
@@ -89,7 +84,7 @@ static const char row_helpers[] =
     "}\n\n"
     "/* The last `left` columns of a strip are the left margin of the next one: swap them through "
     "`kept`. */\n"
-    "HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch, int "
+    "KERNEL void keep_margin(float *row, float *kept, int channels, size_t pitch, int "
     "columns, int left, int first) {\n"
     "    for (int c = 0; c < channels; c++, row += pitch, kept += left) {\n"
     "        for (int i = 0; i < left; i++) {\n"
@@ -99,7 +94,7 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n"
     "/* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */\n"
-    "HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t "
+    "KERNEL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t "
     "plane, int columns, int left,\n"
     "                    int x, int width, float shift) {\n"
     "    const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : "
@@ -114,7 +109,7 @@ static const char row_helpers[] =
     "}\n\n"
     "/* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. "
     "*/\n"
-    "HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t "
+    "KERNEL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t "
     "plane, int columns, int x,\n"
     "                     int width) {\n"
     "    const int from = x < 0 ? -x : 0, to = width - x < columns ? width - x : columns;\n"
@@ -139,8 +134,7 @@ static void emit_acts(int32_t bytes, nas_buf *out) {
     }
 }
 
-void nas__emit_prelude(const nas__program *p, nas_buf *out) {
-    const int32_t bytes = p->target->vector_bytes;
+void nas__emit_head(const nas__program *p, nas_buf *out) {
     nas_buf_puts(out, includes);
     if (p->max_threads > 1) {
         nas_buf_printf(out, "enum { POOL_THREADS_MAX = %d };\n\n", p->max_threads);
@@ -149,6 +143,10 @@ void nas__emit_prelude(const nas__program *p, nas_buf *out) {
     } else {
         nas_buf_puts(out, "#include <errno.h>\n\n");
     }
+}
+
+void nas__emit_vectors(const nas__program *p, nas_buf *out) {
+    const int32_t bytes = p->target->vector_bytes;
     nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
     nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
     nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
@@ -156,5 +154,9 @@ void nas__emit_prelude(const nas__program *p, nas_buf *out) {
     emit_acts(bytes, out);
     nas_buf_puts(out, "\n");
     nas_buf_puts(out, shuffle_macro);
-    nas_buf_puts(out, row_helpers);
+}
+
+void nas__emit_row_helpers(nas__sources *out) {
+    nas__unit *unit = nas__sources_unit(out, "row_helpers");
+    if (unit != NULL) nas_buf_puts(&unit->text, row_helpers);
 }

@@ -2,6 +2,8 @@
  * Everything that depends on a single network and not on the shape of one stage is here: offsets, lags, ring sizes. */
 #include "compiler/compiler_internal.h"
 
+#include <stdio.h>
+
 /* ---- depth to space --------------------------------------------------------------------------------------------- */
 
 /* Output vector q of `block` interleaved input vectors: lane e is pixel (q*L + e) / block of phase (q*L + e) % block. */
@@ -26,20 +28,20 @@ static void emit_interleave(int32_t lanes, int32_t block, int32_t q, nas_buf *ou
     }
 }
 
-static void emit_shuffle(const nas__program *p, const nas__stage *s, nas_buf *out) {
-    const int32_t block = s->block, lanes = p->plan.lanes;
-    const int32_t from_rate = p->stages[s->adds[0]].rate, vectors = nas__row_vectors(p, from_rate);
+static void emit_shuffle(int32_t block, int32_t lanes, nas_buf *out) {
     nas_buf_printf(
         out, "/* One phase row: %d channel rows interleaved to one row %d times as long. */\n",
         block, block);
-    nas_buf_printf(out, "HELPER void shuffle%d_x%d(float *restrict line, const float *s) {\n",
-                   block, from_rate);
-    nas_buf_printf(
-        out,
-        "    for (int i = 0; i < %d; i++, s += LANES, line += %d * LANES) {\n        const vf ",
-        vectors, block);
+    nas_buf_printf(out,
+                   "KERNEL void shuffle%d(float *restrict line, const float *s, size_t pitch, int "
+                   "columns) {\n",
+                   block);
+    nas_buf_printf(out,
+                   "    for (int x = 0; x < columns; x += LANES, s += LANES, line += %d * LANES) "
+                   "{\n        const vf ",
+                   block);
     for (int32_t j = 0; j < block; j++) {
-        nas_buf_printf(out, "%sx%d = load(s + %d * PITCH%d)", j > 0 ? ", " : "", j, j, from_rate);
+        nas_buf_printf(out, "%sx%d = load(s + %d * pitch)", j > 0 ? ", " : "", j, j);
     }
     nas_buf_puts(out, ";\n");
     for (int32_t q = 0; q < block; q++) {
@@ -50,16 +52,14 @@ static void emit_shuffle(const nas__program *p, const nas__stage *s, nas_buf *ou
     nas_buf_puts(out, "    }\n}\n\n");
 }
 
-static void emit_shuffles(const nas__program *p, nas_buf *out) {
+void nas__emit_shuffles(const nas__program *p, nas__sources *out) {
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
-        bool seen = false;
-        for (int32_t w = 0; w < v; w++) {
-            const nas__stage *t = &p->stages[w];
-            seen = seen || (!t->dead && t->kind == NAS__SHUFFLE && t->block == s->block &&
-                            t->rate == s->rate);
-        }
-        if (!s->dead && s->kind == NAS__SHUFFLE && !seen) emit_shuffle(p, s, out);
+        if (s->dead || s->kind != NAS__SHUFFLE) continue;
+        char name[32];
+        (void)snprintf(name, sizeof name, "shuffle%d", s->block);
+        nas__unit *unit = nas__sources_unit(out, name);
+        if (unit != NULL) emit_shuffle(s->block, p->plan.lanes, &unit->text);
     }
 }
 
@@ -167,7 +167,8 @@ static void emit_sum(const nas__program *p, const nas__stage *s, nas_buf *out) {
     if (pair != NULL) emit_arguments(p, pair, s, "h", out);
     emit_arguments(p, s, s, "", out);
     const size_t weights_at = pair != NULL ? pair->weights_at : s->weights_at;
-    nas_buf_printf(out, ",\n                    model_weights + %zu", weights_at);
+    nas_buf_printf(out, ",\n                    PITCH%d, %d, model_weights + %zu", s->rate,
+                   columns_of(p, s), weights_at);
     if (pair != NULL) nas_buf_printf(out, ", mem + %zu", p->plan.scratch_at);
     nas_buf_puts(out, ");\n");
 }
@@ -197,7 +198,8 @@ static void emit_shuffle_rows(const nas__program *p, const nas__stage *s, nas_bu
                        "+ i) + c * PITCH%d;\n",
                        ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s), s->block, s->rate);
     }
-    nas_buf_printf(out, "                        shuffle%d_x%d(line, from);\n", s->block, u->rate);
+    nas_buf_printf(out, "                        shuffle%d(line, from, PITCH%d, %d);\n", s->block,
+                   u->rate, columns_of(p, u));
     if (s->direct_out && !whole) {
         nas_buf_printf(out,
                        "                        copy_out(out + (size_t)c * %zu + (size_t)(y * %d + "
@@ -294,7 +296,6 @@ static void emit_copy_out(const nas__program *p, nas_buf *out) {
 
 void nas__emit_rows(const nas__program *p, nas_buf *out) {
     const nas__plan *plan = &p->plan;
-    emit_shuffles(p, out);
     nas_buf_puts(out, "/* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` "
                       "the margins between strips, of\n"
                       " * which rows from `margin` on belong to this thread. */\n");

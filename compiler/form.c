@@ -44,14 +44,9 @@ void nas__form_free(nas__form *form) {
     *form = (nas__form){0};
 }
 
-nas_status nas__form_emit_c(nas_ctx *ctx, const nas__form *f, nas_buf *out) {
-    return f->rows != NULL ? nas__emit_model_c(ctx, f->rows, out)
-                           : nas__layers_emit_c(ctx, f->layers, out);
-}
-
-nas_status nas__form_emit_h(nas_ctx *ctx, const nas__form *f, nas_buf *out) {
-    return f->rows != NULL ? nas__emit_model_h(ctx, f->rows, out)
-                           : nas__layers_emit_h(ctx, f->layers, out);
+nas_status nas__form_emit(nas_ctx *ctx, const nas__form *f, nas__sources *out) {
+    return f->rows != NULL ? nas__emit_sources(ctx, f->rows, out)
+                           : nas__layers_emit(ctx, f->layers, out);
 }
 
 size_t nas__form_arena_bytes(const nas__form *f) {

@@ -77,7 +77,7 @@ void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *c,
         if (rest > 0) emit_tile(c, name, lanes, t.columns - narrow, rest, out);
     }
     nas_buf_printf(out,
-                   "static void %s(const float *in, float *out, const float *residual,\n"
+                   "KERNEL void %s(const float *in, float *out, const float *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
                    "    (void)residual; (void)scratch;\n"
                    "    for (int u = begin; u < end; u++) {\n"

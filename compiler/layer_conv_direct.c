@@ -146,7 +146,7 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
     }
     nas_buf_printf(out,
                    "#undef ROW\n"
-                   "static void %s(const float *in, float *out, const float *residual,\n"
+                   "KERNEL void %s(const float *in, float *out, const float *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
                    "    (void)residual; (void)scratch;\n"
                    "    for (int u = begin; u < end; u++) {\n",

@@ -59,7 +59,10 @@ nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__con
 /* ---- vector helpers ---------------------------------------------------------------------------------------------- */
 
 static const char helpers[] =
-    "#define HELPER static inline __attribute__((unused, always_inline))\n"
+    "#ifndef KERNEL /* the text stands alone */\n"
+    "#define HELPER static inline __attribute__((unused))\n"
+    "#define KERNEL static\n"
+    "#endif\n"
     "#define TILE static __attribute__((noinline, unused)) /* own register allocation */\n\n"
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
     "HELPER vf load(const float *p) {\n    return *(const vf_anywhere *)p;\n}\n"

@@ -237,7 +237,7 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
     if (b.count == 1 || b.last_vectors != b.vectors)
         emit_product(c, &g, way, name, b.last_vectors, out);
     nas_buf_printf(out,
-                   "static void %s(const float *in, float *out, const float *residual,\n"
+                   "KERNEL void %s(const float *in, float *out, const float *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
                    "    (void)residual;\n"
                    "    const float *head = weights;\n"

@@ -97,12 +97,10 @@ static nas_status kernel_names(nas_ctx *ctx, const nas__layers *l, const char **
     return NAS_OK;
 }
 
-static void emit_kernels(const nas__layers *l, const char *const *names, nas_buf *out) {
+static void emit_kernels(const nas__layers *l, const char *const *names, nas__sources *out) {
     for (int32_t i = 0; i < l->n_layers; i++) {
-        bool seen = false;
-        for (int32_t k = 0; k < i && !seen; k++)
-            seen = strcmp(names[k], names[i]) == 0;
-        if (!seen) emit_kernel(l, &l->layers[i], out);
+        nas__unit *unit = nas__sources_unit(out, names[i]);
+        if (unit != NULL) emit_kernel(l, &l->layers[i], &unit->text);
     }
 }
 
@@ -240,38 +238,7 @@ static void emit_layer_names(const nas__layers *l, nas_buf *out) {
     nas_buf_puts(out, "};\n\n");
 }
 
-nas_status nas__layers_emit_c(nas_ctx *ctx, const nas__layers *l, nas_buf *out) {
-    const bool threads = l->max_threads > 1;
-    const char **names = nas_arena_alloc(ctx, l->arena, (size_t)l->n_layers, sizeof *names);
-    if (names == NULL) return NAS_ERR_NOMEM;
-    const nas_status status = kernel_names(ctx, l, names);
-    if (status != NAS_OK) return status;
-    emit_banner(l, out);
-    emit_includes(l, out);
-    nas__emit_vector_prelude(l->target, out);
-    nas_buf_puts(out, "\n");
-    emit_kernels(l, names, out);
-    nas_buf_printf(out,
-                   "typedef struct model {\n%s"
-                   "    const float *in;\n    float *out;\n"
-                   "    double *times; /* NULL, or where to note when each layer begins */\n"
-                   "} model;\n"
-                   "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n",
-                   threads ? "    pool workers;\n" : "", NAS__CONTROL_BYTES);
-    nas_buf_printf(out, "#define CONTROL_BYTES ((size_t)%d)\n", NAS__CONTROL_BYTES);
-    nas_buf_printf(out, "#define VALUE_FLOATS ((size_t)%zu)\n", l->value_floats);
-    nas_buf_printf(out, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);
-    nas_buf_puts(out, clock_text);
-    nas_buf_puts(out, helpers);
-    emit_calls(l, names, out);
-    nas__emit_entry_points(threads, out);
-    nas_buf_puts(out, "\n");
-    emit_layer_names(l, out);
-    nas_buf_puts(out, profile);
-    return nas_buf_status(ctx, out);
-}
-
-nas_status nas__layers_emit_h(nas_ctx *ctx, const nas__layers *l, nas_buf *out) {
+static void emit_header(const nas__layers *l, nas_buf *out) {
     const nas_shape *in = &node_of(l, l->input)->shape, *result = &node_of(l, l->output)->shape;
     const nas__model_contract contract = {.name = nas_graph_name(l->graph),
                                           .graph_hash = l->graph_hash,
@@ -283,7 +250,39 @@ nas_status nas__layers_emit_h(nas_ctx *ctx, const nas__layers *l, nas_buf *out) 
                                           .layers = l->n_layers,
                                           .macs = nas__graph_macs(l->graph)};
     nas__emit_contract(&contract, out);
-    return nas_buf_status(ctx, out);
+}
+
+nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *out) {
+    const bool threads = l->max_threads > 1;
+    const char **names = nas_arena_alloc(ctx, l->arena, (size_t)l->n_layers, sizeof *names);
+    if (names == NULL) return NAS_ERR_NOMEM;
+    const nas_status status = kernel_names(ctx, l, names);
+    if (status != NAS_OK) return status;
+    emit_banner(l, &out->head);
+    emit_includes(l, &out->head);
+    nas__emit_vector_prelude(l->target, &out->prelude);
+    emit_kernels(l, names, out);
+    nas_buf *body = &out->body;
+    nas_buf_printf(body,
+                   "typedef struct model {\n%s"
+                   "    const float *in;\n    float *out;\n"
+                   "    double *times; /* NULL, or where to note when each layer begins */\n"
+                   "} model;\n"
+                   "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n",
+                   threads ? "    pool workers;\n" : "", NAS__CONTROL_BYTES);
+    nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%d)\n", NAS__CONTROL_BYTES);
+    nas_buf_printf(body, "#define VALUE_FLOATS ((size_t)%zu)\n", l->value_floats);
+    nas_buf_printf(body, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);
+    nas_buf_puts(body, clock_text);
+    nas_buf_puts(body, helpers);
+    emit_calls(l, names, body);
+    nas__emit_entry_points(threads, body);
+    nas_buf_puts(body, "\n");
+    emit_layer_names(l, body);
+    nas_buf_puts(body, profile);
+    emit_header(l, &out->header);
+    out->arena_bytes = l->arena_bytes;
+    return nas__sources_status(ctx, out);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */

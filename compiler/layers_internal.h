@@ -206,8 +206,7 @@ nas__view nas__layers_view(const nas__layers *layers,
 void nas__layers_dump(const nas__layers *layers, nas_buf *out);
 
 /* layers_emit.c */
-nas_status nas__layers_emit_c(nas_ctx *ctx, const nas__layers *layers, nas_buf *out);
-nas_status nas__layers_emit_h(nas_ctx *ctx, const nas__layers *layers, nas_buf *out);
+nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *layers, nas__sources *out);
 /* nas__layers_pack - model_weights: out[weight_floats]. INVALID without weights. */
 nas_status nas__layers_pack(nas_ctx *ctx, const nas__layers *layers, float *out);
 

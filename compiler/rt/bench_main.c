@@ -8,6 +8,7 @@
 #endif
 #include "cpu_check.h"
 #include "model.h"
+#include "model_facts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -492,18 +493,14 @@ static void print_rate(const bench *b, const bench_result *r, double median_us) 
 }
 
 static void print_layers(const bench_result *r) {
-#if MODEL_LAYERS > 0
     if (r->layer_us == NULL) return;
     printf("  \"layers\": [");
-    for (int i = 0; i < MODEL_LAYERS; i++) {
+    for (int i = 0; i < the_model.layers; i++) {
         printf("%s\n    {\"name\": ", i > 0 ? "," : "");
-        json_text(model_layer_names[i]);
+        json_text(the_model.layer_names[i]);
         printf(", \"p50_us\": %.6g}", r->layer_us[i]);
     }
     printf("],\n");
-#else
-    (void)r;
-#endif
 }
 
 static void print_document(const bench *b, const bench_result *r) {
@@ -573,32 +570,30 @@ static const double peak_seconds = 0.02;
 
 /* The median time of each layer over some rounds; -1 when there is no memory. */
 static int profile_layers(const bench *b, bench_result *r) {
-#if MODEL_LAYERS > 0
-    double *all = memory("profile", (size_t)PROFILE_ROUNDS * MODEL_LAYERS * sizeof *all);
-    r->layer_us = memory("profile", (size_t)MODEL_LAYERS * sizeof *r->layer_us);
+    const size_t n = (size_t)the_model.layers;
+    if (n == 0) {
+        fprintf(stderr,
+                "--profile: this network goes through all layers a row at a time; there are no "
+                "times of single layers\n");
+        return 0;
+    }
+    double *all = memory("profile", PROFILE_ROUNDS * n * sizeof *all);
+    r->layer_us = memory("profile", n * sizeof *r->layer_us);
     if (all == NULL || r->layer_us == NULL) {
         free(all);
         return -1;
     }
-    for (int round = 0; round < PROFILE_ROUNDS; round++)
-        model_profile(b->arena, b->in, b->out, all + (size_t)round * MODEL_LAYERS);
-    for (int i = 0; i < MODEL_LAYERS; i++) {
+    for (size_t round = 0; round < PROFILE_ROUNDS; round++)
+        the_model.profile(b->arena, b->in, b->out, all + round * n);
+    for (size_t i = 0; i < n; i++) {
         double t[PROFILE_ROUNDS];
-        for (int round = 0; round < PROFILE_ROUNDS; round++)
-            t[round] = all[(size_t)round * MODEL_LAYERS + (size_t)i];
+        for (size_t round = 0; round < PROFILE_ROUNDS; round++)
+            t[round] = all[round * n + i];
         qsort(t, PROFILE_ROUNDS, sizeof *t, compare_doubles);
         r->layer_us[i] = quantile_sorted(t, PROFILE_ROUNDS, 0.5);
     }
     free(all);
     return 0;
-#else
-    (void)b;
-    (void)r;
-    fprintf(stderr,
-            "--profile: the rows of this network go through all layers at once; there are no "
-            "times of single layers\n");
-    return 0;
-#endif
 }
 
 static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) {

@@ -314,12 +314,12 @@ Test(compiler_layers, every_failed_allocation_is_reported_and_nothing_leaks) {
     nas_status status = NAS_ERR_NOMEM;
     for (long n = 1; status != NAS_OK && n < 100000; n++) {
         nas__layers *l = NULL;
-        nas_buf c = {0};
+        nas__sources sources = {0};
         nas_mem_fail_after(n);
         status = nas__layers_lower(ctx, g, options.target, 2, &l);
-        if (status == NAS_OK) status = nas__layers_emit_c(ctx, l, &c);
+        if (status == NAS_OK) status = nas__layers_emit(ctx, l, &sources);
         nas_mem_fail_after(0);
-        nas_buf_deinit(&c);
+        nas__sources_deinit(&sources);
         nas__layers_free(l);
         cr_assert(status == NAS_OK || status == NAS_ERR_NOMEM, "allocation %ld: %s", n,
                   nas_ctx_message(ctx));

@@ -18,7 +18,7 @@ static nas_device *device;
 
 /* 8x8 floats doubled; `WORK` is spliced into model_run. Two threads are offered, the second one only counts. */
 static const char model_h[] =
-    "#include <stddef.h>\n"
+    "#ifndef MODEL_H\n#define MODEL_H\n#include <stddef.h>\n"
     "#define MODEL_INPUT_C 1\n#define MODEL_INPUT_H 8\n#define MODEL_INPUT_W 8\n"
     "#define MODEL_OUTPUT_C 1\n#define MODEL_OUTPUT_H 8\n#define MODEL_OUTPUT_W 8\n"
     "#define MODEL_ARENA_BYTES ((size_t)64)\n#define MODEL_MAX_THREADS 2\n"
@@ -26,7 +26,7 @@ static const char model_h[] =
     "#define MODEL_MACS 64ULL\n#define MODEL_LAYERS 0\n"
     "int model_open(void *arena, int threads);\n"
     "void model_run(void *arena, const float *in, float *out);\n"
-    "void model_close(void *arena);\n";
+    "void model_close(void *arena);\n#endif\n";
 static const char model_c[] =
     "#include \"model.h\"\n#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
     "static volatile int rounds = 200;\n"

@@ -22,15 +22,16 @@
 #endif
 #include "model.h"
 
+extern const float model_weights[];
+
+#include <errno.h>
+
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-extern const float model_weights[];
-
 #define HELPER static inline __attribute__((unused))
-#define HELPER_CALL static __attribute__((noinline, unused)) /* many callers: inlining only costs compile time */
-
-#include <errno.h>
+#define KERNEL static __attribute__((noinline, unused)) /* external where objects are cached apart */
 
 enum { LANES = 4 };
 typedef float vf __attribute__((vector_size(16)));
@@ -61,12 +62,12 @@ HELPER vf prelu(vf v, vf slope) {
 #endif
 
 /* Row y of a ring of `rows` rows. */
-HELPER float *ring_row(float *ring, int rows, size_t row_floats, int y) {
+KERNEL float *ring_row(float *ring, int rows, size_t row_floats, int y) {
     return ring + (size_t)((unsigned)y % (unsigned)rows) * row_floats;
 }
 
 /* Rows y - half .. y + half of a ring; outside the image there are none: only [*low, *high) of r is set. */
-HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,
+KERNEL void window(const float **r, float *ring, int rows, size_t row_floats, int y, int half, int height,
                    int *low, int *high) {
     *low = y < half ? half - y : 0;
     *high = y + half < height ? 2 * half + 1 : height - y + half;
@@ -74,7 +75,7 @@ HELPER_CALL void window(const float **r, float *ring, int rows, size_t row_float
 }
 
 /* Columns of a row that lie outside the image read as zero; `x` is the image column of row[0]. */
-HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {
+KERNEL void zero_outside(float *row, int channels, size_t pitch, int columns, int x, int width) {
     const int left = x >= 0 ? 0 : -x < columns ? -x : columns;
     const int right = width - x > columns ? columns : width - x > left ? width - x : left;
     if (left == 0 && right == columns) return;
@@ -85,7 +86,7 @@ HELPER_CALL void zero_outside(float *row, int channels, size_t pitch, int column
 }
 
 /* The last `left` columns of a strip are the left margin of the next one: swap them through `kept`. */
-HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {
+KERNEL void keep_margin(float *row, float *kept, int channels, size_t pitch, int columns, int left, int first) {
     for (int c = 0; c < channels; c++, row += pitch, kept += left) {
         for (int i = 0; i < left; i++) {
             row[i - left] = first ? 0 : kept[i];
@@ -95,7 +96,7 @@ HELPER_CALL void keep_margin(float *row, float *kept, int channels, size_t pitch
 }
 
 /* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */
-HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,
+KERNEL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t plane, int columns, int left,
                     int x, int width, float shift) {
     const int from = x - left < 0 ? -x : -left, to = width - x < columns ? width - x : columns;
     for (int c = 0; c < channels; c++, row += pitch, in += plane) {
@@ -108,7 +109,7 @@ HELPER_CALL void copy_in(float *row, const float *in, int channels, size_t pitch
 }
 
 /* Part of a row that lies inside the image, to the image; `x` is the image column of row[0]. */
-HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,
+KERNEL void copy_out(float *out, const float *row, int channels, size_t pitch, size_t plane, int columns, int x,
                      int width) {
     const int from = x < 0 ? -x : 0, to = width - x < columns ? width - x : columns;
     for (int c = 0; c < channels && from < to; c++) {
@@ -117,13 +118,10 @@ HELPER_CALL void copy_out(float *out, const float *row, int channels, size_t pit
     }
 }
 
-#define PITCH1 36 /* floats from channel to channel */
-#define PITCH2 56 /* floats from channel to channel */
-
-static void row_c3x3i3_o4(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0,
-    const float *weights) {
-    for (int t = 0; t < 1; t++) { /* 5 vectors of pixels a row */
-        const int x = t * 20;
+KERNEL void row_c3x3i3_o4_4x5(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0,
+    size_t pitch, int columns, const float *weights) {
+    for (int t = 0; t < columns; t += 20) {
+        const int x = t + 20 <= columns ? t : columns - 20; /* the last tile may overlap its neighbour */
         const float *k = weights;
         { /* 4 channels, tile 4 x 5 */
             float *o = out + x;
@@ -136,7 +134,7 @@ static void row_c3x3i3_o4(float *restrict out, size_t out_pitch, const float *co
                 /* 3x3 of 3 channels */
                 for (int y = low0; y < high0; y++) {
                     const float *s = r0[y] + x, *w = k + y * 36;
-                    for (int c = 0; c < 3; c += 1, s += 1 * PITCH1, w += 12) {
+                    for (int c = 0; c < 3; c += 1, s += 1 * pitch, w += 12) {
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
@@ -174,10 +172,10 @@ static void row_c3x3i3_o4(float *restrict out, size_t out_pitch, const float *co
     }
 }
 
-static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch, const float *hr0,
-    const float *weights, float *restrict scratch) {
-    for (int t = 0; t < 1; t++) { /* 5 vectors of pixels a row */
-        const int x = t * 20;
+KERNEL void row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(float *restrict out, size_t out_pitch, const float *hr0,
+    size_t pitch, int columns, const float *weights, float *restrict scratch) {
+    for (int t = 0; t < columns; t += 20) {
+        const int x = t + 20 <= columns ? t : columns - 20; /* the last tile may overlap its neighbour */
         const float *k = weights;
         { /* 8 channels, tile 4 x 5 */
             float *o = scratch;
@@ -190,7 +188,7 @@ static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch,
                 /* 1x1 of 4 channels */
                 {
                     const float *s = hr0 + x, *w = k;
-                    for (int c = 0; c < 4; c += 4, s += 4 * PITCH1, w += 16) {
+                    for (int c = 0; c < 4; c += 4, s += 4 * pitch, w += 16) {
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
@@ -200,7 +198,7 @@ static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch,
                             b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
                         }
                         {
-                            const vf x0 = load(s + 1 * PITCH1 + 0), x1 = load(s + 1 * PITCH1 + 4), x2 = load(s + 1 * PITCH1 + 8), x3 = load(s + 1 * PITCH1 + 12), x4 = load(s + 1 * PITCH1 + 16);
+                            const vf x0 = load(s + 1 * pitch + 0), x1 = load(s + 1 * pitch + 4), x2 = load(s + 1 * pitch + 8), x3 = load(s + 1 * pitch + 12), x4 = load(s + 1 * pitch + 16);
                             vf b;
                             b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
                             b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
@@ -208,7 +206,7 @@ static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch,
                             b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
                         }
                         {
-                            const vf x0 = load(s + 2 * PITCH1 + 0), x1 = load(s + 2 * PITCH1 + 4), x2 = load(s + 2 * PITCH1 + 8), x3 = load(s + 2 * PITCH1 + 12), x4 = load(s + 2 * PITCH1 + 16);
+                            const vf x0 = load(s + 2 * pitch + 0), x1 = load(s + 2 * pitch + 4), x2 = load(s + 2 * pitch + 8), x3 = load(s + 2 * pitch + 12), x4 = load(s + 2 * pitch + 16);
                             vf b;
                             b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
                             b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
@@ -216,7 +214,7 @@ static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch,
                             b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
                         }
                         {
-                            const vf x0 = load(s + 3 * PITCH1 + 0), x1 = load(s + 3 * PITCH1 + 4), x2 = load(s + 3 * PITCH1 + 8), x3 = load(s + 3 * PITCH1 + 12), x4 = load(s + 3 * PITCH1 + 16);
+                            const vf x0 = load(s + 3 * pitch + 0), x1 = load(s + 3 * pitch + 4), x2 = load(s + 3 * pitch + 8), x3 = load(s + 3 * pitch + 12), x4 = load(s + 3 * pitch + 16);
                             vf b;
                             b = splat(w[12]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
                             b = splat(w[13]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
@@ -291,24 +289,24 @@ static void row_c1x1i4_o8_relu__c1x1i8_o4(float *restrict out, size_t out_pitch,
     }
 }
 
-static void row_c3x3i4_add1_o4(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0, const float *add0,
-    const float *weights) {
-    for (int t = 0; t < 1; t++) { /* 5 vectors of pixels a row */
-        const int x = t * 20;
+KERNEL void row_c3x3i4_add1_o4_4x5(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0, const float *add0,
+    size_t pitch, int columns, const float *weights) {
+    for (int t = 0; t < columns; t += 20) {
+        const int x = t + 20 <= columns ? t : columns - 20; /* the last tile may overlap its neighbour */
         const float *k = weights;
         { /* 4 channels, tile 4 x 5 */
             float *o = out + x;
             const float *d0 = add0 + x;
             for (int i = 0; i < 1; i++) {
-                vf a0_0 = splat(k[0]) + load(d0 + 0 * PITCH1 + 0), a0_1 = splat(k[0]) + load(d0 + 0 * PITCH1 + 4), a0_2 = splat(k[0]) + load(d0 + 0 * PITCH1 + 8), a0_3 = splat(k[0]) + load(d0 + 0 * PITCH1 + 12), a0_4 = splat(k[0]) + load(d0 + 0 * PITCH1 + 16);
-                vf a1_0 = splat(k[1]) + load(d0 + 1 * PITCH1 + 0), a1_1 = splat(k[1]) + load(d0 + 1 * PITCH1 + 4), a1_2 = splat(k[1]) + load(d0 + 1 * PITCH1 + 8), a1_3 = splat(k[1]) + load(d0 + 1 * PITCH1 + 12), a1_4 = splat(k[1]) + load(d0 + 1 * PITCH1 + 16);
-                vf a2_0 = splat(k[2]) + load(d0 + 2 * PITCH1 + 0), a2_1 = splat(k[2]) + load(d0 + 2 * PITCH1 + 4), a2_2 = splat(k[2]) + load(d0 + 2 * PITCH1 + 8), a2_3 = splat(k[2]) + load(d0 + 2 * PITCH1 + 12), a2_4 = splat(k[2]) + load(d0 + 2 * PITCH1 + 16);
-                vf a3_0 = splat(k[3]) + load(d0 + 3 * PITCH1 + 0), a3_1 = splat(k[3]) + load(d0 + 3 * PITCH1 + 4), a3_2 = splat(k[3]) + load(d0 + 3 * PITCH1 + 8), a3_3 = splat(k[3]) + load(d0 + 3 * PITCH1 + 12), a3_4 = splat(k[3]) + load(d0 + 3 * PITCH1 + 16);
+                vf a0_0 = splat(k[0]) + load(d0 + 0 * pitch + 0), a0_1 = splat(k[0]) + load(d0 + 0 * pitch + 4), a0_2 = splat(k[0]) + load(d0 + 0 * pitch + 8), a0_3 = splat(k[0]) + load(d0 + 0 * pitch + 12), a0_4 = splat(k[0]) + load(d0 + 0 * pitch + 16);
+                vf a1_0 = splat(k[1]) + load(d0 + 1 * pitch + 0), a1_1 = splat(k[1]) + load(d0 + 1 * pitch + 4), a1_2 = splat(k[1]) + load(d0 + 1 * pitch + 8), a1_3 = splat(k[1]) + load(d0 + 1 * pitch + 12), a1_4 = splat(k[1]) + load(d0 + 1 * pitch + 16);
+                vf a2_0 = splat(k[2]) + load(d0 + 2 * pitch + 0), a2_1 = splat(k[2]) + load(d0 + 2 * pitch + 4), a2_2 = splat(k[2]) + load(d0 + 2 * pitch + 8), a2_3 = splat(k[2]) + load(d0 + 2 * pitch + 12), a2_4 = splat(k[2]) + load(d0 + 2 * pitch + 16);
+                vf a3_0 = splat(k[3]) + load(d0 + 3 * pitch + 0), a3_1 = splat(k[3]) + load(d0 + 3 * pitch + 4), a3_2 = splat(k[3]) + load(d0 + 3 * pitch + 8), a3_3 = splat(k[3]) + load(d0 + 3 * pitch + 12), a3_4 = splat(k[3]) + load(d0 + 3 * pitch + 16);
                 k += 4;
                 /* 3x3 of 4 channels */
                 for (int y = low0; y < high0; y++) {
                     const float *s = r0[y] + x, *w = k + y * 48;
-                    for (int c = 0; c < 4; c += 1, s += 1 * PITCH1, w += 12) {
+                    for (int c = 0; c < 4; c += 1, s += 1 * pitch, w += 12) {
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
@@ -341,16 +339,16 @@ static void row_c3x3i4_add1_o4(float *restrict out, size_t out_pitch, const floa
                 store(o + 2 * out_pitch + 0, a2_0); store(o + 2 * out_pitch + 4, a2_1); store(o + 2 * out_pitch + 8, a2_2); store(o + 2 * out_pitch + 12, a2_3); store(o + 2 * out_pitch + 16, a2_4);
                 store(o + 3 * out_pitch + 0, a3_0); store(o + 3 * out_pitch + 4, a3_1); store(o + 3 * out_pitch + 8, a3_2); store(o + 3 * out_pitch + 12, a3_3); store(o + 3 * out_pitch + 16, a3_4);
                 o += 4 * out_pitch;
-                d0 += 4 * PITCH1;
+                d0 += 4 * pitch;
             }
         }
     }
 }
 
-static void row_c3x3i4_c5x5i3_o12(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0, const float *const *r1, int low1, int high1,
-    const float *weights) {
-    for (int t = 0; t < 1; t++) { /* 5 vectors of pixels a row */
-        const int x = t * 20;
+KERNEL void row_c3x3i4_c5x5i3_o12_4x5(float *restrict out, size_t out_pitch, const float *const *r0, int low0, int high0, const float *const *r1, int low1, int high1,
+    size_t pitch, int columns, const float *weights) {
+    for (int t = 0; t < columns; t += 20) {
+        const int x = t + 20 <= columns ? t : columns - 20; /* the last tile may overlap its neighbour */
         const float *k = weights;
         { /* 12 channels, tile 4 x 5 */
             float *o = out + x;
@@ -363,7 +361,7 @@ static void row_c3x3i4_c5x5i3_o12(float *restrict out, size_t out_pitch, const f
                 /* 3x3 of 4 channels */
                 for (int y = low0; y < high0; y++) {
                     const float *s = r0[y] + x, *w = k + y * 48;
-                    for (int c = 0; c < 4; c += 1, s += 1 * PITCH1, w += 12) {
+                    for (int c = 0; c < 4; c += 1, s += 1 * pitch, w += 12) {
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
@@ -394,7 +392,7 @@ static void row_c3x3i4_c5x5i3_o12(float *restrict out, size_t out_pitch, const f
                 /* 5x5 of 3 channels */
                 for (int y = low1; y < high1; y++) {
                     const float *s = r1[y] + x, *w = k + y * 60;
-                    for (int c = 0; c < 3; c += 1, s += 1 * PITCH1, w += 20) {
+                    for (int c = 0; c < 3; c += 1, s += 1 * pitch, w += 20) {
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
@@ -449,13 +447,16 @@ static void row_c3x3i4_c5x5i3_o12(float *restrict out, size_t out_pitch, const f
 }
 
 /* One phase row: 2 channel rows interleaved to one row 2 times as long. */
-HELPER void shuffle2_x1(float *restrict line, const float *s) {
-    for (int i = 0; i < 5; i++, s += LANES, line += 2 * LANES) {
-        const vf x0 = load(s + 0 * PITCH1), x1 = load(s + 1 * PITCH1);
+KERNEL void shuffle2(float *restrict line, const float *s, size_t pitch, int columns) {
+    for (int x = 0; x < columns; x += LANES, s += LANES, line += 2 * LANES) {
+        const vf x0 = load(s + 0 * pitch), x1 = load(s + 1 * pitch);
         store(line + 0, SHUFFLE(x0, x1, 0, 4, 1, 5));
         store(line + 4, SHUFFLE(x0, x1, 2, 6, 3, 7));
     }
 }
+
+#define PITCH1 36 /* floats from channel to channel */
+#define PITCH2 56 /* floats from channel to channel */
 
 /* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` the margins between strips, of
  * which rows from `margin` on belong to this thread. */
@@ -481,9 +482,9 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 int low0, high0;
                 window(r0, mem + 15, 6, 108, y, 1, 6, &low0, &high0);
                 float *row = ring_row(mem + 688, 2, 144, y);
-                row_c3x3i3_o4(row, PITCH1,
+                row_c3x3i3_o4_4x5(row, PITCH1,
                     r0, low0, high0,
-                    model_weights + 0);
+                    PITCH1, 20, model_weights + 0);
             }
             }
             /* block1.project: 4 channels, 6 x 20 */
@@ -491,9 +492,9 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             const int y = step - 1;
             if (y >= 0 && y >= begin * 1 - 2 && y < end * 1 + 2 && y < 6) {
                 float *row = ring_row(mem + 992, 3, 144, y);
-                row_c1x1i4_o8_relu__c1x1i8_o4(row, PITCH1,
+                row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(row, PITCH1,
                     ring_row(mem + 688, 2, 144, y),
-                    model_weights + 112, mem + 2320);
+                    PITCH1, 20, model_weights + 112, mem + 2320);
             }
             }
             /* block1.add: 4 channels, 6 x 20 */
@@ -504,10 +505,10 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 int low0, high0;
                 window(r0, mem + 991, 3, 144, y, 1, 6, &low0, &high0);
                 float *row = ring_row(mem + 1440, 3, 144, y);
-                row_c3x3i4_add1_o4(row, PITCH1,
+                row_c3x3i4_add1_o4_4x5(row, PITCH1,
                     r0, low0, high0,
                     ring_row(mem + 688, 2, 144, y),
-                    model_weights + 208);
+                    PITCH1, 20, model_weights + 208);
             }
             }
             /* shuffle: 12 channels, 6 x 20 */
@@ -521,10 +522,10 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 int low1, high1;
                 window(r1, mem + 14, 6, 108, y, 2, 6, &low1, &high1);
                 float *row = ring_row(mem + 1888, 1, 432, y);
-                row_c3x3i4_c5x5i3_o12(row, PITCH1,
+                row_c3x3i4_c5x5i3_o12_4x5(row, PITCH1,
                     r0, low0, high0,
                     r1, low1, high1,
-                    model_weights + 368);
+                    PITCH1, 20, model_weights + 368);
             }
             }
             /* unshift: 3 channels, 12 x 40 */
@@ -535,7 +536,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 for (int c = 0; c < 3; c++) {
                     for (int i = 0; i < 2; i++, from += 2 * PITCH1) {
                         float *line = out + (size_t)c * 480 + (size_t)(y * 2 + i) * 40;
-                        shuffle2_x1(line, from);
+                        shuffle2(line, from, PITCH1, 20);
                     }
                 }
             }

@@ -1,0 +1,356 @@
+/* objects.c - an executable from objects: every unit, the main program, the driver and the weights are compiled apart.
+ *
+ * An object is found by a hash of all that it is made from: text, flags, compiler. Units and the main program are the
+ * same for many networks, so a new network usually compiles its driver alone, and assembles its weights while linking.
+ * Objects that are missing compile in parallel. Each compiler run has a folder of its own below the build's folder. */
+#include "compiler/compiler_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define COMMON_HEAD                                                                                \
+    "#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n"                            \
+    "#define HELPER static inline __attribute__((unused))\n"
+static const char object_head[] = COMMON_HEAD "#define KERNEL\n\n";
+static const char bundle_head[] = COMMON_HEAD
+    "#define KERNEL static __attribute__((noinline, unused)) /* external where objects are cached "
+    "apart */\n\n";
+
+/* ---- the pieces -------------------------------------------------------------------------------------------------- */
+
+nas__unit *nas__sources_unit(nas__sources *s, const char *name) {
+    for (size_t i = 0; i < s->n_units; i++) {
+        if (strcmp(s->units[i].name, name) == 0) return NULL;
+    }
+    char *copy = nas_strdup(NULL, name);
+    if (copy == NULL ||
+        nas_grow(NULL, &s->units, &s->cap_units, s->n_units + 1, sizeof *s->units) != NAS_OK) {
+        nas_free(copy);
+        s->failed = true;
+        return NULL;
+    }
+    nas__unit *unit = &s->units[s->n_units++];
+    *unit = (nas__unit){.name = copy};
+    return unit;
+}
+
+nas_status nas__sources_status(nas_ctx *ctx, const nas__sources *s) {
+    if (s->failed) return nas_fail(ctx, NAS_ERR_NOMEM, "no memory for emitted text");
+    const nas_buf *parts[] = {&s->head, &s->prelude, &s->body, &s->header};
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && status == NAS_OK; i++)
+        status = nas_buf_status(ctx, parts[i]);
+    for (size_t i = 0; i < s->n_units && status == NAS_OK; i++)
+        status = nas_buf_status(ctx, &s->units[i].text);
+    return status;
+}
+
+void nas__sources_deinit(nas__sources *s) {
+    for (size_t i = 0; i < s->n_units; i++) {
+        nas_free(s->units[i].name);
+        nas_buf_deinit(&s->units[i].text);
+    }
+    nas_free(s->units);
+    nas_free(s->weights);
+    nas_buf_deinit(&s->head);
+    nas_buf_deinit(&s->prelude);
+    nas_buf_deinit(&s->body);
+    nas_buf_deinit(&s->header);
+    *s = (nas__sources){0};
+}
+
+static void append(nas_buf *out, const nas_buf *part) {
+    nas_buf_append(out, part->data, part->len);
+}
+
+void nas__sources_text(const nas__sources *s, nas_buf *out) {
+    append(out, &s->head);
+    nas_buf_puts(out, bundle_head);
+    append(out, &s->prelude);
+    for (size_t i = 0; i < s->n_units; i++)
+        append(out, &s->units[i].text);
+    append(out, &s->body);
+}
+
+/* The heads of the functions that others call. */
+static void append_prototypes(const nas__unit *unit, nas_buf *out) {
+    static const char mark[] = "KERNEL ";
+    const char *line = unit->text.data;
+    while (line != NULL && *line != '\0') {
+        if (strncmp(line, mark, sizeof mark - 1) == 0) {
+            const char *end = strstr(line, ") {\n");
+            if (end == NULL) return;
+            const char *head = line + sizeof mark - 1;
+            nas_buf_append(out, head, (size_t)(end + 1 - head));
+            nas_buf_puts(out, ";\n");
+        }
+        line = strchr(line, '\n');
+        if (line != NULL) line++;
+    }
+}
+
+static void driver_text(const nas__sources *s, nas_buf *out) {
+    append(out, &s->head);
+    nas_buf_puts(out, object_head);
+    for (size_t i = 0; i < s->n_units; i++)
+        append_prototypes(&s->units[i], out);
+    nas_buf_puts(out, "\n");
+    append(out, &s->body);
+    nas_buf_puts(out, "\n#include \"model_facts.h\"\n");
+}
+
+/* ---- one compiler run -------------------------------------------------------------------------------------------- */
+
+enum { FILES_MAX = 4, PATH_BYTES = 640 };
+
+typedef struct file {
+    const char *name;
+    const char *parts[3]; /* one after another; NULL after the last */
+    size_t lengths[3];
+} file;
+
+/* Compiles files[0], which may include the others. */
+typedef struct job {
+    const char *name; /* for messages */
+    bool base;        /* with the flags of the main program */
+    bool plain;       /* without optimization */
+    file files[FILES_MAX];
+    char key[NAS_SHA256_HEX], path[512];
+    bool found;
+} job;
+
+typedef struct build {
+    const nas_compile_options *options;
+    const nas__sources *sources;
+    nas__toolchain toolchain, base;
+    nas_buf driver;
+    size_t n_jobs; /* units, main program, peak loop, driver */
+    job *jobs;
+    size_t n_missing, *missing;
+    char key[NAS_SHA256_HEX], work[512];
+} build;
+
+static file text_file(const char *name, const char *first, size_t length) {
+    return (file){.name = name, .parts = {first}, .lengths = {length}};
+}
+
+static void hash_text(nas_sha256 *h, const char *text, size_t len) {
+    nas_sha256_update(h, text, len);
+    nas_sha256_update(h, "", 1); /* texts do not run into each other */
+}
+
+static void end_hash(nas_sha256 *h, char key[NAS_SHA256_HEX]) {
+    uint8_t digest[NAS_SHA256_BYTES];
+    nas_sha256_final(h, digest);
+    nas_hex(digest, sizeof digest, key);
+}
+
+static void make_key(const build *b, job *j) {
+    const nas__toolchain *t = j->base ? &b->base : &b->toolchain;
+    nas_sha256 h;
+    nas_sha256_init(&h);
+    for (int i = 0; i < FILES_MAX && j->files[i].name != NULL; i++) {
+        const file *f = &j->files[i];
+        hash_text(&h, f->name, strlen(f->name));
+        for (int k = 0; k < 3 && f->parts[k] != NULL; k++)
+            nas_sha256_update(&h, f->parts[k], f->lengths[k]);
+    }
+    hash_text(&h, t->compiler, strlen(t->compiler));
+    hash_text(&h, t->version, strlen(t->version));
+    hash_text(&h, t->flags, strlen(t->flags));
+    hash_text(&h, j->plain ? "0" : "", 1);
+    end_hash(&h, j->key);
+}
+
+/* A work file: no need for atomicity, the folder is ours. */
+static nas_status write_work(nas_ctx *ctx, const char *folder, const file *f) {
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, f->name);
+    FILE *out = fopen(path, "wb");
+    if (out == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: cannot be written", path);
+    bool wrote = true;
+    for (int k = 0; k < 3 && f->parts[k] != NULL; k++)
+        wrote = fwrite(f->parts[k], 1, f->lengths[k], out) == f->lengths[k] && wrote;
+    if (fclose(out) != 0 || !wrote) {
+        return nas_fail(ctx, NAS_ERR_IO, "%s: disk full? not written; free some space", path);
+    }
+    return NAS_OK;
+}
+
+static nas_status compile_job(nas_ctx *ctx, void *arg, size_t index, int worker) {
+    (void)worker;
+    build *b = arg;
+    const job *j = &b->jobs[b->missing[index]];
+    char folder[PATH_BYTES - 32], made[PATH_BYTES], sum[NAS_SHA256_HEX];
+    (void)snprintf(folder, sizeof folder, "%s/%zu", b->work, index);
+    nas_status status = nas_mkdirs(ctx, folder);
+    for (int i = 0; i < FILES_MAX && j->files[i].name != NULL && status == NAS_OK; i++)
+        status = write_work(ctx, folder, &j->files[i]);
+    const char *args[] = {"-c", j->files[0].name, "-o", "object.o", j->plain ? "-O0" : NULL, NULL};
+    if (status == NAS_OK) status = nas__cc(ctx, j->base ? &b->base : &b->toolchain, folder, args);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "%s", j->name);
+    (void)snprintf(made, sizeof made, "%s/object.o", folder);
+    return nas__cache_put(ctx, made, j->path, 0444, false, sum);
+}
+
+/* ---- the executable ---------------------------------------------------------------------------------------------- */
+
+static nas_status list_jobs(nas_ctx *ctx, build *b) {
+    const nas__sources *s = b->sources;
+    const char *main_c = nas__rt_file("bench_main.c"), *cpu_check_h = nas__rt_file("cpu_check.h"),
+               *facts = nas__rt_file("model_facts.h"), *peak_c = nas__rt_file("peak.c");
+    if (main_c == NULL || cpu_check_h == NULL || facts == NULL || peak_c == NULL) {
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/ is not embedded in this build");
+    }
+    b->jobs = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->jobs);
+    b->missing = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->missing);
+    if (b->jobs == NULL || b->missing == NULL) return NAS_ERR_NOMEM;
+    driver_text(s, &b->driver);
+    nas_status status = nas_buf_status(ctx, &b->driver);
+    if (status != NAS_OK) return status;
+    /* The driver first: it is always missing, and takes about as long as a unit. The main program is outside of what it
+     * times: the fastest compile wins. It has to start on any processor of the architecture to say what is missing. */
+    b->jobs[b->n_jobs++] = (job){.name = "model.c",
+                                 .plain = true,
+                                 .files = {text_file("model.c", b->driver.data, b->driver.len),
+                                           text_file("model.h", s->header.data, s->header.len),
+                                           text_file("model_facts.h", facts, strlen(facts))}};
+    b->jobs[b->n_jobs++] =
+        (job){.name = "bench_main.c",
+              .base = true,
+              .plain = true,
+              .files = {text_file("bench_main.c", main_c, strlen(main_c)),
+                        text_file("cpu_check.h", cpu_check_h, strlen(cpu_check_h)),
+                        text_file("model.h", facts, strlen(facts)),
+                        text_file("model_facts.h", facts, strlen(facts))}};
+    /* The peak loop has the flags of the model. */
+    b->jobs[b->n_jobs++] =
+        (job){.name = "peak.c", .files = {text_file("peak.c", peak_c, strlen(peak_c))}};
+    for (size_t i = 0; i < s->n_units; i++) {
+        job *j = &b->jobs[b->n_jobs++];
+        j->name = s->units[i].name;
+        j->files[0] = (file){.name = "unit.c"};
+        const struct {
+            const char *text;
+            size_t len;
+        } parts[3] = {{object_head, sizeof object_head - 1},
+                      {s->prelude.data, s->prelude.len},
+                      {s->units[i].text.data, s->units[i].text.len}};
+        for (int k = 0; k < 3; k++) {
+            j->files[0].parts[k] = parts[k].text;
+            j->files[0].lengths[k] = parts[k].len;
+        }
+    }
+    for (size_t i = 0; i < b->n_jobs; i++) {
+        job *j = &b->jobs[i];
+        make_key(b, j);
+        status = nas__cache_path(ctx, b->options->cache_dir, j->key, ".o", sizeof j->path, j->path);
+        if (status != NAS_OK) return status;
+    }
+    return NAS_OK;
+}
+
+static void make_build_key(build *b) {
+    nas_sha256 h;
+    nas_sha256_init(&h);
+    for (size_t i = 0; i < b->n_jobs; i++)
+        hash_text(&h, b->jobs[i].key, strlen(b->jobs[i].key));
+    hash_text(&h, b->sources->weights, b->sources->weight_bytes);
+    end_hash(&h, b->key);
+}
+
+/* Weights go through the assembler unread: a C parser would take most of the time of a candidate. */
+static nas_status link_program(nas_ctx *ctx, build *b) {
+    static const char weights_s[] =
+        "    .section .rodata\n    .globl model_weights\n    .balign 64\n"
+        "    .type model_weights, %object\nmodel_weights:\n    .incbin \"weights.bin\"\n"
+        "    .size model_weights, . - model_weights\n"
+        "    .section .note.GNU-stack,\"\",%progbits\n";
+    const file s = text_file("weights.s", weights_s, sizeof weights_s - 1);
+    const file bin = text_file("weights.bin", b->sources->weights, b->sources->weight_bytes);
+    nas_buf list = {0}; /* a response file: any number of objects */
+    for (size_t i = 0; i < b->n_jobs; i++)
+        nas_buf_printf(&list, "../%.2s/%s.o\n", b->jobs[i].key, b->jobs[i].key);
+    const file objects = text_file("objects", list.data, list.len);
+    nas_status status = nas_buf_status(ctx, &list);
+    if (status == NAS_OK) status = write_work(ctx, b->work, &s);
+    if (status == NAS_OK) status = write_work(ctx, b->work, &bin);
+    if (status == NAS_OK) status = write_work(ctx, b->work, &objects);
+    nas_buf_deinit(&list);
+    const char *args[] = {"@objects", "weights.s", "-o", "model", NULL, NULL};
+    if (!b->options->target->runs_here)
+        args[4] = "-static"; /* a device need not have our C library */
+    return status == NAS_OK ? nas__cc(ctx, &b->base, b->work, args) : status;
+}
+
+static nas_status compile_missing(nas_ctx *ctx, build *b) {
+    char sum[NAS_SHA256_HEX];
+    for (size_t i = 0; i < b->n_jobs; i++) {
+        if (!nas__cache_find(b->jobs[i].path, sum)) b->missing[b->n_missing++] = i;
+    }
+    return nas_parallel(ctx, nas_cpu_count(), b->n_missing, compile_job, b);
+}
+
+/* Everything that needs the work folder: one place to clean it up. */
+static nas_status build_into(nas_ctx *ctx, build *b, const char *path, char sum[NAS_SHA256_HEX]) {
+    nas_status status = nas__cache_work_dir(ctx, b->options->cache_dir, sizeof b->work, b->work);
+    if (status != NAS_OK) return status;
+    status = compile_missing(ctx, b);
+    if (status == NAS_OK) status = link_program(ctx, b);
+    if (status == NAS_OK) {
+        char made[PATH_BYTES];
+        (void)snprintf(made, sizeof made, "%s/model", b->work);
+        status = nas__cache_put(ctx, made, path, 0555, true, sum);
+    }
+    nas_ctx *quiet = nas_ctx_child(ctx); /* keeps the message of a failure above */
+    if (quiet != NULL) (void)nas_remove_tree(quiet, b->work);
+    nas_ctx_free(quiet);
+    return status;
+}
+
+static nas_status find_or_build(nas_ctx *ctx, build *b, nas_artifact *a) {
+    nas_status status =
+        nas__cache_path(ctx, b->options->cache_dir, b->key, ".model", sizeof a->path, a->path);
+    if (status != NAS_OK) return status;
+    a->from_cache = nas__cache_find(a->path, a->sha256);
+    if (!a->from_cache) {
+        const int64_t start = nas_now_ns();
+        status = build_into(ctx, b, a->path, a->sha256);
+        a->compile_s = (double)(nas_now_ns() - start) * 1e-9;
+    }
+    struct stat info;
+    if (status == NAS_OK && stat(a->path, &info) != 0) {
+        status = nas_fail(ctx, NAS_ERR_IO, "%s vanished from the cache", a->path);
+    }
+    if (status == NAS_OK) a->size_bytes = (uint64_t)info.st_size;
+    return status;
+}
+
+nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
+                              const nas__sources *sources, nas_artifact *out) {
+    build b = {.options = options, .sources = sources};
+    nas_artifact artifact = {.arena_bytes = sources->arena_bytes};
+    nas_status status = nas__sources_status(ctx, sources);
+    if (status == NAS_OK) status = nas__toolchain_open(ctx, options, &b.toolchain);
+    if (status == NAS_OK) {
+        b.base = b.toolchain;
+        (void)snprintf(b.base.flags, sizeof b.base.flags, "%s", b.toolchain.base_flags);
+        status = list_jobs(ctx, &b);
+    }
+    if (status == NAS_OK) {
+        make_build_key(&b);
+        status = find_or_build(ctx, &b, &artifact);
+    }
+    if (status == NAS_OK) {
+        memcpy(artifact.source_sha256, b.key, sizeof artifact.source_sha256);
+        (void)snprintf(artifact.target, sizeof artifact.target, "%s", options->target->name);
+        (void)snprintf(artifact.compiler, sizeof artifact.compiler, "%s", b.toolchain.version);
+        (void)snprintf(artifact.flags, sizeof artifact.flags, "%s", b.toolchain.flags);
+        *out = artifact;
+    }
+    nas_buf_deinit(&b.driver);
+    nas_free(b.jobs);
+    nas_free(b.missing);
+    return status;
+}

@@ -105,6 +105,11 @@ nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_compi
 nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
                           const char *pass, nas_buf *out);
 
+/* nas_compile_explain - for people: each layer with its kernel candidates, what the cost model expects of them, measured
+ * times where a tuner knows them, and which one is used ('*'). Errors: those of nas_compile's first steps. */
+nas_status nas_compile_explain(nas_ctx *ctx, const nas_graph *graph,
+                               const nas_compile_options *options, nas_buf *out);
+
 /* nas_toolchain_check - is the compiler there and able to build a one-line program? TOOLCHAIN says what to install. */
 nas_status nas_toolchain_check(nas_ctx *ctx, const nas_compile_options *options);
 

@@ -151,8 +151,9 @@ typedef struct nas__layer {
     nas__conv conv;      /* CONV */
     int32_t n_ways, way; /* of ways[], the one that is used */
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
-    nas__op op;   /* OP */
-    int32_t part; /* OP that copies into a concatenation: which member */
+    double measured_ns[NAS__CONV_WAYS_MAX]; /* by a tuner, 0 where nobody measured */
+    nas__op op;                             /* OP */
+    int32_t part;                           /* OP that copies into a concatenation: which member */
     size_t
         out_offset; /* floats from pixel (0,0) of the value to where this layer begins; not 0 for such copies alone */
     int32_t units;

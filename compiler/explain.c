@@ -1,0 +1,121 @@
+/* explain.c - why each layer is computed as it is: the candidates, what the cost model expects of them, which one won. */
+#include "compiler/layers_internal.h"
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas_graph_node(l->graph, v);
+}
+
+/* ---- layers ------------------------------------------------------------------------------------------------------- */
+
+static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t index,
+                        nas_buf *out) {
+    const nas__conv_way *w = &layer->ways[index];
+    const nas__conv *c = &layer->conv;
+    const double macs =
+        (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * (c->in_c / c->groups);
+    const double bound = macs / (2.0 * l->target->vector_bytes / 4); /* two multiply-adds a cycle */
+    nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors", index == layer->way ? '*' : ' ',
+                   nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors);
+    if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
+    if (w->outer > 0) nas_buf_puts(out, ", channels outside");
+    nas_buf_printf(out, ": %.1f kcycles estimated, %.0f %% of the multiply-add bound",
+                   w->cycles * 1e-3, w->cycles > 0 ? 100 * bound / w->cycles : 0.0);
+    if (layer->measured_ns[index] > 0)
+        nas_buf_printf(out, "; measured %.1f us", layer->measured_ns[index] * 1e-3);
+    nas_buf_puts(out, "\n");
+}
+
+static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    const nas__conv *c = &layer->conv;
+    nas_buf_printf(out, "conv %dx%d stride %d, %d -> %d channels", c->kernel_h, c->kernel_w,
+                   c->stride_h, c->in_c, c->out_c);
+    if (c->groups > 1) nas_buf_printf(out, " in %d groups", c->groups);
+    nas_buf_printf(out, ", %d x %d pixels", c->out_h, c->out_w);
+    if (c->has_residual) nas_buf_puts(out, ", adds a residual");
+    if (layer->value != layer->node && c->act != NAS__LACT_NONE)
+        nas_buf_puts(out, ", activation inside");
+    nas_buf_puts(out, "\n");
+    for (int32_t i = 0; i < layer->n_ways; i++)
+        explain_way(l, layer, i, out);
+}
+
+static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    nas_buf_printf(out, "%s: ", node_of(l, layer->node)->name);
+    switch (layer->kind) {
+    case NAS__LAYER_CONV: explain_conv(l, layer, out); return;
+    case NAS__LAYER_OP: {
+        const nas_shape *s = &layer->op.out.shape;
+        nas_buf_printf(out, "%s, %d x %d x %d\n", nas_op_name(layer->op.node->op), s->h, s->w,
+                       s->c);
+        return;
+    }
+    case NAS__LAYER_OUTPUT: nas_buf_puts(out, "to the caller's planes\n"); return;
+    }
+}
+
+void nas__layers_dump(const nas__layers *l, nas_buf *out) {
+    nas_buf_printf(out, "%d layers, %d buffers, %zu bytes of arena, %zu weights\n", l->n_layers,
+                   l->n_buffers, l->arena_bytes, l->weight_floats);
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        nas_buf_printf(out, "%s%-3d ", layer->barrier ? "| " : "  ", i);
+        if (layer->kind == NAS__LAYER_CONV) {
+            nas_buf_printf(out, "%-16s",
+                           nas__conv_algorithm_name(layer->ways[layer->way].algorithm));
+        } else {
+            nas_buf_printf(out, "%-16s",
+                           layer->kind == NAS__LAYER_OUTPUT ? "output"
+                                                            : nas_op_name(layer->op.node->op));
+        }
+        const nas_node *value = node_of(l, layer->value);
+        nas_buf_printf(out, " -> %s [%d,%d,%d]", value->name, value->shape.h, value->shape.w,
+                       value->shape.c);
+        if (layer->kind != NAS__LAYER_OUTPUT && l->places[layer->value].buffer >= 0) {
+            const nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
+            nas_buf_printf(out, " at %zu, border %d %d %d %d", b->at, b->top, b->left, b->bottom,
+                           b->right);
+        }
+        nas_buf_printf(out, ", %d units\n", layer->units);
+    }
+}
+
+/* ---- rows --------------------------------------------------------------------------------------------------------- */
+
+static void explain_rows(const nas__program *p, nas_buf *out) {
+    nas_buf_printf(out,
+                   "a row at a time: %d strips of %d vectors, %zu bytes of arena; tiles are output "
+                   "channels x pixel vectors\n",
+                   p->plan.strips, p->plan.vectors, p->plan.arena_bytes);
+    for (int32_t v = 0; v < p->n_stages; v++) {
+        const nas__stage *s = &p->stages[v];
+        if (s->dead) continue;
+        nas_buf_printf(out, "%s: ", s->name);
+        if (s->kind != NAS__SUM) {
+            nas_buf_puts(out, s->kind == NAS__INPUT ? "the image\n" : "pixel shuffle\n");
+            continue;
+        }
+        for (int32_t i = 0; i < s->n_terms; i++) {
+            nas_buf_printf(out, "%sconv %dx%d of %d channels", i > 0 ? " + " : "",
+                           s->terms[i].kernel_h, s->terms[i].kernel_w, s->terms[i].channels);
+        }
+        nas_buf_printf(out, "%s-> %d channels at rate %d%s; tile %d x %d\n",
+                       s->n_terms > 0 ? " " : "sum ", s->channels, s->rate,
+                       s->hidden ? ", inside its reader" : "", s->tile.outputs, s->tile.vectors);
+    }
+}
+
+nas_status nas_compile_explain(nas_ctx *ctx, const nas_graph *graph,
+                               const nas_compile_options *options, nas_buf *out) {
+    if (options->target == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "explain: no target");
+    nas__form form = {0};
+    const nas_status status = nas__form_lower(ctx, graph, options, &form);
+    if (status != NAS_OK) return status;
+    if (form.rows != NULL) {
+        explain_rows(form.rows, out);
+    } else {
+        for (int32_t i = 0; i < form.layers->n_layers; i++)
+            explain_layer(form.layers, &form.layers->layers[i], out);
+    }
+    nas__form_free(&form);
+    return nas_buf_status(ctx, out);
+}

@@ -315,6 +315,20 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     return 0;
 }
 
+int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way) {
+    (void)target;
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED: return way->outer == 0 ? nas__conv_tile(c, way->pixels).rows : 0;
+    case NAS__CONV_DEPTHWISE: return 1;
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4:
+    case NAS__CONV_VECTOR: return 0;
+    }
+    return 0;
+}
+
 size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
                                 const nas__conv_way *way) {
     const bool winograd =

@@ -106,6 +106,46 @@ static const char acts[] =
     "HELPER vf hard_swish(vf v) { /* v * clip(v / 6 + 1 / 2, 0, 1) */\n"
     "    return v * vmin(vmax(v * 0x1.555556p-3f + 0.5f, (vf){0}), splat(1));\n}\n\n";
 
+/* Functions of single precision without a mathematical library. */
+static const char functions[] =
+    "/* e^v, relative error 2e-7; saturates at e^88. n = round(v / ln 2) falls out of the low bits "
+    "of v / ln 2 + 1.5 * 2^23. */\n"
+    "HELPER vf vexp(vf v) {\n"
+    "    v = vmin(vmax(v, splat(-87)), splat(88));\n"
+    "    const vf t = v * 0x1.715476p+0f + 0x1.8p23f, n = t - 0x1.8p23f;\n"
+    "    const vf r = v - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;\n"
+    "    vf p = splat(0x1.6c16c2p-10f);\n"
+    "    p = p * r + 0x1.111112p-7f, p = p * r + 0x1.555556p-5f, p = p * r + 0x1.555556p-3f;\n"
+    "    p = p * r + 0.5f, p = p * r + 1, p = p * r + 1;\n"
+    "    return (vf)((vi)p + ((vi)t << 23));\n}\n"
+    "HELPER vf vsigmoid(vf v) {\n    return 1 / (1 + vexp(-v));\n}\n"
+    "/* Abramowitz & Stegun 7.1.26, absolute error 2e-7. */\n"
+    "HELPER vf verf(vf v) {\n"
+    "    const vf a = vmax(v, -v), t = 1 / (1 + a * 0.3275911f);\n"
+    "    vf p = splat(1.061405429f);\n"
+    "    p = p * t - 1.453152027f, p = p * t + 1.421413741f, p = p * t - 0.284496736f, p = p * t + "
+    "0.254829592f;\n"
+    "    const vf r = 1 - p * t * vexp(-(a * a));\n"
+    "    return choose(v < 0, -r, r);\n}\n"
+    "/* 1 / sqrt(v) by Newton from its bits, then times v; 0 for 0, NaN below it. */\n"
+    "HELPER vf vsqrt(vf v) {\n"
+    "    vf y = (vf)(0x5f375a86 - ((vi)v >> 1));\n"
+    "    y = y * (1.5f - 0.5f * v * y * y), y = y * (1.5f - 0.5f * v * y * y), y = y * (1.5f - "
+    "0.5f * v * y * y);\n"
+    "    const vf s = v * y, exact = s + 0.5f * y * (v - s * s);\n"
+    "    return choose(v > 0, exact, choose(v == 0, splat(0), splat(__builtin_nanf(\"\"))));\n}\n"
+    "/* ln v for v > 0: 2 * atanh((m - 1) / (m + 1)) of the fraction m in [sqrt(1/2), sqrt(2)) "
+    "plus the exponent. */\n"
+    "HELPER vf vlog(vf v) {\n"
+    "    const vi e = ((vi)v - 0x3f3504f3) >> 23;\n"
+    "    const vf m = (vf)((vi)v - (e << 23)), s = (m - 1) / (m + 1), q = s * s;\n"
+    "    vf p = splat(0x1.c71c72p-4f);\n"
+    "    p = p * q + 0x1.24924ap-3f, p = p * q + 0x1.99999ap-3f, p = p * q + 0x1.555556p-2f, p = p "
+    "* q + 1;\n"
+    "    return 2 * s * p + __builtin_convertvector(e, vf) * 0x1.62e43p-1f;\n}\n"
+    "HELPER float vsum(vf v) {\n"
+    "    float s = 0;\n    for (int i = 0; i < LANES; i++) s += v[i];\n    return s;\n}\n\n";
+
 void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
     nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
@@ -126,4 +166,5 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_puts(out, generic_minmax);
     }
     nas_buf_puts(out, acts);
+    nas_buf_puts(out, functions);
 }

@@ -35,6 +35,29 @@ static const char helpers[] =
     "    }\n"
     "}\n\n";
 
+static const char chain_helpers[] =
+    "/* Rows [0, result) of the input that the rows before `end` of a convolution's output need. "
+    "*/\n"
+    "static inline int rows_to(int end, int stride, int reach, int pad, int height) {\n"
+    "    const int rows = (end - 1) * stride + reach - pad;\n"
+    "    return rows < height ? rows : height;\n"
+    "}\n"
+    "/* The first row of the input that row `begin` of the output needs. */\n"
+    "static inline int rows_from(int begin, int stride, int pad) {\n"
+    "    const int row = begin * stride - pad;\n"
+    "    return row > 0 ? row : 0;\n"
+    "}\n\n"
+    "/* Zeroes the border of a thread's rows [from, to): the gaps beside them, and what lies "
+    "beyond the image. */\n"
+    "static inline void clear_rows(float *image, int from, int to, int height, size_t row, size_t "
+    "gap, size_t front, "
+    "size_t back) {\n"
+    "    for (int y = from; y <= to && gap > 0; y++) memset(image + (size_t)y * row - gap, 0, gap "
+    "* sizeof *image);\n"
+    "    if (from == 0) memset(image - front, 0, front * sizeof *image);\n"
+    "    if (to == height) memset(image + (size_t)height * row - gap, 0, back * sizeof *image);\n"
+    "}\n\n";
+
 static const char clock_text[] = "static double clock_us(void) {\n"
                                  "    struct timespec t;\n"
                                  "    (void)clock_gettime(CLOCK_MONOTONIC, &t);\n"
@@ -112,26 +135,41 @@ static void emit_place(const nas__layers *l, nas_value v, size_t offset, size_t 
     const nas__place *p = &l->places[v];
     if (p->constant) {
         nas_buf_printf(out, "model_weights + %zu", p->at + offset - back);
-    } else {
-        nas_buf_printf(out, "values + %zu", l->buffers[p->buffer].at + p->at + offset - back);
+        return;
     }
+    nas_buf_printf(out, "values + %zu", l->buffers[p->buffer].at + p->at + offset - back);
+    if (p->shift > 0) nas_buf_printf(out, " + (size_t)thread * %zu", p->shift);
 }
 
-static void emit_clear(const nas__layers *l, int32_t i, nas_buf *out) {
-    const nas__layer *layer = &l->layers[i];
-    if (layer->kind == NAS__LAYER_OUTPUT) return;
-    const nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
-    if (b->first != i) return;
-    const nas__place *p = &l->places[b->value];
+/* Floats of border around the buffer of value v. */
+typedef struct border {
+    size_t front, gap, back;
+} border;
+
+static border border_of(const nas__layers *l, nas_value v) {
+    const nas__place *p = &l->places[v];
+    const nas__layer_buffer *b = &l->buffers[p->buffer];
     const nas_shape *s = &node_of(l, b->value)->shape;
-    const size_t c = (size_t)s->c, gap = p->row - (size_t)s->w * c;
-    const size_t front = (size_t)b->top * p->row + (size_t)b->left * c;
-    const size_t back = (size_t)b->bottom * p->row + (size_t)b->right * c;
-    if (front == 0 && gap == 0 && back == 0) return;
+    const size_t c = (size_t)s->c;
+    return (border){.front = (size_t)b->top * p->row + (size_t)b->left * c,
+                    .gap = p->row - (size_t)s->w * c,
+                    .back = (size_t)b->bottom * p->row + (size_t)b->right * c};
+}
+
+static bool has_border(const border *b) {
+    return b->front > 0 || b->gap > 0 || b->back > 0;
+}
+
+/* The first layer of a buffer's life clears its border. */
+static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf *out) {
+    const nas__layer_buffer *b = &l->buffers[l->places[value].buffer];
+    const border around = border_of(l, value);
+    if (b->first != i || !has_border(&around)) return;
+    const nas__place *p = &l->places[b->value];
     nas_buf_puts(out, "    clear_border(");
     emit_place(l, b->value, 0, 0, out);
-    nas_buf_printf(out, ", %zu, %d, %zu, %zu, %zu, thread, threads);\n", front, s->h, p->row, gap,
-                   back);
+    nas_buf_printf(out, ", %zu, %d, %zu, %zu, %zu, thread, threads);\n", around.front,
+                   node_of(l, b->value)->shape.h, p->row, around.gap, around.back);
 }
 
 /* in, out, residual */
@@ -166,6 +204,70 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf
     } else {
         nas_buf_puts(out, "NULL");
     }
+    if (layer->weight_floats > 0) {
+        nas_buf_printf(out, ", model_weights + %zu, scratch", layer->weights_at);
+    } else {
+        nas_buf_puts(out, ", NULL, scratch");
+    }
+}
+
+static void emit_alone(const nas__layers *l, int32_t i, const char *name, nas_buf *out) {
+    const nas__layer *layer = &l->layers[i];
+    if (layer->kind != NAS__LAYER_OUTPUT) emit_clear(l, i, layer->value, out);
+    nas_buf_printf(out, "    %s(", name);
+    emit_operands(l, layer, out);
+    nas_buf_printf(out, ", FROM(%d), TO(%d));\n", layer->units, layer->units);
+}
+
+static int32_t reach_of(const nas__conv *c) {
+    return (c->kernel_h - 1) * c->dilation_h + 1;
+}
+
+/* from<k>: rows of the value of layer k that the thread has computed; to<k>: those that this band needs. */
+static void emit_chain(const nas__layers *l, int32_t i, const char *const *names, nas_buf *out) {
+    const int32_t n = l->layers[i].chain, last = i + n - 1;
+    const int32_t height = l->layers[last].conv.out_h;
+    emit_clear(l, i, l->layers[last].value, out);
+    nas_buf_printf(out,
+                   "    if (FROM(%d) < TO(%d)) { /* bands of %d rows go through %d layers in the "
+                   "cache */\n"
+                   "        int from%d = FROM(%d);\n        const int end%d = TO(%d);\n",
+                   height, height, l->layers[i].band, n, last, height, last, height);
+    for (int32_t k = last - 1; k >= i; k--) {
+        const nas__conv *c = &l->layers[k + 1].conv;
+        const int32_t pad = node_of(l, l->layers[k + 1].node)->conv.pad_top;
+        const nas_value v = l->layers[k].value;
+        const border around = border_of(l, v);
+        nas_buf_printf(out,
+                       "        int from%d = rows_from(from%d, %d, %d);\n"
+                       "        const int end%d = rows_to(end%d, %d, %d, %d, %d);\n",
+                       k, k + 1, c->stride_h, pad, k, k + 1, c->stride_h, reach_of(c), pad,
+                       l->layers[k].conv.out_h);
+        if (!has_border(&around)) continue;
+        nas_buf_puts(out, "        clear_rows(");
+        emit_place(l, v, 0, 0, out);
+        nas_buf_printf(out, ", from%d, end%d, %d, %zu, %zu, %zu, %zu);\n", k, k,
+                       l->layers[k].conv.out_h, l->places[v].row, around.gap, around.front,
+                       around.back);
+    }
+    nas_buf_printf(out,
+                   "        while (from%d < end%d) {\n"
+                   "            const int to%d = from%d + %d < end%d ? from%d + %d : end%d;\n",
+                   last, last, last, last, l->layers[i].band, last, last, l->layers[i].band, last);
+    for (int32_t k = last - 1; k >= i; k--) {
+        const nas__conv *c = &l->layers[k + 1].conv;
+        nas_buf_printf(out, "            const int to%d = rows_to(to%d, %d, %d, %d, %d);\n", k,
+                       k + 1, c->stride_h, reach_of(c),
+                       node_of(l, l->layers[k + 1].node)->conv.pad_top, l->layers[k].conv.out_h);
+    }
+    for (int32_t k = i; k <= last; k++) {
+        const int32_t units = l->layers[k].units / l->layers[k].conv.out_h;
+        nas_buf_printf(out, "            %s(", names[k]);
+        emit_operands(l, &l->layers[k], out);
+        nas_buf_printf(out, ", from%d * %d, to%d * %d);\n", k, units, k, units);
+        nas_buf_printf(out, "            from%d = to%d;\n", k, k);
+    }
+    nas_buf_puts(out, "        }\n    }\n");
 }
 
 static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *out) {
@@ -180,15 +282,14 @@ static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *
         nas_buf_printf(out, "    before(m, thread, %d, %d); /* %s%s */\n", i, (int)layer->barrier,
                        layer->kind == NAS__LAYER_OUTPUT ? "output of " : "",
                        node_of(l, layer->value)->name);
-        emit_clear(l, i, out);
-        nas_buf_printf(out, "    %s(", names[i]);
-        emit_operands(l, layer, out);
-        if (layer->weight_floats > 0) {
-            nas_buf_printf(out, ", model_weights + %zu", layer->weights_at);
-        } else {
-            nas_buf_puts(out, ", NULL");
+        if (layer->chain == 0 && l->layers[i + 1].chain != 0) {
+            int32_t first = i; /* the whole chain where its last layer is noted */
+            while (l->layers[first].chain == 0)
+                first--;
+            emit_chain(l, first, names, out);
+        } else if (layer->chain == 1) {
+            emit_alone(l, i, names[i], out);
         }
-        nas_buf_printf(out, ", scratch, FROM(%d), TO(%d));\n", layer->units, layer->units);
     }
     nas_buf_puts(out, "}\n\n");
 }
@@ -275,6 +376,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
     nas_buf_printf(body, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);
     nas_buf_puts(body, clock_text);
     nas_buf_puts(body, helpers);
+    nas_buf_puts(body, chain_helpers);
     emit_calls(l, names, body);
     nas__emit_entry_points(threads, body);
     nas_buf_puts(body, "\n");

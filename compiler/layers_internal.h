@@ -69,6 +69,10 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *conv,
 const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm);
 /* nas__conv_units - pieces of independent work; a function of shape and way only. */
 int32_t nas__conv_units(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
+/* nas__conv_rows_of_unit - rows of the output that one unit works on, when units go through the rows in order; 0 when
+ * they do not. */
+int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *conv,
+                               const nas__conv_way *way);
 size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *conv,
                                 const nas__conv_way *way); /* per thread */
 size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *conv,
@@ -159,7 +163,9 @@ typedef struct nas__layer {
     int32_t units;
     size_t scratch_floats;
     size_t weights_at, weight_floats;
-    bool barrier; /* all threads must be here before it starts */
+    bool barrier;  /* all threads must be here before it starts */
+    int32_t chain; /* layers of the chain that begins here; 1: it stands alone; 0: inside a chain */
+    int32_t band;  /* first of a chain: rows of its result that go through the chain together */
 } nas__layer;
 
 /* Where a value is. Members of a concatenation lie in its buffer. */
@@ -171,6 +177,8 @@ typedef struct nas__place {
     nas_value host;  /* the value whose buffer it is a part of, or itself */
     int32_t channel; /* first channel within the host */
     int32_t buffer;  /* of the outermost host; -1 for constants */
+    size_t
+        shift; /* floats from the image of one thread to that of the next; 0 unless inside a chain */
     int32_t pitch;
     size_t row, at; /* at: floats from the start of the buffer, or of the weights, to pixel (0,0) */
 } nas__place;
@@ -202,6 +210,10 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_tar
                              int32_t max_threads, nas__layers **out);
 void nas__layers_free(nas__layers *layers);
 nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *layers); /* layers_plan.c */
+/* nas__layers_chains - finds chains: convolutions whose results are read by the next one alone and too large for the
+ * cache. Bands of rows go through a whole chain while they are there. Each thread has its own rows of the values inside;
+ * rows at the seam of two threads are computed by both. Widens buffers and lives. layers_chain.c */
+void nas__layers_chains(nas__layers *layers);
 nas__view nas__layers_view(const nas__layers *layers,
                            nas_value v); /* of a value that has a place */
 void nas__layers_dump(const nas__layers *layers, nas_buf *out);

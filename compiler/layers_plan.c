@@ -303,12 +303,16 @@ static bool depends(const nas__layers *l, const nas__layer *later, const nas__la
     return false;
 }
 
+/* A chain is one piece: what any of its layers waits for, its first one waits for. */
 static void place_barriers(nas__layers *l) {
     int32_t since = 0; /* layers since..i-1 may still run */
-    for (int32_t i = 0; i < l->n_layers; i++) {
-        for (int32_t k = since; k < i && !l->layers[i].barrier; k++)
-            l->layers[i].barrier = depends(l, &l->layers[i], &l->layers[k]);
-        if (l->layers[i].barrier) since = i;
+    for (int32_t i = 0; i < l->n_layers; i += l->layers[i].chain) {
+        bool *barrier = &l->layers[i].barrier;
+        for (int32_t j = i; j < i + l->layers[i].chain; j++) {
+            for (int32_t k = since; k < i && !*barrier; k++)
+                *barrier = depends(l, &l->layers[j], &l->layers[k]);
+        }
+        if (*barrier) since = i;
     }
 }
 
@@ -321,6 +325,7 @@ nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *l) {
     plan_constants(l);
     lay_out(l);
     nas_status status = plan_kernels(ctx, l);
+    if (status == NAS_OK) nas__layers_chains(l);
     if (status == NAS_OK) status = place_buffers(ctx, l);
     if (status != NAS_OK) return status;
     place_barriers(l);

@@ -174,6 +174,17 @@ static void orders(void) {
     finish(sum(f, conv(twice, 4, 3, 1, 2)));
 }
 
+/* Values too large for the cache: bands of rows, strides and paddings at both ends, a residual into the chain. */
+static void bands(void) {
+    const nas_value x = conv(input(70, 61, 3), 8, 3, 1, 1);
+    nas_value y = unary(conv(x, 96, 1, 1, 1), NAS_UNARY_CLIP, 0, 6);
+    y = relu(conv(y, 96, 5, 1, 96));
+    y = relu(sum(conv(y, 8, 1, 1, 1), x));
+    y = relu(conv(y, 100, 3, 1, 1));
+    y = relu(conv(y, 100, 3, 2, 100));
+    finish(conv(y, 4, 1, 1, 1));
+}
+
 static void one_pixel(void) {
     nas_value x = relu(conv(input(1, 1, 5), 33, 3, 1, 1));
     finish(conv(x, 9, 1, 1, 1));
@@ -184,10 +195,10 @@ static void no_kernel_but_a_copy(void) {
 }
 
 typedef void build(void);
-static build *const networks[] = {resnet, mobilenet, dense_block,
-                                  orders, one_pixel, no_kernel_but_a_copy};
-static const char *const network_names[] = {"resnet", "mobilenet", "dense_block",
-                                            "orders", "one_pixel", "no_kernel_but_a_copy"};
+static build *const networks[] = {resnet, mobilenet, dense_block,         orders,
+                                  bands,  one_pixel, no_kernel_but_a_copy};
+static const char *const network_names[] = {"resnet", "mobilenet", "dense_block",         "orders",
+                                            "bands",  "one_pixel", "no_kernel_but_a_copy"};
 enum { NETWORKS = sizeof networks / sizeof networks[0] };
 
 /* ---- tests --------------------------------------------------------------------------------------------------------- */
@@ -292,6 +303,20 @@ Test(compiler_layers, living_buffers_never_share_memory) {
         nas__layers_free(l);
         nas_graph_free(g);
     }
+}
+
+Test(compiler_layers, large_values_go_through_chains_in_bands) {
+    bands();
+    nas__layers *l = lowered();
+    int32_t chains = 0, inside = 0;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        chains += l->layers[i].chain > 1;
+        inside += l->layers[i].chain == 0;
+    }
+    cr_assert(ge(int, chains, 1));
+    cr_assert(ge(int, inside, 2));
+    nas__layers_free(l);
+    nas_graph_free(g);
 }
 
 Test(compiler_layers, what_cannot_be_compiled_is_named) {

@@ -1,0 +1,93 @@
+/* layers_chain.c - depth first: bands of rows go through several convolutions while they are in the cache.
+ *
+ * The kernels are those of whole layers, called for a few rows at a time: their units are ordered by rows. A value inside
+ * a chain has a buffer as if all of it were kept, so that nothing moves; only the rows of the moment are hot. */
+#include "compiler/layers_internal.h"
+
+enum { BAND_MAX = 16 };
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas_graph_node(l->graph, v);
+}
+
+static size_t row_bytes(const nas__layers *l, nas_value v) {
+    return l->places[v].row * sizeof(float);
+}
+
+/* Can the layer be computed for some rows alone? */
+static bool by_rows(const nas__layers *l, const nas__layer *layer) {
+    return layer->kind == NAS__LAYER_CONV && layer->conv.out_h > 1 &&
+           nas__conv_rows_of_unit(l->target, &layer->conv, &layer->ways[layer->way]) == 1;
+}
+
+/* Is the value of layer i read by layer i + 1 alone, as the data of a convolution? */
+static bool only_next(const nas__layers *l, int32_t i) {
+    const nas_value v = l->layers[i].value;
+    const nas__place *p = &l->places[v];
+    if (p->host != v || p->buffer < 0 || l->buffers[p->buffer].value != v) return false;
+    if (l->buffers[p->buffer].first != i || l->buffers[p->buffer].last != i + 1) return false;
+    const nas__layer *next = &l->layers[i + 1];
+    return next->inputs[0] == v && (next->n_inputs < 2 || next->inputs[1] != v);
+}
+
+static bool leaves_cache(const nas__layers *l, nas_value v) {
+    return (double)row_bytes(l, v) * node_of(l, v)->shape.h > l->target->l2_bytes / 2;
+}
+
+/* Layers of the longest chain from layer i on. Values that fit the cache anyhow end it: shorter bands cost more. */
+static int32_t chain_length(const nas__layers *l, int32_t i) {
+    int32_t n = 1;
+    while (i + n < l->n_layers && by_rows(l, &l->layers[i + n - 1]) &&
+           by_rows(l, &l->layers[i + n]) && only_next(l, i + n - 1) &&
+           leaves_cache(l, l->layers[i + n - 1].value))
+        n++;
+    return n;
+}
+
+/* Rows of the result at a time: what a band reads and writes takes half of the L2 cache. */
+static int32_t band_rows(const nas__layers *l, int32_t i, int32_t n) {
+    double bytes = 0, rate = 1; /* rows of the value per row of the result */
+    for (int32_t k = i + n - 1; k >= i; k--) {
+        bytes += rate * (double)row_bytes(l, l->layers[k].value);
+        rate *= l->layers[k].conv.stride_h;
+    }
+    bytes += rate * (double)row_bytes(l, l->layers[i].inputs[0]);
+    const double rows = l->target->l2_bytes / 2 / bytes;
+    return rows < 1 ? 1 : rows > BAND_MAX ? BAND_MAX : (int32_t)rows;
+}
+
+/* Buffers of a chain live together; values inside get room for the rows that two threads compute both. */
+static void widen(nas__layers *l, int32_t i, int32_t n) {
+    int32_t overlap = 0;
+    for (int32_t k = i + n - 1; k >= i; k--) {
+        nas__layer *layer = &l->layers[k];
+        nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
+        if (b->first > i) b->first = i;
+        if (b->last < i + n - 1) b->last = i + n - 1;
+        for (int32_t r = 0; r < layer->n_inputs; r++) {
+            if (l->places[layer->inputs[r]].constant) continue;
+            nas__layer_buffer *in = &l->buffers[l->places[layer->inputs[r]].buffer];
+            if (in->last < i + n - 1) in->last = i + n - 1;
+        }
+        if (k < i + n - 1) {
+            nas__place *p = &l->places[layer->value];
+            p->shift = (size_t)((overlap > 0 ? overlap : 0) + 1) * p->row;
+            b->floats += p->shift * (size_t)(l->max_threads - 1);
+        }
+        const nas__conv *c = &layer->conv;
+        overlap = overlap * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1 - c->stride_h;
+    }
+}
+
+void nas__layers_chains(nas__layers *l) {
+    for (int32_t i = 0; i < l->n_layers;) {
+        const int32_t n = chain_length(l, i);
+        for (int32_t k = i; k < i + n; k++)
+            l->layers[k].chain = k == i ? n : 0;
+        if (n > 1) {
+            l->layers[i].band = band_rows(l, i, n);
+            widen(l, i, n);
+        }
+        i += n;
+    }
+}

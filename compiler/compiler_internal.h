@@ -157,11 +157,10 @@ typedef struct nas__unit {
  * compiled apart as prelude + text; the driver is head + prototypes + body, compiled without optimization, because it is
  * new for every network: what works on pixels belongs in units. */
 typedef struct nas__sources {
-    nas_buf head; /* of model.c: banner, includes, types */
-    nas_buf
-        prelude; /* what units stand on; <stddef.h>, <stdint.h>, <string.h> and HELPER are there before it */
-    nas_buf body;   /* of model.c: what calls the kernels; model_open, model_run, model_close */
-    nas_buf header; /* model.h */
+    nas_buf head;    /* of model.c: banner, includes, types */
+    nas_buf prelude; /* what units stand on; <stddef.h> and HELPER are there before it */
+    nas_buf body;    /* of model.c: what calls the kernels; model_open, model_run, model_close */
+    nas_buf header;  /* model.h */
     size_t n_units, cap_units;
     nas__unit *units;
     void *weights; /* model_weights; owned; may be NULL for a bundle */
@@ -190,6 +189,8 @@ void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
 void nas__emit_row_helpers(nas__sources *out); /* a unit */
+/* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_close on 4096 bytes, 64-byte aligned. */
+void nas__emit_workers(nas__sources *out);
 /* Row functions, one for each distinct shape and tile; the name depends on these alone. */
 void nas__kernel_name(const nas__program *program, const nas__stage *stage,
                       nas_buf *out); /* emit_kernel.c */

@@ -54,7 +54,7 @@ BENCH_PEAK(bench_peak_16, 16, )
 BENCH_PEAK(bench_peak_32, 32, BENCH_AVX2)
 BENCH_PEAK(bench_peak_64, 64, BENCH_WIDE)
 
-static double bench_peak(const nas_target *target) {
+__attribute__((unused)) static double bench_peak(const nas_target *target) {
     volatile float sink = 0;
     if (target->vector_bytes == 64) return bench_peak_64(&sink);
     return target->vector_bytes == 32 ? bench_peak_32(&sink) : bench_peak_16(&sink);
@@ -89,8 +89,8 @@ static void bench_check(nas_ctx *ctx, nas_status status) {
 }
 
 /* One short run of the measuring loop; returns the fastest inference in us, p50 through the pointer. */
-static double bench_run(nas_ctx *ctx, const nas_artifact *artifact, int threads, const char *cpus,
-                        double *p50_us) {
+__attribute__((unused)) static double bench_run(nas_ctx *ctx, const nas_artifact *artifact,
+                                                int threads, const char *cpus, double *p50_us) {
     char count[8];
     (void)snprintf(count, sizeof count, "%d", threads);
     const char *const argv[] = {artifact->path,
@@ -140,9 +140,10 @@ static void bench_fill(nas_ctx *ctx, nas_graph *g) {
 enum { BENCH_ROUNDS = 9 };
 
 /* Prints one line; returns the median of the p50 figures in ms. */
-static double bench_cell(nas_ctx *ctx, const char *name, const nas_target *target,
-                         const nas_artifact *artifact, double gflop, int threads,
-                         const char *cpus) {
+__attribute__((unused)) static double bench_cell(nas_ctx *ctx, const char *name,
+                                                 const nas_target *target,
+                                                 const nas_artifact *artifact, double gflop,
+                                                 int threads, const char *cpus) {
     double ratio[BENCH_ROUNDS], p50[BENCH_ROUNDS], peaks[BENCH_ROUNDS], best = 1e30;
     for (int i = 0; i < BENCH_ROUNDS; i++) {
         const double before = bench_peak(target);

@@ -14,20 +14,32 @@
 
 #include "compiler/compiler.h"
 
-enum { NAS__TERMS_MAX = 4, NAS__ADDS_MAX = 4, NAS__KERNEL_MAX = 9, NAS__BLOCK_MAX = 8 };
+enum {
+    NAS__TERMS_MAX = 4,
+    NAS__ADDS_MAX = 4,
+    NAS__KERNEL_MAX = 9,
+    NAS__BLOCK_MAX = 8,
+    NAS__UP_MAX = 4
+};
 
 typedef enum nas__stage_kind { NAS__INPUT, NAS__SUM, NAS__SHUFFLE } nas__stage_kind;
 typedef enum nas__act { NAS__ACT_NONE, NAS__ACT_RELU, NAS__ACT_PRELU } nas__act;
 
-/* One convolution inside a SUM: stride 1, zero "same" padding, odd kernel. */
+/* One convolution inside a SUM: stride 1, zero "same" padding, odd kernel.
+ * Or a transposed one by its phases, `up` > 1: channel c*up*up + py*up + px of the stage is what depth-to-space puts at
+ * rows y*up + py, columns x*up + px of channel c. The window of kernel_h x kernel_w holds the taps of all phases; each tap
+ * of the transposed kernel belongs to one phase and one place in the window (nas__phase_tap), the rest is not computed. */
 typedef struct nas__term {
     int32_t source; /* stage index */
     int32_t kernel_h, kernel_w;
-    int32_t channels;    /* of the source */
+    int32_t channels;                    /* of the source */
+    int32_t up;                          /* 1, or the stride of a transposed convolution */
+    int32_t up_h, up_w, up_top, up_left; /* its kernel and padding */
     const float *weight; /* [O,KH,KW,I], borrowed from the graph; NULL when it has none */
 } nas__term;
 
 /* A register tile: `outputs` channels times `vectors` pixel vectors. */
+enum { NAS__OUTPUTS_MAX = 32 };
 typedef struct nas__tile {
     int32_t outputs, vectors;
 } nas__tile;
@@ -124,6 +136,14 @@ int32_t nas__reads(const nas__program *program, const nas__stage *stage,
                    nas__read out[NAS__READS_MAX]);
 int32_t nas__row_vectors(const nas__program *program, int32_t rate); /* vectors of one strip row */
 size_t nas__pitch(const nas__program *program, int32_t rate); /* floats from channel to channel */
+/* nas__phase_tap - along one axis: which tap of a kernel with `pad` zeros before it reaches output phase `phase` from the
+ * input `offset` places ahead; -1 for none. From out[y*up + k - pad] += w[k]*in[y]: k = phase + pad - offset*up. */
+int32_t nas__phase_tap(int32_t up, int32_t kernel, int32_t pad, int32_t phase, int32_t offset);
+/* nas__term_taps - places (ky, kx) of the window at which outputs [first, first + n) of the stage have a tap: all of them,
+ * or for a transposed convolution those of the phases; `tap` gets the tap's index in the kernel for each output, or -1.
+ * Returns how many outputs have one. */
+int32_t nas__term_taps(const nas__term *term, int32_t first, int32_t n, int32_t ky, int32_t kx,
+                       int32_t *tap);
 /* nas__weight_floats - floats of the packed weights of one stage, without its pair. */
 size_t nas__weight_floats(const nas__stage *stage);
 
@@ -157,11 +177,10 @@ typedef struct nas__unit {
  * compiled apart as prelude + text; the driver is head + prototypes + body, compiled without optimization, because it is
  * new for every network: what works on pixels belongs in units. */
 typedef struct nas__sources {
-    nas_buf head; /* of model.c: banner, includes, types */
-    nas_buf
-        prelude; /* what units stand on; <stddef.h>, <stdint.h>, <string.h> and HELPER are there before it */
-    nas_buf body;   /* of model.c: what calls the kernels; model_open, model_run, model_close */
-    nas_buf header; /* model.h */
+    nas_buf head;    /* of model.c: banner, includes, types */
+    nas_buf prelude; /* what units stand on; <stddef.h> and HELPER are there before it */
+    nas_buf body;    /* of model.c: what calls the kernels; model_open, model_run, model_close */
+    nas_buf header;  /* model.h */
     size_t n_units, cap_units;
     nas__unit *units;
     void *weights; /* model_weights; owned; may be NULL for a bundle */
@@ -190,6 +209,8 @@ void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
 void nas__emit_row_helpers(nas__sources *out); /* a unit */
+/* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_close on 4096 bytes, 64-byte aligned. */
+void nas__emit_workers(nas__sources *out);
 /* Row functions, one for each distinct shape and tile; the name depends on these alone. */
 void nas__kernel_name(const nas__program *program, const nas__stage *stage,
                       nas_buf *out); /* emit_kernel.c */

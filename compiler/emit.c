@@ -26,16 +26,16 @@ static const char open_threads[] = "int model_open(void *arena, int threads) {\n
                                    "    if (arena == NULL || (uintptr_t)arena % 64 != 0 || threads "
                                    "< 1 || threads > MODEL_MAX_THREADS) return EINVAL;\n"
                                    "    memset(arena, 0, MODEL_ARENA_BYTES);\n"
-                                   "    return pool_open(&((model *)arena)->workers, threads);\n"
+                                   "    return workers_open(((model *)arena)->workers, threads);\n"
                                    "}\n\n"
                                    "void model_run(void *arena, const float *in, float *out) {\n"
                                    "    model *m = arena;\n"
                                    "    m->in = in;\n"
                                    "    m->out = out;\n"
-                                   "    pool_run(&m->workers, run_thread, m);\n"
+                                   "    workers_run(m->workers, run_thread, m);\n"
                                    "}\n\n"
                                    "void model_close(void *arena) {\n"
-                                   "    pool_close(&((model *)arena)->workers);\n"
+                                   "    workers_close(((model *)arena)->workers);\n"
                                    "}\n";
 
 static const char open_alone[] =
@@ -103,6 +103,7 @@ static void emit_pitches(const nas__program *p, nas_buf *out) {
 }
 
 static void emit_units(const nas__program *p, nas__sources *out) {
+    if (p->max_threads > 1) nas__emit_workers(out);
     nas__emit_row_helpers(out);
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
@@ -122,7 +123,7 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     nas_buf *body = &out->body;
     emit_pitches(p, body);
     nas__emit_rows(p, body);
-    nas_buf_printf(body, model_type, threads ? "    pool workers;\n" : "", (int)control);
+    nas_buf_printf(body, model_type, threads ? "    workers workers;\n" : "", (int)control);
     nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%zu)\n", control);
     nas_buf_printf(body, "#define THREAD_FLOATS ((size_t)%zu)\n", p->plan.thread_floats);
     nas_buf_printf(body, "#define MARGIN_ROWS %d\n\n", p->plan.halo_steps);

@@ -17,6 +17,8 @@ typedef struct pen {
     const char *pitch;  /* floats from output channel to output channel */
     const char *indent;
     bool from_scratch; /* the one source is the scratch */
+    int32_t
+        first; /* output channel of the tile, as far as it matters: the phase of a transposed convolution */
 } pen;
 
 static const char *act_name(nas__act act) {
@@ -31,7 +33,12 @@ static const char *act_name(nas__act act) {
 static void shape_name(const nas__stage *s, nas_buf *out) {
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
-        nas_buf_printf(out, "c%dx%di%d_", t->kernel_h, t->kernel_w, t->channels);
+        if (t->up > 1) {
+            nas_buf_printf(out, "up%d_%dx%dp%d_%di%d_", t->up, t->up_h, t->up_w, t->up_top,
+                           t->up_left, t->channels);
+        } else {
+            nas_buf_printf(out, "c%dx%di%d_", t->kernel_h, t->kernel_w, t->channels);
+        }
     }
     if (s->n_adds > 0) nas_buf_printf(out, "add%d_", s->n_adds);
     nas_buf_printf(out, "o%d%s_%dx%d", s->channels, act_name(s->act), s->tile.outputs,
@@ -63,9 +70,9 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
     }
 }
 
-/* The products of one tap: source at `s + at`, weights at w[weight ...]. */
-static void emit_tap(const pen *k, int32_t n, int32_t vectors, const char *at, int32_t column,
-                     int32_t weight) {
+/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. */
+static void emit_tap(const pen *k, int32_t n, const int32_t *tap, int32_t vectors, const char *at,
+                     int32_t column, int32_t weight) {
     nas_buf_printf(k->out, "%s        {\n%s            const vf ", k->indent, k->indent);
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
@@ -73,7 +80,8 @@ static void emit_tap(const pen *k, int32_t n, int32_t vectors, const char *at, i
     }
     nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
     for (int32_t i = 0; i < n; i++) {
-        nas_buf_printf(k->out, "%s            b = splat(w[%d]);", k->indent, weight + i);
+        if (tap[i] < 0) continue;
+        nas_buf_printf(k->out, "%s            b = splat(w[%d]);", k->indent, weight++);
         for (int32_t v = 0; v < vectors; v++)
             nas_buf_printf(k->out, " a%d_%d += x%d * b;", i, v, v);
         nas_buf_puts(k->out, "\n");
@@ -113,11 +121,47 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
         char at[64] = "";
         if (u > 0) (void)snprintf(at, sizeof at, " + %d * %s", u, pitch);
         for (int32_t kx = 0; kx < t->kernel_w; kx++) {
-            emit_tap(k, n, vectors, at, kx, u * per_channel + kx * n);
+            int32_t tap[NAS__OUTPUTS_MAX];
+            (void)nas__term_taps(t, 0, n, 0, kx, tap);
+            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n);
         }
     }
     nas_buf_printf(k->out, "%s    }\n%s}\n%sk += %d;\n", k->indent, k->indent, k->indent,
                    t->kernel_h * t->channels * per_channel);
+}
+
+/* A transposed convolution: rows of the window differ in the phases they reach, so each has its own loop. */
+static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_t n,
+                        int32_t vectors) {
+    const nas__term *t = &s->terms[index];
+    int32_t tap[NAS__OUTPUTS_MAX], at = 0;
+    nas_buf_printf(k->out, "%s/* %dx%d up %d of %d channels, phases %d to %d */\n", k->indent,
+                   t->up_h, t->up_w, t->up, t->channels, k->first, k->first + n - 1);
+    for (int32_t ky = 0; ky < t->kernel_h; ky++) {
+        int32_t per_channel = 0;
+        for (int32_t kx = 0; kx < t->kernel_w; kx++)
+            per_channel += nas__term_taps(t, k->first, n, ky, kx, tap);
+        if (per_channel == 0) continue;
+        if (t->kernel_h > 1) {
+            nas_buf_printf(k->out, "%sif (low%d <= %d && %d < high%d) {\n", k->indent, index, ky,
+                           ky, index);
+            nas_buf_printf(k->out, "%s    const float *s = r%d[%d] + x, *w = k + %d;\n", k->indent,
+                           index, ky, at);
+        } else {
+            nas_buf_printf(k->out, "%s{\n%s    const float *s = r%d + x, *w = k + %d;\n", k->indent,
+                           k->indent, index, at);
+        }
+        nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; c++, s += pitch, w += %d) {\n",
+                       k->indent, t->channels, per_channel);
+        for (int32_t kx = 0, weight = 0; kx < t->kernel_w; kx++) {
+            const int32_t outputs = nas__term_taps(t, k->first, n, ky, kx, tap);
+            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight);
+            weight += outputs;
+        }
+        nas_buf_printf(k->out, "%s    }\n%s}\n", k->indent, k->indent);
+        at += t->channels * per_channel;
+    }
+    nas_buf_printf(k->out, "%sk += %d;\n", k->indent, at);
 }
 
 static void emit_finish(const pen *k, const nas__stage *s, int32_t n, int32_t vectors) {
@@ -143,8 +187,13 @@ static void emit_tile(const pen *k, const nas__stage *s, int32_t n, int32_t vect
     if (s->act == NAS__ACT_PRELU)
         nas_buf_printf(k->out, "%sconst float *slope = k + %d;\n", k->indent, n);
     nas_buf_printf(k->out, "%sk += %d;\n", k->indent, s->act == NAS__ACT_PRELU ? 2 * n : n);
-    for (int32_t i = 0; i < s->n_terms; i++)
-        emit_term(k, s, i, n, vectors);
+    for (int32_t i = 0; i < s->n_terms; i++) {
+        if (s->terms[i].up > 1) {
+            emit_phases(k, s, i, n, vectors);
+        } else {
+            emit_term(k, s, i, n, vectors);
+        }
+    }
     emit_finish(k, s, n, vectors);
 }
 
@@ -152,7 +201,9 @@ static void emit_tile(const pen *k, const nas__stage *s, int32_t n, int32_t vect
 
 static void emit_blocks(pen *k, const nas__stage *s) {
     const int32_t n = s->tile.outputs, vectors = s->tile.vectors;
-    const int32_t blocks = s->channels / n, rest = s->channels % n;
+    /* Tiles of a transposed convolution are whole rows of phases; they repeat with every real channel. */
+    const int32_t up = s->n_terms > 0 ? s->terms[0].up : 1, period = up > 1 ? up * up / n : 1;
+    const int32_t blocks = s->channels / (n * period), rest = s->channels % (n * period);
     nas_buf_printf(k->out, "        { /* %d channels, tile %d x %d */\n", s->channels, n, vectors);
     nas_buf_printf(k->out, "            float *o = %s;\n", k->target);
     for (int32_t a = 0; a < s->n_adds; a++) {
@@ -161,10 +212,14 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     }
     nas_buf_printf(k->out, "            for (int i = 0; i < %d; i++) {\n", blocks);
     k->indent = "                ";
-    emit_tile(k, s, n, vectors);
-    nas_buf_printf(k->out, "                o += %d * %s;\n", n, k->pitch);
-    for (int32_t a = 0; a < s->n_adds; a++) {
-        nas_buf_printf(k->out, "                %sd%d += %d * pitch;\n", k->prefix, a, n);
+    for (int32_t i = 0; i < period; i++) {
+        if (period > 1) nas_buf_puts(k->out, "                {\n");
+        k->first = i * n;
+        emit_tile(k, s, n, vectors);
+        nas_buf_printf(k->out, "                o += %d * %s;\n", n, k->pitch);
+        for (int32_t a = 0; a < s->n_adds; a++)
+            nas_buf_printf(k->out, "                %sd%d += %d * pitch;\n", k->prefix, a, n);
+        if (period > 1) nas_buf_puts(k->out, "                }\n");
     }
     nas_buf_puts(k->out, "            }\n");
     if (rest > 0) {

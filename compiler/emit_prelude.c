@@ -6,7 +6,28 @@ static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
                                "#define _POSIX_C_SOURCE 200809L\n"
                                "#endif\n"
                                "#include \"model.h\"\n\n"
+                               "#include <errno.h>\n"
+                               "#include <stdint.h>\n"
+                               "#include <string.h>\n\n"
                                "extern const float model_weights[];\n\n";
+
+/* The driver sees the pool as bytes, and need not parse the headers of threads. */
+static const char workers_type[] =
+    "typedef void (*workers_job)(void *arg, int thread, int threads);\n"
+    "typedef long long workers[512];\n\n";
+
+static const char workers_functions[] =
+    "typedef char pool_fits[sizeof(pool) <= 512 * sizeof(long long) ? 1 : -1];\n\n"
+    "KERNEL int workers_open(void *workers, int threads) {\n"
+    "    return pool_open(workers, threads);\n"
+    "}\n\n"
+    "KERNEL void workers_run(void *workers, void (*job)(void *arg, int thread, int threads), void "
+    "*arg) {\n"
+    "    pool_run(workers, job, arg);\n"
+    "}\n\n"
+    "KERNEL void workers_close(void *workers) {\n"
+    "    pool_close(workers);\n"
+    "}\n\n";
 
 static const char vector_helpers[] =
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
@@ -136,13 +157,7 @@ static void emit_acts(int32_t bytes, nas_buf *out) {
 
 void nas__emit_head(const nas__program *p, nas_buf *out) {
     nas_buf_puts(out, includes);
-    if (p->max_threads > 1) {
-        nas_buf_printf(out, "enum { POOL_THREADS_MAX = %d };\n\n", p->max_threads);
-        nas_buf_puts(out, nas__rt_file("pool.c"));
-        nas_buf_puts(out, "\n");
-    } else {
-        nas_buf_puts(out, "#include <errno.h>\n\n");
-    }
+    if (p->max_threads > 1) nas_buf_puts(out, workers_type);
 }
 
 void nas__emit_vectors(const nas__program *p, nas_buf *out) {
@@ -158,5 +173,16 @@ void nas__emit_vectors(const nas__program *p, nas_buf *out) {
 
 void nas__emit_row_helpers(nas__sources *out) {
     nas__unit *unit = nas__sources_unit(out, "row_helpers");
-    if (unit != NULL) nas_buf_puts(&unit->text, row_helpers);
+    if (unit == NULL) return;
+    nas_buf_puts(&unit->text, "#include <string.h>\n\n");
+    nas_buf_puts(&unit->text, row_helpers);
+}
+
+void nas__emit_workers(nas__sources *out) {
+    nas__unit *unit = nas__sources_unit(out, "workers");
+    if (unit == NULL) return;
+    nas_buf_puts(&unit->text, "enum { POOL_THREADS_MAX = 64 };\n\n");
+    nas_buf_puts(&unit->text, nas__rt_file("pool.c"));
+    nas_buf_puts(&unit->text, "\n");
+    nas_buf_puts(&unit->text, workers_functions);
 }

@@ -1,16 +1,22 @@
 /* emit_weights.c - the constant model_weights: for each stage (a pair's hidden stage first), for each output block of N
- * channels of its tile: bias [N], slope [N] for PReLU, then for each convolution [KH][I][KW][N], the order in which a
- * row function reads. Sections begin at multiples of 16 floats. */
+ * channels of its tile: bias [N], slope [N] for PReLU, then for each convolution [KH][I][KW][N] (of a transposed one the
+ * taps that exist), the order in which a row function reads. Sections begin at multiples of 16 floats. */
 #include "compiler/compiler_internal.h"
 
 static float *pack_term(const nas__term *t, int32_t first, int32_t n, float *out) {
-    const size_t per_output = (size_t)t->kernel_h * (size_t)t->kernel_w * (size_t)t->channels;
+    const int32_t height = t->up > 1 ? t->up_h : t->kernel_h,
+                  width = t->up > 1 ? t->up_w : t->kernel_w;
+    const size_t per_output = (size_t)height * (size_t)width * (size_t)t->channels;
     for (int32_t ky = 0; ky < t->kernel_h; ky++) {
         for (int32_t c = 0; c < t->channels; c++) {
             for (int32_t kx = 0; kx < t->kernel_w; kx++) {
-                const size_t at = (size_t)(ky * t->kernel_w + kx) * (size_t)t->channels + (size_t)c;
-                for (int32_t o = first; o < first + n; o++)
-                    *out++ = t->weight[(size_t)o * per_output + at];
+                int32_t tap[NAS__OUTPUTS_MAX];
+                (void)nas__term_taps(t, first, n, ky, kx, tap);
+                for (int32_t i = 0; i < n; i++) {
+                    const size_t o = (size_t)((first + i) / (t->up * t->up)) * per_output;
+                    if (tap[i] < 0) continue;
+                    *out++ = t->weight[o + (size_t)tap[i] * (size_t)t->channels + (size_t)c];
+                }
             }
         }
     }

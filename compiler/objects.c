@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #define COMMON_HEAD                                                                                \
-    "#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n"                            \
+    "#include <stddef.h>\n\n"                                                                      \
     "#define HELPER static inline __attribute__((unused))\n"
 static const char object_head[] = COMMON_HEAD "#define KERNEL\n\n";
 static const char bundle_head[] = COMMON_HEAD
@@ -135,9 +135,15 @@ static file text_file(const char *name, const char *first, size_t length) {
     return (file){.name = name, .parts = {first}, .lengths = {length}};
 }
 
-static void hash_text(nas_sha256 *h, const char *text, size_t len) {
-    nas_sha256_update(h, text, len);
-    nas_sha256_update(h, "", 1); /* texts do not run into each other */
+/* By their digests, parts do not run into each other. */
+static void hash_part(nas_sha256 *h, const void *part, size_t len) {
+    uint8_t digest[NAS_SHA256_BYTES];
+    nas_sha256_bytes(part, len, digest);
+    nas_sha256_update(h, digest, sizeof digest);
+}
+
+static void hash_text(nas_sha256 *h, const char *text) {
+    hash_part(h, text, strlen(text));
 }
 
 static void end_hash(nas_sha256 *h, char key[NAS_SHA256_HEX]) {
@@ -152,14 +158,14 @@ static void make_key(const build *b, job *j) {
     nas_sha256_init(&h);
     for (int i = 0; i < FILES_MAX && j->files[i].name != NULL; i++) {
         const file *f = &j->files[i];
-        hash_text(&h, f->name, strlen(f->name));
+        hash_text(&h, f->name);
         for (int k = 0; k < 3 && f->parts[k] != NULL; k++)
-            nas_sha256_update(&h, f->parts[k], f->lengths[k]);
+            hash_part(&h, f->parts[k], f->lengths[k]);
     }
-    hash_text(&h, t->compiler, strlen(t->compiler));
-    hash_text(&h, t->version, strlen(t->version));
-    hash_text(&h, t->flags, strlen(t->flags));
-    hash_text(&h, j->plain ? "0" : "", 1);
+    hash_text(&h, t->compiler);
+    hash_text(&h, t->version);
+    hash_text(&h, t->flags);
+    hash_text(&h, j->plain ? "-O0" : "");
     end_hash(&h, j->key);
 }
 
@@ -255,8 +261,8 @@ static void make_build_key(build *b) {
     nas_sha256 h;
     nas_sha256_init(&h);
     for (size_t i = 0; i < b->n_jobs; i++)
-        hash_text(&h, b->jobs[i].key, strlen(b->jobs[i].key));
-    hash_text(&h, b->sources->weights, b->sources->weight_bytes);
+        nas_sha256_update(&h, b->jobs[i].key, NAS_SHA256_HEX - 1);
+    hash_part(&h, b->sources->weights, b->sources->weight_bytes);
     end_hash(&h, b->key);
 }
 

@@ -52,7 +52,7 @@ static void fuse_pairs(nas__program *p) {
         if (s->dead || s->kind != NAS__SUM || s->n_terms != 1) continue;
         const nas__term *t = &s->terms[0];
         nas__stage *x = &p->stages[t->source];
-        const bool one_by_one = t->kernel_h == 1 && t->kernel_w == 1;
+        const bool one_by_one = t->kernel_h == 1 && t->kernel_w == 1 && t->up == 1;
         if (!one_by_one || x->kind != NAS__SUM || x->pair >= 0 || x->n_terms == 0) continue;
         if (nas__use_count(p, t->source) != 1 || !scratch_fits(p, x)) continue;
         x->hidden = true;

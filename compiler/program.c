@@ -31,6 +31,37 @@ static nas_status check_conv(nas_ctx *ctx, const nas_node *node) {
                     c->dilation_w, c->groups, NAS__KERNEL_MAX);
 }
 
+/* Places from the input pixel of an output pixel that its taps reach, on the far side. */
+static int32_t phase_reach(int32_t up, int32_t kernel, int32_t pad) {
+    int32_t reach = 0;
+    for (int32_t phase = 0; phase < up; phase++) {
+        for (int32_t offset = -kernel; offset <= kernel; offset++) {
+            if (nas__phase_tap(up, kernel, pad, phase, offset) < 0) continue;
+            const int32_t distance = offset < 0 ? -offset : offset;
+            reach = distance > reach ? distance : reach;
+        }
+    }
+    return reach;
+}
+
+static nas_status check_conv_transpose(nas_ctx *ctx, const nas_node *node, const nas_shape *in,
+                                       const nas__term *t) {
+    const nas_conv_attributes *c = &node->conv;
+    const bool shape = node->shape.h == in->h * c->stride_h && node->shape.w == in->w * c->stride_w;
+    if (shape && c->stride_h == c->stride_w && c->stride_h >= 2 && c->stride_h <= NAS__UP_MAX &&
+        c->dilation_h == 1 && c->dilation_w == 1 && c->groups == 1 &&
+        t->kernel_h <= NAS__KERNEL_MAX && t->kernel_w <= NAS__KERNEL_MAX) {
+        return NAS_OK;
+    }
+    return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                    "conv_transpose '%s': kernel %dx%d, stride %dx%d, dilation %dx%d, groups %d, "
+                    "%dx%d from %dx%d; the row pipeline takes equal strides 2 to %d, dilation 1, "
+                    "groups 1, an output of stride times the input, taps within %d input pixels",
+                    node->name, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h,
+                    c->dilation_w, c->groups, node->shape.h, node->shape.w, in->h, in->w,
+                    NAS__UP_MAX, NAS__KERNEL_MAX / 2);
+}
+
 static const float *param_data(const nas_graph *graph, int32_t index) {
     return index < 0 ? NULL : nas_graph_param_const(graph, index)->data;
 }
@@ -70,8 +101,8 @@ static nas_status check_operator(nas_ctx *ctx, const nas_graph *g, const nas_nod
     case NAS_OP_PRELU:
     case NAS_OP_ADD_SCALAR:
     case NAS_OP_DEPTH_TO_SPACE:
-    case NAS_OP_COUNT: return NAS_OK;
     case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_COUNT: return NAS_OK;
     case NAS_OP_BATCH_NORM:
     case NAS_OP_UNARY:
     case NAS_OP_SUB:
@@ -97,16 +128,17 @@ static nas_status check_operator(nas_ctx *ctx, const nas_graph *g, const nas_nod
                     nas_op_name(node->op));
 }
 
-/* Fills kind, sources and constants of one stage from its node. */
+/* Fills kind, sources and constants of one stage from its node; stage_of: of each value so far. */
 static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node *node,
-                             nas__stage *stage) {
+                             const int32_t *stage_of, nas__stage *stage) {
     stage->kind = NAS__SUM;
     switch (node->op) {
     case NAS_OP_INPUT: stage->kind = NAS__INPUT; return NAS_OK;
     case NAS_OP_CONV:
         stage->n_terms = 1;
         stage->terms[0] =
-            (nas__term){.source = node->inputs[0],
+            (nas__term){.source = stage_of[node->inputs[0]],
+                        .up = 1,
                         .kernel_h = node->conv.kernel_h,
                         .kernel_w = node->conv.kernel_w,
                         .channels = nas_graph_node(p->graph, node->inputs[0])->shape.c,
@@ -121,8 +153,8 @@ static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node
         break;
     case NAS_OP_ADD:
         stage->n_adds = 2;
-        stage->adds[0] = node->inputs[0];
-        stage->adds[1] = node->inputs[1];
+        stage->adds[0] = stage_of[node->inputs[0]];
+        stage->adds[1] = stage_of[node->inputs[1]];
         return NAS_OK;
     case NAS_OP_ADD_SCALAR:
         for (int32_t c = 0; c < stage->channels; c++)
@@ -159,34 +191,100 @@ static nas_status lower_node(nas_ctx *ctx, const nas__program *p, const nas_node
     case NAS_OP_COUNT: return nas_fail(ctx, NAS_ERR_INTERNAL, "node '%s': no operator", node->name);
     }
     stage->n_adds = 1;
-    stage->adds[0] = node->inputs[0];
+    stage->adds[0] = stage_of[node->inputs[0]];
     return NAS_OK;
 }
 
-static nas_status import_nodes(nas_ctx *ctx, nas__program *p) {
+static nas_status new_stage(nas_ctx *ctx, nas__program *p, const char *name, int32_t channels,
+                            int32_t rate, nas__stage **out) {
+    nas__stage *stage = &p->stages[p->n_stages++];
+    stage->name = name;
+    stage->channels = channels;
+    stage->rate = rate;
+    stage->pair = -1;
+    stage->bias = nas_arena_alloc(ctx, p->arena, (size_t)channels, sizeof *stage->bias);
+    *out = stage;
+    return stage->bias != NULL ? NAS_OK : NAS_ERR_NOMEM;
+}
+
+/* A transposed convolution: its phases as channels, then a shuffle. */
+static nas_status lower_conv_transpose(nas_ctx *ctx, nas__program *p, const nas_node *node,
+                                       const int32_t *stage_of, const char *name) {
+    const nas_conv_attributes *c = &node->conv;
+    const nas_shape *in = &nas_graph_node(p->graph, node->inputs[0])->shape;
+    nas__term t = {.source = stage_of[node->inputs[0]],
+                   .channels = in->c,
+                   .up = c->stride_h,
+                   .up_h = c->kernel_h,
+                   .up_w = c->kernel_w,
+                   .up_top = c->pad_top,
+                   .up_left = c->pad_left,
+                   .weight = param_data(p->graph, node->params[0])};
+    t.kernel_h = 2 * phase_reach(t.up, t.up_h, t.up_top) + 1;
+    t.kernel_w = 2 * phase_reach(t.up, t.up_w, t.up_left) + 1;
+    nas_status status = check_conv_transpose(ctx, node, in, &t);
+    if (status != NAS_OK) return status;
+    const int32_t phases = t.up * t.up, rate = p->stages[t.source].rate;
+    nas__stage *sum = NULL, *shuffle = NULL;
+    const int32_t at = p->n_stages;
+    const char *phase_name = nas_arena_printf(ctx, p->arena, "%s.phases", node->name);
+    if (phase_name == NULL) return NAS_ERR_NOMEM;
+    if (node->shape.c > CHANNELS_MAX / phases) {
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "conv_transpose '%s': %d channels, limit %d",
+                        node->name, node->shape.c, CHANNELS_MAX / phases);
+    }
+    status = new_stage(ctx, p, phase_name, node->shape.c * phases, rate, &sum);
+    if (status == NAS_OK) status = new_stage(ctx, p, name, node->shape.c, rate * t.up, &shuffle);
+    if (status != NAS_OK) return status;
+    sum->kind = NAS__SUM;
+    sum->n_terms = 1;
+    sum->terms[0] = t;
+    const float *bias = c->has_bias ? param_data(p->graph, node->params[1]) : NULL;
+    for (int32_t i = 0; bias != NULL && i < sum->channels; i++)
+        sum->bias[i] = bias[i / phases];
+    shuffle->kind = NAS__SHUFFLE;
+    shuffle->block = t.up;
+    shuffle->n_adds = 1;
+    shuffle->adds[0] = at;
+    return NAS_OK;
+}
+
+static nas_status import_node(nas_ctx *ctx, nas__program *p, const nas_node *node,
+                              const nas_shape *input, const int32_t *stage_of) {
+    nas_status status = check_operator(ctx, p->graph, node);
+    if (status == NAS_OK) status = check_node(ctx, node, input);
+    if (status != NAS_OK) return status;
+    const char *name = nas_arena_printf(ctx, p->arena, "%s", node->name);
+    if (name == NULL) return NAS_ERR_NOMEM;
+    if (node->op == NAS_OP_CONV_TRANSPOSE)
+        return lower_conv_transpose(ctx, p, node, stage_of, name);
+    nas__stage *stage = NULL;
+    status = new_stage(ctx, p, name, node->shape.c, node->shape.h / input->h, &stage);
+    return status == NAS_OK ? lower_node(ctx, p, node, stage_of, stage) : status;
+}
+
+static nas_status import_nodes(nas_ctx *ctx, nas__program *p, int32_t n_nodes) {
     const nas_shape input = nas_graph_node(p->graph, nas_graph_input(p->graph))->shape;
-    for (int32_t v = 0; v < p->n_stages; v++) {
+    int32_t *stage_of = nas_alloc_array(ctx, (size_t)n_nodes, sizeof *stage_of);
+    nas_status status = stage_of != NULL ? NAS_OK : NAS_ERR_NOMEM;
+    for (int32_t v = 0; v < n_nodes && status == NAS_OK; v++) {
         const nas_node *node = nas_graph_node(p->graph, v);
-        nas__stage *stage = &p->stages[v];
         if (node->op == NAS_OP_INPUT && v != nas_graph_input(p->graph)) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                            "node '%s': a second input, the compiler takes one", node->name);
+            status = nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                              "node '%s': a second input, the compiler takes one", node->name);
+        } else {
+            status = import_node(ctx, p, node, &input, stage_of);
+            stage_of[v] = p->n_stages - 1;
         }
-        nas_status status = check_operator(ctx, p->graph, node);
-        if (status == NAS_OK) status = check_node(ctx, node, &input);
-        if (status != NAS_OK) return status;
-        stage->name = nas_arena_printf(ctx, p->arena, "%s", node->name);
-        stage->channels = node->shape.c;
-        stage->rate = node->shape.h / input.h;
-        stage->pair = -1;
-        stage->bias = nas_arena_alloc(ctx, p->arena, (size_t)stage->channels, sizeof *stage->bias);
-        if (stage->name == NULL || stage->bias == NULL) return NAS_ERR_NOMEM;
-        status = lower_node(ctx, p, node, stage);
-        if (status != NAS_OK) return status;
     }
     p->height = input.h;
     p->width = input.w;
-    return NAS_OK;
+    if (status == NAS_OK) {
+        p->input = stage_of[nas_graph_input(p->graph)];
+        p->output = stage_of[nas_graph_output(p->graph)];
+    }
+    nas_free(stage_of);
+    return status;
 }
 
 /* Stages that the output does not depend on are dead from the start. */
@@ -199,25 +297,24 @@ static void drop_unused(nas__program *p) {
 static nas_status import_into(nas_ctx *ctx, nas__program *p) {
     nas_status status = nas_graph_verify(ctx, p->graph);
     if (status != NAS_OK) return status;
-    p->n_stages = nas_graph_node_count(p->graph);
-    if (p->n_stages > NODES_MAX) {
+    const int32_t n_nodes = nas_graph_node_count(p->graph);
+    if (n_nodes > NODES_MAX) {
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s': %d nodes, limit %d",
-                        nas_graph_name(p->graph), p->n_stages, NODES_MAX);
+                        nas_graph_name(p->graph), n_nodes, NODES_MAX);
     }
     if (nas_graph_input(p->graph) == NAS_VALUE_NONE) {
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "graph '%s' has no input",
                         nas_graph_name(p->graph));
     }
-    p->input = nas_graph_input(p->graph);
-    p->output = nas_graph_output(p->graph);
     p->has_weights = nas_graph_has_weights(p->graph);
     status = nas_graph_hash(ctx, p->graph, false, p->graph_hash);
     if (status != NAS_OK) return status;
     p->arena = nas_arena_new(ctx, 64 * 1024);
     if (p->arena == NULL) return NAS_ERR_NOMEM;
-    p->stages = nas_arena_alloc(ctx, p->arena, (size_t)p->n_stages, sizeof *p->stages);
+    /* A node makes one stage, or two. */
+    p->stages = nas_arena_alloc(ctx, p->arena, 2 * (size_t)n_nodes, sizeof *p->stages);
     if (p->stages == NULL) return NAS_ERR_NOMEM;
-    status = import_nodes(ctx, p);
+    status = import_nodes(ctx, p, n_nodes);
     if (status == NAS_OK) drop_unused(p);
     return status;
 }
@@ -285,13 +382,42 @@ size_t nas__pitch(const nas__program *p, int32_t rate) {
     return floats % 512 == 0 ? floats + 16 : floats;
 }
 
-size_t nas__weight_floats(const nas__stage *stage) {
-    size_t per_output = stage->act == NAS__ACT_PRELU ? 2 : 1;
-    for (int32_t i = 0; i < stage->n_terms; i++) {
-        const nas__term *t = &stage->terms[i];
-        per_output += (size_t)t->kernel_h * (size_t)t->kernel_w * (size_t)t->channels;
+int32_t nas__phase_tap(int32_t up, int32_t kernel, int32_t pad, int32_t phase, int32_t offset) {
+    const int32_t k = phase + pad - offset * up;
+    return k >= 0 && k < kernel ? k : -1;
+}
+
+int32_t nas__term_taps(const nas__term *t, int32_t first, int32_t n, int32_t ky, int32_t kx,
+                       int32_t *tap) {
+    int32_t count = 0;
+    for (int32_t i = 0; i < n; i++) {
+        tap[i] = ky * t->kernel_w + kx;
+        if (t->up > 1) {
+            const int32_t phase = (first + i) % (t->up * t->up);
+            const int32_t y =
+                nas__phase_tap(t->up, t->up_h, t->up_top, phase / t->up, ky - t->kernel_h / 2);
+            const int32_t x =
+                nas__phase_tap(t->up, t->up_w, t->up_left, phase % t->up, kx - t->kernel_w / 2);
+            tap[i] = y < 0 || x < 0 ? -1 : y * t->up_w + x;
+        }
+        count += tap[i] >= 0;
     }
-    return stage->kind == NAS__SUM ? per_output * (size_t)stage->channels : 0;
+    return count;
+}
+
+/* Products of one input channel, for all outputs of the stage. */
+static size_t tap_count(const nas__stage *stage, const nas__term *t) {
+    const size_t outputs = (size_t)stage->channels;
+    if (t->up == 1) return outputs * (size_t)t->kernel_h * (size_t)t->kernel_w;
+    return outputs / (size_t)(t->up * t->up) * (size_t)t->up_h * (size_t)t->up_w;
+}
+
+size_t nas__weight_floats(const nas__stage *stage) {
+    if (stage->kind != NAS__SUM) return 0;
+    size_t floats = (size_t)stage->channels * (stage->act == NAS__ACT_PRELU ? 2 : 1);
+    for (int32_t i = 0; i < stage->n_terms; i++)
+        floats += tap_count(stage, &stage->terms[i]) * (size_t)stage->terms[i].channels;
+    return floats;
 }
 
 /* ---- verifier -------------------------------------------------------------------------------------------------- */
@@ -358,8 +484,10 @@ nas_status nas__verify(nas_ctx *ctx, const nas__program *p, const char *pass) {
 static void dump_sources(const nas__program *p, const nas__stage *stage, nas_buf *out) {
     for (int32_t i = 0; i < stage->n_terms; i++) {
         const nas__term *t = &stage->terms[i];
-        nas_buf_printf(out, "%s%dx%d(%s)", i > 0 ? " + " : "", t->kernel_h, t->kernel_w,
-                       p->stages[t->source].name);
+        nas_buf_printf(out, "%s%dx%d", i > 0 ? " + " : "", t->up > 1 ? t->up_h : t->kernel_h,
+                       t->up > 1 ? t->up_w : t->kernel_w);
+        if (t->up > 1) nas_buf_printf(out, " up %d", t->up);
+        nas_buf_printf(out, "(%s)", p->stages[t->source].name);
     }
     for (int32_t i = 0; i < stage->n_adds; i++) {
         nas_buf_printf(out, "%s%s", i + stage->n_terms > 0 ? " + " : "",

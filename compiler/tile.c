@@ -20,12 +20,39 @@ static double tap_cycles(int32_t outputs, int32_t vectors, bool off_grid) {
     return greatest(greatest(products / 2.0, loads / 2.0), greatest(issue, latency));
 }
 
-static double block_cycles(const nas__stage *s, int32_t outputs, int32_t vectors) {
+/* Cycles of one tile of phases [first, first + outputs) of a transposed convolution. A row of the window that few phases
+ * reach is bound by the chains of its products. */
+static double phase_cycles(const nas__term *t, int32_t first, int32_t outputs, int32_t vectors) {
+    double cycles = 0;
+    for (int32_t ky = 0; ky < t->kernel_h; ky++) {
+        double issue = 0;
+        int32_t tap[NAS__OUTPUTS_MAX], chain[NAS__OUTPUTS_MAX] = {0}, longest = 0;
+        for (int32_t kx = 0; kx < t->kernel_w; kx++) {
+            const int32_t n = nas__term_taps(t, first, outputs, ky, kx, tap);
+            if (n == 0) continue;
+            const double products = (double)n * vectors, loads = n + 2.0 * vectors;
+            issue += greatest(greatest(products / 2.0, loads / 2.0),
+                              (products + n + vectors + 1.0) / 4.0);
+            for (int32_t i = 0; i < outputs; i++) {
+                chain[i] += tap[i] >= 0;
+                longest = chain[i] > longest ? chain[i] : longest;
+            }
+        }
+        cycles += (greatest(issue, 4.0 * longest) + 1.0) * t->channels;
+    }
+    return cycles;
+}
+
+static double block_cycles(const nas__stage *s, int32_t first, int32_t outputs, int32_t vectors) {
     double cycles = 12.0 + (1.5 + s->n_adds) * outputs * vectors; /* start values, stores, loop */
     if (s->act != NAS__ACT_NONE)
         cycles += (s->act == NAS__ACT_PRELU ? 1.5 : 0.5) * outputs * vectors;
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
+        if (t->up > 1) {
+            cycles += phase_cycles(t, first, outputs, vectors);
+            continue;
+        }
         const double taps = (double)t->kernel_h * t->kernel_w * t->channels;
         cycles +=
             taps * tap_cycles(outputs, vectors, t->kernel_w > 1) + 1.0 * t->kernel_h * t->channels;
@@ -45,10 +72,18 @@ static double best_outputs(const nas_target *target, const nas__stage *s, int32_
     const double second_body = 20.0; /* another loop to fetch, to predict, and to compile */
     double best = 0;
     const int32_t limit = outputs_max(target, vectors);
-    for (int32_t n = 1; n <= limit && n <= s->channels; n++) {
+    const int32_t up = s->n_terms > 0 ? s->terms[0].up : 1;
+    for (int32_t n = 1; n <= limit && n <= s->channels && n <= NAS__OUTPUTS_MAX; n++) {
         const int32_t rest = s->channels % n;
-        double cycles = s->channels / n * block_cycles(s, n, vectors);
-        if (rest > 0) cycles += block_cycles(s, rest, vectors) + second_body;
+        if (up > 1 && (n % up != 0 || up * up % n != 0)) continue; /* whole rows of phases */
+        double cycles = 0;
+        if (up > 1) {
+            for (int32_t first = 0; first < up * up; first += n)
+                cycles += s->channels / (up * up) * block_cycles(s, first, n, vectors);
+        } else {
+            cycles = s->channels / n * block_cycles(s, 0, n, vectors);
+        }
+        if (rest > 0) cycles += block_cycles(s, 0, rest, vectors) + second_body;
         if (best == 0 || cycles < best) {
             best = cycles;
             *outputs = n;
@@ -73,6 +108,7 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
         if (p > 1 && 2 * p + 1 > target->vector_registers) break;
         int32_t outputs = 1, hidden = 1;
         double cycles = best_outputs(target, stage, p, &outputs);
+        if (cycles == 0) continue; /* no tile of whole rows of phases fits */
         if (pair != NULL)
             cycles += best_outputs(target, pair, p, &hidden) + crowding(target, stage, pair, p);
         cycles *= (row_vectors + p - 1) /

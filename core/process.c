@@ -61,7 +61,8 @@ static nas_status supervise(nas_ctx *ctx, const nas_process_options *o, pid_t pi
     bool reaped = false, cancelled = false, killed = false;
     while (!reaped) {
         struct pollfd fds[2] = {{.fd = out, .events = POLLIN}, {.fd = err, .events = POLLIN}};
-        const int ready = poll(fds, 2, 5);
+        /* Most children close both pipes by ending: then it is a matter of moments. */
+        const int ready = poll(fds, 2, out < 0 && err < 0 ? 1 : 5);
         if (ready > 0 && fds[0].revents != 0) drain(&out, &r->out, o->max_output_bytes);
         if (ready > 0 && fds[1].revents != 0) drain(&err, &r->err, o->max_output_bytes);
         reaped = waitpid(pid, &wait_status, WNOHANG) == pid;

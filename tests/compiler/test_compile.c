@@ -103,6 +103,69 @@ Test(compiler_compile, fsrcnn_networks_match_the_reference) {
     check_graph(reference_fsrcnn(ctx, 13, 37, 3, 24, 6, 2), "fsrcnn x3", 7);
 }
 
+/* The end of a deconvolution network: `channels` -> transposed convolution -> optionally something behind it. */
+static nas_graph *upscaling(const nas_conv_attributes *c, int32_t output_pad, int32_t channels,
+                            int32_t height, int32_t width, bool behind) {
+    nas_graph *g = nas_graph_new(ctx, "upscaling");
+    nas_value x = 0;
+    const nas_conv_attributes first = nas_conv_same(channels, 3), last = nas_conv_same(3, 3);
+    nas_node up = {.op = NAS_OP_CONV_TRANSPOSE,
+                   .n_inputs = 1,
+                   .conv = *c,
+                   .output_pad_h = output_pad,
+                   .output_pad_w = output_pad};
+    nas_status status = nas_graph_add_input(ctx, g, "in", (nas_shape){1, height, width, 2}, &x);
+    if (status == NAS_OK) status = nas_graph_add_conv(ctx, g, "features", x, &first, &x);
+    if (status == NAS_OK) status = nas_graph_add_prelu(ctx, g, "features.act", x, &x);
+    up.inputs[0] = x;
+    if (status == NAS_OK) status = nas_graph_add_node(ctx, g, "deconv", &up, &x);
+    if (status == NAS_OK && behind) status = nas_graph_add_relu(ctx, g, "relu", x, &x);
+    if (status == NAS_OK && behind) status = nas_graph_add_conv(ctx, g, "last", x, &last, &x);
+    if (status == NAS_OK) status = nas_graph_set_output(ctx, g, x);
+    cr_assert(eq(int, (int)status, NAS_OK), "%s", nas_ctx_message(ctx));
+    return g;
+}
+
+Test(compiler_compile, transposed_convolutions_match_the_reference) {
+    static const struct {
+        int32_t kernel, stride, pad_top, pad_bottom, pad_left, pad_right, output_pad, out, channels;
+        bool behind;
+    } rows[] = {
+        {9, 2, 4, 3, 4, 3, 0, 1, 12, false}, /* FSRCNN x2 */
+        {9, 2, 4, 4, 4, 4, 1, 1, 5, false},  /* as PyTorch writes it */
+        {9, 3, 3, 3, 3, 3, 0, 1, 7, false},  /* x3 */
+        {9, 3, 4, 4, 4, 4, 2, 2, 3, true},   /* lopsided: taps one pixel before, two behind */
+        {9, 4, 4, 4, 4, 4, 3, 1, 6, false},  /* x4 */
+        {9, 4, 2, 3, 3, 2, 0, 2, 4, true},   /* other pads, two channels, convolutions behind */
+        {2, 2, 0, 0, 0, 0, 0, 3, 8, true},   /* each input pixel its own block */
+        {3, 2, 0, 1, 1, 0, 0, 2, 4, false},  /* one phase with a single tap */
+    };
+    const nas_target wide = *options.target, narrow = cramped("x86-64", 24 * 1024);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const nas_conv_attributes c = {.out_channels = rows[i].out,
+                                       .kernel_h = rows[i].kernel,
+                                       .kernel_w = rows[i].kernel,
+                                       .stride_h = rows[i].stride,
+                                       .stride_w = rows[i].stride,
+                                       .pad_top = rows[i].pad_top,
+                                       .pad_bottom = rows[i].pad_bottom,
+                                       .pad_left = rows[i].pad_left,
+                                       .pad_right = rows[i].pad_right,
+                                       .dilation_h = 1,
+                                       .dilation_w = 1,
+                                       .groups = 1,
+                                       .has_bias = true};
+        char what[32];
+        (void)snprintf(what, sizeof what, "transposed row %zu", i);
+        const bool strips = i % 2 == 1 && narrow.runs_here;
+        options.target = strips ? &narrow : &wide;
+        nas_graph *g = upscaling(&c, rows[i].output_pad, rows[i].channels, 7 + (int32_t)i,
+                                 strips ? 230 : 45, rows[i].behind);
+        if (strips) expect_strips(g, &narrow);
+        check_graph(g, what, 20 + i);
+    }
+}
+
 Test(compiler_compile, convolutions_of_every_shape_match_the_reference) {
     check_graph(reference_chain(ctx, 11, 53), "chain", 8);
 }

@@ -81,6 +81,25 @@ Test(compiler_toolchain, equal_networks_compile_once_and_other_weights_reuse_the
     nas_graph_free(g);
 }
 
+Test(compiler_toolchain, networks_of_equal_layers_share_all_objects_but_the_driver) {
+    const sr_shape shapes[] = {{5, 320, 2, 2, 8, 16, 4, 3, 3, 5},
+                               {9, 320, 2, 1, 8, 16, 4, 3, 3, 5}};
+    int objects[2];
+    for (size_t i = 0; i < 2; i++) {
+        nas_graph *g = reference_sr(ctx, &shapes[i]);
+        reference_fill(ctx, g, i);
+        nas_artifact a;
+        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_OK), "%s",
+                  nas_ctx_message(ctx));
+        cr_assert(not(a.from_cache));
+        objects[i] = count_files(dir, ".o");
+        nas_graph_free(g);
+    }
+    cr_assert(objects[0] > 5, "%d objects", objects[0]);
+    cr_assert(eq(int, objects[1], objects[0] + 1));
+    cr_assert(eq(int, count_files(dir, "model.c"), 0)); /* no work folder is left */
+}
+
 Test(compiler_toolchain, a_damaged_executable_is_built_again) {
     nas_graph *g = small_net(1);
     nas_artifact first, again;

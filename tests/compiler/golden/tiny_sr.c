@@ -22,13 +22,13 @@
 #endif
 #include "model.h"
 
-extern const float model_weights[];
-
 #include <errno.h>
-
-#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+extern const float model_weights[];
+
+#include <stddef.h>
 
 #define HELPER static inline __attribute__((unused))
 #define KERNEL static __attribute__((noinline, unused)) /* external where objects are cached apart */
@@ -60,6 +60,8 @@ HELPER vf prelu(vf v, vf slope) {
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
+
+#include <string.h>
 
 /* Row y of a ring of `rows` rows. */
 KERNEL float *ring_row(float *ring, int rows, size_t row_floats, int y) {

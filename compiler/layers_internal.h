@@ -91,7 +91,7 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);
 /* ---- tune.c: measuring the ways of a convolution on this machine ----------------------------------------------------- */
 
 /* nas__tune_convs - times `ways` of one convolution, one thread, in one program that runs them by turns: what slows the
- * machine down for a while slows all of them. Each round gives a way one sample of a few ms; there are at least 3, then
+ * machine down for a while slows all of them; time that other programs take is not counted. Each round gives a way one sample of a few ms; there are at least 3, then
  * as many as `seconds` allow, up to 65. Inputs and weights are random and warm. All ways must compute the same.
  * options   target must run here; the program is kept in cache_dir
  * n         1..NAS__CONV_WAYS_MAX

@@ -86,6 +86,27 @@ typedef struct nas_artifact {
     char flags[256];
 } nas_artifact;
 
+/* ---- tuning -------------------------------------------------------------------------------------------------------- */
+
+/* Time of one call of a kernel on one thread, in ns: median and quartiles of `runs` samples. */
+typedef struct nas_tune_timing {
+    double p50_ns, lo_ns, hi_ns;
+    int32_t runs;
+} nas_tune_timing;
+
+/* What was measured before, kept by the caller. The three texts are the whole key (one thread); any of them may change
+ * with a new version of this program, so unknown keys are normal. */
+typedef struct nas_tune_memory {
+    void *user;
+    /* false: never measured; else *ns is the median */
+    bool (*find)(void *user, const char *kernel, const char *way, const char *device, double *ns);
+    /* replaces what was there; a failure ends the tuning */
+    nas_status (*store)(nas_ctx *ctx, void *user, const char *kernel, const char *way,
+                        const char *device, const nas_tune_timing *timing);
+} nas_tune_memory;
+
+/* ---- compiling ------------------------------------------------------------------------------------------------------ */
+
 /* nas_compile - emits, compiles and links `graph` (with weights). Objects are cached apart: equal code with other
  * weights compiles only weights. Safe to call from several threads (own ctx each) on one cache_dir.
  * Errors: UNSUPPORTED (operator or shape, node named), TOOLCHAIN (compiler missing or failed, its stderr in the

@@ -213,6 +213,37 @@ typedef struct nas_db_layer {
 nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows,
                              size_t n);
 
+/* ---- timings of kernels -------------------------------------------------------------------------------------------- */
+
+/* What a tuner remembers for ever. The key names everything that the time depends on; texts are the caller's, not empty.
+ *   kernel    shape, type and pattern of the layer
+ *   way       how it is computed: algorithm, register tile ...
+ *   device    processor model, target and compiler version
+ *   threads   >= 1 */
+typedef struct nas_db_kernel_key {
+    const char *kernel, *way, *device; /* borrowed for the call */
+    int32_t threads;
+} nas_db_kernel_key;
+
+typedef struct nas_db_kernel_timing {
+    double p50_ns;       /* of one call, > 0 */
+    double lo_ns, hi_ns; /* quartiles, lo <= p50 <= hi */
+    int32_t runs;        /* samples behind them, >= 1 */
+} nas_db_kernel_timing;
+
+/* nas_db_kernel_timing_put - replaces what was there. INVALID: not finite; DB: empty text or numbers out of range. */
+nas_status nas_db_kernel_timing_put(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                    const nas_db_kernel_timing *timing);
+/* nas_db_kernel_timing_get - *found false (and *out untouched) when it was never measured. */
+nas_status nas_db_kernel_timing_get(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                    bool *found, nas_db_kernel_timing *out);
+/* nas_db_kernel_timing_best - the way with the smallest median among the measured ones (ties: first by text); the
+ * key's way is not read. *way NULL when there is none, else the caller frees it. */
+nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                     char **way, nas_db_kernel_timing *out);
+
+/* ---- diary --------------------------------------------------------------------------------------------------------- */
+
 /* nas_db_event - one line of the study's diary: kind "start", "resume", "interrupt", "train", "skip", "error" ... */
 nas_status nas_db_event(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *kind,
                         const char *text);

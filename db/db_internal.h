@@ -89,6 +89,7 @@ nas_status nas__atomic_end(nas_ctx *ctx, nas_db *db, nas_status status);
 
 /* ---- schema.c, schema_views.c ------------------------------------------------------------------------------------- */
 
-extern const char *const nas__schema_1[]; /* NULL-terminated */
+extern const char *const nas__schema_1[]; /* NULL-terminated, like all */
+extern const char *const nas__schema_2[];
 
 #endif

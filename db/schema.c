@@ -248,11 +248,30 @@ const char *const nas__schema_1[] = {
 NAS__SCHEMA_1_VIEWS
 NULL,
 };
+
+/* What a tuner has measured. Belongs to no study: it stays true as long as kernel text, compiler and processor are the
+ * same, and all of them are in the key. The order of the key serves "best way of this kernel on this device". */
+const char *const nas__schema_2[] = {
+"CREATE TABLE kernel_timings (\n"
+"  kernel      TEXT NOT NULL CHECK (length(kernel) > 0), -- shape, type and pattern\n"
+"  device      TEXT NOT NULL CHECK (length(device) > 0), -- processor, target and compiler\n"
+"  threads     INTEGER NOT NULL CHECK (threads >= 1),\n"
+"  way         TEXT NOT NULL CHECK (length(way) > 0),    -- algorithm and its tile\n"
+"  p50_ns      REAL NOT NULL CHECK (p50_ns > 0),\n"
+"  lo_ns       REAL NOT NULL CHECK (lo_ns > 0 AND lo_ns <= p50_ns), -- quartiles\n"
+"  hi_ns       REAL NOT NULL CHECK (hi_ns >= p50_ns),\n"
+"  runs        INTEGER NOT NULL CHECK (runs >= 1),\n"
+"  measured_ms INTEGER NOT NULL,\n"
+"  PRIMARY KEY (kernel, device, threads, way)\n"
+") STRICT",
+NULL,
+};
 /* clang-format on */
 
 const nas_db_migration *nas_db_migrations(int32_t *n) {
     static const nas_db_migration list[] = {
         {"studies, trials, measurements, predictions and their views", nas__schema_1},
+        {"timings of kernels", nas__schema_2},
     };
     *n = (int32_t)(sizeof list / sizeof list[0]);
     return list;

@@ -26,6 +26,9 @@ class Net:
         self.inputs.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, shape))
         return "input"
 
+    def input_shape(self):
+        return [d.dim_value for d in self.inputs[0].type.tensor_type.shape.dim]
+
     def weight(self, array, dtype=np.float32):
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(array, dtype), name))

@@ -22,12 +22,14 @@ nas_graph *reference_chain(nas_ctx *ctx, int32_t height, int32_t width);
 /* Branches, reused values, activations that cannot merge, two shuffles, convolutions above the input's resolution. */
 nas_graph *reference_tangle(nas_ctx *ctx, int32_t height, int32_t width, uint64_t seed);
 
-/* Weights N(0, 1/fan-in), biases and slopes N(0, 0.1): values stay near 1 through any depth. */
+/* Weights N(0, 1/fan-in), biases, slopes and means N(0, 0.1), scales near 1, variances >= 0.5, constants of magnitude
+ * >= 0.5 (over the root of their width): values stay near 1 through any depth and nothing divides by 0. */
 void reference_fill(nas_ctx *ctx, nas_graph *g, uint64_t seed);
 /* `count` values in [0, 1). */
 float *reference_image(nas_ctx *ctx, size_t count, uint64_t seed);
 size_t reference_count(const nas_graph *g, nas_value v);
-/* Forward pass, planar [C][H][W] in and out; `magnitude` gets the largest absolute value on the way. */
+/* Forward pass, planar [C][H][W] in and out; `magnitude` gets the largest absolute value on the way. Every operator of
+ * ir/ops.def; several inputs lie one after another in `in`, in list order. Quantization is ignored: floats. */
 void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                        double *magnitude);
 

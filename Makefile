@@ -209,6 +209,13 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
 
+.PHONY: bench-engines
+ENGINES_ARGS ?=
+bench-engines: all ## our programs beside other engines (Python, network: see bench/engines/)
+	$(Q)bench/engines/setup.sh
+	$(Q)build/engines-venv/bin/python bench/engines/nets.py build/engines/nets
+	$(Q)setsid --wait build/engines-venv/bin/python bench/engines/run.py --nas-compile $(B)/bin/nas-compile $(ENGINES_ARGS)
+
 # fuzz/fuzz_*.c: libFuzzer targets, built by scripts/fuzz.sh (clang).
 FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
 $(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) device-agent)

@@ -1,0 +1,277 @@
+"""run.py - our compiled networks beside ONNX Runtime, OpenVINO and ncnn: fp32, batch 1, 1 and 2 threads.
+
+    run.py [--nets A,B] [--threads 1,2] [--rounds 5] [--seconds 0.3] [--nice N] [--nas-compile PROGRAM] [--out FOLDER]
+
+Each engine runs in its own process pinned to the first THREADS CPUs and stopped except in its turn (pools of threads
+may spin long after an inference). All engines of a cell take turns, `rounds` times: peak loop for 50 ms, then one
+engine for `seconds`. A turn is calm when its threads waited for a CPU for at most 5 % of the time; one that is not is
+repeated, at most twice. A turn gives the median latency; a cell is the median of its turns, of the calm ones alone where
+at least 3 are. Share of peak: direct FLOPs of the network against the peak loop of the same round, so
+Winograd may exceed 100 %. Outputs of all engines are compared with those of ONNX Runtime on one random image first.
+Writes results.md and results.json; the table also goes to stdout.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+
+import nets
+import worker
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RIVALS = ("onnxruntime", "openvino", "ncnn")
+OURS = "ours"
+WAITED_MAX, CALM_MIN, TRIES = 0.05, 3, 3
+ERROR_MAX = 1e-4  # of the largest output; engines sum in other orders, and Winograd rounds more
+
+
+def pinned(threads, command):
+    return ["taskset", "-c", ",".join(map(str, range(threads))), *command]
+
+
+class Rival:
+    """A worker process, stopped while nothing is asked of it."""
+
+    def __init__(self, name, path, threads):
+        self.name = name
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        command = pinned(threads, [sys.executable, os.path.join(HERE, "worker.py"), name, path, str(threads)])
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True, env=environment)
+        first = self.answer()
+        self.version, self.error = first.get("version"), first.get("error")
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        self.process.send_signal(signal.SIGSTOP)
+        return json.loads(line) if line else {"error": f"{self.name} ended"}
+
+    def ask(self, command):
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def run(self, source, target):
+        self.ask(f"run {source} {target}")
+
+    def time(self, seconds):
+        return self.ask(f"time {seconds}")
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.wait()
+
+
+class Ours:
+    """A program made by nas-compile; every round is a process."""
+
+    name = OURS
+
+    def __init__(self, compiler, path, threads, folder):
+        self.threads, self.version = threads, "this tree"
+        self.program = os.path.join(folder, "model")
+        self.error = self.compile(compiler, path, folder)
+
+    def compile(self, compiler, path, folder):
+        if not os.path.exists(compiler):
+            return f"no {compiler}"
+        if os.path.exists(self.program) and self.threads > 1:
+            return None  # made for the cell of 1 thread
+        done = subprocess.run([compiler, path, "--threads", "2", "-o", folder], capture_output=True, text=True)
+        return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
+
+    def command(self, *arguments):
+        return pinned(self.threads, [self.program, *arguments, "--threads", str(self.threads)])
+
+    def run(self, source, target):
+        subprocess.run(self.command("--run", source, target), check=True)
+
+    def time(self, seconds):
+        ms = str(int(seconds * 1000))
+        cpus = ",".join(map(str, range(self.threads)))
+        done = subprocess.run(self.command("--bench", "--cpus", cpus, "--min-time-ms", ms, "--min-batches", "3",
+                                           "--warmup-ms", "50", "--max-time-ms", "5000"),
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            return {"error": done.stderr.strip()}
+        document = json.loads(done.stdout)
+        lost = document["dropped"] / (document["dropped"] + document["batches"])
+        return {"p50_us": document["p50_us"], "min_us": document["min_us"], "count": document["batches"],
+                "waited": 1.0 if document["all_disturbed"] else 0.0, "dropped_share": lost}
+
+    def close(self):
+        pass
+
+
+def peak_gflops(threads, program):
+    done = subprocess.run(pinned(threads, [program, str(threads)]), capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def compare(engines, path, folder):
+    """Largest difference of each engine from ONNX Runtime, relative to the largest output."""
+    x = np.random.default_rng(1).random(worker.input_shape(path), np.float32)
+    source = os.path.join(folder, "input.raw")
+    x.tofile(source)
+    outputs = {}
+    for engine in engines:
+        target = os.path.join(folder, engine.name + ".raw")
+        engine.run(source, target)
+        outputs[engine.name] = np.fromfile(target, np.float32)
+    expected = outputs[RIVALS[0]]
+    scale = np.abs(expected).max()
+    return {name: float(np.abs(y - expected).max() / scale) if y.shape == expected.shape else float("inf")
+            for name, y in outputs.items()}
+
+
+def summarise(rounds, gflop):
+    """One cell from its rounds."""
+    good = [r for r in rounds if "error" not in r]
+    if not good:
+        return {"error": rounds[0]["error"], "rounds": rounds}
+    calm = [r for r in good if r["waited"] <= WAITED_MAX]
+    used = calm if len(calm) >= min(CALM_MIN, len(good)) else good
+    times = [r["p50_us"] for r in used]
+    middle = statistics.median(times)
+    return {"ms": middle / 1e3, "min_ms": min(r["min_us"] for r in good) / 1e3,
+            "spread": (max(times) - min(times)) / middle, "rounds_used": len(used), "rounds_calm": len(calm),
+            "gflops": gflop / middle * 1e6,
+            "share": statistics.median(gflop / r["p50_us"] * 1e6 / r["peak_gflops"] for r in used),
+            "peak_gflops": statistics.median(r["peak_gflops"] for r in used), "rounds": rounds}
+
+
+def take_turn(engine, threads, options):
+    for _ in range(TRIES):
+        peak = peak_gflops(threads, options.peak)
+        turn = engine.time(options.seconds) | {"peak_gflops": peak}
+        if "error" in turn or turn["waited"] <= WAITED_MAX:
+            break
+    return turn
+
+
+def take_turns(engines, threads, options):
+    rounds = {engine.name: [] for engine in engines}
+    for _ in range(options.rounds):
+        for engine in engines:
+            rounds[engine.name].append(take_turn(engine, threads, options))
+    return rounds
+
+
+def run_cell(name, gflop, threads, options):
+    """All engines on one network with so many threads: engine -> cell."""
+    path = os.path.join(options.folder, "nets", name + ".onnx")
+    engines = [Rival(rival, path, threads) for rival in RIVALS]
+    engines.append(Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name)))
+    cells = {e.name: {"error": e.error} for e in engines if e.error}
+    working = [e for e in engines if not e.error]
+    errors = compare(working, path, options.folder)
+    rounds = take_turns(working, threads, options)
+    for engine in engines:
+        engine.close()
+    for engine in working:
+        cells[engine.name] = summarise(rounds[engine.name], gflop) | {
+            "max_error": errors[engine.name], "version": engine.version}
+    return cells
+
+
+def row(name, threads, cells):
+    """A line of the table."""
+    rivals = {n: c for n, c in cells.items() if n != OURS and "ms" in c}
+    best = min(rivals, key=lambda n: rivals[n]["ms"])
+    ours, shown = cells[OURS], cells[OURS] if "ms" in cells[OURS] else rivals[best]
+    wrong = [f"{n} {c['max_error']:.0e}" for n, c in cells.items() if c.get("max_error", 0) > ERROR_MAX]
+    text = [name, str(threads), f"{ours['ms']:.3g}" if "ms" in ours else "-",
+            *(f"{cells[n]['ms']:.3g}" if "ms" in cells[n] else "-" for n in RIVALS), best,
+            f"{rivals[best]['ms'] / ours['ms']:.2f}" if "ms" in ours else "-",
+            f"{shown['gflops']:.0f}", f"{shown['share']:.0%}", f"{shown['spread']:.0%}",
+            ", ".join(wrong) or f"<= {max(c.get('max_error', 0) for c in cells.values()):.0e}"]
+    return "| " + " | ".join(text) + " |"
+
+
+HEAD = ("| network | threads | ours ms | onnxruntime ms | openvino ms | ncnn ms | best rival | ratio | GFLOP/s "
+        "| share of peak | spread | outputs differ |\n|" + "---|" * 12)
+NOTE = ("ratio: best rival / ours, above 1 we are faster. GFLOP/s, share of peak (direct FLOPs) and spread of the rounds "
+        "(max - min, of the median) are of ours, of the best rival where ours is empty. outputs differ: from ONNX "
+        "Runtime, largest difference of any engine relative to the largest output; engines beyond "
+        f"{ERROR_MAX:g} are named.")
+
+
+def report(results, options):
+    lines = [f"{results['cpu']}, {results['date']}, load {results['load_before']} to {results['load_after']}; "
+             f"{options.rounds} rounds of {options.seconds} s", "", HEAD]
+    lines += [row(c["net"], c["threads"], c["engines"]) for c in results["cells"]]
+    reasons = {f"{n}, {c['net']}: {e['error']}" for c in results["cells"] for n, e in c["engines"].items() if "error" in e}
+    versions = {f"{n} {e['version']}" for c in results["cells"] for n, e in c["engines"].items() if "version" in e}
+    lines += ["", NOTE, "", "Versions: " + ", ".join(sorted(versions)) + "."]
+    lines += ["", "Empty cells:", "", *(f"- {reason}" for reason in sorted(reasons))] if reasons else []
+    return "\n".join(lines) + "\n"
+
+
+def cpu_name():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def set_priority(nice):
+    """Priority of everything started from here; the session's autogroup as well, where this process leads it."""
+    os.nice(nice - os.nice(0))
+    if os.getsid(0) == os.getpid() and os.path.exists("/proc/self/autogroup"):
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write(str(nice))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="our programs beside other engines")
+    parser.add_argument("--nets", default=",".join(nets.NETS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--nice", type=int, default=0, help="priority, for a machine that others use; start with setsid")
+    parser.add_argument("--nas-compile", default="build/release/bin/nas-compile")
+    parser.add_argument("--folder", default="build/engines", help="networks, programs, peak loop")
+    parser.add_argument("--out", default="build/engines", help="folder of results.md and results.json")
+    options = parser.parse_args()
+    options.peak = os.path.join(options.folder, "peak")
+    return options
+
+
+def write(results, options):
+    with open(os.path.join(options.out, "results.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+    with open(os.path.join(options.out, "results.md"), "w", encoding="utf-8") as file:
+        file.write(report(results, options))
+
+
+def main():
+    options = parse_arguments()
+    os.makedirs(options.out, exist_ok=True)
+    if options.nice:
+        set_priority(options.nice)
+    with open(os.path.join(options.folder, "nets", "nets.json"), encoding="utf-8") as file:
+        entries = json.load(file)
+    results = {"cpu": cpu_name(), "date": datetime.date.today().isoformat(),
+               "load_before": os.getloadavg()[0], "load_after": 0.0, "cells": []}
+    for name in options.nets.split(","):
+        for threads in map(int, options.threads.split(",")):
+            cells = run_cell(name, entries[name]["gflop"], threads, options)
+            results["cells"].append({"net": name, "threads": threads, "gflop": entries[name]["gflop"],
+                                     "engines": cells})
+            print(row(name, threads, cells), file=sys.stderr, flush=True)
+            results["load_after"] = os.getloadavg()[0]
+            write(results, options)  # after every cell: a long run that is cut off keeps what it has
+    print(report(results, options), end="")
+
+
+if __name__ == "__main__":
+    main()

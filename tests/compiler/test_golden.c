@@ -1,0 +1,148 @@
+/* test_golden.c - ONNX files of many families of networks: import, compile, run, compare with what ONNX Runtime computed.
+ * The files and the script that makes them are in golden_onnx/. A test visits all files and names each that fails. */
+#include "compiler/compiler.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char folder[] = "tests/compiler/golden_onnx";
+enum { FILES_MIN = 25, FILE_BYTES_MAX = 64 * 1024 };
+
+/* fp32 against fp32 with other orders of summation, up to a dozen layers; Winograd adds about one digit. */
+static const double tolerance = 1e-4; /* of the largest expected value */
+
+static nas_ctx *ctx;
+static char work[64];
+static nas_compile_options options;
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(work, sizeof work, "/tmp/nas-golden-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(work), NULL));
+    options = nas_compile_options_default();
+    options.cache_dir = work;
+    options.max_threads = 2;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, work), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_golden, .init = setup, .fini = teardown, .timeout = 600);
+
+/* NAME.in or NAME.out: exactly the floats of value `v`. Free with nas_free. */
+static nas_status read_floats(const char *name, const char *ending, const nas_graph *g, nas_value v,
+                              float **out, size_t *count) {
+    char path[512];
+    nas_buf bytes = {0};
+    const nas_shape s = nas_graph_node(g, v)->shape;
+    *count = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+    (void)snprintf(path, sizeof path, "%s/%s.%s", folder, name, ending);
+    nas_status status = nas_file_read(ctx, path, FILE_BYTES_MAX, &bytes);
+    if (status == NAS_OK && bytes.len != *count * sizeof(float)) {
+        status =
+            nas_fail(ctx, NAS_ERR_SHAPE, "%s: %zu bytes for %zu elements", path, bytes.len, *count);
+    }
+    *out = status == NAS_OK ? nas_alloc_array(ctx, *count, sizeof(float)) : NULL;
+    if (*out != NULL) memcpy(*out, bytes.data, bytes.len);
+    if (status == NAS_OK && *out == NULL) status = NAS_ERR_NOMEM;
+    nas_buf_deinit(&bytes);
+    return status;
+}
+
+static nas_status import(const char *name, nas_graph **out) {
+    char path[512];
+    const nas_onnx_import_options how = nas_onnx_import_options_default();
+    (void)snprintf(path, sizeof path, "%s/%s.onnx", folder, name);
+    return nas_onnx_import(ctx, path, &how, out);
+}
+
+static nas_status import_only(const char *name) {
+    nas_graph *g = NULL;
+    float *x = NULL, *y = NULL;
+    size_t n_in = 0, n_out = 0;
+    nas_status status = import(name, &g);
+    if (status == NAS_OK) status = nas_graph_verify(ctx, g);
+    if (status == NAS_OK) status = read_floats(name, "in", g, nas_graph_input(g), &x, &n_in);
+    if (status == NAS_OK) status = read_floats(name, "out", g, nas_graph_output(g), &y, &n_out);
+    nas_free(x);
+    nas_free(y);
+    nas_graph_free(g);
+    return status;
+}
+
+static nas_status compare(const float *y, const float *expected, size_t count, int32_t threads) {
+    double worst = 0, magnitude = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double error = fabs((double)y[i] - (double)expected[i]);
+        magnitude = fmax(magnitude, fabs((double)expected[i]));
+        worst = isfinite(error) ? fmax(worst, error) : INFINITY;
+    }
+    if (worst <= tolerance * magnitude) return NAS_OK;
+    return nas_fail(ctx, NAS_ERR_INTERNAL, "off by %g of %g with %d threads", worst, magnitude,
+                    threads);
+}
+
+static nas_status compile_and_run(const char *name) {
+    nas_graph *g = NULL;
+    nas_artifact artifact;
+    float *x = NULL, *expected = NULL, *y = NULL;
+    size_t n_in = 0, n_out = 0;
+    nas_status status = import(name, &g);
+    if (status == NAS_OK) status = read_floats(name, "in", g, nas_graph_input(g), &x, &n_in);
+    if (status == NAS_OK)
+        status = read_floats(name, "out", g, nas_graph_output(g), &expected, &n_out);
+    if (status == NAS_OK) status = nas_compile(ctx, g, &options, &artifact);
+    if (status == NAS_OK) y = nas_alloc_array(ctx, n_out, sizeof *y);
+    if (status == NAS_OK && y == NULL) status = NAS_ERR_NOMEM;
+    for (int32_t threads = 1; threads <= options.max_threads && status == NAS_OK; threads++) {
+        status = nas_artifact_run(ctx, &artifact, g, 1, x, y, threads, work);
+        if (status == NAS_OK) status = compare(y, expected, n_out, threads);
+    }
+    nas_free(x);
+    nas_free(expected);
+    nas_free(y);
+    nas_graph_free(g);
+    return status;
+}
+
+static int is_onnx(const struct dirent *entry) {
+    const char *ending = strrchr(entry->d_name, '.');
+    return ending != NULL && strcmp(ending, ".onnx") == 0;
+}
+
+/* `check` on every file of the folder, or on the one that NAS_GOLDEN_ONLY names. */
+static void for_each_file(nas_status (*check)(const char *name)) {
+    struct dirent **entries = NULL;
+    const char *only = getenv("NAS_GOLDEN_ONLY");
+    const int n = scandir(folder, &entries, is_onnx, alphasort);
+    int failed = 0;
+    for (int i = 0; i < n; i++) {
+        char *name = entries[i]->d_name;
+        *strrchr(name, '.') = '\0';
+        if ((only == NULL || strcmp(only, name) == 0) && check(name) != NAS_OK) {
+            (void)fprintf(stderr, "golden %s: %s\n", name, nas_ctx_message(ctx));
+            failed++;
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    cr_assert(n >= FILES_MIN, "%d files in %s, at least %d were written", n, folder, FILES_MIN);
+    cr_assert(eq(int, failed, 0), "%d of %d files, named on stderr", failed, n);
+}
+
+Test(compiler_golden, every_file_imports) {
+    for_each_file(import_only);
+}
+
+Test(compiler_golden, compiled_files_match_onnx_runtime) {
+    for_each_file(compile_and_run);
+}

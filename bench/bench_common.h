@@ -126,7 +126,7 @@ static double bench_run(nas_ctx *ctx, const nas_artifact *artifact, int threads,
 }
 
 /* Weights of about unit gain: no denormals, no infinities on the way. */
-static void bench_fill(nas_ctx *ctx, nas_graph *g) {
+__attribute__((unused)) static void bench_fill(nas_ctx *ctx, nas_graph *g) {
     bench_check(ctx, nas_graph_alloc_weights(ctx, g));
     nas_rng rng = nas_rng_stream(1, 0, "bench");
     for (int32_t i = 0; i < nas_graph_param_count(g); i++) {
@@ -140,9 +140,10 @@ static void bench_fill(nas_ctx *ctx, nas_graph *g) {
 enum { BENCH_ROUNDS = 9 };
 
 /* Prints one line; returns the median of the p50 figures in ms. */
-static double bench_cell(nas_ctx *ctx, const char *name, const nas_target *target,
-                         const nas_artifact *artifact, double gflop, int threads,
-                         const char *cpus) {
+__attribute__((unused)) static double bench_cell(nas_ctx *ctx, const char *name,
+                                                 const nas_target *target,
+                                                 const nas_artifact *artifact, double gflop,
+                                                 int threads, const char *cpus) {
     double ratio[BENCH_ROUNDS], p50[BENCH_ROUNDS], peaks[BENCH_ROUNDS], best = 1e30;
     for (int i = 0; i < BENCH_ROUNDS; i++) {
         const double before = bench_peak(target);

@@ -96,14 +96,14 @@ static const char main_head[] =
     "y;\n"
     "    vf a5 = a2 * x, a6 = a2 * y, a7 = a3 * x, a8 = a3 * y, a9 = a4 * x;\n"
     "    const double start = now();\n"
-    "    for (int i = 0; i < 200000; i++) {\n"
+    "    for (int i = 0; i < 100000; i++) {\n"
     "        a0 = a0 * x + y, a1 = a1 * x + y, a2 = a2 * x + y, a3 = a3 * x + y, a4 = a4 * x + y;\n"
     "        a5 = a5 * x + y, a6 = a6 * x + y, a7 = a7 * x + y, a8 = a8 * x + y, a9 = a9 * x + y;\n"
     "        __asm__ volatile(\"\" ::: \"memory\");\n"
     "    }\n"
     "    const double ns = now() - start;\n"
     "    sink = (a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9)[0];\n"
-    "    return 2.0 * 200000 * 10 * LANES / ns;\n"
+    "    return 2.0 * 100000 * 10 * LANES / ns;\n"
     "}\n"
     "static int order(const void *a, const void *b) {\n"
     "    const double x = *(const double *)a, y = *(const double *)b;\n"
@@ -115,15 +115,13 @@ static const char main_tail[] =
     "    float *x = make(N_IN), *y = make(N_OUT), *w = make(N_WEIGHT), *s = make(N_SCRATCH);\n"
     "    for (int k = 0; k < ROUNDS; k++) {\n"
     "        for (int i = 0; i < N; i++) {\n"
+    "            double start = now();\n"
     "            ways[i].k(x, y, NULL, w, s, 0, ways[i].units);\n"
-    "            const double before = peak(), start = now();\n"
-    "            double t = 0;\n"
-    "            int n = 0;\n"
-    "            do {\n"
-    "                ways[i].k(x, y, NULL, w, s, 0, ways[i].units);\n"
-    "                n++;\n"
-    "                t = now() - start;\n"
-    "            } while (t < 2e6);\n"
+    "            const int n = 1 + (int)(5e5 / (now() - start));\n"
+    "            const double before = peak();\n"
+    "            start = now();\n"
+    "            for (int j = 0; j < n; j++) ways[i].k(x, y, NULL, w, s, 0, ways[i].units);\n"
+    "            const double t = now() - start;\n"
     "            top[i][k] = 0.5 * (before + peak());\n"
     "            ns[i][k] = t / n;\n"
     "            share[i][k] = FLOP / ns[i][k] / top[i][k];\n"
@@ -133,8 +131,8 @@ static const char main_tail[] =
     "        qsort(ns[i], ROUNDS, sizeof(double), order);\n"
     "        qsort(share[i], ROUNDS, sizeof(double), order);\n"
     "        qsort(top[i], ROUNDS, sizeof(double), order);\n"
-    "        printf(\"%.0f %.4f %.2f\\n\", ns[i][ROUNDS / 2], share[i][ROUNDS / 2], top[i][ROUNDS "
-    "/ 2]);\n"
+    "        printf(\"%.0f %.4f %.2f\\n\", ns[i][ROUNDS / 4], share[i][ROUNDS * 3 / 4], "
+    "top[i][ROUNDS / 2]);\n"
     "    }\n"
     "    return 0;\n}\n";
 
@@ -168,7 +166,7 @@ static void program_text(const nas_target *target, const nas__conv *c, const nas
     nas_buf_printf(text,
                    "};\nenum { ROUNDS = %d };\n#define N_IN %zu\n#define N_OUT %zu\n"
                    "#define N_WEIGHT %zu\n#define N_SCRATCH %zu\n#define FLOP %.1f\n",
-                   BENCH_ROUNDS, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
+                   25, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
     nas_buf_puts(text, main_tail);
 }
 
@@ -203,9 +201,9 @@ static void time_ways(nas_ctx *ctx, const nas_target *target, const nas__toolcha
 static void print_way(const nas_target *target, const nas__conv *c, const nas__conv_way *w,
                       const figure *f) {
     char tile[32];
-    (void)snprintf(tile, sizeof tile, "%dx%d/%d", w->pixels, w->vectors,
-                   w->batch > 0 ? w->batch : w->outer);
-    printf("%-9s %-9s %9.1f us %4.0f %% (%d units)", nas__conv_algorithm_name(w->algorithm), tile,
+    (void)snprintf(tile, sizeof tile, "%dx%d/%d/%d", w->pixels, w->vectors,
+                   w->batch > 0 ? w->batch : w->outer, w->depth);
+    printf("%-9s %-11s %8.1f us %4.0f %% (%d units)", nas__conv_algorithm_name(w->algorithm), tile,
            f->ns / 1e3, 100 * f->share, nas__conv_units(target, c, w));
 }
 

@@ -58,7 +58,9 @@ typedef struct nas__conv_way {
     int32_t pixels, vectors; /* register tile: output pixels x vectors of output channels */
     int32_t outer;           /* 0: rows outside, output blocks inside; 1: output blocks outside */
     int32_t batch;           /* WINOGRAD: tiles transformed together */
-    double cycles;           /* estimate for the whole layer, one thread */
+    int32_t
+        depth; /* DIRECT: steps of the sum that all tiles of a unit take before the next ones; 0: all */
+    double cycles; /* estimate for the whole layer, one thread */
 } nas__conv_way;
 enum { NAS__CONV_WAYS_MAX = 24 };
 

@@ -34,7 +34,8 @@ folder = $(or $(DIR_$(1)),$(1))
 MAIN_nas-search := search/nas_search.c
 MAIN_nas-agent := device-agent/nas_agent.c
 MAIN_nas-query := tools/nas_query.c
-PROGRAMS := nas-search nas-agent nas-query
+MAIN_nas-compile := tools/nas_compile.c
+PROGRAMS := nas-search nas-compile nas-agent nas-query
 MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 
 # What each module links with, itself first (order matters to the linker only).
@@ -48,10 +49,11 @@ LINK_latency := latency device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compiler eval latency device-agent db ir core
-LINK_tools := tools db core
+LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
-LINK_nas-query := $(LINK_tools)
+LINK_nas-query := tools db core
+LINK_nas-compile := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
@@ -59,6 +61,7 @@ PKG_eval := libpng libjpeg
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
+PKG_tools := jansson
 pkgs = $(sort $(foreach m,$(1),$(PKG_$(m))))
 libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1)) 2>/dev/null))
 PKG_ALL := $(call pkgs,$(MODULES))

@@ -126,7 +126,7 @@ __attribute__((unused)) static double bench_run(nas_ctx *ctx, const nas_artifact
 }
 
 /* Weights of about unit gain: no denormals, no infinities on the way. */
-static void bench_fill(nas_ctx *ctx, nas_graph *g) {
+__attribute__((unused)) static void bench_fill(nas_ctx *ctx, nas_graph *g) {
     bench_check(ctx, nas_graph_alloc_weights(ctx, g));
     nas_rng rng = nas_rng_stream(1, 0, "bench");
     for (int32_t i = 0; i < nas_graph_param_count(g); i++) {

@@ -52,6 +52,25 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
 nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,
                                nas_target *out);
 
+/* ---- tuning -------------------------------------------------------------------------------------------------------- */
+
+/* Time of one call of a kernel on one thread, in ns: median and quartiles of `runs` samples. */
+typedef struct nas_tune_timing {
+    double p50_ns, lo_ns, hi_ns;
+    int32_t runs;
+} nas_tune_timing;
+
+/* What was measured before, kept by the caller. The three texts are the whole key (one thread); any of them may change
+ * with a new version of this program, so unknown keys are normal. */
+typedef struct nas_tune_memory {
+    void *user;
+    /* false: never measured; else *ns is the median */
+    bool (*find)(void *user, const char *kernel, const char *way, const char *device, double *ns);
+    /* replaces what was there; a failure ends the tuning */
+    nas_status (*store)(nas_ctx *ctx, void *user, const char *kernel, const char *way,
+                        const char *device, const nas_tune_timing *timing);
+} nas_tune_memory;
+
 /* How the code of a network is organised. */
 typedef enum nas_form {
     NAS_FORM_AUTO, /* ROWS where they can express the network and the image is large, else LAYERS */
@@ -65,6 +84,10 @@ typedef struct nas_compile_options {
     const char *cache_dir; /* content-addressed cache, survives runs; created; never NULL */
     int32_t max_threads;   /* 1..64; MODEL_MAX_THREADS */
     nas_form form;
+    const nas_tune_memory
+        *memory; /* NULL, or kernels' times: they decide instead of the estimates */
+    double
+        tune_s; /* > 0: measure kernels that the memory does not know for about so many seconds; the target must run here */
     int64_t timeout_ms; /* of one compiler run */
 } nas_compile_options;
 
@@ -86,25 +109,6 @@ typedef struct nas_artifact {
     char flags[256];
 } nas_artifact;
 
-/* ---- tuning -------------------------------------------------------------------------------------------------------- */
-
-/* Time of one call of a kernel on one thread, in ns: median and quartiles of `runs` samples. */
-typedef struct nas_tune_timing {
-    double p50_ns, lo_ns, hi_ns;
-    int32_t runs;
-} nas_tune_timing;
-
-/* What was measured before, kept by the caller. The three texts are the whole key (one thread); any of them may change
- * with a new version of this program, so unknown keys are normal. */
-typedef struct nas_tune_memory {
-    void *user;
-    /* false: never measured; else *ns is the median */
-    bool (*find)(void *user, const char *kernel, const char *way, const char *device, double *ns);
-    /* replaces what was there; a failure ends the tuning */
-    nas_status (*store)(nas_ctx *ctx, void *user, const char *kernel, const char *way,
-                        const char *device, const nas_tune_timing *timing);
-} nas_tune_memory;
-
 /* ---- compiling ------------------------------------------------------------------------------------------------------ */
 
 /* nas_compile - emits, compiles and links `graph` (with weights). Objects are cached apart: equal code with other
@@ -123,7 +127,7 @@ nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_compi
                            nas_buf *model_c, nas_buf *model_h);
 
 /* nas_dump_after - graph text after pass `pass` ("import", "fold", "fuse", "plan"); NOTFOUND lists the passes. */
-nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                           const char *pass, nas_buf *out);
 
 /* nas_compile_explain - for people: each layer with its kernel candidates, what the cost model expects of them, measured

@@ -209,7 +209,9 @@ void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
 void nas__emit_row_helpers(nas__sources *out); /* a unit */
-/* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_close on 4096 bytes, 64-byte aligned. */
+/* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_meet, workers_close on 4096 bytes, 64-byte
+ * aligned, which nas__emit_workers_type names for the driver. */
+void nas__emit_workers_type(nas_buf *out);
 void nas__emit_workers(nas__sources *out);
 /* Row functions, one for each distinct shape and tile; the name depends on these alone. */
 void nas__kernel_name(const nas__program *program, const nas__stage *stage,
@@ -250,6 +252,7 @@ nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compi
 void nas__form_free(nas__form *form);
 nas_status nas__form_emit(nas_ctx *ctx, const nas__form *form,
                           nas__sources *out); /* all but the weights */
+void nas__form_dump(const nas__form *form, nas_buf *out);
 size_t nas__form_arena_bytes(const nas__form *form);
 size_t nas__form_weight_floats(const nas__form *form);
 /* nas__form_pack - the constant model_weights: out[weight_floats]. INVALID without weights. */

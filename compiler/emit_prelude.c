@@ -25,6 +25,9 @@ static const char workers_functions[] =
     "*arg) {\n"
     "    pool_run(workers, job, arg);\n"
     "}\n\n"
+    "KERNEL void workers_meet(void *workers) {\n"
+    "    pool_barrier(workers);\n"
+    "}\n"
     "KERNEL void workers_close(void *workers) {\n"
     "    pool_close(workers);\n"
     "}\n\n";
@@ -176,6 +179,10 @@ void nas__emit_row_helpers(nas__sources *out) {
     if (unit == NULL) return;
     nas_buf_puts(&unit->text, "#include <string.h>\n\n");
     nas_buf_puts(&unit->text, row_helpers);
+}
+
+void nas__emit_workers_type(nas_buf *out) {
+    nas_buf_puts(out, workers_type);
 }
 
 void nas__emit_workers(nas__sources *out) {

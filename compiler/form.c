@@ -35,7 +35,7 @@ nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compi
     case NAS_FORM_LAYERS: break;
     }
     if (status != NAS_ERR_UNSUPPORTED) return status;
-    return nas__layers_lower(ctx, graph, o->target, o->max_threads, &out->layers);
+    return nas__layers_lower(ctx, graph, o, &out->layers);
 }
 
 void nas__form_free(nas__form *form) {
@@ -47,6 +47,14 @@ void nas__form_free(nas__form *form) {
 nas_status nas__form_emit(nas_ctx *ctx, const nas__form *f, nas__sources *out) {
     return f->rows != NULL ? nas__emit_sources(ctx, f->rows, out)
                            : nas__layers_emit(ctx, f->layers, out);
+}
+
+void nas__form_dump(const nas__form *f, nas_buf *out) {
+    if (f->rows != NULL) {
+        nas__dump(f->rows, "plan", out);
+    } else {
+        nas__layers_dump(f->layers, out);
+    }
 }
 
 size_t nas__form_arena_bytes(const nas__form *f) {

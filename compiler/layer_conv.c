@@ -28,14 +28,60 @@ nas__conv_tiling nas__conv_tile(const nas__conv *c, int32_t pixels) {
 }
 
 nas__conv_blocks nas__conv_block(const nas_target *target, const nas__conv *c, int32_t vectors) {
-    nas__conv_blocks b = {.lanes = target->vector_bytes / 4, .vectors = vectors};
+    nas__conv_blocks b = {.lanes = target->vector_bytes / 4};
     b.in_c = c->in_c / c->groups;
     b.out_c = c->out_c / c->groups;
-    b.count = ceil_div(b.out_c, vectors * b.lanes);
-    const int32_t rest = b.out_c - (b.count - 1) * vectors * b.lanes;
-    b.last_vectors = ceil_div(rest, b.lanes);
-    b.last_lanes = rest - (b.last_vectors - 1) * b.lanes;
+    const int32_t all = ceil_div(b.out_c, b.lanes);
+    b.count = ceil_div(all, vectors);
+    b.vectors = ceil_div(all, b.count); /* fewer when that fills the same number of blocks */
+    b.narrow = b.count * b.vectors - all;
+    b.last_lanes = b.out_c - (all - 1) * b.lanes;
     return b;
+}
+
+nas__conv_kind nas__conv_kind_of(const nas__conv_blocks *b, int32_t kind) {
+    const int32_t wide = b->count - b->narrow, whole = b->count - (b->last_lanes < b->lanes);
+    nas__conv_kind k = {.vectors = b->vectors, .last = b->lanes};
+    if (kind == 0) {
+        k.to = min_i32(wide, whole);
+    } else if (kind == 1) {
+        k.from = wide;
+        k.to = whole > wide ? whole : wide;
+        k.vectors--;
+    } else {
+        k.from = whole;
+        k.to = b->count;
+        k.vectors -= b->narrow > 0;
+        k.last = b->last_lanes;
+    }
+    return k;
+}
+
+int32_t nas__conv_block_first(const nas__conv_blocks *b, int32_t k) {
+    const int32_t wide = b->count - b->narrow;
+    return b->lanes * (k * b->vectors - (k > wide ? k - wide : 0));
+}
+
+nas__conv_runs nas__conv_run(const nas__conv *c, int32_t depth) {
+    const int32_t in_c = c->in_c / c->groups;
+    const bool joined = c->in_pitch == in_c && c->dilation_w == 1;
+    nas__conv_runs r = {.taps = joined ? 1 : c->kernel_w,
+                        .length = joined ? c->kernel_w * in_c : in_c};
+    r.depth = depth > 0 ? min_i32(depth, r.length) : r.length;
+    r.parts = ceil_div(r.length, r.depth);
+    return r;
+}
+
+int32_t nas__conv_unit_bands(const nas_target *target, const nas__conv *c,
+                             const nas__conv_way *way) {
+    enum { TILES_UNIT = 16, UNITS = 8 };
+    if (way->depth == 0) return 1;
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const int32_t blocks = c->groups * nas__conv_block(target, c, way->vectors).count;
+    int32_t n = min_i32(ceil_div(TILES_UNIT, t.wide + t.narrow), t.bands);
+    while (n > 1 && ceil_div(t.bands, n) * blocks < UNITS)
+        n--;
+    return n;
 }
 
 /* ---- epilogue ---------------------------------------------------------------------------------------------------- */
@@ -91,17 +137,16 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
         const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
         for (int32_t narrow = 0; narrow < 2; narrow++) {
             const int32_t pixels = rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
-            for (int32_t last = 0; last < 2; last++) {
-                const int32_t vectors = last ? b.last_vectors : b.vectors;
-                const int32_t blocks = last ? 1 : b.count - 1;
-                const double weights = steps * vectors * target->vector_bytes;
-                double step = product_cycles(pixels, vectors);
+            for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+                const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+                const double weights = steps * kind.vectors * target->vector_bytes;
+                double step = product_cycles(pixels, kind.vectors);
                 if (weights > 0.75 * target->l1_bytes) {
                     /* streamed from L2 for each tile, mostly hidden behind the products */
-                    step += 0.25 * vectors * target->vector_bytes / l2_bytes_cycle;
+                    step += 0.25 * kind.vectors * target->vector_bytes / l2_bytes_cycle;
                 }
-                cycles += (double)bands * n * blocks *
-                          (steps * step + call_cycles + 2.0 * pixels * vectors);
+                cycles += (double)bands * n * (kind.to - kind.from) *
+                          (steps * step + call_cycles + 2.0 * pixels * kind.vectors);
             }
         }
     }
@@ -144,10 +189,10 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     const double products = (double)(batches - 1) * ceil_div(way->batch, way->pixels) +
                             (double)ceil_div(last, way->pixels);
     double mul = 0;
-    for (int32_t k = 0; k < 2; k++) {
-        const int32_t vectors = k ? b.last_vectors : b.vectors;
-        mul += (k ? 1 : b.count - 1) * (c->in_c * product_cycles(way->pixels, vectors) +
-                                        call_cycles + 1.0 * way->pixels * vectors);
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        mul += (kind.to - kind.from) * (c->in_c * product_cycles(way->pixels, kind.vectors) +
+                                        call_cycles + 1.0 * way->pixels * kind.vectors);
     }
     const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
                   out_vectors = ceil_div(c->out_c, b.lanes);
@@ -181,31 +226,42 @@ static void add(way_list *list, nas__conv_way way) {
     for (int32_t i = 0; i < list->n; i++) {
         const nas__conv_way *o = &list->out[i];
         if (o->algorithm == way.algorithm && o->pixels == way.pixels && o->vectors == way.vectors &&
-            o->outer == way.outer && o->batch == way.batch)
+            o->outer == way.outer && o->batch == way.batch && o->depth == way.depth)
             return;
     }
     list->out[list->n++] = way;
 }
 
 /* {pixels, vectors}: accumulators plus weights plus one broadcast fit the registers. */
-static const int32_t tiles_16[][2] = {{6, 2}, {4, 3}, {12, 1}, {3, 4}, {2, 5}};
-static const int32_t tiles_32[][2] = {{12, 2}, {14, 2}, {8, 3}, {6, 4}, {28, 1}};
-enum { TILES = 5 };
+static const int32_t tiles_16[][2] = {{6, 2}, {4, 3}, {12, 1}};
+static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {28, 1}, {14, 2}, {6, 4}};
+
+/* Weights of one part of the sum that leave most of L1 to the input; 0 when the whole sum does. */
+static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    const nas__conv_runs r = nas__conv_run(c, 0);
+    const double step = (double)vectors * target->vector_bytes, room = 0.4 * target->l1_bytes;
+    if (c->kernel_h * r.taps * r.length * step <= room || r.length % 4 != 0) return 0;
+    const int32_t parts = (int32_t)ceil(r.length * step / room);
+    return (ceil_div(r.length, parts) + 3) / 4 * 4;
+}
 
 static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
     const nas__conv *c = list->conv;
     const bool many = list->target->vector_registers >= 32;
     const int32_t lanes = list->target->vector_bytes / 4;
     const int32_t most = ceil_div(c->out_c / c->groups, lanes);
-    for (int32_t i = 0; i < TILES; i++) {
+    for (int32_t i = 0; i < (many ? 5 : 3); i++) {
         const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
         const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
-        const int32_t pixels = t.rows * t.columns, vectors = min_i32(tile[1], most);
-        const int32_t blocks = ceil_div(most, vectors);
-        for (int32_t outer = 0; outer < (t.bands > 1 && blocks > 1 ? 2 : 1); outer++) {
-            add(list,
-                (nas__conv_way){
-                    .algorithm = algorithm, .pixels = pixels, .vectors = vectors, .outer = outer});
+        const int32_t vectors = min_i32(tile[1], most);
+        nas__conv_way way = {
+            .algorithm = algorithm, .pixels = t.rows * t.columns, .vectors = vectors};
+        for (int32_t outer = 0; outer < (t.bands > 1 && most > vectors ? 2 : 1); outer++) {
+            way.outer = outer;
+            way.depth = 0;
+            add(list, way);
+            way.depth = depth_of(list->target, c, vectors);
+            if (way.depth > 0) add(list, way);
         }
     }
 }
@@ -263,6 +319,7 @@ static int by_cycles(const void *a, const void *b) {
     if (x->algorithm != y->algorithm) return x->algorithm < y->algorithm ? -1 : 1;
     if (x->pixels != y->pixels) return x->pixels < y->pixels ? 1 : -1;
     if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
+    if (x->depth != y->depth) return x->depth < y->depth ? 1 : -1;
     return x->outer - y->outer;
 }
 
@@ -304,8 +361,9 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
-        return nas__conv_tile(c, way->pixels).bands * c->groups *
-               nas__conv_block(target, c, way->vectors).count;
+        return ceil_div(nas__conv_tile(c, way->pixels).bands,
+                        nas__conv_unit_bands(target, c, way)) *
+               c->groups * nas__conv_block(target, c, way->vectors).count;
     case NAS__CONV_DEPTHWISE:
         return c->out_h *
                ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
@@ -317,10 +375,12 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
 
 int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
                                const nas__conv_way *way) {
-    (void)target;
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
-    case NAS__CONV_GROUPED: return way->outer == 0 ? nas__conv_tile(c, way->pixels).rows : 0;
+    case NAS__CONV_GROUPED:
+        return way->outer != 0
+                   ? 0
+                   : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(target, c, way);
     case NAS__CONV_DEPTHWISE: return 1;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4:
@@ -333,7 +393,11 @@ size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
                                 const nas__conv_way *way) {
     const bool winograd =
         way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
-    return winograd ? nas__conv_winograd_scratch(target, c, way) : 0;
+    if (winograd) return nas__conv_winograd_scratch(target, c, way);
+    if (way->depth == 0) return 0;
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    return (size_t)(nas__conv_unit_bands(target, c, way) * t.rows) * (size_t)c->out_w *
+           (size_t)(way->vectors * target->vector_bytes / 4);
 }
 
 size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
@@ -360,15 +424,15 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    const int n = snprintf(all, sizeof all,
-                           "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-                           "%a|%d %d %d %d %d",
-                           target->vector_bytes, target->vector_registers, c->in_c, c->out_c,
-                           c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
-                           c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
-                           c->residual_pitch, c->in_row, c->out_row, c->residual_row,
-                           (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi,
-                           (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch);
+    const int n = snprintf(
+        all, sizeof all,
+        "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+        "%a|%d %d %d %d %d %d",
+        target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups, c->out_h,
+        c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h, c->dilation_w,
+        c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row, c->out_row, c->residual_row,
+        (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm,
+        way->pixels, way->vectors, way->outer, way->batch, way->depth);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "conv_%s_%dx%d_%d_%d_%dx%d_%.12s", nas__conv_algorithm_name(way->algorithm),

@@ -45,7 +45,7 @@ static void emit_tile(const nas__conv *c, const char *name, int32_t lanes, int32
                                i * c->in_pitch, count);
                 loaded = true;
             }
-            nas_buf_printf(out, " a%d += x * w%d;", start / c->stride_w, k);
+            nas_buf_printf(out, " MADD(a%d, x, w%d);", start / c->stride_w, k);
         }
         if (loaded) nas_buf_puts(out, "\n");
     }

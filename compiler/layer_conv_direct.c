@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-static int32_t unroll_of(int32_t length, int32_t products) {
+int32_t nas__conv_unroll(int32_t length, int32_t products) {
     const int32_t most = products >= 16 ? 2 : 4;
     for (int32_t u = most; u > 1; u--) {
         if (length % u == 0) return u;
@@ -15,13 +15,15 @@ static int32_t unroll_of(int32_t length, int32_t products) {
     return length < 8 ? length : 1;
 }
 
-void nas__conv_emit_loop(int32_t length, const size_t *offsets, int32_t pixels, int32_t vectors,
-                         int32_t lanes, const char *indent, nas_buf *out) {
-    const int32_t round = unroll_of(length, pixels * vectors);
-    nas_buf_printf(out, "%sfor (int i = 0; i < %d; i += %d, s += %d, w += %d) {\n", indent, length,
+void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets, int32_t pixels,
+                         int32_t vectors, int32_t lanes, const char *indent, nas_buf *out) {
+    nas_buf_printf(out, "%sfor (int i = 0; i < %s; i += %d, s += %d, w += %d) {\n", indent, limit,
                    round, round, round * vectors * lanes);
     for (int32_t u = 0; u < round; u++) {
-        nas_buf_printf(out, "%s    {\n%s        const vf ", indent, indent);
+        /* Pixels of a layer with few channels overlap: without the barrier gcc keeps what it has loaded for the next
+         * steps and spills the accumulators for it. */
+        nas_buf_printf(out, "%s    {\n%s        __asm__(\"\" : \"+r\"(s));\n%s        const vf ",
+                       indent, indent, indent);
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(out, "%sb%d = load(w + %d)", v > 0 ? ", " : "", v,
                            (u * vectors + v) * lanes);
@@ -30,7 +32,8 @@ void nas__conv_emit_loop(int32_t length, const size_t *offsets, int32_t pixels, 
         for (int32_t p = 0; p < pixels; p++) {
             nas_buf_printf(out, "%s        x = splat(s[%zu]);", indent, offsets[p] + (size_t)u);
             for (int32_t v = 0; v < vectors; v++)
-                nas_buf_printf(out, " a%d_%d += x * b%d;", p, v, v);
+                nas_buf_printf(out, pixels > 1 ? " MADD(a%d_%d, x, b%d);" : " a%d_%d += x * b%d;",
+                               p, v, v);
             nas_buf_puts(out, "\n");
         }
         nas_buf_printf(out, "%s    }\n", indent);
@@ -38,51 +41,38 @@ void nas__conv_emit_loop(int32_t length, const size_t *offsets, int32_t pixels, 
     nas_buf_printf(out, "%s}\n", indent);
 }
 
-/* One tile: rows x columns pixels, `vectors` vectors of which the last has `last` lanes. */
-static void emit_tile(const nas__conv *c, const nas__conv_blocks *b, const char *name, int32_t rows,
-                      int32_t columns, int32_t vectors, int32_t last, nas_buf *out) {
-    const int32_t lanes = b->lanes, wide = vectors * lanes, pixels = rows * columns;
-    size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
-    for (int32_t p = 0; p < pixels; p++) {
-        offsets[p] = (size_t)(p / columns * c->stride_h) * c->in_row +
-                     (size_t)(p % columns * c->stride_w) * (size_t)c->in_pitch;
-    }
-    nas_buf_printf(out,
-                   "/* %d x %d pixels, %d channels */\n"
-                   "TILE void %s_%dx%d_%d(const float *in, float *out%s, const float *w) {\n",
-                   rows, columns, wide - lanes + last, name, rows, columns, wide - lanes + last,
-                   c->has_residual ? ", const float *residual" : "");
-    for (int32_t v = 0; v < vectors; v++) {
-        nas_buf_printf(out, "    vf a0_%d = load(w + %d)", v, v * lanes);
-        for (int32_t p = 1; p < pixels; p++)
-            nas_buf_printf(out, ", a%d_%d = a0_%d", p, v, v);
-        nas_buf_puts(out, ";\n");
-    }
-    if (c->act == NAS__LACT_PRELU) nas_buf_printf(out, "    const float *slope = w + %d;\n", wide);
-    nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
-    /* Taps of a row that lie one after another in memory are one run. */
-    const bool joined = c->in_pitch == b->in_c && c->dilation_w == 1;
-    const int32_t taps = joined ? 1 : c->kernel_w;
+/* The tile's function, for calls and for its definition: rows x columns pixels, up to `channels` channels. */
+static void put_tile_name(const char *name, int32_t rows, int32_t columns, int32_t channels,
+                          nas_buf *out) {
+    nas_buf_printf(out, "%s_%dx%d_%d", name, rows, columns, channels);
+}
+
+/* All steps of the sum: kernel rows, their taps unless they are one run, input channels. */
+static void emit_sum(const nas__conv *c, const nas__conv_runs *r, const size_t *offsets,
+                     int32_t pixels, int32_t vectors, int32_t lanes, nas_buf *out) {
     const char *indent = "    ";
     nas_buf_puts(out, "    const float *s = in;\n");
     if (c->kernel_h > 1) {
         nas_buf_printf(out, "    for (int y = 0; y < %d; y++) {\n", c->kernel_h);
         indent = "        ";
-        if (taps == 1) {
-            nas_buf_printf(out, "        s = in + (long)y * %zu;\n",
-                           (size_t)c->dilation_h * c->in_row);
-        }
+        if (r->taps == 1) nas_buf_puts(out, "        s = in + (long)y * ROW;\n");
     }
-    if (taps > 1) {
-        nas_buf_printf(out, "%sfor (int x_tap = 0; x_tap < %d; x_tap++) {\n", indent, taps);
+    if (r->taps > 1) {
+        nas_buf_printf(out, "%sfor (int x_tap = 0; x_tap < %d; x_tap++) {\n", indent, r->taps);
         nas_buf_printf(out, "%s    s = in + %s(long)x_tap * %d;\n", indent,
                        c->kernel_h > 1 ? "(long)y * ROW + " : "", c->dilation_w * c->in_pitch);
         indent = c->kernel_h > 1 ? "            " : "        ";
     }
-    nas__conv_emit_loop(joined ? c->kernel_w * b->in_c : b->in_c, offsets, pixels, vectors, lanes,
-                        indent, out);
-    if (taps > 1) nas_buf_printf(out, "%s}\n", c->kernel_h > 1 ? "        " : "    ");
+    char limit[16];
+    (void)snprintf(limit, sizeof limit, "%d", r->length);
+    nas__conv_emit_loop(limit, nas__conv_unroll(r->length, pixels * vectors), offsets, pixels,
+                        vectors, lanes, indent, out);
+    if (r->taps > 1) nas_buf_printf(out, "%s}\n", c->kernel_h > 1 ? "        " : "    ");
     if (c->kernel_h > 1) nas_buf_puts(out, "    }\n");
+}
+
+static void emit_stores(const nas__conv *c, int32_t pixels, int32_t columns, int32_t vectors,
+                        int32_t lanes, int32_t last, nas_buf *out) {
     for (int32_t p = 0; p < pixels; p++) {
         for (int32_t v = 0; v < vectors; v++) {
             const bool partial = v + 1 == vectors && last < lanes;
@@ -106,46 +96,170 @@ static void emit_tile(const nas__conv *c, const nas__conv_blocks *b, const char 
             nas_buf_printf(out, "%s);\n", count);
         }
     }
+}
+
+/* One tile: rows x columns pixels. With parts (`depth`) it takes n steps from `from`, which is the bias at first (step
+ * 0), then the sums so far, and stores sums to `to` until the last part, where `to` is NULL. */
+static void emit_tile(const nas__conv *c, const nas__conv_way *way, int32_t lanes, const char *name,
+                      int32_t rows, int32_t columns, const nas__conv_kind *kind, nas_buf *out) {
+    const int32_t vectors = kind->vectors, wide = vectors * lanes, pixels = rows * columns;
+    const nas__conv_runs runs = nas__conv_run(c, way->depth);
+    size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
+    for (int32_t p = 0; p < pixels; p++) {
+        offsets[p] = (size_t)(p / columns * c->stride_h) * c->in_row +
+                     (size_t)(p % columns * c->stride_w) * (size_t)c->in_pitch;
+    }
+    nas_buf_printf(out, "/* %d x %d pixels, %d channels */\nTILE void ", rows, columns,
+                   wide - lanes + kind->last);
+    put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
+    nas_buf_printf(out, "(const float *in, float *out%s, const float *w",
+                   c->has_residual ? ", const float *residual" : "");
+    if (way->depth > 0) {
+        nas_buf_printf(out, ",\n    int n, const float *from, long step, float *to%s) {\n",
+                       c->act == NAS__LACT_PRELU ? ", const float *slope" : "");
+        for (int32_t p = 0; p < pixels; p++) {
+            nas_buf_puts(out, "    vf ");
+            for (int32_t v = 0; v < vectors; v++)
+                nas_buf_printf(out, "%sa%d_%d = load(from + %d)", v > 0 ? ", " : "", p, v,
+                               v * lanes);
+            nas_buf_puts(out, ";\n    from += step;\n");
+        }
+        nas_buf_puts(out, "    const float *s = in;\n");
+        const int32_t rest = runs.length % runs.depth;
+        int32_t round = nas__conv_unroll(runs.depth, pixels * vectors);
+        if (rest % round != 0) round = nas__conv_unroll(rest, pixels * vectors);
+        if (runs.depth % round != 0) round = 1;
+        nas__conv_emit_loop("n", round, offsets, pixels, vectors, lanes, "    ", out);
+        nas_buf_puts(out, "    if (to) {\n");
+        for (int32_t p = 0; p < pixels; p++) {
+            nas_buf_puts(out, "       ");
+            for (int32_t v = 0; v < vectors; v++)
+                nas_buf_printf(out, " store(to + %d, a%d_%d);", p * wide + v * lanes, p, v);
+            nas_buf_puts(out, "\n");
+        }
+        nas_buf_puts(out, "        return;\n    }\n");
+    } else {
+        nas_buf_puts(out, ") {\n");
+        for (int32_t v = 0; v < vectors; v++) {
+            nas_buf_printf(out, "    vf a0_%d = load(w + %d)", v, v * lanes);
+            for (int32_t p = 1; p < pixels; p++)
+                nas_buf_printf(out, ", a%d_%d = a0_%d", p, v, v);
+            nas_buf_puts(out, ";\n");
+        }
+        if (c->act == NAS__LACT_PRELU) {
+            nas_buf_printf(out, "    const float *slope = w + %d;\n", wide);
+        }
+        nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
+        emit_sum(c, &runs, offsets, pixels, vectors, lanes, out);
+    }
+    emit_stores(c, pixels, columns, vectors, lanes, kind->last, out);
     nas_buf_puts(out, "}\n");
 }
 
 /* All tiles of one band and block. */
-static void emit_band(const nas__conv *c, const nas__conv_tiling *t, const char *name, int32_t rows,
-                      int32_t channels, const char *indent, nas_buf *out) {
+static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
+                      const char *name, int32_t rows, int32_t lanes, const nas__conv_kind *kind,
+                      const char *indent, nas_buf *out) {
+    const int32_t wide = kind->vectors * lanes;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t columns = t->columns - narrow, n = narrow ? t->narrow : t->wide;
         if (n == 0) continue;
         const int32_t first = narrow ? t->wide * t->columns : 0;
         nas_buf_printf(out, "%sfor (long t = 0; t < %d; t++) {\n", indent, n);
-        nas_buf_printf(out, "%s    const long x = %d + t * %d;\n", indent, first, columns);
-        nas_buf_printf(out, "%s    %s_%dx%d_%d(s + x * %d, o + x * %d", indent, name, rows, columns,
-                       channels, c->stride_w * c->in_pitch, c->out_pitch);
+        nas_buf_printf(out, "%s    const long x = %d + t * %d;\n%s    ", indent, first, columns,
+                       indent);
+        put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
+        nas_buf_printf(out, "(s + x * %d, o + x * %d", c->stride_w * c->in_pitch, c->out_pitch);
         if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
-        nas_buf_printf(out, ", w);\n%s}\n", indent);
+        nas_buf_puts(out, ", w");
+        if (way->depth > 0) {
+            nas_buf_printf(out, ", n, first ? head : sums, first ? 0 : %d, last ? 0 : sums%s", wide,
+                           c->act == NAS__LACT_PRELU ? ", slope" : "");
+        }
+        nas_buf_puts(out, ");\n");
+        if (way->depth > 0) {
+            nas_buf_printf(out, "%s    sums += %d;\n", indent, rows * columns * wide);
+        }
+        nas_buf_printf(out, "%s}\n", indent);
     }
+}
+
+/* The bands of a unit for one kind of blocks. */
+static void emit_bands(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
+                       const char *name, int32_t lanes, const nas__conv_kind *kind,
+                       const char *indent, nas_buf *out) {
+    nas_buf_printf(out, "%sfor (long band = from; band < to; band++) {\n", indent);
+    nas_buf_printf(out, "%s    const float *s = run + band * %zu;\n", indent,
+                   (size_t)(t->rows * c->stride_h) * c->in_row);
+    nas_buf_printf(out, "%s    float *o = out + band * %zu + at;\n", indent,
+                   (size_t)t->rows * c->out_row);
+    if (c->has_residual) {
+        nas_buf_printf(out, "%s    const float *r = residual + band * %zu + at;\n", indent,
+                       (size_t)t->rows * c->residual_row);
+    }
+    char deeper[48];
+    (void)snprintf(deeper, sizeof deeper, "%s        ", indent);
+    if (t->last_rows == t->rows) {
+        emit_band(c, way, t, name, t->rows, lanes, kind, deeper + 4, out);
+    } else {
+        if (t->bands > 1) {
+            nas_buf_printf(out, "%s    if (band < %d) {\n", indent, t->bands - 1);
+            emit_band(c, way, t, name, t->rows, lanes, kind, deeper, out);
+            nas_buf_printf(out, "%s    }\n", indent);
+        }
+        nas_buf_printf(out, "%s    if (band == %d) {\n", indent, t->bands - 1);
+        emit_band(c, way, t, name, t->last_rows, lanes, kind, deeper, out);
+        nas_buf_printf(out, "%s    }\n", indent);
+    }
+    nas_buf_printf(out, "%s}\n", indent);
+}
+
+/* The parts of the sum one after another, each over all tiles of the unit, so that its weights stay in L1. */
+static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
+                       const char *name, int32_t lanes, const nas__conv_kind *kind, nas_buf *out) {
+    const nas__conv_runs r = nas__conv_run(c, way->depth);
+    const int32_t wide = kind->vectors * lanes, all = c->kernel_h * r.taps * r.parts;
+    nas_buf_printf(out, "            const float *head = w;\n");
+    if (c->act == NAS__LACT_PRELU) {
+        nas_buf_printf(out, "            const float *slope = w + %d;\n", wide);
+    }
+    nas_buf_printf(out, "            w += %d;\n", nas__conv_heads(c) * wide);
+    nas_buf_printf(out, "            for (int part = 0; part < %d; part++) {\n", all);
+    nas_buf_printf(out, "                const int first = part == 0, last = part == %d;\n",
+                   all - 1);
+    nas_buf_printf(out, "                const int n = part %% %d < %d ? %d : %d;\n", r.parts,
+                   r.parts - 1, r.depth, r.length - (r.parts - 1) * r.depth);
+    nas_buf_printf(
+        out,
+        "                const float *run = corner + part / %d * ROW + part / %d %% %d * "
+        "%dL + part %% %d * %dL;\n",
+        r.taps * r.parts, r.parts, r.taps, c->dilation_w * c->in_pitch, r.parts, r.depth);
+    nas_buf_puts(out, "                float *sums = scratch;\n");
+    emit_bands(c, way, t, name, lanes, kind, "                ", out);
+    nas_buf_printf(out, "                w += n * %d;\n            }\n", wide);
 }
 
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                            const char *name, nas_buf *out) {
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t last = (b.last_vectors - 1) * b.lanes + b.last_lanes, full = b.vectors * b.lanes;
     const int32_t steps = c->kernel_h * c->kernel_w * b.in_c + nas__conv_heads(c);
-    const bool has_full = b.count > 1 || last == full, has_last = last != full;
-    nas_buf_printf(out, "#define ROW %zu\n", (size_t)c->dilation_h * c->in_row);
-    for (int32_t r = 0; r < 2; r++) {
-        const int32_t rows = r == 0 ? t.rows : t.last_rows;
-        if (r == 1 && t.last_rows == t.rows) continue;
-        for (int32_t narrow = 0; narrow < 2; narrow++) {
-            if ((narrow ? t.narrow : t.wide) == 0) continue;
-            if (has_full) emit_tile(c, &b, name, rows, t.columns - narrow, b.vectors, b.lanes, out);
-            if (has_last) {
-                emit_tile(c, &b, name, rows, t.columns - narrow, b.last_vectors, b.last_lanes, out);
+    const int32_t tall = nas__conv_unit_bands(target, c, way), units = (t.bands + tall - 1) / tall;
+    nas_buf_printf(out, "#define ROW %zuL\n", (size_t)c->dilation_h * c->in_row);
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        if (kind.from >= kind.to) continue;
+        for (int32_t r = 0; r < 2; r++) {
+            if (r == 0 && t.bands == 1) continue; /* the only band is the last one */
+            if (r == 1 && t.bands > 1 && t.last_rows == t.rows) continue;
+            const int32_t rows = r == 0 ? t.rows : t.last_rows;
+            for (int32_t narrow = 0; narrow < 2; narrow++) {
+                if ((narrow ? t.narrow : t.wide) == 0) continue;
+                emit_tile(c, way, b.lanes, name, rows, t.columns - narrow, &kind, out);
             }
         }
     }
     nas_buf_printf(out,
-                   "#undef ROW\n"
                    "KERNEL void %s(const float *in, float *out, const float *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
                    "    (void)residual; (void)scratch;\n"
@@ -153,41 +267,39 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
                    name);
     const int32_t columns = c->groups * b.count;
     if (way->outer == 0) {
-        nas_buf_printf(out, "        const int band = u / %d, column = u %% %d;\n", columns,
+        nas_buf_printf(out, "        const int unit = u / %d, column = u %% %d;\n", columns,
                        columns);
     } else {
-        nas_buf_printf(out, "        const int band = u %% %d, column = u / %d;\n", t.bands,
-                       t.bands);
+        nas_buf_printf(out, "        const int unit = u %% %d, column = u / %d;\n", units, units);
     }
+    nas_buf_printf(out,
+                   "        const long from = unit * %dL, to = from + %d < %d ? from + %d : %d;\n",
+                   tall, tall, t.bands, tall, t.bands);
     nas_buf_printf(out, "        const long group = column / %d, block = column %% %d;\n", b.count,
                    b.count);
-    nas_buf_printf(out, "        const float *s = in + (long)band * %zu + group * %d;\n",
-                   (size_t)(t.rows * c->stride_h) * c->in_row, b.in_c);
-    nas_buf_printf(out, "        const long at = group * %d + block * %d;\n", b.out_c, full);
-    nas_buf_printf(out, "        float *o = out + (long)band * %zu + at;\n",
-                   (size_t)t.rows * c->out_row);
-    if (c->has_residual) {
-        nas_buf_printf(out, "        const float *r = residual + (long)band * %zu + at;\n",
-                       (size_t)t.rows * c->residual_row);
-    }
-    const size_t block_floats = (size_t)steps * (size_t)full;
+    nas_buf_printf(out, "        const float *corner = in + group * %d;\n", b.in_c);
     const size_t group_floats =
-        block_floats * (size_t)(b.count - 1) + (size_t)steps * (size_t)(b.last_vectors * b.lanes);
-    nas_buf_printf(out,
-                   "        const float *w = (const float *)weights + group * %zu + block * %zu;\n",
-                   group_floats, block_floats);
-    /* cases: full or last block, full or last band */
-    for (int32_t r = 0; r < 2; r++) {
-        const int32_t rows = r == 0 ? t.rows : t.last_rows;
-        if (r == 0 && t.bands == 1) continue; /* the only band is the last one */
-        for (int32_t k = 0; k < 2; k++) {
-            if (k == 0 ? !has_full : !has_last) continue;
-            nas_buf_printf(out, "        if (band %s %d && block %s %d) {\n",
-                           r == 0 ? "<" : "==", t.bands - 1,
-                           has_last ? (k == 0 ? "<" : "==") : "<=", b.count - 1);
-            emit_band(c, &t, name, rows, k == 0 ? full : last, "            ", out);
-            nas_buf_puts(out, "        }\n");
+        (size_t)steps * (size_t)nas__conv_block_first(&b, b.count); /* padded */
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        if (kind.from >= kind.to) continue;
+        const int32_t wide = kind.vectors * b.lanes, first = nas__conv_block_first(&b, kind.from);
+        nas_buf_printf(out, "        if (block >= %d && block < %d) {\n", kind.from, kind.to);
+        nas_buf_printf(out, "            const long start = %d + (block - %d) * %d;\n", first,
+                       kind.from, wide);
+        nas_buf_printf(out, "            const long at = group * %d + start;\n", b.out_c);
+        nas_buf_printf(
+            out,
+            "            const float *w = (const float *)weights + group * %zu + start * "
+            "%d;\n",
+            group_floats, steps);
+        if (way->depth > 0) {
+            emit_parts(c, way, &t, name, b.lanes, &kind, out);
+        } else {
+            nas_buf_puts(out, "            const float *run = corner;\n");
+            emit_bands(c, way, &t, name, b.lanes, &kind, "            ", out);
         }
+        nas_buf_puts(out, "        }\n");
     }
-    nas_buf_puts(out, "    }\n}\n\n");
+    nas_buf_puts(out, "    }\n}\n#undef ROW\n\n");
 }

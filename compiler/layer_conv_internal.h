@@ -11,15 +11,37 @@ typedef struct nas__conv_tiling {
     int32_t bands, last_rows;
 } nas__conv_tiling;
 
-/* Output channels of one group in blocks of `vectors`; the last block has last_vectors, its last vector last_lanes. */
+/* Output channels of one group, split evenly: blocks of `vectors`, then `narrow` ones of vectors - 1. The last vector of
+ * the last block has last_lanes. */
 typedef struct nas__conv_blocks {
-    int32_t lanes, vectors, count; /* count: blocks of one group */
-    int32_t last_vectors, last_lanes;
+    int32_t lanes, vectors, count, narrow; /* count: blocks of one group */
+    int32_t last_lanes;
     int32_t in_c, out_c; /* of one group */
 } nas__conv_blocks;
 
+/* Equal blocks: [from, to) have `vectors` vectors, the last of them with `last` lanes. */
+typedef struct nas__conv_kind {
+    int32_t from, to, vectors, last;
+} nas__conv_kind;
+enum { NAS__CONV_KINDS = 3 };
+
+/* The sum of one output as runs over contiguous input, each in parts of `depth` steps, the last part shorter. */
+typedef struct nas__conv_runs {
+    int32_t taps;   /* runs of one kernel row */
+    int32_t length; /* steps of a run */
+    int32_t depth, parts;
+} nas__conv_runs;
+
 nas__conv_tiling nas__conv_tile(const nas__conv *conv, int32_t pixels);
 nas__conv_blocks nas__conv_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
+/* nas__conv_kind_of - kind 0: wide blocks, 1: narrow ones, 2: the last one when its last vector is partial; may be empty. */
+nas__conv_kind nas__conv_kind_of(const nas__conv_blocks *b, int32_t kind);
+/* nas__conv_block_first - the first channel of block `k` within its group; k may be `count`. */
+int32_t nas__conv_block_first(const nas__conv_blocks *b, int32_t k);
+nas__conv_runs nas__conv_run(const nas__conv *conv, int32_t depth);
+/* nas__conv_unit_bands - bands of one unit: enough tiles to use a part of the weights several times. */
+int32_t nas__conv_unit_bands(const nas_target *target, const nas__conv *conv,
+                             const nas__conv_way *way);
 /* nas__conv_finish - text of act(`value`); `slope` is a pointer expression to the slopes of this vector. */
 void nas__conv_finish(const nas__conv *conv, const char *value, const char *slope, nas_buf *out);
 /* nas__conv_heads - floats of bias (and slopes) before the weights, in units of one output channel. */
@@ -28,10 +50,11 @@ int32_t nas__conv_heads(const nas__conv *conv);
 float *nas__conv_head(const nas__conv *conv, const float *bias, const float *slope, int32_t first,
                       int32_t n, int32_t padded, float *out);
 
-/* One loop of the micro-kernel: `length` input channels at `s`, advancing `w`; used by direct and Winograd tiles.
- * offsets[p]: floats from `s` to pixel p. */
-void nas__conv_emit_loop(int32_t length, const size_t *offsets, int32_t pixels, int32_t vectors,
-                         int32_t lanes, const char *indent, nas_buf *out);
+/* One loop of the micro-kernel: `limit` input channels at `s`, advancing `w`; used by direct and Winograd tiles. `limit`
+ * is a multiple of `round`; offsets[p]: floats from `s` to pixel p. */
+void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets, int32_t pixels,
+                         int32_t vectors, int32_t lanes, const char *indent, nas_buf *out);
+int32_t nas__conv_unroll(int32_t length, int32_t products); /* a divisor of `length` */
 enum { NAS__CONV_PIXELS_MAX = 32 };
 
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,

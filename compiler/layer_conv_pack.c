@@ -5,12 +5,12 @@
 static void pack_direct(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                         const float *weight, const float *bias, const float *slope, float *out) {
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t taps = c->kernel_h * c->kernel_w, full = b.vectors * b.lanes;
+    const int32_t taps = c->kernel_h * c->kernel_w;
     for (int32_t g = 0; g < c->groups; g++) {
         for (int32_t k = 0; k < b.count; k++) {
-            const int32_t first = g * b.out_c + k * full;
-            const int32_t rest = b.out_c - k * full, n = rest < full ? rest : full;
-            const int32_t wide = k + 1 < b.count ? full : b.last_vectors * b.lanes;
+            const int32_t at = nas__conv_block_first(&b, k), first = g * b.out_c + at;
+            const int32_t wide = nas__conv_block_first(&b, k + 1) - at;
+            const int32_t n = b.out_c - at < wide ? b.out_c - at : wide;
             out = nas__conv_head(c, bias, slope, first, n, wide, out);
             for (int32_t i = 0; i < taps * b.in_c; i++) {
                 for (int32_t o = 0; o < wide; o++) {
@@ -64,6 +64,13 @@ static const char helpers[] =
     "#define KERNEL static\n"
     "#endif\n"
     "#define TILE static __attribute__((noinline, unused)) /* own register allocation */\n\n"
+    "/* a += x * b. Left to itself gcc 12 loads b again for every use, and copies accumulators. "
+    "*/\n"
+    "#if defined(__FMA__) && defined(__AVX512F__)\n"
+    "#define MADD(a, x, b) __asm__(\"vfmadd231ps %2, %1, %0\" : \"+v\"(a) : \"v\"(x), \"v\"(b))\n"
+    "#elif defined(__FMA__)\n"
+    "#define MADD(a, x, b) __asm__(\"vfmadd231ps %2, %1, %0\" : \"+x\"(a) : \"x\"(x), \"x\"(b))\n"
+    "#else\n#define MADD(a, x, b) (a += (x) * (b))\n#endif\n\n"
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
     "HELPER vf load(const float *p) {\n    return *(const vf_anywhere *)p;\n}\n"
     "HELPER void store(float *p, vf v) {\n    *(vf_anywhere *)p = v;\n}\n"

@@ -50,12 +50,12 @@ void nas__conv_winograd_pack(const nas_target *target, const nas__conv *c, const
                              float *out) {
     const geometry g = geometry_of(target, c, way);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t full = b.vectors * b.lanes;
     out = nas__conv_head(c, bias, slope, 0, c->out_c, g.out_padded, out);
     memset(out, 0, (size_t)g.points * (size_t)g.out_padded * (size_t)c->in_c * sizeof *out);
-    for (int32_t o = 0; o < c->out_c; o++) {
-        const int32_t block = o / full;
-        const int32_t wide = block + 1 < b.count ? full : b.last_vectors * b.lanes;
+    for (int32_t o = 0, block = 0; o < c->out_c; o++) {
+        if (o == nas__conv_block_first(&b, block + 1)) block++;
+        const int32_t start = nas__conv_block_first(&b, block);
+        const int32_t wide = nas__conv_block_first(&b, block + 1) - start;
         for (int32_t i = 0; i < c->in_c; i++) {
             double half[6][3];
             for (int32_t k = 0; k < g.a; k++) {
@@ -74,8 +74,8 @@ void nas__conv_winograd_pack(const nas_target *target, const nas__conv *c, const
                 const double *row = g.m == 2 ? g2[p % g.a] : g4[p % g.a];
                 const double *h = half[p / g.a];
                 const size_t at = (size_t)p * (size_t)c->in_c * (size_t)g.out_padded +
-                                  (size_t)block * (size_t)full * (size_t)c->in_c +
-                                  (size_t)i * (size_t)wide + (size_t)(o % full);
+                                  (size_t)start * (size_t)c->in_c + (size_t)i * (size_t)wide +
+                                  (size_t)(o - start);
                 out[at] = (float)(h[0] * row[0] + h[1] * row[1] + h[2] * row[2]);
             }
         }
@@ -189,7 +189,10 @@ static void emit_product(const nas__conv *c, const geometry *g, const nas__conv_
             nas_buf_printf(out, "%sa%d_%d = {0}", v > 0 ? ", " : "", p, v);
         nas_buf_puts(out, ";\n");
     }
-    nas__conv_emit_loop(c->in_c, offsets, way->pixels, vectors, g->lanes, "    ", out);
+    char limit[16];
+    (void)snprintf(limit, sizeof limit, "%d", c->in_c);
+    nas__conv_emit_loop(limit, nas__conv_unroll(c->in_c, way->pixels * vectors), offsets,
+                        way->pixels, vectors, g->lanes, "    ", out);
     for (int32_t p = 0; p < way->pixels; p++) {
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(out, "    store(out + %d, a%d_%d);\n", p * g->out_padded + v * g->lanes,
@@ -224,8 +227,9 @@ static void emit_calls(const nas__conv *c, const geometry *g, const char *indent
 void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                              const char *name, nas_buf *out) {
     const geometry g = geometry_of(target, c, way);
-    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t full = b.vectors * g.lanes, heads = nas__conv_heads(c);
+    nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    b.last_lanes = b.lanes; /* products are whole vectors */
+    const int32_t heads = nas__conv_heads(c);
     const size_t in_plane = (size_t)way->batch * (size_t)g.in_padded;
     const size_t out_plane = (size_t)way->batch * (size_t)g.out_padded;
     nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
@@ -233,9 +237,10 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
                    g.out_padded, c->residual_row);
     emit_input(c, &g, way, name, out);
     emit_output(c, &g, way, name, out);
-    if (b.count > 1) emit_product(c, &g, way, name, b.vectors, out);
-    if (b.count == 1 || b.last_vectors != b.vectors)
-        emit_product(c, &g, way, name, b.last_vectors, out);
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        if (kind.from < kind.to) emit_product(c, &g, way, name, kind.vectors, out);
+    }
     nas_buf_printf(out,
                    "KERNEL void %s(const float *in, float *out, const float *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
@@ -289,19 +294,19 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
                    "            const float *w = head + %zu + k * %zu;\n",
                    g.points, (size_t)heads * (size_t)g.out_padded,
                    (size_t)c->in_c * (size_t)g.out_padded);
-    for (int32_t last = 0; last < 2; last++) {
-        const bool tail = b.count == 1 || b.last_vectors != b.vectors;
-        const int32_t from = last ? b.count - 1 : 0, to = last || !tail ? b.count : b.count - 1;
-        if (from >= to || (last && !tail)) continue;
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        if (kind.from >= kind.to) continue;
         nas_buf_printf(
             out,
-            "            for (long b = %d; b < %d; b++) {\n"
+            "            for (long b = 0; b < %d; b++) {\n"
+            "                const long at = %d + b * %d;\n"
             "                for (long t = 0; t < padded; t += %d) {\n"
-            "                    %s_mul%d(V + k * %zu + t * IN, w + b * %zu, M + k * %zu + t * "
-            "OUT + b * %d);\n"
+            "                    %s_mul%d(V + k * %zu + t * IN, w + at * %d, M + k * %zu + "
+            "t * OUT + at);\n"
             "                }\n            }\n",
-            from, to, way->pixels, name, last ? b.last_vectors : b.vectors, in_plane,
-            (size_t)full * (size_t)c->in_c, out_plane, full);
+            kind.to - kind.from, nas__conv_block_first(&b, kind.from), kind.vectors * g.lanes,
+            way->pixels, name, kind.vectors, in_plane, c->in_c, out_plane);
     }
     nas_buf_printf(out,
                    "        }\n"

@@ -285,8 +285,9 @@ static nas_status lower(nas_ctx *ctx, nas__layers *l) {
     return nas__layers_plan(ctx, l);
 }
 
-nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                             int32_t max_threads, nas__layers **out) {
+nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
+                             const nas_compile_options *options, nas__layers **out) {
+    const int32_t max_threads = options->max_threads;
     *out = NULL;
     if (max_threads < 1 || max_threads > 64) {
         return nas_fail(ctx, NAS_ERR_INVALID, "%d threads: need 1 to 64", max_threads);
@@ -298,7 +299,11 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_tar
         nas_arena_free(arena);
         return NAS_ERR_NOMEM;
     }
-    *l = (nas__layers){.arena = arena, .target = target, .max_threads = max_threads};
+    *l = (nas__layers){.arena = arena,
+                       .options = options,
+                       .start_ns = nas_now_ns(),
+                       .target = options->target,
+                       .max_threads = max_threads};
     nas_status status = nas_graph_verify(ctx, graph);
     if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, l->graph_hash);
     if (status == NAS_OK) status = nas_graph_clone(ctx, graph, &l->graph);
@@ -307,6 +312,7 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_tar
         nas__layers_free(l);
         return status;
     }
+    l->options = NULL;
     *out = l;
     return NAS_OK;
 }

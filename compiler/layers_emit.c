@@ -321,9 +321,8 @@ static void emit_includes(const nas__layers *l, nas_buf *out) {
                       "#include \"model.h\"\n\n#include <stdint.h>\n#include <string.h>\n"
                       "#include <time.h>\n\nextern const float model_weights[];\n\n");
     if (l->max_threads > 1) {
-        nas_buf_printf(out, "enum { POOL_THREADS_MAX = %d };\n\n", l->max_threads);
-        nas_buf_puts(out, nas__rt_file("pool.c"));
-        nas_buf_puts(out, "#define BARRIER(m) pool_barrier(&(m)->workers)\n\n");
+        nas__emit_workers_type(out);
+        nas_buf_puts(out, "#define BARRIER(m) workers_meet((m)->workers)\n\n");
     } else {
         nas_buf_puts(out, "#include <errno.h>\n\n#define BARRIER(m) ((void)(m))\n\n");
     }
@@ -362,6 +361,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
     emit_banner(l, &out->head);
     emit_includes(l, &out->head);
     nas__emit_vector_prelude(l->target, &out->prelude);
+    if (threads) nas__emit_workers(out);
     emit_kernels(l, names, out);
     nas_buf *body = &out->body;
     nas_buf_printf(body,
@@ -370,7 +370,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
                    "    double *times; /* NULL, or where to note when each layer begins */\n"
                    "} model;\n"
                    "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n",
-                   threads ? "    pool workers;\n" : "", NAS__CONTROL_BYTES);
+                   threads ? "    workers workers;\n" : "", NAS__CONTROL_BYTES);
     nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%d)\n", NAS__CONTROL_BYTES);
     nas_buf_printf(body, "#define VALUE_FLOATS ((size_t)%zu)\n", l->value_floats);
     nas_buf_printf(body, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);

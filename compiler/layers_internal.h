@@ -58,7 +58,9 @@ typedef struct nas__conv_way {
     int32_t pixels, vectors; /* register tile: output pixels x vectors of output channels */
     int32_t outer;           /* 0: rows outside, output blocks inside; 1: output blocks outside */
     int32_t batch;           /* WINOGRAD: tiles transformed together */
-    double cycles;           /* estimate for the whole layer, one thread */
+    int32_t
+        depth; /* DIRECT: steps of the sum that all tiles of a unit take before the next ones; 0: all */
+    double cycles; /* estimate for the whole layer, one thread */
 } nas__conv_way;
 enum { NAS__CONV_WAYS_MAX = 24 };
 
@@ -110,6 +112,11 @@ nas_status nas__tune_conv_best(nas_ctx *ctx, const nas_compile_options *options,
                                const nas_tune_memory *memory, const nas__conv *conv,
                                const nas__conv_way *ways, int32_t n, double seconds, int32_t *best,
                                double p50_ns[]);
+/* nas__tune_recall - the same from memory alone: *known false when it lacks one of them. */
+nas_status nas__tune_recall(nas_ctx *ctx, const nas_compile_options *options,
+                            const nas_tune_memory *memory, const nas__conv *conv,
+                            const nas__conv_way *ways, int32_t n, bool *known, int32_t *best,
+                            double p50_ns[]);
 /* Key texts of a memory. The way's ends in a hash of the emitted text: other code is another way. */
 void nas__tune_kernel_text(const nas__conv *conv, nas_buf *out);
 void nas__tune_way_text(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
@@ -217,7 +224,9 @@ typedef struct nas__layer_buffer {
 
 typedef struct nas__layers {
     nas_arena *arena;
-    nas_graph *graph; /* optimized copy */
+    nas_graph *graph;                   /* optimized copy */
+    const nas_compile_options *options; /* borrowed while lowering; NULL afterwards */
+    int64_t start_ns;                   /* of lowering: the time for tuning ends after it */
     const nas_target *target;
     int32_t max_threads;
     char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
@@ -231,8 +240,8 @@ typedef struct nas__layers {
 } nas__layers;
 
 /* nas__layers_lower - passes, fusion, ways, plan. Errors: UNSUPPORTED naming the node. */
-nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                             int32_t max_threads, nas__layers **out);
+nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
+                             const nas_compile_options *options, nas__layers **out);
 void nas__layers_free(nas__layers *layers);
 nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *layers); /* layers_plan.c */
 /* nas__layers_chains - finds chains: convolutions whose results are read by the next one alone and too large for the

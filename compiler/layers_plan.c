@@ -125,6 +125,22 @@ static void take_weights(nas__layers *l, nas__layer *layer, size_t floats) {
     l->weight_floats += round_up(floats);
 }
 
+/* Measured times, where there are any, decide instead of the estimates. Only the best few by estimate compete. */
+static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
+    enum { COMPETE_MAX = 8 };
+    const nas_compile_options *o = l->options;
+    const int32_t n = layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX;
+    if (o->memory == NULL) return NAS_OK;
+    bool known = false;
+    nas_status status = nas__tune_recall(ctx, o, o->memory, &layer->conv, layer->ways, n, &known,
+                                         &layer->way, layer->measured_ns);
+    const double left = o->tune_s - (double)(nas_now_ns() - l->start_ns) * 1e-9;
+    if (status != NAS_OK || known || !(left > 0)) return status;
+    const double share = left / l->n_layers;
+    return nas__tune_conv_best(ctx, o, o->memory, &layer->conv, layer->ways, n,
+                               share > 0.05 ? share : 0.05, &layer->way, layer->measured_ns);
+}
+
 static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     nas__conv *c = &layer->conv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
@@ -144,6 +160,8 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     }
     layer->n_ways = nas__conv_ways(l->target, c, layer->ways);
     layer->way = 0;
+    const nas_status status = tune(ctx, l, layer);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     const nas__conv_way *way = &layer->ways[layer->way];
     layer->units = nas__conv_units(l->target, c, way);
     layer->scratch_floats = nas__conv_scratch_floats(l->target, c, way);

@@ -565,16 +565,28 @@ nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *ta
     return NAS_OK;
 }
 
-nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
+static nas_status dump_layers(nas_ctx *ctx, const nas_graph *graph,
+                              const nas_compile_options *options, nas_buf *out) {
+    nas_compile_options o = *options;
+    o.form = NAS_FORM_LAYERS;
+    nas__form form = {0};
+    const nas_status status = nas__form_lower(ctx, graph, &o, &form);
+    if (status == NAS_OK) nas__form_dump(&form, out);
+    nas__form_free(&form);
+    return status == NAS_OK ? nas_buf_status(ctx, out) : status;
+}
+
+nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                           const char *name, nas_buf *out) {
+    if (strcmp(name, "layers") == 0) return dump_layers(ctx, graph, options, out);
     bool known = strcmp(name, "import") == 0;
     for (int i = 0; i < PASS_COUNT; i++)
         known = known || strcmp(name, passes[i].name) == 0;
     if (!known)
-        return nas_fail(ctx, NAS_ERR_NOTFOUND, "pass '%s': known are import, fold, fuse, plan",
-                        name);
+        return nas_fail(ctx, NAS_ERR_NOTFOUND,
+                        "pass '%s': known are import, fold, fuse, plan, layers", name);
     nas__program *p = NULL;
-    const nas_status status = nas__lower(ctx, graph, target, 1, name, &p);
+    const nas_status status = nas__lower(ctx, graph, options->target, 1, name, &p);
     if (status != NAS_OK) return status;
     nas__dump(p, name, out);
     nas__program_free(p);

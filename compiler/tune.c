@@ -113,7 +113,7 @@ static size_t in_floats(const nas__conv *c) {
 
 static bool equal_ways(const nas__conv_way *a, const nas__conv_way *b) {
     return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&
-           a->outer == b->outer && a->batch == b->batch;
+           a->outer == b->outer && a->batch == b->batch && a->depth == b->depth;
 }
 
 static void emit_program(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
@@ -248,7 +248,7 @@ static nas_status need_program(nas_ctx *ctx, const nas__toolchain *toolchain, co
     if (status == NAS_OK) status = nas__cc(ctx, toolchain, work, args);
     if (status != NAS_OK) return status;
     (void)snprintf(file, sizeof file, "%s/tune", work);
-    return nas__cache_put(ctx, file, path, 0555, sum);
+    return nas__cache_put(ctx, file, path, 0555, false, sum);
 }
 
 static nas_status read_timings(nas_ctx *ctx, const char *text, const nas__conv_way *ways, int32_t n,
@@ -390,9 +390,9 @@ void nas__tune_way_text(const nas_target *target, const nas__conv *c, const nas_
     } else {
         char hash[NAS_SHA256_HEX];
         nas_sha256_hex(text.data, text.len, hash);
-        nas_buf_printf(out, "%s %dx%d outer %d batch %d #%.12s",
+        nas_buf_printf(out, "%s %dx%d outer %d batch %d depth %d #%.12s",
                        nas__conv_algorithm_name(way->algorithm), way->pixels, way->vectors,
-                       way->outer, way->batch, hash);
+                       way->outer, way->batch, way->depth, hash);
     }
     nas_buf_deinit(&text);
 }
@@ -474,6 +474,26 @@ static nas_status remember(nas_ctx *ctx, const nas_tune_memory *memory, const ke
     return nas_wrap(ctx, status, "keeping a timing");
 }
 
+static int32_t fastest_of(const double *times, int32_t n) {
+    int32_t fastest = 0; /* ties: the smaller estimate, which comes first */
+    for (int32_t i = 1; i < n; i++) {
+        if (times[i] < times[fastest]) fastest = i;
+    }
+    return fastest;
+}
+
+nas_status nas__tune_recall(nas_ctx *ctx, const nas_compile_options *options,
+                            const nas_tune_memory *memory, const nas__conv *conv,
+                            const nas__conv_way *ways, int32_t n, bool *known, int32_t *best,
+                            double p50_ns[]) {
+    key_texts keys = {0};
+    const nas_status status = keys_make(ctx, options, conv, ways, n, &keys);
+    *known = status == NAS_OK && recall(memory, &keys, n, p50_ns);
+    if (*known) *best = fastest_of(p50_ns, n);
+    keys_deinit(&keys);
+    return status;
+}
+
 nas_status nas__tune_conv_best(nas_ctx *ctx, const nas_compile_options *options,
                                const nas_tune_memory *memory, const nas__conv *conv,
                                const nas__conv_way *ways, int32_t n, double seconds, int32_t *best,
@@ -492,10 +512,7 @@ nas_status nas__tune_conv_best(nas_ctx *ctx, const nas_compile_options *options,
     }
     keys_deinit(&keys);
     if (status != NAS_OK) return status;
-    int32_t fastest = 0; /* ties: the smaller estimate, which comes first */
-    for (int32_t i = 1; i < n; i++)
-        if (times[i] < times[fastest]) fastest = i;
-    *best = fastest;
+    *best = fastest_of(times, n);
     if (p50_ns != NULL) memcpy(p50_ns, times, (size_t)n * sizeof *p50_ns);
     return NAS_OK;
 }

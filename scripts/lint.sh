@@ -32,7 +32,7 @@ allowed() {
     latency) echo 'latency device-agent/protocol.h ir core' ;;
     search/strategies) echo 'search/strategies spaces ir core' ;;
     search) echo 'search spaces compiler eval latency db ir core device-agent/protocol.h' ;;
-    tools) echo 'db ir core tools' ;;
+    tools) echo 'compiler db ir core tools' ;;
     *) echo '*' ;;
     esac
 }

@@ -93,8 +93,11 @@ static nas_target cramped(const char *name, int32_t l2_bytes) {
 /* The plan, as text, must show more than one strip, or the test would not test what it says. */
 static void expect_strips(const nas_graph *g, const nas_target *target) {
     nas_buf text = {0};
-    cr_assert(eq(int, (int)nas_dump_after(ctx, g, target, "plan", &text), NAS_OK), "%s",
-              nas_ctx_message(ctx));
+    cr_assert(
+        eq(int,
+           (int)nas_dump_after(ctx, g, &(nas_compile_options){.target = target}, "plan", &text),
+           NAS_OK),
+        "%s", nas_ctx_message(ctx));
     cr_assert(eq(ptr, strstr(text.data, "plan: 1 strips"), NULL), "%s", text.data);
     nas_buf_deinit(&text);
 }

@@ -251,7 +251,7 @@ Test(compiler_layers, narrow_vectors_match_the_reference) {
 
 static nas__layers *lowered(void) {
     nas__layers *l = NULL;
-    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 2, &l), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, &options, &l), NAS_OK), "%s",
               nas_ctx_message(ctx));
     return l;
 }
@@ -326,11 +326,12 @@ Test(compiler_layers, what_cannot_be_compiled_is_named) {
         eq(int, (int)nas_graph_add_input(ctx, g, "frames", (nas_shape){2, 4, 4, 1}, &v), NAS_OK));
     finish(v);
     nas__layers *l = NULL;
-    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 1, &l), NAS_ERR_UNSUPPORTED));
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, &options, &l), NAS_ERR_UNSUPPORTED));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "frames"), NULL));
     nas_graph_free(g);
     resnet();
-    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, options.target, 0, &l), NAS_ERR_INVALID));
+    options.max_threads = 0;
+    cr_assert(eq(int, (int)nas__layers_lower(ctx, g, &options, &l), NAS_ERR_INVALID));
     nas_graph_free(g);
 }
 
@@ -341,7 +342,7 @@ Test(compiler_layers, every_failed_allocation_is_reported_and_nothing_leaks) {
         nas__layers *l = NULL;
         nas__sources sources = {0};
         nas_mem_fail_after(n);
-        status = nas__layers_lower(ctx, g, options.target, 2, &l);
+        status = nas__layers_lower(ctx, g, &options, &l);
         if (status == NAS_OK) status = nas__layers_emit(ctx, l, &sources);
         nas_mem_fail_after(0);
         nas__sources_deinit(&sources);

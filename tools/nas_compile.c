@@ -1,0 +1,473 @@
+/* nas_compile.c - `nas-compile MODEL.onnx -o DIR`: one network to native code for one target.
+ *
+ * Arguments into one struct; import, recipe, memory of kernel times, then one of: explain, dump, bundle, executable.
+ * What was asked for goes to stdout or the output folder, everything else to stderr. */
+#include "compiler/compiler.h"
+#include "db/db.h"
+
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help_text[] =
+    "usage: nas-compile MODEL.onnx -o DIR [options]\n"
+    "\n"
+    "Compiles one network to native code: DIR/model, a program that runs and times it, or a bundle "
+    "of C for an app.\n"
+    "\n"
+    "  -o DIR               where the result goes; created\n"
+    "  --target NAME        native (default), x86-64, x86-64-avx2, x86-64-avx512, "
+    "x86-64-avx512vnni, x86-64-amx,\n"
+    "                       aarch64-linux, aarch64-dotprod, aarch64-i8mm, aarch64-android, "
+    "armv7-linux, riscv64-linux\n"
+    "  --cpu NAME           a processor of that target, e.g. cortex-a76: its flags and caches\n"
+    "  --threads N          most threads that the program can use (default 2, at most 64)\n"
+    "  --height H, --width W  of the input, where the model leaves them open or for another size\n"
+    "  --emit exe|c         a program (default), or a bundle: model.c, model.h, weights.c, "
+    "example.c, README.txt\n"
+    "  --form auto|rows|layers  how the code is organised (default: by network and image size)\n"
+    "  --tune TIME          measure kernel candidates here for about 60s, 5m ...; remembered in "
+    "--db for ever\n"
+    "  --db FILE            where times of kernels are kept (default: kernels.db in the cache "
+    "folder)\n"
+    "  --recipe FILE        per-layer settings (JSON); refused when they belong to another model\n"
+    "  --compiler NAME      another gcc or clang than the target's\n"
+    "  --cache DIR          compiled kernels (default build/cache)\n"
+    "  --explain            print per layer which kernels were candidates and which one won; no -o "
+    "needed\n"
+    "  --dump-after PASS    print the network after a pass: import, fold, fuse, plan (rows), "
+    "layers; no -o needed\n"
+    "  -h, --help           this text\n"
+    "      --version        version\n"
+    "\n"
+    "The program: DIR/model --bench --threads 2 [--profile]; DIR/model --run in.npy out.npy; "
+    "DIR/model --info\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 usage error, 130 interrupted.\n"
+    "\n"
+    "examples:\n"
+    "  nas-compile resnet50.onnx -o out && out/model --bench --threads 2\n"
+    "  nas-compile fsrcnn.onnx --height 360 --width 640 --target aarch64-linux --cpu cortex-a76 "
+    "--emit c -o app/\n"
+    "  nas-compile mobilenet.onnx --explain --tune 60s\n";
+
+static volatile sig_atomic_t interrupted;
+
+/* The first signal asks for a clean stop; a second one ends the program the default way. */
+static void on_signal(int number) {
+    interrupted = 1;
+    (void)signal(number, SIG_DFL);
+}
+
+typedef struct command_line {
+    const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
+    long threads, height, width;
+    double tune_s;
+    bool explain, done;
+} command_line;
+
+/* ---- arguments ------------------------------------------------------------------------------------------------------ */
+
+static int usage_error(const char *text, const char *value) {
+    fprintf(stderr, "error: %s%s%s (see nas-compile --help)\n", text, value == NULL ? "" : ": ",
+            value == NULL ? "" : value);
+    return NAS_EXIT_USAGE;
+}
+
+static int parse_number(const char *what, const char *text, long most, long *out) {
+    char *end = NULL;
+    const long value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < 1 || value > most) {
+        fprintf(stderr,
+                "error: %s %s: need a whole number from 1 to %ld (see nas-compile --help)\n", what,
+                text, most);
+        return NAS_EXIT_USAGE;
+    }
+    *out = value;
+    return NAS_EXIT_OK;
+}
+
+/* "90", "90s", "5m", "1h" -> seconds. */
+static int parse_time(const char *text, double *out) {
+    char *end = NULL;
+    const double number = strtod(text, &end);
+    double factor = 0;
+    if (strcmp(end, "") == 0 || strcmp(end, "s") == 0) factor = 1;
+    if (strcmp(end, "m") == 0) factor = 60;
+    if (strcmp(end, "h") == 0) factor = 3600;
+    if (end == text || factor == 0 || !(number > 0) || number * factor > 1e6)
+        return usage_error("--tune wants e.g. 60s, 5m or 1h, not", text);
+    *out = number * factor;
+    return NAS_EXIT_OK;
+}
+
+enum {
+    OPT_TARGET = 256,
+    OPT_CPU,
+    OPT_THREADS,
+    OPT_HEIGHT,
+    OPT_WIDTH,
+    OPT_EMIT,
+    OPT_FORM,
+    OPT_TUNE,
+    OPT_DB,
+    OPT_RECIPE,
+    OPT_COMPILER,
+    OPT_CACHE,
+    OPT_EXPLAIN,
+    OPT_DUMP,
+    OPT_VERSION
+};
+enum { THREADS_MAX = 64, EXTENT_MAX = 16384 };
+
+static int parse_option(command_line *cl, int option) {
+    switch (option) {
+    case 'o': cl->out = optarg; return NAS_EXIT_OK;
+    case OPT_TARGET: cl->target = optarg; return NAS_EXIT_OK;
+    case OPT_CPU: cl->cpu = optarg; return NAS_EXIT_OK;
+    case OPT_THREADS: return parse_number("--threads", optarg, THREADS_MAX, &cl->threads);
+    case OPT_HEIGHT: return parse_number("--height", optarg, EXTENT_MAX, &cl->height);
+    case OPT_WIDTH: return parse_number("--width", optarg, EXTENT_MAX, &cl->width);
+    case OPT_EMIT:
+        cl->emit = optarg;
+        if (strcmp(optarg, "c") == 0 || strcmp(optarg, "exe") == 0) return NAS_EXIT_OK;
+        return usage_error("--emit wants exe or c, not", optarg);
+    case OPT_FORM: cl->form = optarg; return NAS_EXIT_OK;
+    case OPT_TUNE: return parse_time(optarg, &cl->tune_s);
+    case OPT_DB: cl->db = optarg; return NAS_EXIT_OK;
+    case OPT_RECIPE: cl->recipe = optarg; return NAS_EXIT_OK;
+    case OPT_COMPILER: cl->compiler = optarg; return NAS_EXIT_OK;
+    case OPT_CACHE: cl->cache = optarg; return NAS_EXIT_OK;
+    case OPT_EXPLAIN: cl->explain = true; return NAS_EXIT_OK;
+    case OPT_DUMP: cl->dump = optarg; return NAS_EXIT_OK;
+    case OPT_VERSION:
+        printf("nas-compile %s\n", NAS_VERSION);
+        cl->done = true;
+        return NAS_EXIT_OK;
+    case 'h':
+        fputs(help_text, stdout);
+        cl->done = true;
+        return NAS_EXIT_OK;
+    default: return usage_error("bad option", NULL); /* getopt has named it */
+    }
+}
+
+static int parse_command_line(int argc, char **argv, command_line *cl) {
+    static const struct option options[] = {{"target", required_argument, NULL, OPT_TARGET},
+                                            {"cpu", required_argument, NULL, OPT_CPU},
+                                            {"threads", required_argument, NULL, OPT_THREADS},
+                                            {"height", required_argument, NULL, OPT_HEIGHT},
+                                            {"width", required_argument, NULL, OPT_WIDTH},
+                                            {"emit", required_argument, NULL, OPT_EMIT},
+                                            {"form", required_argument, NULL, OPT_FORM},
+                                            {"tune", required_argument, NULL, OPT_TUNE},
+                                            {"db", required_argument, NULL, OPT_DB},
+                                            {"recipe", required_argument, NULL, OPT_RECIPE},
+                                            {"compiler", required_argument, NULL, OPT_COMPILER},
+                                            {"cache", required_argument, NULL, OPT_CACHE},
+                                            {"explain", no_argument, NULL, OPT_EXPLAIN},
+                                            {"dump-after", required_argument, NULL, OPT_DUMP},
+                                            {"output", required_argument, NULL, 'o'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, OPT_VERSION},
+                                            {NULL, 0, NULL, 0}};
+    int option = 0;
+    while ((option = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+        const int code = parse_option(cl, option);
+        if (code != NAS_EXIT_OK || cl->done) return code;
+    }
+    if (optind >= argc) return usage_error("which model? Give an ONNX file", NULL);
+    cl->model = argv[optind];
+    if (optind + 1 < argc) return usage_error("unexpected argument", argv[optind + 1]);
+    if (cl->out == NULL && !cl->explain && cl->dump == NULL)
+        return usage_error("-o DIR is missing", NULL);
+    return NAS_EXIT_OK;
+}
+
+static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *cpu,
+                             nas_compile_options *out) {
+    *out = nas_compile_options_default();
+    nas_status status = nas_target_find(ctx, cl->target, &out->target);
+    if (status == NAS_OK && cl->cpu != NULL) {
+        status = nas_target_find_cpu(ctx, out->target, cl->cpu, cpu);
+        out->target = cpu;
+    }
+    if (status != NAS_OK) return status;
+    out->max_threads = (int32_t)cl->threads;
+    out->compiler = cl->compiler;
+    if (cl->cache != NULL) out->cache_dir = cl->cache;
+    static const char *const forms[] = {"auto", "rows", "layers"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(cl->form, forms[i]) != 0) continue;
+        out->form = (nas_form)i;
+        return NAS_OK;
+    }
+    return nas_fail(ctx, NAS_ERR_INVALID, "--form wants auto, rows or layers, not '%s'", cl->form);
+}
+
+/* ---- model and recipe ----------------------------------------------------------------------------------------------- */
+
+/* Bytes that this machine has left, a generous figure where the system does not say. */
+static uint64_t memory_left(void) {
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[128];
+    unsigned long long kib = 4ULL * 1024 * 1024;
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtoull(line + 13, NULL, 10);
+    }
+    if (f != NULL) (void)fclose(f);
+    return kib * 1024;
+}
+
+static nas_status import(nas_ctx *ctx, const command_line *cl, nas_graph **out) {
+    nas_onnx_import_options o = nas_onnx_import_options_default();
+    o.h = (int32_t)cl->height;
+    o.w = (int32_t)cl->width;
+    /* the file, the graph and the packed weights are in memory together */
+    const uint64_t most = memory_left() / 4;
+    if (most < o.max_file_bytes) o.max_file_bytes = (size_t)most;
+    if (most < o.max_weight_bytes) o.max_weight_bytes = (size_t)most;
+    return nas_onnx_import(ctx, cl->model, &o, out);
+}
+
+/* {"graph_hash": "...", "layers": {"<node>": {...}}}: is it for this model, and are its layers there? */
+static nas_status check_recipe(nas_ctx *ctx, const char *path, const nas_graph *graph,
+                               const json_t *recipe) {
+    const char *hash = json_string_value(json_object_get(recipe, "graph_hash"));
+    char ours[NAS_SHA256_HEX];
+    nas_status status = nas_graph_hash(ctx, graph, false, ours);
+    if (status != NAS_OK) return status;
+    if (hash == NULL)
+        return nas_fail(ctx, NAS_ERR_PARSE, "recipe %s: no text \"graph_hash\"; this model's is %s",
+                        path, ours);
+    if (strcmp(hash, ours) != 0) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "recipe %s is for another model: graph_hash %s, this model has %s", path,
+                        hash, ours);
+    }
+    const json_t *layers = json_object_get(recipe, "layers");
+    if (layers != NULL && !json_is_object(layers))
+        return nas_fail(ctx, NAS_ERR_PARSE, "recipe %s: \"layers\" is no object", path);
+    const char *name = NULL;
+    json_t *settings = NULL;
+    json_object_foreach((json_t *)(uintptr_t)layers, name, settings) {
+        if (nas_graph_find(graph, name) == NAS_VALUE_NONE)
+            return nas_fail(ctx, NAS_ERR_NOTFOUND, "recipe %s: the model has no layer '%s'", path,
+                            name);
+        const char *key = NULL;
+        json_t *value = NULL;
+        json_object_foreach(settings, key, value) {
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                            "recipe %s, layer '%s': there are no kernels for \"%s\" yet", path,
+                            name, key);
+        }
+    }
+    return NAS_OK;
+}
+
+static nas_status apply_recipe(nas_ctx *ctx, const char *path, const nas_graph *graph) {
+    enum { RECIPE_BYTES_MAX = 16 * 1024 * 1024 };
+    nas_buf text = {0};
+    nas_status status = nas_file_read(ctx, path, RECIPE_BYTES_MAX, &text);
+    if (status != NAS_OK) return status;
+    json_error_t error;
+    json_t *recipe = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(recipe)) {
+        status = nas_fail(ctx, NAS_ERR_PARSE, "recipe %s, line %d: %s", path, error.line,
+                          recipe == NULL ? error.text : "not an object");
+    } else {
+        status = check_recipe(ctx, path, graph, recipe);
+    }
+    json_decref(recipe);
+    nas_buf_deinit(&text);
+    return status;
+}
+
+/* ---- times of kernels ----------------------------------------------------------------------------------------------- */
+
+typedef struct memory {
+    nas_ctx *ctx;
+    nas_db *db;
+    int64_t measured;
+} memory;
+
+static bool find_time(void *user, const char *kernel, const char *way, const char *device,
+                      double *ns) {
+    memory *m = user;
+    bool found = false;
+    nas_db_kernel_timing timing;
+    const nas_db_kernel_key key = {kernel, way, device, 1};
+    if (nas_db_kernel_timing_get(m->ctx, m->db, &key, &found, &timing) != NAS_OK || !found)
+        return false;
+    *ns = timing.p50_ns;
+    return true;
+}
+
+static nas_status store_time(nas_ctx *ctx, void *user, const char *kernel, const char *way,
+                             const char *device, const nas_tune_timing *t) {
+    memory *m = user;
+    const nas_db_kernel_key key = {kernel, way, device, 1};
+    const nas_db_kernel_timing timing = {t->p50_ns, t->lo_ns, t->hi_ns, t->runs};
+    m->measured++;
+    fprintf(stderr, "tuned %lld kernels: %s: %.1f us\n", (long long)m->measured, way,
+            t->p50_ns * 1e-3);
+    return nas_db_kernel_timing_put(ctx, m->db, &key, &timing);
+}
+
+/* Opens the memory when it is asked for or there is one. */
+static nas_status open_memory(nas_ctx *ctx, const command_line *cl, const nas_compile_options *o,
+                              memory *m) {
+    char path[1024];
+    const int n = cl->db != NULL ? snprintf(path, sizeof path, "%s", cl->db)
+                                 : snprintf(path, sizeof path, "%s/kernels.db", o->cache_dir);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return nas_fail(ctx, NAS_ERR_RANGE, "path of the kernel times is longer than 1023 bytes");
+    if (cl->tune_s <= 0 && !nas_file_exists(path)) {
+        if (cl->db == NULL) return NAS_OK;
+        return nas_fail(ctx, NAS_ERR_NOTFOUND, "--db %s: no such file; --tune makes one", path);
+    }
+    nas_status status = cl->db == NULL ? nas_mkdirs(ctx, o->cache_dir) : NAS_OK;
+    if (status == NAS_OK) status = nas_db_open(ctx, path, &m->db);
+    m->ctx = nas_ctx_child(ctx);
+    return status == NAS_OK && m->ctx == NULL ? NAS_ERR_NOMEM : status;
+}
+
+/* ---- results -------------------------------------------------------------------------------------------------------- */
+
+static nas_status print(nas_ctx *ctx, const nas_buf *text) {
+    if (fwrite(text->data, 1, text->len, stdout) != text->len)
+        return nas_fail(ctx, NAS_ERR_IO, "standard output: cannot write");
+    return NAS_OK;
+}
+
+static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
+                              const nas_artifact *a) {
+    char hash[NAS_SHA256_HEX], path[1024];
+    nas_status status = nas_graph_hash(ctx, graph, false, hash);
+    nas_buf text = {0};
+    nas_json j = nas_json_begin(&text);
+    nas_json_object(&j);
+    nas_json_key(&j, "name");
+    nas_json_string(&j, nas_graph_name(graph));
+    nas_json_key(&j, "graph_hash");
+    nas_json_string(&j, hash);
+    nas_json_key(&j, "target");
+    nas_json_string(&j, a->target);
+    nas_json_key(&j, "cpu");
+    nas_json_string(&j, cl->cpu);
+    nas_json_key(&j, "compiler");
+    nas_json_string(&j, a->compiler);
+    nas_json_key(&j, "flags");
+    nas_json_string(&j, a->flags);
+    nas_json_key(&j, "arena_bytes");
+    nas_json_int(&j, (int64_t)a->arena_bytes);
+    nas_json_key(&j, "program_bytes");
+    nas_json_int(&j, (int64_t)a->size_bytes);
+    nas_json_key(&j, "sha256");
+    nas_json_string(&j, a->sha256);
+    nas_json_object_end(&j);
+    nas_buf_puts(&text, "\n");
+    (void)snprintf(path, sizeof path, "%s/compile.json", cl->out);
+    if (status == NAS_OK) status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) status = nas_file_write(ctx, path, text.data, text.len, 0644);
+    nas_buf_deinit(&text);
+    return status;
+}
+
+static nas_status write_program(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
+                                const nas_compile_options *options) {
+    enum { PROGRAM_MODE = 0755 };
+    nas_artifact a;
+    char path[1024];
+    nas_buf program = {0};
+    const int n = snprintf(path, sizeof path, "%s/model", cl->out);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return nas_fail(ctx, NAS_ERR_RANGE, "-o: path longer than %zu bytes", sizeof path);
+    nas_status status = nas_compile(ctx, graph, options, &a);
+    if (status == NAS_OK) status = nas_mkdirs(ctx, cl->out);
+    if (status == NAS_OK) status = nas_file_read(ctx, a.path, SIZE_MAX, &program);
+    if (status == NAS_OK)
+        status = nas_file_write(ctx, path, program.data, program.len, PROGRAM_MODE);
+    nas_buf_deinit(&program);
+    if (status == NAS_OK) status = write_facts(ctx, cl, graph, &a);
+    if (status != NAS_OK) return status;
+    fprintf(stderr, "%s: %.1f MB for %s, %.1f MB of memory besides; %s\n", path,
+            (double)a.size_bytes * 1e-6, a.target, (double)a.arena_bytes * 1e-6,
+            a.from_cache ? "from the cache" : "compiled");
+    return NAS_OK;
+}
+
+static nas_status produce(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
+                          const nas_compile_options *options) {
+    nas_buf text = {0};
+    nas_status status = NAS_OK;
+    if (cl->dump != NULL) {
+        status = nas_dump_after(ctx, graph, options, cl->dump, &text);
+        if (status == NAS_OK) status = print(ctx, &text);
+        nas_buf_clear(&text);
+    }
+    if (status == NAS_OK && cl->explain) {
+        status = nas_compile_explain(ctx, graph, options, &text);
+        if (status == NAS_OK) status = print(ctx, &text);
+    }
+    nas_buf_deinit(&text);
+    if (status != NAS_OK || cl->out == NULL) return status;
+    if (strcmp(cl->emit, "exe") == 0) return write_program(ctx, cl, graph, options);
+    status = nas_emit_bundle(ctx, graph, options, cl->out);
+    if (status == NAS_OK)
+        fprintf(stderr, "%s: model.c, model.h, weights.c, example.c, README.txt\n", cl->out);
+    return status;
+}
+
+static int run(nas_ctx *ctx, const command_line *cl) {
+    nas_target cpu;
+    nas_compile_options options;
+    nas_graph *graph = NULL;
+    memory m = {0};
+    const nas_tune_memory hooks = {.user = &m, .find = find_time, .store = store_time};
+    nas_status status = options_of(ctx, cl, &cpu, &options);
+    const bool wrong_usage = status != NAS_OK;
+    if (status == NAS_OK) status = import(ctx, cl, &graph);
+    if (status == NAS_OK && cl->recipe != NULL) status = apply_recipe(ctx, cl->recipe, graph);
+    if (status == NAS_OK) status = open_memory(ctx, cl, &options, &m);
+    if (m.db != NULL) {
+        options.memory = &hooks;
+        options.tune_s = cl->tune_s;
+    }
+    if (status == NAS_OK) status = produce(ctx, cl, graph, &options);
+    if (status != NAS_OK && status != NAS_ERR_CANCELLED)
+        fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
+    if (m.db != NULL) {
+        const nas_status closed = nas_db_close(ctx, m.db);
+        if (status == NAS_OK && closed != NAS_OK) {
+            status = closed;
+            fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
+        }
+    }
+    nas_ctx_free(m.ctx);
+    nas_graph_free(graph);
+    return wrong_usage ? NAS_EXIT_USAGE : nas_exit_code(status);
+}
+
+int main(int argc, char **argv) {
+    command_line cl = {.target = "native", .emit = "exe", .form = "auto", .threads = 2};
+    const int code = parse_command_line(argc, argv, &cl);
+    if (code != NAS_EXIT_OK || cl.done) return code;
+    nas_ctx *ctx = nas_ctx_new();
+    if (ctx == NULL) {
+        fputs("error: out of memory\n", stderr);
+        return NAS_EXIT_FAILED;
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    nas_ctx_set_cancel(ctx, &interrupted);
+    const int result = run(ctx, &cl);
+    nas_ctx_free(ctx);
+    if (fflush(stdout) != 0) return NAS_EXIT_FAILED;
+    return result;
+}

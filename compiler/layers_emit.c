@@ -317,14 +317,16 @@ static void emit_banner(const nas__layers *l, nas_buf *out) {
 }
 
 static void emit_includes(const nas__layers *l, nas_buf *out) {
-    nas_buf_puts(out, "#ifndef _POSIX_C_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#endif\n"
-                      "#include \"model.h\"\n\n#include <stdint.h>\n#include <string.h>\n"
-                      "#include <time.h>\n\nextern const float model_weights[];\n\n");
+    nas_buf_puts(
+        out,
+        "#ifndef _POSIX_C_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#endif\n"
+        "#include \"model.h\"\n\n#include <errno.h>\n#include <stdint.h>\n#include <string.h>\n"
+        "#include <time.h>\n\nextern const float model_weights[];\n\n");
     if (l->max_threads > 1) {
         nas__emit_workers_type(out);
         nas_buf_puts(out, "#define BARRIER(m) workers_meet((m)->workers)\n\n");
     } else {
-        nas_buf_puts(out, "#include <errno.h>\n\n#define BARRIER(m) ((void)(m))\n\n");
+        nas_buf_puts(out, "#define BARRIER(m) ((void)(m))\n\n");
     }
 }
 

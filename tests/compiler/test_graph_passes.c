@@ -336,6 +336,18 @@ Test(compiler_graph_passes, what_cannot_go_into_a_convolution_stays) {
     nas_graph_free(out);
 }
 
+/* The first goes in, and with it its second reader: then the convolution is read twice. */
+Test(compiler_graph_passes, readers_of_a_folded_node_are_readers_of_the_convolution) {
+    nas_value x = 0;
+    nas_graph *g = begin((nas_shape){1, 5, 6, 4}, &x);
+    x = batch_norm(g, "norm", conv(g, "conv", x, 4, true));
+    x = binary(g, NAS_OP_SUB, "difference", affine(g, "double", x, 2, 1), x);
+    nas_graph *out = check(g, x);
+    cr_expect(eq(i32, nas_graph_node_count(out), 4));
+    cr_expect(ne(i32, nas_graph_find(out, "double"), NAS_VALUE_NONE));
+    nas_graph_free(out);
+}
+
 Test(compiler_graph_passes, quantized_values_and_weights_are_left_alone) {
     for (int what = 0; what < 3; what++) {
         nas_value x = 0;
@@ -400,6 +412,57 @@ Test(compiler_graph_passes, nodes_that_differ_stay_two) {
     nas_graph *out = check(g, x);
     cr_expect(eq(i32, nas_graph_node_count(out), 8));
     nas_graph_free(out);
+}
+
+/* Every attribute that tells two nodes apart, on [1,4,4,4]; the operator and shape of a pair are equal. */
+Test(compiler_graph_passes, every_attribute_tells_nodes_apart) {
+    const nas_pool_attributes pool = {3, 3, 1, 1, 1, 1, 1, 1, false};
+    nas_pool_attributes pools[] = {pool, pool, pool};
+    pools[0].count_include_pad = true;
+    pools[1].pad_top = 2; /* same extents, window elsewhere */
+    pools[1].pad_bottom = 0;
+    pools[2].kernel_w = 1;
+    pools[2].pad_left = pools[2].pad_right = 0;
+    const nas_node base[] = {{.op = NAS_OP_AVG_POOL, .pool = pool},
+                             {.op = NAS_OP_UNARY, .unary = NAS_UNARY_AFFINE, .alpha = 2, .beta = 1},
+                             {.op = NAS_OP_LRN, .size = 3, .alpha = 1, .beta = 0.5F, .epsilon = 1},
+                             {.op = NAS_OP_SLICE, .begin = {0}, .end = {1, 2, 4, 4}},
+                             {.op = NAS_OP_PAD, .begin = {0, 1}, .end = {0, 0, 1}, .scalar = 1},
+                             {.op = NAS_OP_RESIZE, .shape = {1, 8, 8, 4}},
+                             {.op = NAS_OP_TRANSPOSE, .perm = {0, 2, 1, 3}},
+                             {.op = NAS_OP_ADD_SCALAR, .scalar = 1}};
+    nas_node other[24];
+    int first[24], n = 0;
+#define OTHER(index, ...) (other[n] = base[index], first[n] = (index), __VA_ARGS__, n++)
+    for (int i = 0; i < 3; i++)
+        OTHER(0, other[n].pool = pools[i]);
+    OTHER(1, other[n].unary = NAS_UNARY_HARD_SIGMOID);
+    OTHER(1, other[n].alpha = 3);
+    OTHER(1, other[n].beta = 2);
+    OTHER(2, other[n].size = 1);
+    OTHER(2, other[n].alpha = 2);
+    OTHER(2, other[n].beta = 1);
+    OTHER(2, other[n].epsilon = 2);
+    OTHER(3, other[n].begin[1] = 2, other[n].end[1] = 4);
+    OTHER(4, other[n].begin[1] = 0, other[n].end[1] = 1);
+    OTHER(4, other[n].scalar = 2);
+    OTHER(5, other[n].resize = NAS_RESIZE_BILINEAR_HALF_PIXEL);
+    OTHER(6, other[n].perm[1] = 3, other[n].perm[3] = 1, other[n].perm[2] = 2);
+    OTHER(7, other[n].scalar = 2);
+#undef OTHER
+    for (int i = 0; i < n; i++) {
+        for (int same = 0; same < 2; same++) {
+            nas_value x = 0;
+            nas_graph *g = begin((nas_shape){1, 4, 4, 4}, &x);
+            const nas_node *a = &base[first[i]], *b = same == 1 ? a : &other[i];
+            const nas_value y =
+                binary(g, NAS_OP_ADD, "y", add(g, "a", *a, x, -1), add(g, "b", *b, x, -1));
+            const int32_t before = nas_graph_node_count(g);
+            nas_graph *out = check(g, y);
+            cr_expect(eq(i32, nas_graph_node_count(out), before - same), "pair %d", i);
+            nas_graph_free(out);
+        }
+    }
 }
 
 Test(compiler_graph_passes, nodes_that_lead_nowhere_go) {

@@ -227,7 +227,7 @@ Test(compiler_graph_passes, nodes_without_effect_go) {
     x = add(g, "slice", (nas_node){.op = NAS_OP_SLICE, .end = {1, 4, 6, 6}}, x, -1);
     x = add(g, "pad", (nas_node){.op = NAS_OP_PAD}, x, -1);
     for (int mode = 0; mode <= NAS_RESIZE_BILINEAR_ALIGN_CORNERS; mode++) {
-        char name[16];
+        char name[32];
         (void)snprintf(name, sizeof name, "resize%d", mode);
         const nas_node proto = {
             .op = NAS_OP_RESIZE, .resize = (nas_resize_mode)mode, .shape = {1, 4, 6, 6}};
@@ -380,7 +380,7 @@ Test(compiler_graph_passes, equal_nodes_become_one) {
     nas_graph *g = begin((nas_shape){1, 5, 6, 4}, &x);
     nas_value sum = x;
     for (int i = 0; i < 2; i++) {
-        char name[4][8];
+        char name[4][32];
         for (int k = 0; k < 4; k++)
             (void)snprintf(name[k], sizeof name[k], "n%d%d", i, k);
         nas_value y = relu(g, name[0], x);

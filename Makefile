@@ -177,6 +177,8 @@ $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPO
 	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$^ $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
+# The reference forward of the compiler's tests judges the ONNX files as well.
+$(B)/tests/ir: $(patsubst %,$(B)/obj/tests/compiler/%.o,reference reference_forward)
 
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.

@@ -262,6 +262,38 @@ const char *nas__form_graph_hash(const nas__form *form); /* of the network as gi
 nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *form, const nas_target *target,
                                     nas_buf *out); /* emit_weights.c */
 
+/* ---- graph_passes.c: on the graph, before it is lowered ---------------------------------------------------------- */
+
+/* nas__graph_optimize - a new graph that computes the same, simplified by these passes in order:
+ *   constants    nodes of CONSTANTs alone become a CONSTANT; nodes that by operator, attributes and shape hand their
+ *                operand on (+ 0, * 1, a slice of everything ...) go
+ *   batch_norm   BATCH_NORM, AFFINE, NEG, ADD_SCALAR, and ADD, SUB, MUL, DIV by a CONSTANT [1,1,1,C|1], into the CONV or
+ *                CONV_TRANSPOSE whose value nothing else reads; it keeps its name and may get a bias
+ *   duplicates   equal operators without params on equal operands become one
+ *   dead         nodes that do not lead to the output go, unused inputs too (every pass drops what it cuts off)
+ * Numbers in weights never decide: without weights the result has the structure that it would have with them, and no
+ * weights. Quantized values and params are left as they are.
+ * in           output set; nodes may be dead
+ * dump_after   name of a pass, its result is appended to `dump` with nas_graph_dump; NULL: none
+ * out          verifies
+ * Errors: NOTFOUND (no such pass), INVALID (a constant or a folded weight that is not finite, node named), INTERNAL naming
+ * the pass whose result does not verify (also when `in` does not), NOMEM. */
+nas_status nas__graph_optimize(nas_ctx *ctx, const nas_graph *in, const char *dump_after,
+                               nas_buf *dump, nas_graph **out);
+const char *nas__graph_pass(int32_t index); /* names in order; NULL past the last */
+
+/* A node with constant operands. */
+typedef struct nas__constant {
+    const nas_node *node;
+    nas_shape shapes[NAS_NODE_INPUTS_MAX];      /* of the operands */
+    const float *operands[NAS_NODE_INPUTS_MAX]; /* [n,h,w,c] */
+    const float *const *params;                 /* by slot */
+} nas__constant;
+
+bool nas__constant_foldable(nas_op op); /* graph_constants.c */
+/* nas__constant_fold - the value of a foldable node, [n,h,w,c]. INVALID naming the node when it is not finite. */
+nas_status nas__constant_fold(nas_ctx *ctx, const nas__constant *constant, float *out);
+
 /* ---- rt_embed.c: the files of compiler/rt/ ---------------------------------------------------------------------- */
 
 const char *nas__rt_file(const char *name); /* NULL when there is no such file */

@@ -92,9 +92,14 @@ typedef struct nas_quant {
 /* nas_conv_same - stride 1, dilation 1, groups 1, odd kernel k x k, zero "same" padding, with bias. */
 nas_conv_attributes nas_conv_same(int32_t out_channels, int32_t kernel);
 
-/* One weight tensor. dims for conv weight: [O,KH,KW,I/groups]; bias [O]; prelu slope [C]. */
+/* One weight tensor, named "<node>.<slot>". Slots of the operators and their dims, in the order of nas_node.params:
+ *   CONV, CONV_TRANSPOSE  weight [O,KH,KW,I/groups], bias [O] when has_bias
+ *   PRELU                 slope [C]
+ *   BATCH_NORM            scale, bias, mean, variance, each [C]
+ *   LAYER_NORM            scale, bias, each [C]
+ *   CONSTANT              value [N,H,W,C] */
 typedef struct nas_param {
-    const char *name; /* "<node>.weight", "<node>.bias", "<node>.slope"; unique in the graph */
+    const char *name; /* unique in the graph */
     int32_t rank;     /* 1..4 */
     int32_t dims[4];
     size_t count; /* product of dims */
@@ -104,31 +109,35 @@ typedef struct nas_param {
     int32_t bits; /* 2..8 with scales, else 0 */
 } nas_param;
 
+/* Each field names the operators it belongs to; with others it is ignored. RELU, PRELU, ADD, SUB, MUL, DIV and SOFTMAX have
+ * none, INPUT, CONSTANT and RESHAPE just `shape`. What an operator has but does not need (alpha and beta of a UNARY like
+ * tanh, count_include_pad of MAX_POOL) should be 0: it enters the hash. */
 typedef struct nas_node {
     nas_op op;
-    const char *
-        name; /* unique; [A-Za-z0-9_.]+, not ending in .weight .bias .slope .scalar (names of weights) */
+    /* Unique; [A-Za-z0-9_.]+, and not ending like a param or a scalar in ONNX: .weight .bias .slope .scale .mean .variance
+     * .value .scalar */
+    const char *name;
     int32_t n_inputs;
     nas_value inputs[NAS_NODE_INPUTS_MAX];
-    nas_conv_attributes conv; /* CONV only */
-    float scalar;             /* ADD_SCALAR only */
+    nas_conv_attributes conv; /* CONV; CONV_TRANSPOSE: groups 1 */
+    float scalar;             /* ADD_SCALAR; PAD: the fill */
     int32_t block;            /* DEPTH_TO_SPACE: factor r, C = r*r*C_out; CHANNEL_SHUFFLE: groups */
     int32_t output_pad_h,
-        output_pad_w;         /* CONV_TRANSPOSE only: rows/columns added at the end, < stride */
-    nas_pool_attributes pool; /* MAX_POOL, AVG_POOL */
+        output_pad_w;         /* CONV_TRANSPOSE: rows/columns added at the end, < stride */
+    nas_pool_attributes pool; /* MAX_POOL, AVG_POOL; count_include_pad: AVG_POOL */
     nas_unary unary;          /* UNARY */
-    float alpha, beta;        /* UNARY; LRN alpha, beta */
-    float epsilon;            /* BATCH_NORM, LAYER_NORM; LRN: the constant k */
-    int32_t size;             /* LRN: channels of the window */
+    float alpha, beta;        /* UNARY: see nas_unary; LRN */
+    float epsilon;            /* BATCH_NORM >= 0; LAYER_NORM > 0; LRN: the constant k > 0 */
+    int32_t size;             /* LRN: channels of the window, >= 1 */
     int32_t axis;             /* CONCAT: 0 n, 1 h, 2 w, 3 c */
     int32_t begin[4], end[4]; /* SLICE: [begin, end) on n, h, w, c; PAD: elements before, after */
     int32_t perm[4];          /* TRANSPOSE: output axis i is input axis perm[i], axes n, h, w, c */
     nas_resize_mode resize;   /* RESIZE, to shape.h x shape.w */
     bool transpose_b;         /* MATMUL */
     nas_quant quant;          /* of the output value */
-    int32_t params
-        [NAS_NODE_PARAMS_MAX]; /* param indices: conv {weight, bias or -1}, prelu {slope, -1} */
-    nas_shape shape;           /* of the output value, inferred when the node is added */
+    int32_t params[NAS_NODE_PARAMS_MAX]; /* param indices by slot, -1 = unused: see nas_param */
+    /* Of the output value, inferred when the node is added; given for INPUT, CONSTANT, RESHAPE and, h and w, for RESIZE. */
+    nas_shape shape;
 } nas_node;
 
 typedef struct nas_graph nas_graph;
@@ -170,9 +179,12 @@ nas_status nas_graph_add_depth_to_space(nas_ctx *ctx, nas_graph *g, const char *
  *   concat           along `axis`; other extents equal
  *   slice, pad       see begin, end; pad fills with `scalar`
  *   softmax, layer_norm   over the channels of each pixel
- *   lrn              x/(epsilon + alpha/size*sum of squares over a window of `size` channels)^beta
+ *   lrn              x/(epsilon + alpha/size*sum of squares over a window of `size` channels)^beta; the window has
+ *                    (size - 1)/2 channels before and size/2 after, cut at the ends
  *   matmul           for each n and h: [w, c] x [k, c'], b as [n|1, h|1, c, c'] or, transposed, [n|1, h|1, c', c]
  *   reshape          same elements in [n,h,w,c] memory order
+ *   constant         its param, [n,h,w,c]
+ *   unary, resize, max_pool, avg_pool   see their types
  *   transpose        see perm
  *   channel_shuffle  out[c] = in[(c % groups)*(C/groups) + c/groups]
  * Errors: as the builders above. */
@@ -206,13 +218,16 @@ nas_status nas_graph_alloc_weights(nas_ctx *ctx, nas_graph *g);
 bool nas_graph_has_weights(const nas_graph *g);
 /* nas_graph_drop_weights - frees all param data: a shape-only graph again. */
 void nas_graph_drop_weights(nas_graph *g);
-/* nas_graph_resize_input - same network for another input [1,h,w,c]: re-infers every shape. INVALID unless the graph has
- * exactly one INPUT; after an error (SHAPE, RANGE) all shapes are as before. */
+/* nas_graph_resize_input - same network for another input [1,h,w,c]: re-infers every shape. The target of a RESIZE keeps its
+ * ratio to its input (SHAPE when that is no whole number), a pool over the whole input stays one; SLICE, PAD, RESHAPE and
+ * CONSTANT stay as given. INVALID unless the graph has exactly one INPUT; after an error (SHAPE, RANGE) the graph is as
+ * before. */
 nas_status nas_graph_resize_input(nas_ctx *ctx, nas_graph *g, int32_t h, int32_t w);
 
 /* nas_graph_verify - everything a pass may rely on: order, arity, legal and unique names, finite scalars, shapes equal to
  * a fresh inference, params of the right name and shape that belong to one node each, finite weights where there are
- * weights, output set, every node leading to the output. The message names the node. Errors: INVALID, SHAPE, RANGE. */
+ * weights, BATCH_NORM variance >= 0 and with epsilon > 0, legal quantization, output set, every node leading to the
+ * output. The message names the node. Errors: INVALID, SHAPE, RANGE. */
 nas_status nas_graph_verify(nas_ctx *ctx, const nas_graph *g);
 
 /* nas_conv_out_extent - output extent of one spatial axis of a convolution:
@@ -228,8 +243,9 @@ nas_status nas_conv_out_extent(nas_ctx *ctx, int32_t in, int32_t kernel, int32_t
 
 typedef struct nas_node_cost {
     uint64_t
-        macs; /* multiply-accumulates; 1 MAC = 2 FLOPs; conv only, others 0; taps in the padding count */
-    uint64_t params;      /* weights + biases + slopes */
+        macs; /* multiply-accumulates; 1 MAC = 2 FLOPs; CONV (taps in the padding count), CONV_TRANSPOSE (each input
+               * pixel meets each tap) and MATMUL, others 0 */
+    uint64_t params;      /* elements of all params */
     uint64_t input_bytes; /* activations read, fp32, each operand once (x + x reads x twice) */
     uint64_t output_bytes;
     uint64_t weight_bytes; /* of params, fp32 */
@@ -257,9 +273,26 @@ nas_status nas_graph_cost_total(nas_ctx *ctx, const nas_graph *g, nas_graph_cost
  * before second); then those that do not lead to the output. Stream, integers as little-endian int32:
  *   "nas-graph-1" or "nas-graph-1-weights", NUL; number of nodes; then for each node
  *   operator name, NUL; number of inputs; their places in canonical order; n, h, w, c;
- *   INPUT: its number among the inputs in list order; CONV: the fields of nas_conv_attributes in order; ADD_SCALAR: bits
- *   of the float; DEPTH_TO_SPACE: block; with weights: the floats of its params in slot order;
- *   last the place of the output.
+ *   attributes, floats as their bits:
+ *     INPUT            its number among the inputs in list order
+ *     CONV             the fields of nas_conv_attributes in order
+ *     CONV_TRANSPOSE   the same, output_pad_h, output_pad_w
+ *     MAX_POOL, AVG_POOL   the fields of nas_pool_attributes in order
+ *     UNARY            nas_unary_name, NUL; alpha, beta
+ *     BATCH_NORM, LAYER_NORM   epsilon
+ *     LRN              size, alpha, beta, epsilon
+ *     CONCAT           axis
+ *     SLICE, PAD       begin[4], end[4]; PAD: scalar
+ *     RESIZE           the number of the mode
+ *     MATMUL           transpose_b
+ *     TRANSPOSE        perm[4]
+ *     ADD_SCALAR       scalar
+ *     DEPTH_TO_SPACE, CHANNEL_SHUFFLE   block
+ *     others           nothing
+ *   where quant.is_set: "quant", NUL; is_signed, bits of the scale, zero_point;
+ *   for each param with scales, in slot order: "bits", NUL; slot, bits; with weights: the scales;
+ *   with weights: the floats of its params in slot order;
+ *   last the place of the output. Booleans are 0 or 1.
  * Errors: INVALID (no output; with_weights without weights), NOMEM. */
 nas_status nas_graph_hash(nas_ctx *ctx, const nas_graph *g, bool with_weights,
                           char out[NAS_SHA256_HEX]);
@@ -270,17 +303,26 @@ nas_status nas_graph_dump(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
  *   name, structure_sha256 (nas_graph_hash without weights), output, macs, params, peak_activation_bytes,
  *   nodes: [{name, op, inputs: [names], shape: [n,h,w,c],
  *            conv: kernel [h,w], stride [h,w], dilation [h,w], pad [top,left,bottom,right], groups, bias;
- *            add_scalar: scalar; depth_to_space: block;  macs, params}]
+ *            conv_transpose: the same, output_pad [h,w];
+ *            max_pool, avg_pool: kernel [h,w], stride [h,w], pad [top,left,bottom,right], count_include_pad;
+ *            unary: function, alpha, beta;  batch_norm, layer_norm: epsilon;  lrn: size, alpha, beta, k;
+ *            concat: axis;  slice: begin [4], end [4];  pad: begin, end, scalar;  resize: mode;
+ *            matmul: transpose_b;  transpose: perm [4];  add_scalar: scalar;
+ *            depth_to_space: block;  channel_shuffle: groups;
+ *            quant: {signed, scale, zero_point} where it is set;  macs, params}]
  * Errors: INVALID (no output), RANGE, NOMEM. */
 nas_status nas_graph_to_json(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
 
 /* ---- ONNX ------------------------------------------------------------------------------------------------------ */
 
 /* nas_onnx_export - opset 13, IR version 7, float tensors, NCHW, weights as initializers [O,I,KH,KW].
- * ADD_SCALAR becomes Add with a scalar initializer, PRELU PRelu with slope [C,1,1], DEPTH_TO_SPACE DepthToSpace mode CRD.
- * Values carry the names of their nodes. Same graph, same bytes. The graph must verify and have weights; the file
- * appears whole or not at all. Errors: those of nas_graph_verify, INVALID (no weights, or the output is an input), RANGE
- * (2 GiB limit of the format), IO, NOMEM. */
+ * ADD_SCALAR becomes Add with a scalar initializer, PRELU PRelu with slope [C,1,1], DEPTH_TO_SPACE DepthToSpace mode CRD,
+ * CONSTANT an initializer. In parts, since opset 13 has no such operator: LAYER_NORM, MATMUL and RESHAPE (with the
+ * transpositions to [N,H,W,C] and back), CHANNEL_SHUFFLE, and of UNARY hard_swish, swish, gelu and affine; LAYER_NORM and
+ * MATMUL cannot be read back by nas_onnx_import. Quantization is not written: the file computes in floats.
+ * Values carry the names of their nodes, values inside of parts "<node>/...". Same graph, same bytes. The graph must verify
+ * and have weights; the file appears whole or not at all. Errors: those of nas_graph_verify, INVALID (no weights, or the
+ * output is an input or a constant), RANGE (2 GiB limit of the format), IO, NOMEM. */
 nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path);
 
 /* How an ONNX file is read. */

@@ -30,14 +30,23 @@ static double operand(const site *s, int32_t input, int32_t n, int32_t h, int32_
     return s->values[s->node->inputs[input]][index_of(shape_of(s, input), n, h, w, c)];
 }
 
-/* 0 outside: what zero padding reads. */
-static double padded(const site *s, int32_t n, int32_t h, int32_t w, int32_t c) {
-    const nas_shape in = shape_of(s, 0);
-    return h < 0 || h >= in.h || w < 0 || w >= in.w ? 0 : operand(s, 0, n, h, w, c);
-}
-
 static double param(const site *s, int32_t slot, size_t index) {
     return (double)nas_graph_param_const(s->g, s->node->params[slot])->data[index];
+}
+
+/* Weights [o][ky][kx] of a convolution times the channels from `first` on of an input pixel, which are 0 outside. */
+static double tap(const site *s, int32_t o, int32_t ky, int32_t kx, int32_t inputs,
+                  const int32_t at[3], int32_t first) {
+    const nas_shape in = shape_of(s, 0);
+    if (at[1] < 0 || at[1] >= in.h || at[2] < 0 || at[2] >= in.w) return 0;
+    const nas_shape shape = {o + 1, s->node->conv.kernel_h, s->node->conv.kernel_w, inputs};
+    const float *w =
+        nas_graph_param_const(s->g, s->node->params[0])->data + index_of(shape, o, ky, kx, 0);
+    const double *x = s->values[s->node->inputs[0]] + index_of(in, at[0], at[1], at[2], first);
+    double sum = 0;
+    for (int32_t i = 0; i < inputs; i++)
+        sum += (double)w[i] * x[i];
+    return sum;
 }
 
 static double conv_at(const site *s, const int32_t at[4]) {
@@ -49,11 +58,8 @@ static double conv_at(const site *s, const int32_t at[4]) {
         const int32_t y = at[1] * c->stride_h + ky * c->dilation_h - c->pad_top;
         for (int32_t kx = 0; kx < c->kernel_w; kx++) {
             const int32_t x = at[2] * c->stride_w + kx * c->dilation_w - c->pad_left;
-            for (int32_t i = 0; i < inputs; i++) {
-                const nas_shape weight = {o + 1, c->kernel_h, c->kernel_w, inputs};
-                sum +=
-                    param(s, 0, index_of(weight, o, ky, kx, i)) * padded(s, at[0], y, x, first + i);
-            }
+            const int32_t from[3] = {at[0], y, x};
+            sum += tap(s, o, ky, kx, inputs, from, first);
         }
     }
     return sum;
@@ -73,10 +79,8 @@ static double conv_transpose_at(const site *s, const int32_t at[4]) {
         const int32_t y = source(at[1], ky, c->stride_h, c->dilation_h, c->pad_top);
         for (int32_t kx = 0; kx < c->kernel_w; kx++) {
             const int32_t x = source(at[2], kx, c->stride_w, c->dilation_w, c->pad_left);
-            for (int32_t i = 0; i < inputs; i++) {
-                const nas_shape weight = {o + 1, c->kernel_h, c->kernel_w, inputs};
-                sum += param(s, 0, index_of(weight, o, ky, kx, i)) * padded(s, at[0], y, x, i);
-            }
+            const int32_t from[3] = {at[0], y, x};
+            sum += tap(s, o, ky, kx, inputs, from, 0);
         }
     }
     return sum;

@@ -1,6 +1,8 @@
 /* ir_support.c - see ir_support.h. Slow and plain on purpose: it must be right by reading. */
 #include "tests/ir/ir_support.h"
 
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -218,4 +220,30 @@ nas_status naive_forward(nas_ctx *ctx, const nas_graph *g, const float *in, doub
     }
     nas_free(values);
     return status;
+}
+
+/* ---- from outside ---------------------------------------------------------------------------------------------------- */
+
+static const char *or_empty(const char *text) {
+    return text == NULL ? "" : text;
+}
+
+void run_onnx_check(nas_ctx *ctx, const char *folder) {
+    static const char *const pythons[] = {"python3", "/usr/bin/python3"};
+    for (size_t i = 0; i < sizeof pythons / sizeof pythons[0]; i++) {
+        nas_process_options o = nas_process_options_default();
+        o.argv = (const char *const[]){pythons[i], "tests/ir/onnx_check.py", folder, NULL};
+        o.timeout_ms = 100000;
+        nas_process_result r = {0};
+        const nas_status status = nas_process_run(ctx, &o, &r);
+        if (status == NAS_ERR_NOTFOUND) continue;
+        cr_assert(eq(int, (int)status, NAS_OK), "%s", nas_ctx_message(ctx));
+        const int code = r.exit_code;
+        cr_assert(code == 0 || code == 77, "%s: exit %d\n%s%s", pythons[i], code, r.out.data,
+                  r.err.data);
+        if (code == 0) cr_log_info("%s", or_empty(r.out.data));
+        nas_process_result_deinit(&r);
+        if (code == 0) return;
+    }
+    cr_skip_test("needs python3 with the modules onnx and numpy (apt-get install python3-onnx)");
 }

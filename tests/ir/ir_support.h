@@ -20,6 +20,10 @@ nas_status naive_forward(nas_ctx *ctx, const nas_graph *g, const float *in, doub
 
 size_t shape_count(nas_shape shape);
 
+/* run_onnx_check - judges the files in `folder` by onnx_check.py with the first python3 that has the modules; fails the test
+ * on a verdict, skips it where there is none. */
+void run_onnx_check(nas_ctx *ctx, const char *folder);
+
 /* test_seed - the seed of a property test: SEED from the environment, `usual` without it. */
 uint64_t test_seed(uint64_t usual);
 

@@ -12,6 +12,7 @@ Exit code: 0 all files hold, 1 one does not (named on stderr), 77 python modules
 """
 
 import glob
+import math
 import os
 import sys
 
@@ -32,6 +33,10 @@ except ImportError:
 
 # Both sides round to float at least once, and onnx.reference sums in float: a few hundred terms of 2^-24 each.
 TOLERANCE = 2e-5
+
+# onnx.reference (read in 1.23) mixes the statistics of the data into BatchNormalization before opset 14, and LRN loops
+# over the batch where it means the channels: those two are judged by definition only.
+NOT_BY_REFERENCE = {"BatchNormalization", "LRN"}
 
 
 def conv(x, weight, bias, attributes):
@@ -70,19 +75,136 @@ def depth_to_space(x, attributes):
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
 
 
+def conv_transpose(x, weight, bias, attributes):
+    """ONNX ConvTranspose, 2-D, one group: every input pixel adds its taps to the output."""
+    stride_h, stride_w = attributes["strides"]
+    dilation_h, dilation_w = attributes["dilations"]
+    top, left, bottom, right = attributes["pads"]
+    extra_h, extra_w = attributes["output_padding"]
+    channels, outputs, kernel_h, kernel_w = weight.shape
+    if attributes["kernel_shape"] != [kernel_h, kernel_w] or attributes["group"] != 1 or channels != x.shape[1]:
+        raise ValueError("kernel_shape or group disagrees with the weight")
+    n, _, h, w = x.shape
+    rows = (h - 1) * stride_h + dilation_h * (kernel_h - 1) + 1 + extra_h
+    columns = (w - 1) * stride_w + dilation_w * (kernel_w - 1) + 1 + extra_w
+    y = np.zeros((n, outputs, rows, columns))
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            u, v = i * dilation_h, j * dilation_w
+            y[:, :, u:u + (h - 1) * stride_h + 1:stride_h, v:v + (w - 1) * stride_w + 1:stride_w] += np.einsum(
+                "nchw,co->nohw", x, weight[:, :, i, j])
+    y = y[:, :, top:rows - bottom, left:columns - right]
+    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+def pool(x, attributes, average):
+    """ONNX MaxPool and AveragePool, 2-D."""
+    stride_h, stride_w = attributes["strides"]
+    top, left, bottom, right = attributes["pads"]
+    kernel_h, kernel_w = attributes["kernel_shape"]
+    border = ((0, 0), (0, 0), (top, bottom), (left, right))
+    counted = np.pad(np.ones_like(x), border, constant_values=attributes.get("count_include_pad", 0))
+    x = np.pad(x, border, constant_values=0 if average else -np.inf)
+    rows = (x.shape[2] - kernel_h) // stride_h + 1
+    columns = (x.shape[3] - kernel_w) // stride_w + 1
+    y = np.zeros(x.shape[:2] + (rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            h, w = slice(i * stride_h, i * stride_h + kernel_h), slice(j * stride_w, j * stride_w + kernel_w)
+            taps = x[:, :, h, w]
+            y[:, :, i, j] = taps.sum((2, 3)) / counted[:, :, h, w].sum((2, 3)) if average else taps.max((2, 3))
+    return y
+
+
+def resize(x, sizes, attributes):
+    """ONNX Resize over height and width, one axis after the other (both modes are separable)."""
+    for axis in (2, 3):
+        n_in, n_out = x.shape[axis], int(sizes[axis])
+        i = np.arange(n_out, dtype=np.float64)
+        at = {"asymmetric": i * n_in / n_out, "half_pixel": (i + 0.5) * n_in / n_out - 0.5,
+              "align_corners": i * (n_in - 1) / max(n_out - 1, 1)
+              }[attributes["coordinate_transformation_mode"].decode()]
+        if attributes["mode"] == b"nearest":
+            near = np.floor(at) if attributes["nearest_mode"] == b"floor" else np.ceil(at - 0.5)
+            x = np.take(x, np.clip(near, 0, n_in - 1).astype(int), axis)
+            continue
+        at = np.clip(at, 0, n_in - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if k == axis else 1 for k in range(4)])
+        x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, n_in - 1), axis) * share
+    return x
+
+
+def batch_normalization(x, scale, bias, mean, variance, epsilon):
+    scale, bias, mean, variance = (v.reshape(1, -1, 1, 1) for v in (scale, bias, mean, variance))
+    return scale * (x - mean) / np.sqrt(variance + epsilon) + bias
+
+
+def lrn(x, attributes):
+    size, y = attributes["size"], np.zeros_like(x)
+    for c in range(x.shape[1]):
+        window = x[:, max(0, c - (size - 1) // 2):c + size // 2 + 1]
+        base = attributes["bias"] + attributes["alpha"] / size * (window ** 2).sum(1)
+        y[:, c] = x[:, c] / base ** attributes["beta"]
+    return y
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def pad(x, pads, fill):
+    pads = [int(p) for p in pads]
+    return np.pad(x, list(zip(pads[:x.ndim], pads[x.ndim:])), constant_values=float(fill))
+
+
+ELEMENTWISE = {
+    "Relu": lambda x: np.maximum(x, 0), "PRelu": lambda x, slope: np.where(x > 0, x, x * slope),
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Clip": np.clip,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)), "Tanh": np.tanh, "Erf": np.vectorize(math.erf), "Exp": np.exp,
+    "Sqrt": np.sqrt, "Neg": np.negative, "Abs": np.abs, "MatMul": np.matmul,
+}
+
+
 def apply(node, operands):
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Conv":
-        return conv(operands[0], operands[1], operands[2] if len(operands) > 2 else None, attributes)
-    if node.op_type == "Relu":
-        return np.maximum(operands[0], 0)
-    if node.op_type == "PRelu":
-        return np.where(operands[0] > 0, operands[0], operands[0] * operands[1])
-    if node.op_type == "Add":
-        return operands[0] + operands[1]
-    if node.op_type == "DepthToSpace":
-        return depth_to_space(operands[0], attributes)
-    raise ValueError(f"operator {node.op_type} is not expected")
+    x = operands[0]
+    op = node.op_type
+    if op in ELEMENTWISE:
+        return ELEMENTWISE[op](*operands)
+    if op in ("Conv", "ConvTranspose"):
+        function = conv if op == "Conv" else conv_transpose
+        return function(x, operands[1], operands[2] if len(operands) > 2 else None, attributes)
+    if op in ("MaxPool", "AveragePool"):
+        return pool(x, attributes, op == "AveragePool")
+    if op == "DepthToSpace":
+        return depth_to_space(x, attributes)
+    if op == "BatchNormalization":
+        return batch_normalization(*operands, attributes["epsilon"])
+    if op == "LeakyRelu":
+        return np.where(x > 0, x, x * attributes["alpha"])
+    if op == "HardSigmoid":
+        return np.clip(attributes["alpha"] * x + attributes["beta"], 0, 1)
+    if op == "ReduceMean":
+        return x.mean(tuple(attributes["axes"]), keepdims=attributes["keepdims"] == 1)
+    if op == "Softmax":
+        return softmax(x, attributes["axis"])
+    if op == "LRN":
+        return lrn(x, attributes)
+    if op == "Concat":
+        return np.concatenate(operands, attributes["axis"])
+    if op == "Slice":
+        return x[tuple(slice(int(a), int(b)) for a, b in zip(operands[1], operands[2]))]
+    if op == "Pad":
+        return pad(*operands)
+    if op == "Resize":
+        return resize(x, operands[3], attributes)
+    if op == "Reshape":
+        return x.reshape([int(e) for e in operands[1]])
+    if op == "Transpose":
+        return x.transpose(attributes["perm"])
+    raise ValueError(f"operator {op} is not expected")
 
 
 def evaluate(model, x):
@@ -91,7 +213,7 @@ def evaluate(model, x):
     values[model.graph.input[0].name] = x.astype(np.float64)
     for node in model.graph.node:
         unused -= set(node.input)
-        values[node.output[0]] = apply(node, [values[name] for name in node.input])
+        values[node.output[0]] = apply(node, [values.get(name) for name in node.input])  # "": left out
     if unused:
         raise ValueError(f"initializers that no node uses: {sorted(unused)}")
     return values[model.graph.output[0].name]
@@ -119,7 +241,7 @@ def check(path):
     x = np.fromfile(stem + ".in", dtype="<f4").reshape(shape)
     expected = np.fromfile(stem + ".out", dtype="<f4").reshape(extents(model.graph.output[0]))
     compare("definition", evaluate(model, x), expected)
-    if ReferenceEvaluator is not None:
+    if ReferenceEvaluator is not None and not NOT_BY_REFERENCE & {node.op_type for node in model.graph.node}:
         compare("onnx.reference", ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x})[0], expected)
 
 

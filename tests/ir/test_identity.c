@@ -68,6 +68,83 @@ Test(ir_identity, the_stream_is_the_documented_one) {
     nas_graph_free(g);
 }
 
+static void put_floats(nas_buf *out, size_t n, const float *values) {
+    for (size_t i = 0; i < n; i++) {
+        int32_t bits = 0;
+        memcpy(&bits, &values[i], sizeof bits);
+        put(out, &bits, 1);
+    }
+}
+
+#define PUT_FLOATS(out, ...)                                                                       \
+    put_floats((out), sizeof((const float[]){__VA_ARGS__}) / sizeof(float),                        \
+               (const float[]){__VA_ARGS__})
+
+/* A chain with the attributes of most operators that have some, a quantized value and quantized weights. */
+Test(ir_identity, the_stream_of_the_other_operators_is_the_documented_one) {
+    const nas_node chain[] = {
+        {.op = NAS_OP_CONV_TRANSPOSE,
+         .conv = {2, 3, 3, 2, 2, 1, 1, 1, 1, 0, 0, 1, false},
+         .output_pad_h = 1},
+        {.op = NAS_OP_AVG_POOL, .pool = {3, 2, 2, 1, 1, 0, 0, 1, true}},
+        {.op = NAS_OP_UNARY, .unary = NAS_UNARY_CLIP, .alpha = -1, .beta = 6},
+        {.op = NAS_OP_LRN, .size = 3, .alpha = 0.5f, .beta = 0.75f, .epsilon = 2},
+        {.op = NAS_OP_PAD, .begin = {0, 1, 0, 0}, .end = {0, 0, 2, 0}, .scalar = 0.25f},
+        {.op = NAS_OP_TRANSPOSE, .perm = {0, 3, 1, 2}},
+        {.op = NAS_OP_RESIZE, .shape = {.h = 4, .w = 3}, .resize = NAS_RESIZE_BILINEAR_HALF_PIXEL},
+        {.op = NAS_OP_SOFTMAX}};
+    enum { N = sizeof chain / sizeof chain[0] };
+    nas_graph *g = nas_graph_new(ctx, "any");
+    nas_value y = 0;
+    cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "x", (nas_shape){1, 4, 5, 2}, &y), NAS_OK));
+    for (int32_t i = 0; i < N; i++) {
+        const char name[] = {(char)('a' + i), '\0'};
+        nas_node proto = chain[i];
+        proto.n_inputs = 1;
+        proto.inputs[0] = y;
+        cr_assert(eq(int, (int)nas_graph_add_node(ctx, g, name, &proto, &y), NAS_OK), "%s",
+                  nas_ctx_message(ctx));
+    }
+    cr_assert(eq(int, (int)nas_graph_set_output(ctx, g, y), NAS_OK));
+    const float scales[] = {0.5f, 0.25f};
+    const nas_quant quant = {.is_set = true, .is_signed = true, .scale = 0.5f, .zero_point = -3};
+    cr_assert(eq(int, (int)nas_graph_set_weight_scales(ctx, g, 0, 4, scales), NAS_OK));
+    cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, 2, quant), NAS_OK));
+    nas_buf s = {0};
+    put_text(&s, "nas-graph-1");
+    PUT(&s, N + 1);
+    put_text(&s, "input");
+    PUT(&s, 0, 1, 4, 5, 2, 0);
+    for (int32_t i = 0; i < N; i++) {
+        const nas_shape shape = nas_graph_node(g, i + 1)->shape;
+        put_text(&s, nas_op_name(chain[i].op));
+        PUT(&s, 1, i, shape.n, shape.h, shape.w, shape.c);
+        if (i == 0) PUT(&s, 2, 3, 3, 2, 2, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0);
+        if (i == 0) put_text(&s, "bits");
+        if (i == 0) PUT(&s, 0, 4);
+        if (i == 1) PUT(&s, 3, 2, 2, 1, 1, 0, 0, 1, 1);
+        if (i == 1) put_text(&s, "quant");
+        if (i == 1) PUT(&s, 1);
+        if (i == 1) PUT_FLOATS(&s, 0.5f);
+        if (i == 1) PUT(&s, -3);
+        if (i == 2) put_text(&s, "clip");
+        if (i == 2) PUT_FLOATS(&s, -1, 6);
+        if (i == 3) PUT(&s, 3);
+        if (i == 3) PUT_FLOATS(&s, 0.5f, 0.75f, 2);
+        if (i == 4) PUT(&s, 0, 1, 0, 0, 0, 0, 2, 0);
+        if (i == 4) PUT_FLOATS(&s, 0.25f);
+        if (i == 5) PUT(&s, 0, 3, 1, 2);
+        if (i == 6) PUT(&s, 3);
+    }
+    PUT(&s, N);
+    char expected[NAS_SHA256_HEX], got[NAS_SHA256_HEX];
+    nas_sha256_hex(s.data, s.len, expected);
+    cr_assert(eq(int, (int)nas_graph_hash(ctx, g, false, got), NAS_OK));
+    cr_assert(eq(str, got, expected));
+    nas_buf_deinit(&s);
+    nas_graph_free(g);
+}
+
 /* relu(x) + prelu(x), the two branches in either order of building. */
 static nas_graph *two_branches(const char *name, bool relu_first, bool swap_operands) {
     nas_graph *g = nas_graph_new(ctx, name);

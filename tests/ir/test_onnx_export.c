@@ -256,10 +256,6 @@ static void write_planar(const char *name, nas_shape s, const float *f, const do
     nas_free(planar);
 }
 
-static const char *or_empty(const char *text) {
-    return text == NULL ? "" : text;
-}
-
 /* NAME.onnx, NAME.in, NAME.out in the folder. */
 static void write_case(const nas_graph *g, int number, nas_rng *rng) {
     char name[32];
@@ -294,22 +290,5 @@ Test(ir_onnx_export, checker_and_evaluation_agree_with_the_naive_forward, .timeo
         write_case(g, i, &rng);
         nas_graph_free(g);
     }
-    /* The first python3 that has the modules judges. */
-    static const char *const pythons[] = {"python3", "/usr/bin/python3"};
-    for (size_t i = 0; i < sizeof pythons / sizeof pythons[0]; i++) {
-        nas_process_options o = nas_process_options_default();
-        o.argv = (const char *const[]){pythons[i], "tests/ir/onnx_check.py", folder, NULL};
-        o.timeout_ms = 100000;
-        nas_process_result r = {0};
-        const nas_status status = nas_process_run(ctx, &o, &r);
-        if (status == NAS_ERR_NOTFOUND) continue;
-        cr_assert(eq(int, (int)status, NAS_OK), "%s", nas_ctx_message(ctx));
-        const int code = r.exit_code;
-        cr_assert(code == 0 || code == 77, "%s: exit %d\n%s%s", pythons[i], code, r.out.data,
-                  r.err.data);
-        if (code == 0) cr_log_info("%s", or_empty(r.out.data));
-        nas_process_result_deinit(&r);
-        if (code == 0) return;
-    }
-    cr_skip_test("needs python3 with the modules onnx and numpy (apt-get install python3-onnx)");
+    run_onnx_check(ctx, folder);
 }

@@ -4,7 +4,7 @@
 # branch is predicted, and the models of llvm-mca are what they are (see the notes it prints).
 #
 # Needs llvm-mca (Debian: apt-get install llvm-19; before LLVM 17 there is no model of Neoverse N1) and the aarch64
-# cross compiler. Options: MCA=<llvm-mca> CROSS=<prefix> KEEP=<folder for the loops>.
+# cross compiler. Options: MCA=<llvm-mca> CROSS=<prefix> FLAGS=<further flags of gcc> KEEP=<folder for the loops>.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -139,6 +139,7 @@ AWK
 iterations=1000
 "$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
 "${CROSS}gcc" --version | sed -n 1p
+[ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
 printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr fmla loads stores 'cycles' 'bound' 'share' 'flop/cycle'
 for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
     for row in $cpus; do
@@ -146,8 +147,9 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
         width=${row#*:}
         asm="$work/$kernel.$cpu.s"
         loop="$work/$kernel.$cpu.loop.s"
+        # shellcheck disable=SC2086 # a list of flags
         "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread "-mcpu=$cpu" -fno-asynchronous-unwind-tables \
-            "$work/$kernel.c" -o "$asm"
+            ${FLAGS:-} "$work/$kernel.c" -o "$asm"
         awk -f "$work/loop.awk" "$asm" >"$loop"
         [ -s "$loop" ] || { echo "error: no loop found in $asm" >&2; exit 1; }
         # The model of n2 without SVE would be that of another core; the loop has none either way.

@@ -4,7 +4,7 @@
 # branch is predicted, and the models of llvm-mca are what they are (see the notes it prints).
 #
 # Needs llvm-mca (Debian: apt-get install llvm-19; before LLVM 17 there is no model of Neoverse N1) and the aarch64
-# cross compiler. Options: MCA=<llvm-mca> CROSS=<prefix> FLAGS=<further flags of gcc> KEEP=<folder for the loops>.
+# cross compiler. Options: MCA=<llvm-mca> CROSS=<prefix> FLAGS=<flags of gcc after the target's> KEEP=<folder for the loops>.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -90,7 +90,13 @@ int main(int argc, char **argv) {
     nas_ctx *ctx = nas_ctx_new();
     const nas_target *target = NULL;
     nas_buf text = {0}, header = {0};
-    if (argc != 2 || nas_target_find(ctx, "aarch64-linux", &target) != NAS_OK) return fail(ctx);
+    if (argc < 2 || nas_target_find(ctx, "aarch64-linux", &target) != NAS_OK) return fail(ctx);
+    if (argc == 3) { /* the flags of a processor */
+        nas_target cpu;
+        if (nas_target_find_cpu(ctx, target, argv[2], &cpu) != NAS_OK) return fail(ctx);
+        puts(cpu.flags);
+        return 0;
+    }
     direct(target, 16, 16, 3, &text);
     if (save(ctx, argv[1], "direct_3x3_16_16.c", &text) != 0) return 1;
     direct(target, 64, 64, 1, &text);
@@ -147,8 +153,9 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
         width=${row#*:}
         asm="$work/$kernel.$cpu.s"
         loop="$work/$kernel.$cpu.loop.s"
-        # shellcheck disable=SC2086 # a list of flags
-        "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread "-mcpu=$cpu" -fno-asynchronous-unwind-tables \
+        flags=$("$work/emit" "$work" "$cpu")
+        # shellcheck disable=SC2086 # lists of flags
+        "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread $flags -fno-asynchronous-unwind-tables \
             ${FLAGS:-} "$work/$kernel.c" -o "$asm"
         awk -f "$work/loop.awk" "$asm" >"$loop"
         [ -s "$loop" ] || { echo "error: no loop found in $asm" >&2; exit 1; }

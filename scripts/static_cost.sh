@@ -1,0 +1,185 @@
+#!/bin/sh
+# static_cost.sh - inner loops of the main kernels on 64-bit Arm, as llvm-mca sees them: cycles, and the share of the
+# bound that the multiply-adds alone set. No Arm machine is needed, and none is measured: every load hits L1, every
+# branch is predicted, and the models of llvm-mca are what they are (see the notes it prints).
+#
+# Needs llvm-mca (Debian: apt-get install llvm-19; before LLVM 17 there is no model of Neoverse N1) and the aarch64
+# cross compiler. Options: MCA=<llvm-mca> CROSS=<prefix> FLAGS=<flags of gcc after the target's> KEEP=<folder for the loops>.
+set -eu
+cd "$(dirname "$0")/.."
+
+CROSS=${CROSS:-aarch64-linux-gnu-}
+if [ -z "${MCA:-}" ]; then
+    for version in '' 14 15 16 17 18 19 20 21 22; do # the newest one wins
+        name="llvm-mca${version:+-$version}"
+        ! command -v "$name" >/dev/null 2>&1 || MCA=$name
+    done
+fi
+if [ -z "${MCA:-}" ] || ! command -v "${CROSS}gcc" >/dev/null 2>&1; then
+    echo "error: needs llvm-mca and ${CROSS}gcc (Debian: apt-get install llvm-19 gcc-aarch64-linux-gnu)" >&2
+    exit 1
+fi
+
+# Multiply-adds of 4 floats that a core starts in a cycle. Sources: neoverse-n1 and cortex-a53 measured (fmla.s, by
+# vector and by element) in github.com/ocxtal/insn_bench_aarch64, results/aws_graviton2.md and
+# raspberry-pi-3_cortex-a53.md; neoverse-n2: two 128-bit pipes, Arm's Neoverse N2 Software Optimization Guide (also
+# en.wikichip.org/wiki/flops); cortex-a55: two 64-bit pipes make one, Arm's Cortex-A55 Software Optimization Guide.
+cpus='neoverse-n1:2 neoverse-n2:2 cortex-a53:1 cortex-a55:1'
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+lib=build/release/lib
+make --no-print-directory -s MODE=release $lib/libcompiler.a $lib/libir.a $lib/libcore.a >&2
+
+# ---- the kernels' text ------------------------------------------------------------------------------------------------
+cat >"$work/emit.c" <<'SOURCE'
+#include "compiler/layers_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int fail(nas_ctx *ctx) {
+    fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
+    return 1;
+}
+
+/* Convolution on whole buffers, 56x56, the best direct way; a table keeps the static function. */
+static void direct(const nas_target *target, int32_t in_c, int32_t out_c, int32_t kernel, nas_buf *out) {
+    const int32_t size = 56, edge = size + kernel - 1;
+    const nas__conv c = {.in_c = in_c, .out_c = out_c, .groups = 1, .out_h = size, .out_w = size, .kernel_h = kernel,
+        .kernel_w = kernel, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .in_pitch = in_c,
+        .out_pitch = out_c, .in_row = (size_t)(edge * in_c), .out_row = (size_t)(size * out_c),
+        .act = NAS__LACT_RELU};
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    const int32_t n = nas__conv_ways(target, &c, ways);
+    int32_t i = 0;
+    while (i + 1 < n && ways[i].algorithm != NAS__CONV_DIRECT) i++;
+    nas__emit_vector_prelude(target, out);
+    nas__conv_emit(target, &c, &ways[i], out);
+    nas_buf_puts(out, "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
+                      "kernel *const table[] = {");
+    nas__conv_name(target, &c, &ways[i], out);
+    nas_buf_puts(out, "};\n");
+}
+
+/* The same as an image-to-image network: row pipeline. */
+static nas_status rows(nas_ctx *ctx, const nas_target *target, nas_buf *out, nas_buf *header) {
+    nas_graph *g = nas_graph_new(ctx, "rows");
+    if (g == NULL) return NAS_ERR_NOMEM;
+    nas_value x = 0;
+    const nas_conv_attributes c = nas_conv_same(16, 3);
+    nas_status s = nas_graph_add_input(ctx, g, "in", (nas_shape){1, 360, 640, 16}, &x);
+    if (s == NAS_OK) s = nas_graph_add_conv(ctx, g, "conv", x, &c, &x);
+    if (s == NAS_OK) s = nas_graph_set_output(ctx, g, x);
+    if (s == NAS_OK) s = nas_graph_alloc_weights(ctx, g);
+    if (s == NAS_OK) s = nas_emit_source(ctx, g, target, 1, out, header);
+    nas_graph_free(g);
+    return s;
+}
+
+static int save(nas_ctx *ctx, const char *folder, const char *name, nas_buf *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    const bool ok = nas_buf_status(ctx, text) == NAS_OK &&
+                    nas_file_write(ctx, path, text->data, text->len, 0644) == NAS_OK;
+    nas_buf_deinit(text);
+    return ok ? 0 : fail(ctx);
+}
+
+int main(int argc, char **argv) {
+    nas_ctx *ctx = nas_ctx_new();
+    const nas_target *target = NULL;
+    nas_buf text = {0}, header = {0};
+    if (argc < 2 || nas_target_find(ctx, "aarch64-linux", &target) != NAS_OK) return fail(ctx);
+    if (argc == 3) { /* the flags of a processor */
+        nas_target cpu;
+        if (nas_target_find_cpu(ctx, target, argv[2], &cpu) != NAS_OK) return fail(ctx);
+        puts(cpu.flags);
+        return 0;
+    }
+    direct(target, 16, 16, 3, &text);
+    if (save(ctx, argv[1], "direct_3x3_16_16.c", &text) != 0) return 1;
+    direct(target, 64, 64, 1, &text);
+    if (save(ctx, argv[1], "direct_1x1_64_64.c", &text) != 0) return 1;
+    if (rows(ctx, target, &text, &header) != NAS_OK) return fail(ctx);
+    if (save(ctx, argv[1], "rows_3x3_16_16.c", &text) != 0 || save(ctx, argv[1], "model.h", &header) != 0) return 1;
+    nas_ctx_free(ctx);
+    return 0;
+}
+SOURCE
+# shellcheck disable=SC2046 # a list of libraries
+"${CC:-gcc}" -O1 -std=c17 -D_POSIX_C_SOURCE=200809L -I. "$work/emit.c" $lib/libcompiler.a $lib/libir.a $lib/libcore.a \
+    $(pkg-config --libs libprotobuf-c) -lm -pthread -o "$work/emit"
+"$work/emit" "$work"
+
+# ---- the inner loop: the innermost backward branch of a function with the most multiply-adds -----------------------------
+cat >"$work/loop.awk" <<'AWK'
+function consider(from, to,    i, k, count) {
+    for (k = 1; k <= loops; k++) # has it a loop inside?
+        if (start[k] > from && end[k] < to) return
+    for (i = from; i <= to; i++) if (line[i] ~ /^[ \t]+fmla[ \t]/) count++
+    if (count > best) { best = count; best_from = from; best_to = to }
+}
+function finish(    k) {
+    for (k = 1; k <= loops; k++) consider(start[k], end[k])
+    if (best > whole_best) {
+        whole_best = best
+        whole = ""
+        for (k = best_from; k <= best_to; k++) if (line[k] ~ /^[ \t]+[a-z]/) whole = whole line[k] "\n"
+    }
+    best = n = loops = 0
+    split("", at)
+}
+/^[a-zA-Z_][a-zA-Z0-9_.]*:/ { finish() }
+{ sub(/[ \t]*\/\/.*/, "") }
+/^\.L[A-Za-z0-9_]+:/ { name = $1; sub(/:.*/, "", name); at[name] = n + 1; next }
+/^[ \t]+\./ { next }
+/^[ \t]+[a-z]/ {
+    line[++n] = $0
+    if ($1 ~ /^(b\.?[a-z]*|cbn?z|tbn?z)$/ && ($NF in at)) { start[++loops] = at[$NF]; end[loops] = n }
+}
+END { finish(); printf "%s", whole }
+AWK
+
+# ---- table ----------------------------------------------------------------------------------------------------------------
+iterations=1000
+"$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
+"${CROSS}gcc" --version | sed -n 1p
+[ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
+printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr fmla loads stores 'cycles' 'bound' 'share' 'flop/cycle'
+for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
+    for row in $cpus; do
+        cpu=${row%:*}
+        width=${row#*:}
+        asm="$work/$kernel.$cpu.s"
+        loop="$work/$kernel.$cpu.loop.s"
+        flags=$("$work/emit" "$work" "$cpu")
+        # shellcheck disable=SC2086 # lists of flags
+        "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread $flags -fno-asynchronous-unwind-tables \
+            ${FLAGS:-} "$work/$kernel.c" -o "$asm"
+        awk -f "$work/loop.awk" "$asm" >"$loop"
+        [ -s "$loop" ] || { echo "error: no loop found in $asm" >&2; exit 1; }
+        # The model of n2 without SVE would be that of another core; the loop has none either way.
+        cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$cpu" "-iterations=$iterations" "$loop" 2>"$work/mca.err" |
+            awk '/^Total Cycles:/ { print $3 }')
+        [ -n "$cycles" ] || { cat "$work/mca.err" >&2; exit 1; }
+        awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" '
+            { instr++ }
+            $1 == "fmla" { fmla++ }
+            $1 ~ /^(ldr|ldur|ldp|ld1|ld1r|ld2|ld3|ld4)$/ { loads++ }
+            $1 ~ /^(str|stur|stp|st1)$/ { stores++ }
+            END {
+                each = cycles / times; bound = fmla / width
+                printf "%-18s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, fmla, loads,
+                    stores, each, bound, 100 * bound / each, 8 * fmla / each, each < bound - 0.005 ? "  (!)" : ""
+            }' "$loop"
+    done
+done
+cat <<'NOTES'
+
+cycles: llvm-mca, one pass of the loop; bound: fmla / (fmla a cycle); stores inside a loop are spills.
+(!) the model is faster than the core can be: it starts more 128-bit multiply-adds a cycle than there are pipes. Read the
+    bound instead of the cycles there. Models of in-order cores also take a 128-bit load for one cycle (a Cortex-A53
+    takes two, same source), so real shares of cortex-a53 and cortex-a55 are lower.
+NOTES
+[ -z "${KEEP:-}" ] || { mkdir -p "$KEEP" && cp "$work"/*.c "$work"/*.s "$KEEP"; }

@@ -85,8 +85,6 @@ class Ours:
     def compile(self, compiler, path, folder):
         if not os.path.exists(compiler):
             return f"no {compiler}"
-        if os.path.exists(self.program) and self.threads > 1:
-            return None  # made for the cell of 1 thread
         done = subprocess.run([compiler, path, "--threads", "2", "-o", folder], capture_output=True, text=True)
         return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
 

@@ -67,8 +67,7 @@ class Rival:
         return self.ask(f"time {seconds}")
 
     def close(self):
-        self.process.stdin.close()
-        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()  # also ends a stopped process
         self.process.wait()
 
 
@@ -172,10 +171,12 @@ def run_cell(name, gflop, threads, options):
     engines.append(Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name)))
     cells = {e.name: {"error": e.error} for e in engines if e.error}
     working = [e for e in engines if not e.error]
-    errors = compare(working, path, options.folder)
-    rounds = take_turns(working, threads, options)
-    for engine in engines:
-        engine.close()
+    try:
+        errors = compare(working, path, options.folder)
+        rounds = take_turns(working, threads, options)
+    finally:
+        for engine in engines:
+            engine.close()
     for engine in working:
         cells[engine.name] = summarise(rounds[engine.name], gflop) | {
             "max_error": errors[engine.name], "version": engine.version}

@@ -67,8 +67,7 @@ class Rival:
         return self.ask(f"time {seconds}")
 
     def close(self):
-        self.process.stdin.close()
-        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()  # also ends a stopped process
         self.process.wait()
 
 
@@ -85,8 +84,6 @@ class Ours:
     def compile(self, compiler, path, folder):
         if not os.path.exists(compiler):
             return f"no {compiler}"
-        if os.path.exists(self.program) and self.threads > 1:
-            return None  # made for the cell of 1 thread
         done = subprocess.run([compiler, path, "--threads", "2", "-o", folder], capture_output=True, text=True)
         return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
 
@@ -174,10 +171,12 @@ def run_cell(name, gflop, threads, options):
     engines.append(Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name)))
     cells = {e.name: {"error": e.error} for e in engines if e.error}
     working = [e for e in engines if not e.error]
-    errors = compare(working, path, options.folder)
-    rounds = take_turns(working, threads, options)
-    for engine in engines:
-        engine.close()
+    try:
+        errors = compare(working, path, options.folder)
+        rounds = take_turns(working, threads, options)
+    finally:
+        for engine in engines:
+            engine.close()
     for engine in working:
         cells[engine.name] = summarise(rounds[engine.name], gflop) | {
             "max_error": errors[engine.name], "version": engine.version}

@@ -1,0 +1,201 @@
+/* layer_q_prelude.c - vector helpers of the integer kernels, on those of nas__emit_vector_prelude.
+ *
+ *   qx                     element of a staged row
+ *   q_stage_u, q_stage_s   n elements from uint8, int8
+ *   q_x                    one group of input channels of a pixel, in every lane
+ *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
+ *   q_dot                  acc + x*w
+ *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
+ *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
+#include "compiler/layer_qconv_internal.h"
+
+static const char common[] =
+    "typedef float q_float __attribute__((may_alias));\n"
+    "typedef int q_lanes __attribute__((vector_size(4 * LANES), aligned(1), may_alias));\n"
+    "typedef unsigned char q_u8 __attribute__((vector_size(LANES)));\n"
+    "typedef signed char q_s8 __attribute__((vector_size(LANES)));\n"
+    "HELPER vi q_i32(const void *p) {\n    return *(const q_lanes *)p;\n}\n"
+    "HELPER vi q_splat(int v) {\n    return (vi){0} + v;\n}\n"
+    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+    "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n"
+    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+    "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n";
+
+static const char plus[] = "HELPER vi q_left(vi a, const int *h) {\n"
+                           "    return q_min(q_max(a, q_splat(-h[5])), q_splat(h[5])) << h[4];\n}\n"
+                           "HELPER vi q_plus(vi t, vi r, const int *h) {\n"
+                           "    return (t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6;\n}\n\n";
+
+static const char generic_minmax[] =
+    "HELPER vi q_min(vi a, vi b) {\n    const vi m = a < b;\n    return (a & m) | (b & ~m);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    const vi m = a > b;\n    return (a & m) | (b & ~m);\n}\n";
+
+static const char generic_round[] =
+    "#if defined(__ARM_NEON)\n"
+    "#include <arm_neon.h>\n"
+    "HELPER vi q_round(vi a, vi m) {\n"
+    "    return (vi)vqrdmulhq_s32((int32x4_t)a, (int32x4_t)m);\n}\n"
+    "#else\n"
+    "HELPER vi q_round(vi a, vi m) {\n    vi r;\n"
+    "    for (int i = 0; i < LANES; i++)\n"
+    "        r[i] = (int)(((long long)a[i] * m[i] + (1LL << 30)) >> 31);\n"
+    "    return r;\n}\n"
+    "#endif\n";
+
+/* Clamped codes are in range for one of the two types; conversion keeps the low eight bits. */
+static const char generic_put[] =
+    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
+    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3])) & 255;\n"
+    "    const q_u8 v = __builtin_convertvector(c, q_u8);\n"
+    "    __builtin_memcpy(p, &v, (unsigned)n);\n}\n"
+    "#define q_put_u q_put\n#define q_put_s q_put\n"
+    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, (n) - LANES, "
+    "h))\n"
+    "#define q_put2_s q_put2_u\n";
+
+static const char words_stage[] =
+    "typedef short qx;\n"
+    "typedef short q_words __attribute__((vector_size(32)));\n"
+    "typedef short q_words_out __attribute__((vector_size(32), aligned(2), may_alias));\n"
+    "typedef unsigned char q_in_u __attribute__((vector_size(16), aligned(1), may_alias));\n"
+    "typedef signed char q_in_s __attribute__((vector_size(16), aligned(1), may_alias));\n"
+    "HELPER void q_stage_u(const unsigned char *p, qx *s, int n, int zero) {\n    int i = 0;\n"
+    "    for (; i + 16 <= n; i += 16)\n"
+    "        *(q_words_out *)(s + i) = __builtin_convertvector(*(const q_in_u *)(p + i), q_words) "
+    "- (short)zero;\n"
+    "    for (; i < n; i++) s[i] = (short)(p[i] - zero);\n}\n"
+    "HELPER void q_stage_s(const unsigned char *p, qx *s, int n, int zero) {\n    int i = 0;\n"
+    "    for (; i + 16 <= n; i += 16)\n"
+    "        *(q_words_out *)(s + i) = __builtin_convertvector(*(const q_in_s *)(p + i), q_words) "
+    "- (short)zero;\n"
+    "    for (; i < n; i++) s[i] = (short)((signed char)p[i] - zero);\n}\n";
+
+/* The sign bit turns int8 into uint8 and back, with the zero point moved by 128: see zero_left. */
+static const char bytes_stage[] =
+    "typedef unsigned char qx;\n"
+    "typedef unsigned char q_in __attribute__((vector_size(4 * LANES), aligned(1), may_alias));\n"
+    "HELPER void q_copy(const unsigned char *p, qx *s, int n, unsigned char flip) {\n"
+    "    int i = 0;\n"
+    "    for (; i + 4 * LANES <= n; i += 4 * LANES)\n"
+    "        *(q_in *)(s + i) = *(const q_in *)(p + i) ^ flip;\n"
+    "    for (; i < n; i++) s[i] = p[i] ^ flip;\n}\n"
+    "#define q_stage_u(p, s, n, zero) ((void)(zero), q_copy(p, s, n, Q_FLIP_U))\n"
+    "#define q_stage_s(p, s, n, zero) ((void)(zero), q_copy(p, s, n, Q_FLIP_U ^ 128))\n";
+
+static const char plain[] =
+    "typedef signed char q_s8_in __attribute__((vector_size(LANES), aligned(1), may_alias));\n"
+    "HELPER vi q_x(const qx *p) {\n    return q_splat(*p);\n}\n"
+    "HELPER vi q_w8(const unsigned char *p) {\n"
+    "    return __builtin_convertvector(*(const q_s8_in *)p, vi);\n}\n"
+    "HELPER vi q_w4_low(const unsigned char *p) {\n    return (vi)(q_w8(p) << 28) >> 28;\n}\n"
+    "HELPER vi q_w4_high(const unsigned char *p) {\n    return q_w8(p) >> 4;\n}\n"
+    "HELPER vi q_dot(vi acc, vi x, vi w) {\n    return acc + x * w;\n}\n";
+
+/* MM: prefix of the intrinsics; MI: the integer vector; HALF: a vector of half the size. */
+static const char x86_round[] =
+    "HELPER vi q_min(vi a, vi b) {\n    return (vi)MM(min_epi32)((MI)a, (MI)b);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    return (vi)MM(max_epi32)((MI)a, (MI)b);\n}\n"
+    "HELPER vi q_round(vi a, vi m) { /* even and odd lanes */\n"
+    "    const MI half = MM(set1_epi64x)(1 << 30);\n"
+    "    MI e = MM(mul_epi32)((MI)a, (MI)m);\n"
+    "    MI o = MM(mul_epi32)(MM(srli_epi64)((MI)a, 32), MM(srli_epi64)((MI)m, 32));\n"
+    "    e = MM(srli_epi64)(MM(add_epi64)(e, half), 31);\n"
+    "    o = MM(add_epi64)(o, half);\n"
+    "    return (vi)MM_ODD(e, MM(add_epi64)(o, o));\n}\n";
+
+static const char pair[] =
+    "typedef short q_pairs __attribute__((vector_size(4 * LANES)));\n"
+    "HELPER vi q_x(const qx *p) {\n"
+    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)MM(set1_epi32)(v);\n}\n"
+    "HELPER vi q_w16(const unsigned char *p) {\n    return q_i32(p);\n}\n"
+    "HELPER vi q_w8(const unsigned char *p) {\n"
+    "    return (vi)MM(cvtepi8_epi16)(*(const HALF *)p);\n}\n"
+    "HELPER vi q_w4_low(const unsigned char *p) {\n"
+    "    return (vi)((q_pairs)((q_pairs)q_w8(p) << 12) >> 12);\n}\n"
+    "HELPER vi q_w4_high(const unsigned char *p) {\n    return (vi)((q_pairs)q_w8(p) >> 4);\n}\n"
+    "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
+    "    return acc + (vi)MM(madd_epi16)((MI)x, (MI)w);\n}\n";
+
+#define AVX2_PUT(kind, pack, type)                                                                 \
+    "HELPER __m128i q_codes_" kind "(__m256i s, const int *h) {\n"                                 \
+    "    s = _mm256_adds_epi16(s, _mm256_set1_epi16((short)h[1]));\n"                              \
+    "    const __m128i b = _mm_" pack "_epi16(_mm256_castsi256_si128(s), "                         \
+    "_mm256_extracti128_si256(s, 1));\n"                                                           \
+    "    return _mm_min_" type "(_mm_max_" type "(b, _mm_set1_epi8((char)h[2])), "                 \
+    "_mm_set1_epi8((char)h[3]));\n}\n"                                                             \
+    "HELPER void q_put2_" kind "(unsigned char *p, vi x, vi y, int n, const int *h) {\n"           \
+    "    const __m256i s = _mm256_packs_epi32((__m256i)x, (__m256i)y);\n"                          \
+    "    const __m128i b = q_codes_" kind "(_mm256_permute4x64_epi64(s, 0xd8), h);\n"              \
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"                                               \
+    "HELPER void q_put_" kind "(unsigned char *p, vi x, int n, const int *h) {\n"                  \
+    "    q_put2_" kind "(p, x, x, n, h);\n}\n"
+
+static const char avx2_put[] = AVX2_PUT("u", "packus", "epu8") AVX2_PUT("s", "packs", "epi8");
+
+static const char avx512_put[] =
+    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
+    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3]));\n"
+    "    const __m128i b = _mm512_cvtepi32_epi8((__m512i)c);\n"
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"
+    "#define q_put_u q_put\n#define q_put_s q_put\n"
+    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, (n) - LANES, "
+    "h))\n"
+    "#define q_put2_s q_put2_u\n";
+
+static const char vnni[] =
+    "HELPER vi q_x(const qx *p) {\n"
+    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)_mm512_set1_epi32(v);\n}\n"
+    "HELPER vi q_w8(const unsigned char *p) {\n    return q_i32(p);\n}\n"
+    "HELPER vi q_nibbles(__m512i v) {\n"
+    "    const __m512i n = _mm512_and_si512(v, _mm512_set1_epi8(15)), s = _mm512_set1_epi8(8);\n"
+    "    return (vi)_mm512_sub_epi8(_mm512_xor_si512(n, s), s);\n}\n"
+    "HELPER vi q_w4_low(const unsigned char *p) {\n    return q_nibbles((__m512i)q_i32(p));\n}\n"
+    "HELPER vi q_w4_high(const unsigned char *p) {\n"
+    "    return q_nibbles(_mm512_srli_epi16((__m512i)q_i32(p), 4));\n}\n"
+    "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
+    "    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);\n}\n";
+
+static const char neon[] =
+    "HELPER vi q_x(const qx *p) {\n"
+    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return q_splat(v);\n}\n"
+    "HELPER vi q_w8(const unsigned char *p) {\n    return q_i32(p);\n}\n"
+    "HELPER vi q_w4_low(const unsigned char *p) {\n"
+    "    return (vi)vshrq_n_s8(vshlq_n_s8((int8x16_t)q_i32(p), 4), 4);\n}\n"
+    "HELPER vi q_w4_high(const unsigned char *p) {\n"
+    "    return (vi)vshrq_n_s8((int8x16_t)q_i32(p), 4);\n}\n"
+    "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
+    "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n";
+
+static const char names_256[] =
+    "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
+    "#define HALF __m128i_u\n#define MM_ODD(e, o) _mm256_blend_epi32(e, o, 0xaa)\n";
+static const char names_512[] =
+    "#include <immintrin.h>\n#define MM(name) _mm512_##name\n#define MI __m512i\n"
+    "#define HALF __m256i_u\n#define MM_ODD(e, o) _mm512_mask_blend_epi32(0xaaaa, e, o)\n"
+    "#define _mm512_set1_epi64x _mm512_set1_epi64\n";
+
+void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
+    nas_buf_puts(out, common);
+    switch (nas__dot_of(target)) {
+    case NAS__DOT_PLAIN:
+        nas_buf_printf(out, "%s%s%s%s%s", generic_minmax, generic_round, generic_put, words_stage,
+                       plain);
+        break;
+    case NAS__DOT_PAIR:
+        nas_buf_printf(out, "%s%s%s%s%s", target->vector_bytes == 64 ? names_512 : names_256,
+                       x86_round, words_stage, pair,
+                       target->vector_bytes == 64 ? avx512_put : avx2_put);
+        break;
+    case NAS__DOT_VNNI:
+        nas_buf_printf(out, "%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, x86_round, bytes_stage,
+                       vnni, avx512_put);
+        break;
+    case NAS__DOT_NEON:
+        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 128\n%s%s", generic_minmax, generic_round,
+                       generic_put, bytes_stage, neon);
+        break;
+    }
+    nas_buf_puts(out, plus);
+}

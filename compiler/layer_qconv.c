@@ -1,0 +1,472 @@
+/* layer_qconv.c - the ways to compute an integer convolution, their estimates, sizes, names and weight blocks. */
+#include "compiler/layer_qconv_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+static int32_t min_i32(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+
+static bool needs(const nas_target *target, const char *feature) {
+    const size_t len = strlen(feature);
+    for (const char *p = target->needs; p != NULL && *p != '\0';) {
+        const size_t n = strcspn(p, ",");
+        if (n == len && memcmp(p, feature, n) == 0) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+nas__dot nas__dot_of(const nas_target *target) {
+    if (needs(target, "avx512vnni") && target->vector_bytes == 64) return NAS__DOT_VNNI;
+    if (needs(target, "avx512bw") && target->vector_bytes == 64) return NAS__DOT_PAIR;
+    if (needs(target, "avx2") && target->vector_bytes == 32) return NAS__DOT_PAIR;
+    if (needs(target, "asimddp") && target->vector_bytes == 16) return NAS__DOT_NEON;
+    return NAS__DOT_PLAIN;
+}
+
+int32_t nas__dot_group(nas__dot dot) {
+    switch (dot) {
+    case NAS__DOT_PLAIN: return 1;
+    case NAS__DOT_PAIR: return 2;
+    case NAS__DOT_VNNI:
+    case NAS__DOT_NEON: return 4;
+    }
+    return 1;
+}
+
+/* ---- geometry ---------------------------------------------------------------------------------------------------- */
+
+int32_t nas__q_staged_rows(const nas__qconv *q, int32_t rows) {
+    const nas__conv *c = &q->conv;
+    if (c->kernel_h == 1) return rows;
+    return (rows - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+}
+
+nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows) {
+    const nas__conv *c = &q->conv;
+    const nas__dot dot = nas__dot_of(target);
+    nas__q_stage s = {.element = dot == NAS__DOT_PLAIN || dot == NAS__DOT_PAIR ? 2 : 1,
+                      .group = nas__dot_group(dot),
+                      .step_h = 1,
+                      .step_w = 1,
+                      .stride_h = c->stride_h,
+                      .stride_w = c->stride_w};
+    s.channels = ceil_div(c->in_c / c->groups, s.group) * s.group;
+    s.pixel = s.channels * c->groups;
+    if (c->kernel_h == 1) {
+        s.step_h = c->stride_h;
+        s.stride_h = 1;
+    }
+    if (c->kernel_w == 1) {
+        s.step_w = c->stride_w;
+        s.stride_w = 1;
+    }
+    s.columns = (c->out_w - 1) * s.stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
+    s.row = s.columns * s.pixel;
+    s.rows_of_band = nas__q_staged_rows(q, band_rows);
+    return s;
+}
+
+static int32_t steps_of(const nas_target *target, const nas__qconv *q) {
+    const nas__q_stage s = nas__q_stage_of(target, q, 1);
+    return q->conv.kernel_h * q->conv.kernel_w * (s.channels / s.group);
+}
+
+int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors) {
+    const int32_t elements = target->vector_bytes / 4 * nas__dot_group(nas__dot_of(target));
+    if (way->stored_bits == 4) return ceil_div(vectors, 2) * elements;
+    return vectors * elements * (way->stored_bits / 8);
+}
+
+size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                          int32_t vectors) {
+    return (size_t)(2 * vectors * target->vector_bytes) +
+           (size_t)steps_of(target, q) * (size_t)nas__q_step_bytes(target, way, vectors);
+}
+
+/* ---- estimates --------------------------------------------------------------------------------------------------- */
+
+static const double l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 16;
+
+/* Instructions of one vector product, four issued a cycle; of one output vector; two loads a cycle. */
+static double direct_cycles(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const nas__dot dot = nas__dot_of(target);
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const nas__q_stage s = nas__q_stage_of(target, q, t.rows);
+    const double per_product = dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.5 : 0.5;
+    const double widen = way->stored_bits == 16                          ? 0
+                         : way->stored_bits == 4                         ? 0.75
+                         : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
+                                                                         : 0;
+    const double finish = c->has_residual ? 6 : 4, steps = steps_of(target, q);
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
+        for (int32_t last = 0; last < 2; last++) {
+            const int32_t vectors = last ? b.last_vectors : b.vectors;
+            const double products = pixels * vectors * per_product + vectors * widen;
+            const double loads = (pixels + vectors) / 2.0;
+            double step = products > loads ? products : loads;
+            if (step < 1) step = 1;
+            const double bytes = nas__q_step_bytes(target, way, vectors);
+            if (bytes * steps > 0.5 * target->l1_bytes) step += 0.25 * bytes / l2_bytes_cycle;
+            cycles += (double)t.bands * n * (last ? 1 : b.count - 1) *
+                      (steps * step + call_cycles + finish * pixels * vectors);
+        }
+    }
+    cycles *= c->groups;
+    const double weights = steps * nas__q_step_bytes(target, way, b.vectors) * b.count * c->groups;
+    if (weights > 0.5 * target->l2_bytes) cycles += 0.3 * weights * t.bands / far_bytes_cycle;
+    return cycles + (double)t.bands * s.rows_of_band * s.row / 16.0;
+}
+
+static double depthwise_cycles(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
+        cycles += n * (c->kernel_h * c->kernel_w * (0.75 * columns + 1) + call_cycles +
+                       (c->has_residual ? 6.0 : 4.0) * columns);
+    }
+    return cycles * vectors * c->out_h;
+}
+
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
+
+/* {pixels, vectors}: accumulators, weights, one broadcast and one product fit the registers. */
+static const int32_t tiles_16[][2] = {{6, 2}, {4, 2}, {12, 1}, {3, 3}, {1, 8}};
+static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {6, 4}, {24, 1}, {1, 12}};
+enum { TILES = 5 };
+
+static int by_cycles(const void *a, const void *b) {
+    const nas__qconv_way *x = a, *y = b;
+    if (x->cycles != y->cycles) return x->cycles < y->cycles ? -1 : 1;
+    if (x->stored_bits != y->stored_bits) return x->stored_bits < y->stored_bits ? -1 : 1;
+    return x->pixels != y->pixels ? (x->pixels < y->pixels ? 1 : -1) : y->vectors - x->vectors;
+}
+
+static bool listed(const nas__qconv_way *list, int32_t n, const nas__qconv_way *way) {
+    for (int32_t i = 0; i < n; i++) {
+        if (list[i].algorithm == way->algorithm && list[i].pixels == way->pixels &&
+            list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits)
+            return true;
+    }
+    return false;
+}
+
+int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
+                        nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
+    const nas__conv *c = &q->conv;
+    const bool many = target->vector_registers >= 32;
+    int32_t n = 0;
+    if (c->groups > 1 && c->groups == c->in_c && c->out_c == c->in_c) {
+        for (int32_t p = many ? 12 : 8; p >= 4; p -= 2) {
+            nas__qconv_way way = {.algorithm = NAS__QCONV_DEPTHWISE,
+                                  .pixels = min_i32(p, c->out_w),
+                                  .vectors = 1,
+                                  .stored_bits = 8};
+            way.cycles = depthwise_cycles(target, q, &way);
+            if (!listed(out, n, &way)) out[n++] = way;
+        }
+        qsort(out, (size_t)n, sizeof *out, by_cycles);
+        return n;
+    }
+    const int32_t most = ceil_div(c->out_c / c->groups, target->vector_bytes / 4);
+    const int32_t stored[2] = {q->weight_bits <= 4 ? 4 : 8,
+                               nas__dot_of(target) == NAS__DOT_PAIR ? 16 : 8};
+    for (int32_t i = 0; i < TILES; i++) {
+        const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
+        const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
+        for (int32_t k = 0; k < 2; k++) {
+            nas__qconv_way way = {.algorithm = NAS__QCONV_DIRECT,
+                                  .pixels = t.rows * t.columns,
+                                  .vectors = min_i32(tile[1], most),
+                                  .stored_bits = stored[k]};
+            way.cycles = direct_cycles(target, q, &way);
+            if (!listed(out, n, &way)) out[n++] = way;
+        }
+    }
+    qsort(out, (size_t)n, sizeof *out, by_cycles);
+    return n;
+}
+
+const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
+    switch (algorithm) {
+    case NAS__QCONV_DIRECT: return "direct";
+    case NAS__QCONV_DEPTHWISE: return "depthwise";
+    }
+    return "";
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+
+int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    switch (way->algorithm) {
+    case NAS__QCONV_DIRECT:
+        return nas__conv_tile(c, way->pixels).bands * c->groups *
+               nas__conv_block(target, c, way->vectors).count;
+    case NAS__QCONV_DEPTHWISE: return c->out_h;
+    }
+    return 0;
+}
+
+size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way) {
+    if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
+    const nas__q_stage s = nas__q_stage_of(target, q, nas__conv_tile(&q->conv, way->pixels).rows);
+    return (size_t)s.rows_of_band * (size_t)s.row * (size_t)s.element;
+}
+
+static size_t round_64(size_t n) {
+    return (n + 63) / 64 * 64;
+}
+
+/* Depthwise: a block of one vector is bias, multipliers, then a vector of int32 for each tap. */
+static size_t depthwise_block(const nas_target *target, const nas__qconv *q) {
+    return (size_t)(2 + q->conv.kernel_h * q->conv.kernel_w) * (size_t)target->vector_bytes;
+}
+
+size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    size_t n = 4 * NAS__Q_HEAD;
+    switch (way->algorithm) {
+    case NAS__QCONV_DIRECT: {
+        const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+        n += (size_t)c->groups *
+             ((size_t)(b.count - 1) * nas__q_block_bytes(target, q, way, b.vectors) +
+              nas__q_block_bytes(target, q, way, b.last_vectors));
+        break;
+    }
+    case NAS__QCONV_DEPTHWISE:
+        n += (size_t)ceil_div(c->out_c, target->vector_bytes / 4) * depthwise_block(target, q);
+        break;
+    }
+    return round_64(n);
+}
+
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
+
+static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
+    const nas__conv *c = &q->conv;
+    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups);
+    if (d->requant.left != 0 && !q->has_left) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "left shift %" PRId32 " in a layer without one",
+                        d->requant.left);
+    }
+    const int32_t most = (1 << (q->weight_bits - 1)) - 1;
+    for (int32_t o = 0; o < c->out_c; o++) {
+        const int8_t *w = d->weight + (size_t)o * n;
+        for (size_t i = 0; i < n; i++) {
+            if (w[i] < -most || w[i] > most) {
+                return nas_fail(ctx, NAS_ERR_INVALID,
+                                "weight code %d does not fit %" PRId32 " bits", w[i],
+                                q->weight_bits);
+            }
+        }
+        const nas_status status = nas_quant_accumulator(ctx, w, n, d->bias[o]);
+        if (status != NAS_OK) return status;
+    }
+    return NAS_OK;
+}
+
+static void put_i32(uint8_t *at, int64_t value) {
+    const int32_t v = (int32_t)value;
+    memcpy(at, &v, sizeof v);
+}
+
+static void pack_head(const nas__qconv_data *d, uint8_t *out) {
+    const nas_requant *r = &d->requant;
+    put_i32(out + 4 * NAS__Q_ZERO_IN, d->zero_in);
+    put_i32(out + 4 * NAS__Q_ZERO_OUT, r->zero_out);
+    put_i32(out + 4 * NAS__Q_LOW, r->low);
+    put_i32(out + 4 * NAS__Q_HIGH, r->high);
+    put_i32(out + 4 * NAS__Q_LEFT, r->left);
+    put_i32(out + 4 * NAS__Q_MOST, NAS_QUANT_ACC_MAX >> r->left);
+    put_i32(out + 4 * NAS__Q_ZERO_RESIDUAL, r->zero_residual);
+    put_i32(out + 4 * NAS__Q_MULTIPLIER_RESIDUAL, r->multiplier_residual);
+}
+
+/* The zero point that still has to be subtracted after staging; its share of the sum moves to the bias. */
+static int32_t zero_left(nas__dot dot, const nas__qconv *q, const nas__qconv_data *d) {
+    switch (dot) {
+    case NAS__DOT_PLAIN:
+    case NAS__DOT_PAIR: return 0;
+    case NAS__DOT_VNNI: return d->zero_in + (q->in_signed ? 128 : 0);
+    case NAS__DOT_NEON: return d->zero_in - (q->in_signed ? 0 : 128);
+    }
+    return 0;
+}
+
+static int64_t sum_of(const int8_t *w, size_t n) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += w[i];
+    return sum;
+}
+
+typedef struct packer {
+    const nas_target *target;
+    const nas__qconv *q;
+    const nas__qconv_way *way;
+    const nas__qconv_data *data;
+    size_t taps; /* weights of one output channel */
+    int32_t zero;
+} packer;
+
+/* Bias and multipliers of `n` channels from `first` on, padded to whole vectors with zeros; returns the end. */
+static uint8_t *pack_heads(const packer *p, int32_t first, int32_t n, int32_t padded,
+                           uint8_t *out) {
+    for (int32_t i = 0; i < n; i++) {
+        const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
+        put_i32(out + 4 * i, p->data->bias[first + i] - p->zero * sum_of(w, p->taps));
+        put_i32(out + 4 * (padded + i), p->data->multiplier[first + i]);
+    }
+    return out + 8 * padded;
+}
+
+static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t vector,
+                       int32_t element, int8_t code) {
+    switch (p->way->stored_bits) {
+    case 4: {
+        const unsigned nibble = (unsigned)code & 15U;
+        uint8_t *at = step + vector / 2 * elements + element;
+        *at = (uint8_t)(*at | (vector % 2 == 0 ? nibble : nibble << 4));
+        break;
+    }
+    case 8: step[vector * elements + element] = (uint8_t)code; break;
+    default: {
+        const int16_t wide = code;
+        memcpy(step + 2 * (vector * elements + element), &wide, sizeof wide);
+        break;
+    }
+    }
+}
+
+/* [group][block]: bias, multipliers, then for each tap and group of input channels the vectors of the block. */
+static void pack_direct(const packer *p, uint8_t *out) {
+    const nas__conv *c = &p->q->conv;
+    const nas__conv_blocks b = nas__conv_block(p->target, c, p->way->vectors);
+    const nas__q_stage s = nas__q_stage_of(p->target, p->q, 1);
+    const int32_t full = b.vectors * b.lanes, elements = b.lanes * s.group;
+    for (int32_t g = 0; g < c->groups; g++) {
+        for (int32_t k = 0; k < b.count; k++) {
+            const int32_t first = g * b.out_c + k * full, n = min_i32(b.out_c - k * full, full);
+            const int32_t vectors = k + 1 < b.count ? b.vectors : b.last_vectors;
+            const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
+            uint8_t *at = pack_heads(p, first, n, vectors * b.lanes, out);
+            for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
+                for (int32_t i = 0; i < b.in_c; i++) {
+                    uint8_t *step = at + (size_t)(tap * (s.channels / s.group) + i / s.group) *
+                                             (size_t)step_bytes;
+                    for (int32_t o = 0; o < n; o++) {
+                        put_weight(p, step, elements, o / b.lanes,
+                                   o % b.lanes * s.group + i % s.group,
+                                   p->data->weight[(size_t)(first + o) * p->taps +
+                                                   (size_t)(tap * b.in_c + i)]);
+                    }
+                }
+            }
+            out += nas__q_block_bytes(p->target, p->q, p->way, vectors);
+        }
+    }
+}
+
+static void pack_depthwise(const packer *p, uint8_t *out) {
+    const int32_t lanes = p->target->vector_bytes / 4, channels = p->q->conv.out_c;
+    for (int32_t first = 0; first < channels; first += lanes) {
+        const int32_t n = min_i32(channels - first, lanes);
+        out = pack_heads(p, first, n, lanes, out);
+        for (size_t tap = 0; tap < p->taps; tap++, out += 4 * lanes) {
+            for (int32_t i = 0; i < n; i++)
+                put_i32(out + 4 * i, p->data->weight[(size_t)(first + i) * p->taps + tap]);
+        }
+    }
+}
+
+nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
+                           const nas__qconv_way *way, const nas__qconv_data *data, void *out) {
+    const nas_status status = check_data(ctx, q, data);
+    if (status != NAS_OK) return status;
+    const nas__conv *c = &q->conv;
+    packer p = {.target = target,
+                .q = q,
+                .way = way,
+                .data = data,
+                .taps = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups)};
+    memset(out, 0, nas__qconv_weight_bytes(target, q, way));
+    pack_head(data, out);
+    uint8_t *blocks = (uint8_t *)out + 4 * NAS__Q_HEAD;
+    switch (way->algorithm) {
+    case NAS__QCONV_DIRECT:
+        p.zero = zero_left(nas__dot_of(target), q, data);
+        pack_direct(&p, blocks);
+        break;
+    case NAS__QCONV_DEPTHWISE:
+        p.zero = data->zero_in;
+        pack_depthwise(&p, blocks);
+        break;
+    }
+    return NAS_OK;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                     nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    char all[512];
+    const int n = snprintf(
+        all, sizeof all,
+        "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d",
+        target->vector_bytes, target->vector_registers, (int)nas__dot_of(target), c->in_c, c->out_c,
+        c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
+        c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
+        c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed, (int)q->out_signed,
+        (int)(c->has_residual && q->residual_signed), (int)q->has_left, (int)way->algorithm,
+        way->pixels, way->vectors, way->stored_bits);
+    char hash[NAS_SHA256_HEX];
+    nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
+    nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",
+                   nas__qconv_algorithm_name(way->algorithm), way->stored_bits, c->kernel_h,
+                   c->kernel_w, c->in_c, c->out_c, c->out_h, c->out_w, hash);
+}
+
+void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                     nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    nas_buf name = {0};
+    nas__qconv_name(target, q, way, &name);
+    if (name.failed || name.data == NULL) {
+        out->failed = true;
+        nas_buf_deinit(&name);
+        return;
+    }
+    nas_buf_printf(
+        out,
+        "/* 8-bit %s: %d -> %d channels%s, %dx%d taps, stride %d, %dx%d outputs; tile %d x "
+        "%d, weights of %d bits */\n",
+        nas__qconv_algorithm_name(way->algorithm), c->in_c, c->out_c,
+        c->groups > 1 ? " in groups" : "", c->kernel_h, c->kernel_w, c->stride_h, c->out_h,
+        c->out_w, way->pixels, way->vectors, way->stored_bits);
+    switch (way->algorithm) {
+    case NAS__QCONV_DIRECT: nas__qconv_direct_emit(target, q, way, name.data, out); break;
+    case NAS__QCONV_DEPTHWISE: nas__qconv_depthwise_emit(target, q, way, name.data, out); break;
+    }
+    nas_buf_deinit(&name);
+}

@@ -1,0 +1,384 @@
+/* layer_qconv_emit.c - text of the integer convolutions.
+ *
+ * Direct: input rows of a band are staged once (widened or re-signed, channels padded to whole groups of the dot product),
+ * then register tiles of pixels x vectors run over taps and channel groups as in layer_conv_direct.c. Depthwise needs no
+ * staging: lanes are channels, bytes are widened as they are loaded. */
+#include "compiler/layer_qconv_internal.h"
+
+#include <stdio.h>
+
+static void epilogue_value(const nas__qconv *q, int32_t pixel, int32_t v, int32_t lanes, int32_t n,
+                           size_t residual_at, nas_buf *out) {
+    nas_buf_printf(out, "        %st%d = ", v == 0 ? "const vi " : "", v);
+    if (q->conv.has_residual) nas_buf_puts(out, "q_plus(");
+    nas_buf_printf(out, q->has_left ? "q_round(q_left(a%d_%d, h), m%d)" : "q_round(a%d_%d, m%d)",
+                   pixel, v, v);
+    if (q->conv.has_residual) {
+        nas_buf_printf(out, ", q_get_%c(residual + %zu, %d), h)", q->residual_signed ? 's' : 'u',
+                       residual_at + (size_t)(v * lanes), n);
+    }
+}
+
+void nas__q_emit_epilogue(const nas_target *target, const nas__qconv *q, int32_t pixel,
+                          int32_t vectors, int32_t last, size_t out_at, size_t residual_at,
+                          nas_buf *out) {
+    const int32_t lanes = target->vector_bytes / 4;
+    const char type = q->out_signed ? 's' : 'u';
+    nas_buf_puts(out, "    {\n");
+    for (int32_t v = 0; v < vectors; v++) {
+        epilogue_value(q, pixel, v, lanes, v + 1 == vectors ? last : lanes, residual_at, out);
+        nas_buf_puts(out, v + 1 < vectors ? ",\n        " : ";\n");
+    }
+    for (int32_t v = 0; v < vectors; v += 2) {
+        const size_t at = out_at + (size_t)(v * lanes);
+        const int32_t n = v + 2 >= vectors ? last : lanes;
+        if (v + 1 < vectors) {
+            nas_buf_printf(out, "        q_put2_%c(out + %zu, t%d, t%d, %d, h);\n", type, at, v,
+                           v + 1, lanes + n);
+        } else {
+            nas_buf_printf(out, "        q_put_%c(out + %zu, t%d, %d, h);\n", type, at, v, n);
+        }
+    }
+    nas_buf_puts(out, "    }\n");
+}
+
+/* Multipliers of the block, after its biases at `w`. */
+static void emit_multipliers(const nas_target *target, int32_t vectors, nas_buf *out) {
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_printf(out, "    const vi m%d = q_i32(m + %d);\n", v, v * target->vector_bytes);
+    }
+}
+
+static void emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+    const int32_t bytes = target->vector_bytes;
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_printf(out, "    vi a0_%d = q_i32(w + %d)", v, v * bytes);
+        for (int32_t p = 1; p < pixels; p++)
+            nas_buf_printf(out, ", a%d_%d = a0_%d", p, v, v);
+        nas_buf_puts(out, ";\n");
+    }
+    nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", vectors * bytes,
+                   2 * vectors * bytes);
+}
+
+static const char *residual_argument(const nas__qconv *q) {
+    return q->conv.has_residual ? " const unsigned char *residual," : "";
+}
+
+/* ---- direct ------------------------------------------------------------------------------------------------------ */
+
+typedef struct direct {
+    const nas_target *target;
+    const nas__qconv *q;
+    const nas__qconv_way *way;
+    nas__conv_tiling tiling;
+    nas__conv_blocks blocks;
+    nas__q_stage stage;
+    const char *name;
+} direct;
+
+static int32_t unroll_of(int32_t length, int32_t products) {
+    const int32_t most = products >= 8 ? 2 : 4;
+    for (int32_t u = most; u > 1; u--) {
+        if (length % u == 0) return u;
+    }
+    return 1;
+}
+
+static void emit_weight_loads(const direct *d, int32_t vectors, int32_t at, nas_buf *out) {
+    const int32_t elements = d->blocks.lanes * d->stage.group;
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_puts(out, v == 0 ? "const vi " : ", ");
+        if (d->way->stored_bits == 4) {
+            nas_buf_printf(out, "b%d = q_w4_%s(w + %d)", v, v % 2 == 0 ? "low" : "high",
+                           at + v / 2 * elements);
+        } else {
+            nas_buf_printf(out, "b%d = q_w%d(w + %d)", v, d->way->stored_bits,
+                           at + v * elements * (d->way->stored_bits / 8));
+        }
+    }
+    nas_buf_puts(out, ";\n");
+}
+
+/* `length` product steps at `s`, advancing `s` and `w`. */
+static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t columns,
+                       int32_t vectors, const char *indent, nas_buf *out) {
+    const int32_t pixels = rows * columns, round = unroll_of(length, pixels * vectors);
+    const int32_t step = nas__q_step_bytes(d->target, d->way, vectors), group = d->stage.group;
+    nas_buf_printf(out, "%sfor (int i = 0; i < %d; i += %d, s += %d, w += %d) {\n", indent, length,
+                   round, round * group, round * step);
+    for (int32_t u = 0; u < round; u++) {
+        nas_buf_printf(out, "%s    {\n%s        ", indent, indent);
+        emit_weight_loads(d, vectors, u * step, out);
+        nas_buf_printf(out, "%s        vi x;\n", indent);
+        for (int32_t p = 0; p < pixels; p++) {
+            const int32_t at = p / columns * d->stage.stride_h * d->stage.row +
+                               p % columns * d->stage.stride_w * d->stage.pixel + u * group;
+            nas_buf_printf(out, "%s        x = q_x(s + %d);", indent, at);
+            for (int32_t v = 0; v < vectors; v++)
+                nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x, b%d);", p, v, p, v, v);
+            nas_buf_puts(out, "\n");
+        }
+        nas_buf_printf(out, "%s    }\n", indent);
+    }
+    nas_buf_printf(out, "%s}\n", indent);
+}
+
+static void emit_taps(const direct *d, int32_t rows, int32_t columns, int32_t vectors,
+                      nas_buf *out) {
+    const nas__conv *c = &d->q->conv;
+    const bool joined = c->groups == 1 && c->dilation_w == 1;
+    const int32_t taps = joined ? 1 : c->kernel_w, steps = d->stage.channels / d->stage.group;
+    const char *indent = "    ";
+    nas_buf_puts(out, "    const qx *s = in;\n");
+    if (c->kernel_h > 1) {
+        nas_buf_printf(out, "    for (int y = 0; y < %d; y++) {\n", c->kernel_h);
+        indent = "        ";
+        if (taps == 1)
+            nas_buf_printf(out, "        s = in + y * %d;\n", c->dilation_h * d->stage.row);
+    }
+    if (taps > 1) {
+        nas_buf_printf(out, "%sfor (int x_tap = 0; x_tap < %d; x_tap++) {\n%s    s = in + ", indent,
+                       taps, indent);
+        if (c->kernel_h > 1) nas_buf_printf(out, "y * %d + ", c->dilation_h * d->stage.row);
+        nas_buf_printf(out, "x_tap * %d;\n", c->dilation_w * d->stage.pixel);
+        indent = c->kernel_h > 1 ? "            " : "        ";
+    }
+    emit_steps(d, joined ? c->kernel_w * steps : steps, rows, columns, vectors, indent, out);
+    if (taps > 1) nas_buf_printf(out, "%s}\n", c->kernel_h > 1 ? "        " : "    ");
+    if (c->kernel_h > 1) nas_buf_puts(out, "    }\n");
+}
+
+/* One tile: rows x columns pixels, `vectors` vectors of which the last has `last` lanes. */
+static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t vectors, int32_t last,
+                      nas_buf *out) {
+    const nas__conv *c = &d->q->conv;
+    const int32_t channels = (vectors - 1) * d->blocks.lanes + last;
+    nas_buf_printf(
+        out,
+        "/* %d x %d pixels, %d channels */\n"
+        "TILE void %s_%dx%d_%d(const qx *in, unsigned char *restrict out,%s const unsigned char "
+        "*w, const int *h) {\n",
+        rows, columns, channels, d->name, rows, columns, channels, residual_argument(d->q));
+    emit_biases(d->target, rows * columns, vectors, out);
+    emit_taps(d, rows, columns, vectors, out);
+    emit_multipliers(d->target, vectors, out);
+    for (int32_t p = 0; p < rows * columns; p++) {
+        const size_t row = (size_t)(p / columns), column = (size_t)(p % columns);
+        nas__q_emit_epilogue(d->target, d->q, p, vectors, last,
+                             row * c->out_row + column * (size_t)c->out_pitch,
+                             row * c->residual_row + column * (size_t)c->residual_pitch, out);
+    }
+    nas_buf_puts(out, "}\n");
+}
+
+/* Staged rows: contiguous ones in one run, others pixel by pixel and group by group. */
+static void emit_stage(const direct *d, nas_buf *out) {
+    const nas__conv *c = &d->q->conv;
+    const nas__q_stage *s = &d->stage;
+    const int32_t in_c = c->in_c / c->groups;
+    const char type = d->q->in_signed ? 's' : 'u';
+    nas_buf_printf(out,
+                   "TILE void %s_stage(const unsigned char *in, qx *s, int rows, int zero) {\n"
+                   "    for (int y = 0; y < rows; y++, in += %zu, s += %d) {\n",
+                   d->name, (size_t)s->step_h * c->in_row, s->row);
+    if (s->step_w == 1 && c->in_pitch == c->in_c && s->pixel == c->in_c) {
+        nas_buf_printf(out, "        q_stage_%c(in, s, %d, zero);\n", type, s->row);
+    } else {
+        nas_buf_printf(out,
+                       "        const unsigned char *p = in;\n        qx *t = s;\n"
+                       "        for (int x = 0; x < %d; x++, p += %d) {\n"
+                       "            for (int g = 0; g < %d; g++, t += %d) {\n"
+                       "                q_stage_%c(p + g * %d, t, %d, zero);\n",
+                       s->columns, s->step_w * c->in_pitch, c->groups, s->channels, type, in_c,
+                       in_c);
+        for (int32_t i = in_c; i < s->channels; i++)
+            nas_buf_printf(out, "                t[%d] = 0;\n", i);
+        nas_buf_puts(out, "            }\n        }\n");
+    }
+    nas_buf_puts(out, "    }\n}\n");
+}
+
+/* All tiles of one band and block. */
+static void emit_band(const direct *d, int32_t rows, int32_t channels, nas_buf *out) {
+    const nas__conv *c = &d->q->conv;
+    const nas__conv_tiling *t = &d->tiling;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const int32_t columns = t->columns - narrow, n = narrow ? t->narrow : t->wide;
+        if (n == 0) continue;
+        nas_buf_printf(out,
+                       "            for (long t = 0; t < %d; t++) {\n"
+                       "                const long x = %d + t * %d;\n"
+                       "                %s_%dx%d_%d(s + x * %d, o + x * %d",
+                       n, narrow ? t->wide * t->columns : 0, columns, d->name, rows, columns,
+                       channels, d->stage.stride_w * d->stage.pixel, c->out_pitch);
+        if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
+        nas_buf_puts(out, ", w, h);\n            }\n");
+    }
+}
+
+static void emit_tiles(const direct *d, bool has_full, bool has_last, nas_buf *out) {
+    const nas__conv_tiling *t = &d->tiling;
+    const nas__conv_blocks *b = &d->blocks;
+    for (int32_t r = 0; r < 2; r++) {
+        if (r == 1 && t->last_rows == t->rows) continue;
+        for (int32_t narrow = 0; narrow < 2; narrow++) {
+            const int32_t rows = r == 0 ? t->rows : t->last_rows;
+            if ((narrow ? t->narrow : t->wide) == 0) continue;
+            if (r == 0 && t->bands == 1 && t->last_rows != t->rows) continue;
+            if (has_full) emit_tile(d, rows, t->columns - narrow, b->vectors, b->lanes, out);
+            if (has_last)
+                emit_tile(d, rows, t->columns - narrow, b->last_vectors, b->last_lanes, out);
+        }
+    }
+}
+
+static void emit_head(const nas__qconv *q, const char *name, nas_buf *out) {
+    nas_buf_printf(out,
+                   "static void %s(const void *in, void *out, const void *residual,\n"
+                   "    const void *weights, void *scratch, int begin, int end) {\n"
+                   "    const int *h = (const int *)weights;\n%s%s",
+                   name, q->conv.has_residual ? "" : "    (void)residual;\n",
+                   "    (void)scratch;\n");
+}
+
+void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way, const char *name, nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    direct d = {.target = target, .q = q, .way = way, .name = name};
+    d.tiling = nas__conv_tile(c, way->pixels);
+    d.blocks = nas__conv_block(target, c, way->vectors);
+    d.stage = nas__q_stage_of(target, q, d.tiling.rows);
+    const nas__conv_tiling *t = &d.tiling;
+    const nas__conv_blocks *b = &d.blocks;
+    const int32_t last = (b->last_vectors - 1) * b->lanes + b->last_lanes,
+                  full = b->vectors * b->lanes;
+    const bool has_full = b->count > 1 || last == full, has_last = last != full;
+    emit_tiles(&d, has_full, has_last, out);
+    emit_stage(&d, out);
+    emit_head(q, name, out);
+    const size_t block_bytes = nas__q_block_bytes(target, q, way, b->vectors);
+    const size_t group_bytes =
+        block_bytes * (size_t)(b->count - 1) + nas__q_block_bytes(target, q, way, b->last_vectors);
+    nas_buf_printf(out,
+                   "    int staged = -1;\n"
+                   "    for (int u = begin; u < end; u++) {\n"
+                   "        const int band = u / %d, column = u %% %d;\n"
+                   "        const long group = column / %d, block = column %% %d;\n"
+                   "        if (band != staged) {\n"
+                   "            %s_stage((const unsigned char *)in + (long)band * %zu, scratch, "
+                   "band < %d ? %d : %d, h[0]);\n"
+                   "            staged = band;\n        }\n"
+                   "        const qx *s = (const qx *)scratch + group * %d;\n"
+                   "        const long at = group * %d + block * %d;\n"
+                   "        unsigned char *o = (unsigned char *)out + (long)band * %zu + at;\n",
+                   c->groups * b->count, c->groups * b->count, b->count, b->count, name,
+                   (size_t)(t->rows * c->stride_h) * c->in_row, t->bands - 1, d.stage.rows_of_band,
+                   nas__q_staged_rows(q, t->last_rows), d.stage.channels, b->out_c, full,
+                   (size_t)t->rows * c->out_row);
+    if (c->has_residual) {
+        nas_buf_printf(
+            out,
+            "        const unsigned char *r = (const unsigned char *)residual + (long)band * %zu + "
+            "at;\n",
+            (size_t)t->rows * c->residual_row);
+    }
+    nas_buf_printf(out,
+                   "        const unsigned char *w = (const unsigned char *)weights + %d + group * "
+                   "%zu + block * %zu;\n",
+                   4 * NAS__Q_HEAD, group_bytes, block_bytes);
+    /* cases: full or last block, full or last band */
+    for (int32_t r = 0; r < 2; r++) {
+        if (r == 0 && t->bands == 1) continue; /* the only band is the last one */
+        for (int32_t k = 0; k < 2; k++) {
+            if (k == 0 ? !has_full : !has_last) continue;
+            nas_buf_printf(out, "        if (band %s %d && block %s %d) {\n",
+                           r == 0 ? "<" : "==", t->bands - 1,
+                           has_last ? (k == 0 ? "<" : "==") : "<=", b->count - 1);
+            emit_band(&d, r == 0 ? t->rows : t->last_rows, k == 0 ? full : last, out);
+            nas_buf_puts(out, "        }\n");
+        }
+    }
+    nas_buf_puts(out, "    }\n}\n\n");
+}
+
+/* ---- depthwise --------------------------------------------------------------------------------------------------- */
+
+static void emit_depthwise_tile(const nas_target *target, const nas__qconv *q, const char *name,
+                                int32_t columns, int32_t lanes, nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    nas_buf_printf(
+        out,
+        "/* %d pixels, %d channels */\n"
+        "TILE void %s_%d_%d(const unsigned char *in, unsigned char *restrict out,%s const "
+        "unsigned char *w, const int *h) {\n",
+        columns, lanes, name, columns, lanes, residual_argument(q));
+    emit_biases(target, columns, 1, out);
+    nas_buf_printf(out,
+                   "    for (int y = 0; y < %d; y++) {\n"
+                   "        const unsigned char *s = in + (long)y * %zu;\n"
+                   "        for (int x = 0; x < %d; x++, s += %d, w += %d) {\n"
+                   "            const vi b = q_i32(w);\n",
+                   c->kernel_h, (size_t)c->dilation_h * c->in_row, c->kernel_w,
+                   c->dilation_w * c->in_pitch, target->vector_bytes);
+    for (int32_t p = 0; p < columns; p++) {
+        nas_buf_printf(out, "            a%d_0 += q_get_%c(s + %d, %d) * b;\n", p,
+                       q->in_signed ? 's' : 'u', p * c->stride_w * c->in_pitch, lanes);
+    }
+    nas_buf_puts(out, "        }\n    }\n");
+    emit_multipliers(target, 1, out);
+    for (int32_t p = 0; p < columns; p++) {
+        nas__q_emit_epilogue(target, q, p, 1, lanes, (size_t)(p * c->out_pitch),
+                             (size_t)(p * c->residual_pitch), out);
+    }
+    nas_buf_puts(out, "}\n");
+}
+
+void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way, const char *name, nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    const int32_t lanes = target->vector_bytes / 4, whole = c->out_c / lanes,
+                  rest = c->out_c % lanes;
+    /* Bands of one row: the tile runs along the row alone. */
+    const int32_t tiles = (c->out_w + way->pixels - 1) / way->pixels;
+    const int32_t columns = (c->out_w + tiles - 1) / tiles, narrow = columns * tiles - c->out_w;
+    const size_t block = (size_t)(2 + c->kernel_h * c->kernel_w) * (size_t)target->vector_bytes;
+    for (int32_t k = 0; k < (narrow > 0 ? 2 : 1); k++) {
+        if (whole > 0) emit_depthwise_tile(target, q, name, columns - k, lanes, out);
+        if (rest > 0) emit_depthwise_tile(target, q, name, columns - k, rest, out);
+    }
+    emit_head(q, name, out);
+    nas_buf_printf(out,
+                   "    for (int y = begin; y < end; y++) {\n"
+                   "        const unsigned char *w = (const unsigned char *)weights + %d;\n",
+                   4 * NAS__Q_HEAD);
+    for (int32_t k = 0; k < 2; k++) {
+        const int32_t n = k == 0 ? lanes : rest;
+        if (k == 0 ? whole == 0 : rest == 0) continue;
+        if (k == 0) {
+            nas_buf_printf(out, "        for (int b = 0; b < %d; b++, w += %zu) {\n", whole, block);
+            nas_buf_printf(out, "            const long at = b * %d;\n", lanes);
+        } else {
+            nas_buf_printf(out, "        {\n            const long at = %d;\n", whole * lanes);
+        }
+        for (int32_t part = 0; part < (narrow > 0 ? 2 : 1); part++) {
+            const int32_t first = part == 0 ? 0 : (tiles - narrow) * columns;
+            nas_buf_printf(out,
+                           "            for (long t = 0; t < %d; t++) {\n"
+                           "                const long x = %d + t * %d;\n"
+                           "                %s_%d_%d((const unsigned char *)in + (long)y * %zu + x "
+                           "* %d + at, (unsigned char *)out + (long)y * %zu + x * %d + at",
+                           part == 0 ? tiles - narrow : narrow, first, columns - part, name,
+                           columns - part, n, (size_t)c->stride_h * c->in_row,
+                           c->stride_w * c->in_pitch, c->out_row, c->out_pitch);
+            if (c->has_residual) {
+                nas_buf_printf(out,
+                               ", (const unsigned char *)residual + (long)y * %zu + x * %d + at",
+                               c->residual_row, c->residual_pitch);
+            }
+            nas_buf_puts(out, ", w, h);\n            }\n");
+        }
+        nas_buf_puts(out, "        }\n");
+    }
+    nas_buf_puts(out, "    }\n}\n\n");
+}

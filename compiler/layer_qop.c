@@ -1,0 +1,245 @@
+/* layer_qop.c - integer kernels of the layer form other than convolutions: additions, pools, and the two ends of a network.
+ * Memory bound all of them: whole vectors of channels, the last one exactly as wide as there are channels. */
+#include "compiler/layers_q_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *kind_name(nas__qop_kind kind) {
+    switch (kind) {
+    case NAS__QOP_ADD: return "add";
+    case NAS__QOP_MAX_POOL: return "max_pool";
+    case NAS__QOP_AVG_POOL: return "avg_pool";
+    case NAS__QOP_QUANTIZE: return "quantize";
+    case NAS__QOP_DEQUANTIZE: return "dequantize";
+    }
+    return "";
+}
+
+int32_t nas__qop_units(const nas__qop *op) {
+    return op->kind == NAS__QOP_DEQUANTIZE ? op->in[0].shape.h : op->out.shape.h;
+}
+
+static int32_t window(const nas__qop *op) {
+    return op->pool.kernel_h * op->pool.kernel_w;
+}
+
+/* AVG_POOL: after the head, the multiplier of each divisor 0..window. */
+size_t nas__qop_weight_bytes(const nas__qop *op) {
+    const size_t n = NAS__Q_HEAD + (op->kind == NAS__QOP_AVG_POOL ? (size_t)window(op) + 1 : 0);
+    return (4 * n + 63) / 64 * 64;
+}
+
+static nas_status pack_averages(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *data,
+                                int32_t *left, int32_t *out) {
+    const int32_t least = op->pool.count_include_pad ? window(op) : 1;
+    nas_status status = nas_quant_left(ctx, data->ratio / least, left);
+    for (int32_t n = least; n <= window(op) && status == NAS_OK; n++)
+        status = nas_quant_multiplier(ctx, data->ratio / n, *left, &out[n]);
+    return status;
+}
+
+nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *data, void *out) {
+    int32_t *head = out, left = 0;
+    memset(out, 0, nas__qop_weight_bytes(op));
+    if (op->kind == NAS__QOP_AVG_POOL) {
+        const nas_status status = pack_averages(ctx, op, data, &left, head + NAS__Q_HEAD);
+        if (status != NAS_OK) return status;
+    }
+    head[NAS__Q_ZERO_IN] = data->zero_in[0];
+    head[NAS__Q_ZERO_IN_2] = data->zero_in[1];
+    head[NAS__Q_ZERO_OUT] = data->requant.zero_out;
+    head[NAS__Q_LOW] = data->requant.low;
+    head[NAS__Q_HIGH] = data->requant.high;
+    head[NAS__Q_LEFT] = left;
+    head[NAS__Q_MOST] = NAS_QUANT_ACC_MAX >> left;
+    head[NAS__Q_MULTIPLIER_1] = data->multiplier[0];
+    head[NAS__Q_MULTIPLIER_2] = data->multiplier[1];
+    memcpy(&head[NAS__Q_SCALE], &data->scale, sizeof data->scale);
+    return NAS_OK;
+}
+
+void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    char all[512];
+    int n =
+        snprintf(all, sizeof all, "%d %d|%d %d %d", target->vector_bytes, (int)nas__dot_of(target),
+                 (int)op->in_signed[0], (int)op->in_signed[1], (int)op->out_signed);
+    const nas__view *views[3] = {&op->in[0], &op->in[1], &op->out};
+    for (int i = 0; i < 3 && n > 0; i++) {
+        n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %zu", views[i]->shape.h,
+                      views[i]->shape.w, views[i]->shape.c, views[i]->pitch, views[i]->row);
+    }
+    const nas_pool_attributes *p = &op->pool;
+    n +=
+        snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d", p->kernel_h, p->kernel_w,
+                 p->stride_h, p->stride_w, p->pad_top, p->pad_left, (int)p->count_include_pad);
+    char hash[NAS_SHA256_HEX];
+    nas_sha256_hex(all, (size_t)n, hash);
+    nas_buf_printf(out, "q%s_%.12s", kind_name(op->kind), hash);
+}
+
+/* ---- text -------------------------------------------------------------------------------------------------------- */
+
+static char type_of(bool is_signed) {
+    return is_signed ? 's' : 'u';
+}
+
+/* `body` once for the whole vectors of `channels` (its %d is the number of lanes), once for the rest. */
+static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
+                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    if (channels >= lanes) {
+        nas_buf_printf(out, "            for (int c = 0; c < %d; c += LANES) {\n",
+                       channels / lanes * lanes);
+        body(op, lanes, out);
+        nas_buf_puts(out, "            }\n");
+    }
+    if (channels % lanes > 0) {
+        nas_buf_printf(out, "            {\n                const int c = %d;\n",
+                       channels / lanes * lanes);
+        body(op, channels % lanes, out);
+        nas_buf_puts(out, "            }\n");
+    }
+}
+
+static void add_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "                const vi x = q_get_%c(a + c, %d), y = q_get_%c(b + c, %d);\n"
+        "                q_put_%c(o + c, ((x - h[%d]) * h[%d] + (y - h[%d]) * h[%d] + %d) "
+        ">> %d, %d, h);\n",
+        type_of(op->in_signed[0]), n, type_of(op->in_signed[1]), n, type_of(op->out_signed),
+        NAS__Q_ZERO_IN, NAS__Q_MULTIPLIER_1, NAS__Q_ZERO_IN_2, NAS__Q_MULTIPLIER_2,
+        1 << (NAS_QUANT_ADD_BITS - 1), NAS_QUANT_ADD_BITS, n);
+}
+
+static void emit_add(const nas__qop *op, int32_t lanes, nas_buf *out) {
+    nas_buf_printf(out,
+                   "        const unsigned char *a = (const unsigned char *)in + (long)y * %zu;\n"
+                   "        const unsigned char *b = (const unsigned char *)residual + (long)y * "
+                   "%zu;\n"
+                   "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
+                   "        for (int x = 0; x < %d; x++, a += %d, b += %d, o += %d) {\n",
+                   op->in[0].row, op->in[1].row, op->out.row, op->out.shape.w, op->in[0].pitch,
+                   op->in[1].pitch, op->out.pitch);
+    emit_channels(op->out.shape.c, lanes, op, add_body, out);
+    nas_buf_puts(out, "        }\n");
+}
+
+/* The taps inside the input: rows [y0, y1), columns [x0, x1); p is the first of them, k their number. */
+static void emit_window(const nas__qop *op, nas_buf *out) {
+    const nas_pool_attributes *p = &op->pool;
+    nas_buf_printf(
+        out,
+        "        int y0 = y * %d - %d, y1 = y0 + %d;\n"
+        "        if (y1 > %d) y1 = %d;\n        if (y0 < 0) y0 = 0;\n"
+        "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
+        "        for (int x = 0; x < %d; x++, o += %d) {\n"
+        "            int x0 = x * %d - %d, x1 = x0 + %d;\n"
+        "            if (x1 > %d) x1 = %d;\n            if (x0 < 0) x0 = 0;\n"
+        "            const unsigned char *p = (const unsigned char *)in + (long)y0 * %zu "
+        "+ (long)x0 * %d;\n"
+        "            const int k = (y1 - y0) * (x1 - x0);\n            (void)k;\n",
+        p->stride_h, p->pad_top, p->kernel_h, op->in[0].shape.h, op->in[0].shape.h, op->out.row,
+        op->out.shape.w, op->out.pitch, p->stride_w, p->pad_left, p->kernel_w, op->in[0].shape.w,
+        op->in[0].shape.w, op->in[0].row, op->in[0].pitch);
+}
+
+static void max_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    const char type = type_of(op->in_signed[0]);
+    nas_buf_printf(
+        out,
+        "                vi m = q_get_%c(p + c, %d);\n"
+        "                for (int i = 0; i < y1 - y0; i++)\n"
+        "                    for (int j = 0; j < x1 - x0; j++)\n"
+        "                        m = q_max(m, q_get_%c(p + c + (long)i * %zu + (long)j * "
+        "%d, %d));\n"
+        "                q_put_%c(o + c, m - h[%d], %d, h);\n",
+        type, n, type, op->in[0].row, op->in[0].pitch, n, type_of(op->out_signed), NAS__Q_ZERO_OUT,
+        n);
+}
+
+static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "                vi s = q_splat(-h[%d] * k);\n"
+        "                for (int i = 0; i < y1 - y0; i++)\n"
+        "                    for (int j = 0; j < x1 - x0; j++)\n"
+        "                        s += q_get_%c(p + c + (long)i * %zu + (long)j * %d, %d);\n",
+        NAS__Q_ZERO_IN, type_of(op->in_signed[0]), op->in[0].row, op->in[0].pitch, n);
+    nas_buf_printf(out, "                s = q_round(q_left(s, h), q_splat(h[%d + ",
+                   (int)NAS__Q_HEAD);
+    if (op->pool.count_include_pad)
+        nas_buf_printf(out, "%d", window(op));
+    else
+        nas_buf_puts(out, "k");
+    nas_buf_printf(out, "]));\n                q_put_%c(o + c, s, %d, h);\n",
+                   type_of(op->out_signed), n);
+}
+
+/* 0x1.8p+23 leaves no bits below one: adding it rounds half to even. */
+static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
+    const nas_shape s = op->out.shape;
+    nas_buf_printf(
+        out,
+        "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
+        "        const vf low = splat((float)(h[%d] - h[%d])), high = splat((float)(h[%d] "
+        "- h[%d]));\n"
+        "        for (int c = 0; c < %d; c++) {\n"
+        "            const float *p = (const float *)in + (long)c * %zu + (long)y * %d;\n"
+        "            unsigned char *o = (unsigned char *)out + (long)y * %zu + c;\n"
+        "            for (int x = 0; x < %d; x += LANES) {\n"
+        "                const int n = %d - x < LANES ? %d - x : LANES;\n"
+        "                vf v = {0};\n"
+        "                if (n == LANES) v = load(p + x);\n"
+        "                else for (int i = 0; i < n; i++) v[i] = p[x + i];\n"
+        "                v = vmin(vmax(v / scale, low), high) + splat(0x1.8p+23f);\n"
+        "                const vi q = (vi)v - 0x4b400000 + h[%d];\n"
+        "                for (int i = 0; i < n; i++) o[(long)(x + i) * %d] = (unsigned "
+        "char)q[i];\n"
+        "            }\n        }\n",
+        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, s.c,
+        (size_t)s.h * (size_t)s.w, s.w, op->out.row, s.w, s.w, s.w, NAS__Q_ZERO_OUT, op->out.pitch);
+    (void)lanes;
+}
+
+static void emit_dequantize(const nas__qop *op, nas_buf *out) {
+    const nas_shape s = op->in[0].shape;
+    nas_buf_printf(
+        out,
+        "        const float scale = *(const q_float *)&h[%d];\n"
+        "        for (int c = 0; c < %d; c++) {\n"
+        "            float *o = (float *)out + (long)c * %zu + (long)y * %d;\n"
+        "            const %s char *p = (const %s char *)in + (long)y * %zu + c;\n"
+        "            for (int x = 0; x < %d; x++) o[x] = (float)(p[(long)x * %d] - h[%d]) "
+        "* scale;\n        }\n",
+        NAS__Q_SCALE, s.c, (size_t)s.h * (size_t)s.w, s.w, op->in_signed[0] ? "signed" : "unsigned",
+        op->in_signed[0] ? "signed" : "unsigned", op->in[0].row, s.w, op->in[0].pitch,
+        NAS__Q_ZERO_IN);
+}
+
+void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const int32_t lanes = target->vector_bytes / 4;
+    nas_buf_puts(out, "static void ");
+    nas__qop_name(target, op, out);
+    nas_buf_puts(out, "(const void *in, void *out, const void *residual,\n"
+                      "    const void *weights, void *scratch, int begin, int end) {\n"
+                      "    const int *h = (const int *)weights;\n"
+                      "    (void)residual; (void)scratch;\n"
+                      "    for (int y = begin; y < end; y++) {\n");
+    switch (op->kind) {
+    case NAS__QOP_ADD: emit_add(op, lanes, out); break;
+    case NAS__QOP_MAX_POOL:
+        emit_window(op, out);
+        emit_channels(op->out.shape.c, lanes, op, max_body, out);
+        nas_buf_puts(out, "        }\n");
+        break;
+    case NAS__QOP_AVG_POOL:
+        emit_window(op, out);
+        emit_channels(op->out.shape.c, lanes, op, average_body, out);
+        nas_buf_puts(out, "        }\n");
+        break;
+    case NAS__QOP_QUANTIZE: emit_quantize(op, lanes, out); break;
+    case NAS__QOP_DEQUANTIZE: emit_dequantize(op, out); break;
+    }
+    nas_buf_puts(out, "    }\n}\n\n");
+}

@@ -1,0 +1,138 @@
+/* layers_q_internal.h - integer kernels of the layer form: as layers_internal.h, with 8-bit values. Never leaves compiler/.
+ *
+ * Arithmetic is that of ir/quantize.h, bit for bit. A value is a view of a buffer of bytes [h][w][c], uint8 or int8, with
+ * borders that hold its zero point: a kernel addresses the pixels of the padding like any others. All kernels are
+ *     static void NAME(const void *in, void *out, const void *residual, const void *weights, void *scratch, int begin,
+ *                      int end)
+ * so that one table can hold them and the kernels of floats; `in`, `out`, `residual` as there; `weights` is 64-byte aligned,
+ * `scratch` per thread and 64-byte aligned. No byte beyond the last channel is read or written; borders are not written.
+ * Results do not depend on the split of the units; a call copies the input rows of a band to its scratch once and keeps
+ * them for the units that follow, so long runs are cheaper than many calls.
+ *
+ * Scales, zero points and clamps are data (the head of the weight block), not text: layers of equal geometry share one
+ * function, however they are quantized. */
+#ifndef NAS_COMPILER_LAYERS_Q_INTERNAL_H
+#define NAS_COMPILER_LAYERS_Q_INTERNAL_H
+
+#include "compiler/layers_internal.h"
+#include "ir/quantize.h"
+
+/* What multiplies and adds; a property of the target. */
+typedef enum nas__dot {
+    NAS__DOT_PLAIN, /* vectors of int32, any target */
+    NAS__DOT_PAIR,  /* vpmaddwd: pairs of int16, AVX2 and AVX-512BW */
+    NAS__DOT_VNNI,  /* vpdpbusd: uint8 x int8 in fours */
+    NAS__DOT_NEON   /* sdot: int8 x int8 in fours */
+} nas__dot;
+nas__dot nas__dot_of(const nas_target *target);
+int32_t nas__dot_group(nas__dot dot); /* input channels multiplied by one lane at once: 1, 2, 4 */
+
+/* One convolution. In `conv` act, lo, hi are not used: `low` and `high` clamp the codes. */
+typedef struct nas__qconv {
+    nas__conv conv; /* pitches and rows in bytes */
+    bool in_signed, out_signed, residual_signed;
+    int32_t weight_bits; /* 2..8; up to 4 are stored two a byte */
+    bool has_left;       /* the layer needs nas_requant.left > 0 */
+} nas__qconv;
+
+/* The numbers of one layer; pointers are borrowed. */
+typedef struct nas__qconv_data {
+    const int8_t *weight;      /* codes [O,KH,KW,I/groups], within weight_bits */
+    const int32_t *bias;       /* [O] */
+    const int32_t *multiplier; /* [O] */
+    int32_t zero_in;
+    nas_requant requant; /* zero_residual and multiplier_residual with has_residual */
+} nas__qconv_data;
+
+typedef enum nas__qconv_algorithm {
+    NAS__QCONV_DIRECT, /* pixels x vectors of output channels in registers, each group by itself */
+    NAS__QCONV_DEPTHWISE /* groups == channels: lanes are channels */
+} nas__qconv_algorithm;
+
+typedef struct nas__qconv_way {
+    nas__qconv_algorithm algorithm;
+    int32_t pixels, vectors; /* register tile */
+    int32_t stored_bits;     /* of a weight in memory: 4, 8, or 16 (widened before, PAIR only) */
+    double cycles;           /* estimate for the whole layer, one thread */
+} nas__qconv_way;
+enum { NAS__QCONV_WAYS_MAX = 16 };
+
+/* nas__qconv_ways - cheapest estimate first; >= 1 always. */
+int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
+                        nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
+int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way); /* per thread */
+size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way); /* a multiple of 64 */
+/* nas__qconv_pack - the weight block, nas__qconv_weight_bytes of it. Errors: RANGE when a sum may exceed
+ * NAS_QUANT_ACC_MAX, INVALID (left without has_left, a code outside weight_bits). */
+nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
+                           const nas__qconv_way *way, const nas__qconv_data *data, void *out);
+void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                     nas_buf *out);
+/* nas__qconv_emit - the function, on nas__emit_vector_prelude and nas__emit_quant_prelude (in this order). */
+void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                     nas_buf *out);
+void nas__emit_quant_prelude(const nas_target *target, nas_buf *out);
+
+/* Places in the head of a weight block, int32 each; the rest of its 64 bytes is 0. */
+enum {
+    NAS__Q_ZERO_IN,
+    NAS__Q_ZERO_OUT,
+    NAS__Q_LOW,
+    NAS__Q_HIGH,
+    NAS__Q_LEFT,
+    NAS__Q_MOST, /* NAS_QUANT_ACC_MAX >> left */
+    NAS__Q_ZERO_RESIDUAL,
+    NAS__Q_MULTIPLIER_RESIDUAL,
+    NAS__Q_HEAD = 16
+};
+
+/* ---- operators other than convolutions: layer_qop.c ------------------------------------------------------------------- */
+
+typedef enum nas__qop_kind {
+    NAS__QOP_ADD,      /* in[0] + in[1], equal shapes; ReLU and clip are the clamps */
+    NAS__QOP_MAX_POOL, /* codes compare like values: in and out have one quantization */
+    NAS__QOP_AVG_POOL, /* may change the quantization */
+    NAS__QOP_QUANTIZE, /* `in` is the caller's fp32 image, planar [c][h][w], any alignment; in[] is not used */
+    NAS__QOP_DEQUANTIZE /* `out` is fp32, planar [c][h][w], any alignment; the view `out` is not used */
+} nas__qop_kind;
+
+/* One operator; views in bytes. `in` and `residual` (the second operand) point to pixel (0,0): pools look at the
+ * coordinates, so that borders are not needed. A unit is an output row. No scratch. */
+typedef struct nas__qop {
+    nas__qop_kind kind;
+    nas__view in[2], out;
+    bool in_signed[2], out_signed;
+    nas_pool_attributes pool;
+} nas__qop;
+
+/* QUANTIZE   q = clamp(round_half_to_even(x/scale) + zero_out, low, high), the division in fp32; NaN gives low
+ * DEQUANTIZE (q - zero_in[0])*scale in fp32 */
+typedef struct nas__qop_data {
+    int32_t zero_in[2];
+    int32_t multiplier[2]; /* ADD: nas_quant_add_multiplier */
+    double ratio;          /* AVG_POOL: scale_in/scale_out */
+    float scale;           /* QUANTIZE, DEQUANTIZE */
+    nas_requant requant;   /* zero_out, low, high; left is found by the packer */
+} nas__qop_data;
+
+int32_t nas__qop_units(const nas__qop *op);
+size_t nas__qop_weight_bytes(const nas__qop *op); /* a multiple of 64 */
+/* nas__qop_pack - INVALID or RANGE for a ratio that has no multiplier. */
+nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *data, void *out);
+void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out);
+void nas__qop_emit(const nas_target *target, const nas__qop *op,
+                   nas_buf *out); /* on both preludes */
+
+/* More places in the head. */
+enum {
+    NAS__Q_ZERO_IN_2 = 8,
+    NAS__Q_MULTIPLIER_1,
+    NAS__Q_MULTIPLIER_2,
+    NAS__Q_SCALE /* bits of the float */
+};
+
+#endif

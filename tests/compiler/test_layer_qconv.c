@@ -1,0 +1,489 @@
+/* test_layer_qconv.c - the integer convolutions of the layer form: every way of many shapes against the plain reference,
+ * bit for bit.
+ *
+ * All kernels of one target go into one program. It reads packed bytes, gives each kernel buffers of exactly the promised
+ * size, and writes the outputs of two splits of the units. Built with AddressSanitizer where it runs here, statically for
+ * qemu-user elsewhere; what cannot run is compiled. */
+#include "quant_reference.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How the codes are drawn. */
+typedef enum fill_mode { ANY, EXTREME } fill_mode;
+
+typedef struct shape_row {
+    int32_t in_c, out_c, groups, out_h, out_w, kh, kw, sh, sw, dh, dw, in_extra, out_extra;
+    bool residual, in_signed, out_signed, residual_signed, has_left;
+    int32_t bits;
+    fill_mode fill;
+} shape_row;
+
+static const shape_row fixed_shapes[] = {
+    {3, 16, 1, 7, 13, 7, 7, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY},
+    {64, 40, 1, 7, 7, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY},
+    {16, 19, 1, 9, 10, 3, 3, 1, 1, 1, 1, 3, 5, 1, 1, 1, 1, 0, 8, ANY},
+    {5, 8, 1, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 4, ANY},
+    {33, 100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 4, EXTREME},
+    {8, 210, 1, 1, 1, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 8, EXTREME},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 2, ANY},
+    {21, 21, 21, 6, 11, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY},
+    {72, 72, 72, 5, 7, 5, 5, 2, 2, 1, 1, 4, 0, 0, 1, 1, 0, 1, 8, EXTREME},
+    {16, 16, 16, 4, 9, 3, 3, 1, 1, 2, 2, 0, 3, 0, 0, 1, 0, 0, 4, ANY},
+    {18, 30, 3, 5, 6, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 8, ANY},
+    {6, 12, 6, 5, 5, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, EXTREME},
+    {12, 20, 1, 3, 2, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1, 4, ANY},
+    {9, 35, 1, 17, 22, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 3, EXTREME},
+    {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, 0, 0, 0, 0, 0, 8, ANY},
+    {512, 24, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME},
+    {32, 48, 1, 6, 29, 1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 8, ANY},
+};
+enum {
+    FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
+    GENERATED = 10,
+    TRIED = 3 /* ways of a shape, taken in turn: compiling all of them takes minutes */
+};
+
+static nas_ctx *ctx;
+static char dir[64];
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-layer-qconv-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_layer_qconv, .init = setup, .fini = teardown, .timeout = 400);
+
+static bool coin(nas_rng *rng) {
+    return nas_rng_below(rng, 2) == 0;
+}
+
+static shape_row generated_shape(nas_rng *rng) {
+    shape_row r = {.groups = 1};
+    const int32_t widths[] = {1, 3, 8, 13, 16, 31, 40};
+    r.in_c = widths[nas_rng_below(rng, 7)];
+    r.out_c = widths[nas_rng_below(rng, 7)];
+    r.out_h = 1 + (int32_t)nas_rng_below(rng, 11);
+    r.out_w = 1 + (int32_t)nas_rng_below(rng, 15);
+    r.kh = 1 + (int32_t)nas_rng_below(rng, 3);
+    r.kw = coin(rng) ? r.kh : 1 + (int32_t)nas_rng_below(rng, 5);
+    r.sh = r.sw = nas_rng_below(rng, 3) == 0 ? 2 : 1;
+    r.dh = r.dw = nas_rng_below(rng, 4) == 0 ? 2 : 1;
+    r.in_extra = (int32_t)nas_rng_below(rng, 3);
+    r.out_extra = (int32_t)nas_rng_below(rng, 3);
+    r.residual = coin(rng);
+    r.in_signed = coin(rng);
+    r.out_signed = coin(rng);
+    r.residual_signed = coin(rng);
+    r.has_left = coin(rng);
+    r.bits = coin(rng) ? 8 : 2 + (int32_t)nas_rng_below(rng, 7);
+    r.fill = coin(rng) ? ANY : EXTREME;
+    return r;
+}
+
+/* A buffer that ends with the last channel of the last pixel that a kernel may touch. */
+static size_t exact(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
+    return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
+}
+
+static int32_t in_height(const nas__conv *c) {
+    return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+}
+static int32_t in_width(const nas__conv *c) {
+    return (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
+}
+
+static nas__qconv conv_of(const shape_row *r) {
+    nas__qconv q = {.in_signed = r->in_signed,
+                    .out_signed = r->out_signed,
+                    .residual_signed = r->residual_signed,
+                    .weight_bits = r->bits,
+                    .has_left = r->has_left};
+    nas__conv *c = &q.conv;
+    *c = (nas__conv){.in_c = r->in_c,
+                     .out_c = r->out_c,
+                     .groups = r->groups,
+                     .out_h = r->out_h,
+                     .out_w = r->out_w,
+                     .kernel_h = r->kh,
+                     .kernel_w = r->kw,
+                     .stride_h = r->sh,
+                     .stride_w = r->sw,
+                     .dilation_h = r->dh,
+                     .dilation_w = r->dw,
+                     .has_residual = r->residual};
+    c->in_pitch = r->in_c + r->in_extra;
+    c->out_pitch = r->out_c + r->out_extra;
+    c->in_row = (size_t)in_width(c) * (size_t)c->in_pitch + (size_t)r->in_extra;
+    c->out_row = (size_t)(c->out_w * c->out_pitch + r->out_extra);
+    if (r->residual) {
+        c->residual_pitch = r->out_c + 1;
+        c->residual_row = (size_t)(c->out_w * c->residual_pitch);
+    }
+    return q;
+}
+
+/* Tensors of one shape. */
+typedef struct tensors {
+    nas__qconv q;
+    nas__qconv_data data;
+    uint8_t *in, *residual, *want;
+    int8_t *weight;
+    int32_t *bias, *multiplier;
+    size_t in_bytes, out_bytes, residual_bytes;
+} tensors;
+
+static void fill_codes(nas_rng *rng, uint8_t *p, size_t n, fill_mode mode) {
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t v = nas_rng_below(rng, 256);
+        p[i] = (uint8_t)(mode == ANY    ? v
+                         : (v & 1) != 0 ? 127 + (v & 2) / 2
+                         : (v & 2) != 0 ? 255
+                                        : 0);
+    }
+}
+
+static int32_t code_between(nas_rng *rng, int32_t low, int32_t high) {
+    return low + (int32_t)nas_rng_below(rng, (uint32_t)(high - low + 1));
+}
+
+static nas_requant requant_of(nas_rng *rng, const nas__qconv *q) {
+    const int32_t least = q->out_signed ? -128 : 0, most = least + 255;
+    nas_requant r = {.zero_out = code_between(rng, least, most), .low = least, .high = most};
+    if (coin(rng)) r.low = r.zero_out; /* ReLU */
+    if (coin(rng)) r.high = code_between(rng, r.low, most);
+    if (q->has_left) r.left = 1 + (int32_t)nas_rng_below(rng, NAS_QUANT_LEFT_MAX);
+    r.zero_residual = q->residual_signed ? code_between(rng, -128, 127) : code_between(rng, 0, 255);
+    r.multiplier_residual = 1 + (int32_t)nas_rng_below(rng, coin(rng) ? 1 << 17 : (1 << 21) - 1);
+    return r;
+}
+
+static tensors tensors_of(nas_rng *rng, const shape_row *row) {
+    tensors t = {.q = conv_of(row)};
+    const nas__conv *c = &t.q.conv;
+    t.in_bytes = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
+    t.out_bytes = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    t.residual_bytes = c->has_residual
+                           ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
+                           : 0;
+    const size_t taps = (size_t)(c->kernel_h * c->kernel_w * (c->in_c / c->groups));
+    t.in = nas_alloc_array(ctx, t.in_bytes, 1);
+    t.residual = nas_alloc_array(ctx, t.residual_bytes, 1);
+    t.want = nas_alloc_array(ctx, t.out_bytes, 1);
+    t.weight = nas_alloc_array(ctx, (size_t)c->out_c * taps, 1);
+    t.bias = nas_alloc_array(ctx, (size_t)c->out_c, 4);
+    t.multiplier = nas_alloc_array(ctx, (size_t)c->out_c, 4);
+    fill_codes(rng, t.in, t.in_bytes, row->fill);
+    fill_codes(rng, t.residual, t.residual_bytes, row->fill);
+    const int32_t most = (1 << (row->bits - 1)) - 1;
+    for (size_t i = 0; i < (size_t)c->out_c * taps; i++) {
+        t.weight[i] = (int8_t)(row->fill == ANY ? code_between(rng, -most, most)
+                               : coin(rng)      ? most
+                                                : -most);
+    }
+    t.data = (nas__qconv_data){.weight = t.weight,
+                               .bias = t.bias,
+                               .multiplier = t.multiplier,
+                               .zero_in = row->in_signed ? code_between(rng, -128, 127)
+                                                         : code_between(rng, 0, 255),
+                               .requant = requant_of(rng, &t.q)};
+    const double spread = 255.0 * most * sqrt((double)taps);
+    for (int32_t o = 0; o < c->out_c; o++) {
+        t.bias[o] = (int32_t)(spread * (2 * nas_rng_uniform(rng) - 1));
+        const double fraction = c->has_residual ? 64 : 1;
+        const double m =
+            ldexp(fraction * 200 / spread * nas_rng_uniform(rng), 31 - t.data.requant.left);
+        t.multiplier[o] = coin(rng) && coin(rng) ? INT32_MAX : (int32_t)fmin(m, 2147483647.0);
+    }
+    memset(t.want, 0xA5, t.out_bytes);
+    quant_reference_conv(&t.q, &t.data, t.in, t.residual, t.want);
+    return t;
+}
+
+static void tensors_free(tensors *t) {
+    nas_free(t->in);
+    nas_free(t->residual);
+    nas_free(t->want);
+    nas_free(t->weight);
+    nas_free(t->bias);
+    nas_free(t->multiplier);
+}
+
+static const char main_text[] =
+    "typedef void kernel(const void *, void *, const void *, const void *, void *, int, int);\n"
+    "static void *take(FILE *f, size_t n, size_t align) {\n"
+    "    void *p = NULL;\n"
+    "    if (n > 0 && (align > 1 ? posix_memalign(&p, align, n) != 0 : (p = malloc(n)) == NULL)) "
+    "exit(3);\n"
+    "    if (n > 0 && f != NULL && fread(p, 1, n, f) != n) exit(3);\n"
+    "    return p;\n"
+    "}\n"
+    "static void one(FILE *in, FILE *out, kernel *k, size_t n_in, size_t n_res, size_t n_w, size_t "
+    "n_scratch,\n    size_t n_out, int units) {\n"
+    "    void *x = take(in, n_in, 1), *r = take(in, n_res, 1), *w = take(in, n_w, 64);\n"
+    "    unsigned char *y[2], *scratch = take(NULL, n_scratch, 64);\n"
+    "    for (int split = 0; split < 2; split++) {\n"
+    "        y[split] = take(NULL, n_out, 1);\n"
+    "        memset(y[split], 0xA5, n_out);\n"
+    "        if (n_scratch > 0) memset(scratch, 0x5A, n_scratch);\n"
+    "        if (split == 0) k(x, y[0], r, w, scratch, 0, units);\n"
+    "        else for (int u = units; u > 0;) {\n"
+    "            const int n = u % 3 + 1 < u ? u % 3 + 1 : u;\n"
+    "            k(x, y[1], r, w, scratch, u - n, u);\n            u -= n;\n        }\n"
+    "    }\n"
+    "    if (memcmp(y[0], y[1], n_out) != 0) exit(5);\n"
+    "    if (fwrite(y[0], 1, n_out, out) != n_out) exit(6);\n"
+    "    free(x); free(r); free(w); free(y[0]); free(y[1]); free(scratch);\n"
+    "}\n"
+    "int main(void) {\n"
+    "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
+    "    if (in == NULL || out == NULL) return 2;\n";
+
+static int run_program(const char *const *argv, nas_process_result *result) {
+    nas_process_options options = nas_process_options_default();
+    options.argv = argv;
+    options.cwd = dir;
+    options.timeout_ms = 300 * 1000;
+    cr_assert(eq(int, (int)nas_process_run(ctx, &options, result), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    return result->exit_code;
+}
+
+static void write_text(const char *name, const void *data, size_t len) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    cr_assert(eq(int, (int)nas_file_write(ctx, path, data, len, 0644), NAS_OK));
+}
+
+static void add_case(const nas_target *target, const tensors *t, const nas__qconv_way *way,
+                     nas_buf *text, nas_buf *calls, nas_buf *raw) {
+    const size_t n = nas__qconv_weight_bytes(target, &t->q, way);
+    uint8_t *packed = nas_alloc_array(ctx, n, 1);
+    cr_assert(ne(ptr, packed, NULL));
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &t->q, way, &t->data, packed), NAS_OK),
+              "%s", nas_ctx_message(ctx));
+    nas_buf_append(raw, t->in, t->in_bytes);
+    nas_buf_append(raw, t->residual, t->residual_bytes);
+    nas_buf_append(raw, packed, n);
+    nas_free(packed);
+    nas__qconv_emit(target, &t->q, way, text);
+    nas_buf_puts(calls, "    one(in, out, ");
+    nas__qconv_name(target, &t->q, way, calls);
+    nas_buf_printf(calls, ", %zu, %zu, %zu, %zu, %zu, %d);\n", t->in_bytes, t->residual_bytes, n,
+                   nas__qconv_scratch_bytes(target, &t->q, way), t->out_bytes,
+                   nas__qconv_units(target, &t->q, way));
+}
+
+static bool on_path(const char *program) {
+    const char *path = getenv("PATH");
+    for (; path != NULL && *path != '\0';) {
+        const size_t n = strcspn(path, ":");
+        char file[512];
+        (void)snprintf(file, sizeof file, "%.*s/%s", (int)n, path, program);
+        if (access(file, X_OK) == 0) return true;
+        path += n + (path[n] == ':');
+    }
+    return false;
+}
+
+/* The program that runs a target's programs; "" when this processor does, NULL when there is none. */
+static const char *runner(const nas_target *target) {
+    if (target->runs_here) return "";
+    if (strcmp(target->arch, "aarch64") == 0) return "qemu-aarch64";
+    if (strcmp(target->arch, "armv7") == 0) return "qemu-arm";
+    if (strcmp(target->arch, "riscv64") == 0) return "qemu-riscv64";
+    return NULL;
+}
+
+static bool build_and_run(const nas_target *target) {
+    char flags[8][64] = {""};
+    const int n = sscanf(target->flags, "%63s %63s %63s %63s %63s %63s", flags[0], flags[1],
+                         flags[2], flags[3], flags[4], flags[5]);
+    const char *run = runner(target);
+    const char *argv[32] = {target->compiler, "-std=gnu99", "-ffp-contract=fast",
+                            "-Wall",          "-Wextra",    "-Werror",
+                            "kernels.c",      "-o",         "kernels"};
+    int k = 9;
+    argv[k++] = "-O1";
+    argv[k++] = target->runs_here ? "-fsanitize=address" : "-static";
+    for (int i = 0; i < n; i++)
+        argv[k++] = flags[i];
+    nas_process_result r = {0};
+    const int built = run_program(argv, &r);
+    cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    if (run == NULL || (run[0] != '\0' && !on_path(run))) {
+        (void)fprintf(stderr, "skipped: %s compiled, nothing here runs it\n", target->name);
+        return false;
+    }
+    const char *const here[] = {"./kernels", NULL};
+    const char *const there[] = {run, "-cpu", "max", "./kernels", NULL};
+    r = (nas_process_result){0};
+    const int code = run_program(run[0] == '\0' ? here : there, &r);
+    cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
+              r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    return true;
+}
+
+static size_t differences(const uint8_t *a, const uint8_t *b, size_t n) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += a[i] != b[i];
+    return count;
+}
+
+/* Checks the list of ways and keeps up to TRIED of them, others for every shape. */
+static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
+                      nas__qconv_way out[TRIED]) {
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    const int32_t n = nas__qconv_ways(target, q, ways);
+    cr_assert(n >= 1 && n <= NAS__QCONV_WAYS_MAX);
+    for (int32_t k = 0; k < n; k++) {
+        cr_assert(ways[k].cycles > 0 && isfinite(ways[k].cycles));
+        cr_assert(k == 0 || ways[k].cycles >= ways[k - 1].cycles);
+    }
+    const int32_t kept = n < TRIED ? n : TRIED;
+    for (int32_t k = 0; k < kept; k++)
+        out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
+    if (kept > 1 && memcmp(&out[1], &out[0], sizeof out[0]) == 0) return 1;
+    return kept > 2 && (memcmp(&out[2], &out[0], sizeof out[0]) == 0 ||
+                        memcmp(&out[2], &out[1], sizeof out[0]) == 0)
+               ? 2
+               : kept;
+}
+
+static void check_target(const nas_target *target) {
+    nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
+    nas_rng rng = nas_rng_stream(12, 0, "layer_qconv");
+    tensors all[FIXED + GENERATED];
+    nas__qconv_way ways[FIXED + GENERATED][TRIED];
+    int32_t counts[FIXED + GENERATED];
+    nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
+                        "#include <string.h>\n");
+    nas__emit_vector_prelude(target, &text);
+    nas__emit_quant_prelude(target, &text);
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
+        all[i] = tensors_of(&rng, &row);
+        counts[i] = choose(target, &all[i].q, i, ways[i]);
+        for (int32_t k = 0; k < counts[i]; k++)
+            add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);
+    }
+    nas_buf_puts(&text, main_text);
+    nas_buf_puts(&text, calls.data);
+    nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &raw), NAS_OK));
+    write_text("kernels.c", text.data, text.len);
+    write_text("in.raw", raw.data, raw.len);
+    const bool ran = build_and_run(target);
+    if (ran) {
+        char path[128];
+        (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+        cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
+    }
+    const uint8_t *out = (const uint8_t *)result.data;
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        for (int32_t k = 0; ran && k < counts[i]; k++, out += all[i].out_bytes) {
+            const nas__qconv_way *w = &ways[i][k];
+            const size_t wrong = differences(out, all[i].want, all[i].out_bytes);
+            cr_expect(wrong == 0, "%s shape %d: %s %dx%d, %d bits: %zu of %zu bytes differ",
+                      target->name, i, nas__qconv_algorithm_name(w->algorithm), w->pixels,
+                      w->vectors, w->stored_bits, wrong, all[i].out_bytes);
+        }
+        tensors_free(&all[i]);
+    }
+    nas_buf_deinit(&text);
+    nas_buf_deinit(&calls);
+    nas_buf_deinit(&raw);
+    nas_buf_deinit(&result);
+}
+
+static void check_named(const char *name) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
+    if (!on_path(target->compiler)) {
+        (void)fprintf(stderr, "skipped: %s is not installed\n", target->compiler);
+        return;
+    }
+    check_target(target);
+}
+
+Test(compiler_layer_qconv, every_way_is_exact_on_plain_vectors) {
+    check_named("x86-64");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_pairs_of_words) {
+    check_named("x86-64-avx2");
+}
+Test(compiler_layer_qconv, every_way_compiles_on_wide_pairs_of_words) {
+    check_named("x86-64-avx512");
+}
+Test(compiler_layer_qconv, every_way_compiles_on_vnni) {
+    check_named("x86-64-avx512vnni");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
+    check_named("aarch64-linux");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
+    check_named("aarch64-dotprod");
+}
+
+Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
+    const nas__qconv a = conv_of(&fixed_shapes[2]);
+    nas__qconv b = a;
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(nas__qconv_ways(target, &a, ways) >= 2);
+    nas_buf first = {0}, same = {0}, other = {0}, type = {0};
+    nas__qconv_name(target, &a, &ways[0], &first);
+    nas__qconv_name(target, &b, &ways[0], &same);
+    nas__qconv_name(target, &a, &ways[1], &other);
+    b.out_signed = !b.out_signed;
+    nas__qconv_name(target, &b, &ways[0], &type);
+    cr_assert(eq(str, first.data, same.data));
+    cr_assert(ne(str, first.data, other.data));
+    cr_assert(ne(str, first.data, type.data));
+    nas_buf_deinit(&first);
+    nas_buf_deinit(&same);
+    nas_buf_deinit(&other);
+    nas_buf_deinit(&type);
+}
+
+Test(compiler_layer_qconv, numbers_that_do_not_fit_are_refused) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
+    nas_rng rng = nas_rng_stream(3, 0, "layer_qconv");
+    tensors t = tensors_of(&rng, &fixed_shapes[7]); /* one weight of two bits */
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(nas__qconv_ways(target, &t.q, ways) >= 1);
+    uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &t.q, &ways[0]), 1);
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &t.q, &ways[0], &t.data, block), NAS_OK));
+    t.weight[0] = 2;
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &t.q, &ways[0], &t.data, block),
+                 NAS_ERR_INVALID));
+    t.weight[0] = 1;
+    t.bias[0] = NAS_QUANT_ACC_MAX - 254;
+    cr_assert(
+        eq(int, (int)nas__qconv_pack(ctx, target, &t.q, &ways[0], &t.data, block), NAS_ERR_RANGE));
+    t.bias[0] = 0;
+    t.data.requant.left = 1;
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &t.q, &ways[0], &t.data, block),
+                 NAS_ERR_INVALID));
+    nas_free(block);
+    tensors_free(&t);
+}

@@ -260,6 +260,7 @@ def write(results, options):
 
 def main():
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut off"))  # so that stopped engines are ended, see run_cell
     os.makedirs(options.out, exist_ok=True)
     if options.nice:
         set_priority(options.nice)

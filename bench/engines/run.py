@@ -12,6 +12,7 @@ Writes results.md and results.json; the table also goes to stdout.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -46,6 +47,9 @@ class Rival:
         command = pinned(threads, [sys.executable, os.path.join(HERE, "worker.py"), name, path, str(threads)])
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True, env=environment)
+        self.version = self.error = None
+
+    def wait_until_ready(self):
         first = self.answer()
         self.version, self.error = first.get("version"), first.get("error")
 
@@ -105,9 +109,6 @@ class Ours:
         kept = 0 if document["all_disturbed"] else document["batches"]
         return {"p50_us": document["p50_us"], "min_us": document["min_us"], "batches": kept,
                 "dropped": document["dropped"]}
-
-    def close(self):
-        pass
 
 
 def peak_gflops(threads, program):
@@ -171,16 +172,16 @@ def take_turns(engines, threads, options):
 def run_cell(name, gflop, threads, options):
     """All engines on one network with so many threads: engine -> cell."""
     path = os.path.join(options.folder, "nets", name + ".onnx")
-    engines = [Rival(rival, path, threads) for rival in RIVALS]
-    engines.append(Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name)))
-    cells = {e.name: {"error": e.error} for e in engines if e.error}
-    working = [e for e in engines if not e.error]
-    try:
+    with contextlib.ExitStack() as stack:
+        engines = [Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name))]
+        for rival in RIVALS:
+            engines.append(Rival(rival, path, threads))
+            stack.callback(engines[-1].close)
+            engines[-1].wait_until_ready()
+        working = [e for e in engines if not e.error]
         errors = compare(working, path, options.folder)
         rounds = take_turns(working, threads, options)
-    finally:
-        for engine in engines:
-            engine.close()
+    cells = {e.name: {"error": e.error} for e in engines if e.error}
     for engine in working:
         cells[engine.name] = summarise(rounds[engine.name], gflop) | {
             "max_error": errors[engine.name], "version": engine.version}

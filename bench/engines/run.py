@@ -4,14 +4,15 @@
 
 Each engine runs in its own process pinned to the first THREADS CPUs and stopped except in its turn (pools of threads
 may spin long after an inference). All engines of a cell take turns, `rounds` times: peak loop for 50 ms, then one
-engine for `seconds`. A turn is calm when its threads waited for a CPU for at most 5 % of the time; one that is not is
-repeated, at most twice. A turn gives the median latency; a cell is the median of its turns, of the calm ones alone where
-at least 3 are. Share of peak: direct FLOPs of the network against the peak loop of the same round, so
+engine for `seconds`. A turn gives the median latency over batches that no other process disturbed (one rule for all,
+see worker.py). It is calm when at most 30 % of its batches were disturbed; one that is not is repeated, at most twice. A
+cell is the median of its turns, of the calm ones alone where at least 3 are. Share of peak: direct FLOPs of the network against the peak loop of the same round, so
 Winograd may exceed 100 %. Outputs of all engines are compared with those of ONNX Runtime on one random image first.
 Writes results.md and results.json; the table also goes to stdout.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -29,7 +30,7 @@ import worker
 HERE = os.path.dirname(os.path.abspath(__file__))
 RIVALS = ("onnxruntime", "openvino", "ncnn")
 OURS = "ours"
-WAITED_MAX, CALM_MIN, TRIES = 0.05, 3, 3
+DROPPED_MAX, CALM_MIN, TRIES = 0.3, 3, 3
 ERROR_MAX = 1e-4  # of the largest output; engines sum in other orders, and Winograd rounds more
 
 
@@ -46,6 +47,9 @@ class Rival:
         command = pinned(threads, [sys.executable, os.path.join(HERE, "worker.py"), name, path, str(threads)])
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True, env=environment)
+        self.version = self.error = None
+
+    def wait_until_ready(self):
         first = self.answer()
         self.version, self.error = first.get("version"), first.get("error")
 
@@ -102,12 +106,9 @@ class Ours:
         if done.returncode != 0:
             return {"error": done.stderr.strip()}
         document = json.loads(done.stdout)
-        lost = document["dropped"] / (document["dropped"] + document["batches"])
-        return {"p50_us": document["p50_us"], "min_us": document["min_us"], "count": document["batches"],
-                "waited": 1.0 if document["all_disturbed"] else 0.0, "dropped_share": lost}
-
-    def close(self):
-        pass
+        kept = 0 if document["all_disturbed"] else document["batches"]
+        return {"p50_us": document["p50_us"], "min_us": document["min_us"], "batches": kept,
+                "dropped": document["dropped"]}
 
 
 def peak_gflops(threads, program):
@@ -131,12 +132,16 @@ def compare(engines, path, folder):
             for name, y in outputs.items()}
 
 
+def is_calm(turn):
+    return turn["dropped"] <= DROPPED_MAX * (turn["dropped"] + turn["batches"])
+
+
 def summarise(rounds, gflop):
     """One cell from its rounds."""
     good = [r for r in rounds if "error" not in r]
     if not good:
         return {"error": rounds[0]["error"], "rounds": rounds}
-    calm = [r for r in good if r["waited"] <= WAITED_MAX]
+    calm = [r for r in good if is_calm(r)]
     used = calm if len(calm) >= min(CALM_MIN, len(good)) else good
     times = [r["p50_us"] for r in used]
     middle = statistics.median(times)
@@ -151,7 +156,7 @@ def take_turn(engine, threads, options):
     for _ in range(TRIES):
         peak = peak_gflops(threads, options.peak)
         turn = engine.time(options.seconds) | {"peak_gflops": peak}
-        if "error" in turn or turn["waited"] <= WAITED_MAX:
+        if "error" in turn or is_calm(turn):
             break
     return turn
 
@@ -167,16 +172,16 @@ def take_turns(engines, threads, options):
 def run_cell(name, gflop, threads, options):
     """All engines on one network with so many threads: engine -> cell."""
     path = os.path.join(options.folder, "nets", name + ".onnx")
-    engines = [Rival(rival, path, threads) for rival in RIVALS]
-    engines.append(Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name)))
-    cells = {e.name: {"error": e.error} for e in engines if e.error}
-    working = [e for e in engines if not e.error]
-    try:
+    with contextlib.ExitStack() as stack:
+        engines = [Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name))]
+        for rival in RIVALS:
+            engines.append(Rival(rival, path, threads))
+            stack.callback(engines[-1].close)
+            engines[-1].wait_until_ready()
+        working = [e for e in engines if not e.error]
         errors = compare(working, path, options.folder)
         rounds = take_turns(working, threads, options)
-    finally:
-        for engine in engines:
-            engine.close()
+    cells = {e.name: {"error": e.error} for e in engines if e.error}
     for engine in working:
         cells[engine.name] = summarise(rounds[engine.name], gflop) | {
             "max_error": errors[engine.name], "version": engine.version}
@@ -193,14 +198,16 @@ def row(name, threads, cells):
             *(f"{cells[n]['ms']:.3g}" if "ms" in cells[n] else "-" for n in RIVALS), best,
             f"{rivals[best]['ms'] / ours['ms']:.2f}" if "ms" in ours else "-",
             f"{shown['gflops']:.0f}", f"{shown['share']:.0%}", f"{shown['spread']:.0%}",
+            f"{shown['rounds_calm']}/{len(shown['rounds'])}",
             ", ".join(wrong) or f"<= {max(c.get('max_error', 0) for c in cells.values()):.0e}"]
     return "| " + " | ".join(text) + " |"
 
 
 HEAD = ("| network | threads | ours ms | onnxruntime ms | openvino ms | ncnn ms | best rival | ratio | GFLOP/s "
-        "| share of peak | spread | outputs differ |\n|" + "---|" * 12)
+        "| share of peak | spread | calm | outputs differ |\n|" + "---|" * 13)
 NOTE = ("ratio: best rival / ours, above 1 we are faster. GFLOP/s, share of peak (direct FLOPs) and spread of the rounds "
-        "(max - min, of the median) are of ours, of the best rival where ours is empty. outputs differ: from ONNX "
+        "(max - min, of the median) are of ours, of the best rival where ours is empty; calm: its rounds with at most 30 % of "
+        "the batches disturbed by other processes. outputs differ: from ONNX "
         "Runtime, largest difference of any engine relative to the largest output; engines beyond "
         f"{ERROR_MAX:g} are named.")
 
@@ -254,6 +261,7 @@ def write(results, options):
 
 def main():
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut off"))  # so that stopped engines are ended, see run_cell
     os.makedirs(options.out, exist_ok=True)
     if options.nice:
         set_priority(options.nice)

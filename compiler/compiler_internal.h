@@ -243,6 +243,8 @@ void nas__emit_entry_points(bool threads, nas_buf *out);
 typedef struct nas__form {
     nas__program *rows; /* one of the two */
     struct nas__layers *layers;
+    nas_graph *graph;                /* simplified */
+    char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
 } nas__form;
 
 /* nas__form_lower - in the form that the options ask for.

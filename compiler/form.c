@@ -1,9 +1,10 @@
 /* form.c - which of the two forms a network is compiled in, and the questions that do not depend on the answer. */
 #include "compiler/layers_internal.h"
 
-enum {
-    ROWS_EXTENT_MIN = 96
-}; /* below it a whole image fits the cache and rows are too short to fill vectors well */
+#include <string.h>
+
+/* Below it a whole image fits the cache, and rows are too short to fill vectors well. */
+enum { ROWS_EXTENT_MIN = 96 };
 
 static bool large_image(const nas_graph *graph) {
     const nas_value v = nas_graph_input(graph);
@@ -11,36 +12,56 @@ static bool large_image(const nas_graph *graph) {
     return s != NULL && s->h >= ROWS_EXTENT_MIN && s->w >= ROWS_EXTENT_MIN;
 }
 
+/* The simplified network as rows; it stays the network as given by name. */
+static nas_status lower_rows(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
+    const nas_status status = nas__lower(ctx, f->graph, o->target, o->max_threads, NULL, &f->rows);
+    if (status == NAS_OK) memcpy(f->rows->graph_hash, f->graph_hash, sizeof f->graph_hash);
+    return status;
+}
+
 /* NAS_ERR_UNSUPPORTED where the rows cannot express the network: the caller goes on with the other form. */
-static nas_status try_rows(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *o,
-                           nas__form *out) {
+static nas_status try_rows(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_ctx *quiet = nas_ctx_child(ctx);
     if (quiet == NULL) return nas_fail(ctx, NAS_ERR_NOMEM, "no memory for a context");
-    nas_status status = nas__lower(quiet, graph, o->target, o->max_threads, NULL, &out->rows);
+    nas_status status = lower_rows(quiet, o, f);
     if (status != NAS_OK && status != NAS_ERR_UNSUPPORTED)
         status = nas_fail(ctx, status, "%s", nas_ctx_message(quiet));
     nas_ctx_free(quiet);
     return status;
 }
 
+static nas_status lower_layers(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
+    const nas_status status = nas__layers_lower(ctx, f->graph, o, &f->layers);
+    if (status == NAS_OK) memcpy(f->layers->graph_hash, f->graph_hash, sizeof f->graph_hash);
+    return status;
+}
+
+static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
+    switch (o->form) {
+    case NAS_FORM_ROWS: return lower_rows(ctx, o, f);
+    case NAS_FORM_AUTO: {
+        const nas_status status = large_image(f->graph) ? try_rows(ctx, o, f) : NAS_ERR_UNSUPPORTED;
+        return status == NAS_ERR_UNSUPPORTED ? lower_layers(ctx, o, f) : status;
+    }
+    case NAS_FORM_LAYERS: return lower_layers(ctx, o, f);
+    }
+    return nas_fail(ctx, NAS_ERR_INVALID, "form %d", (int)o->form);
+}
+
 nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *o,
                            nas__form *out) {
     *out = (nas__form){0};
-    nas_status status = NAS_ERR_UNSUPPORTED;
-    switch (o->form) {
-    case NAS_FORM_ROWS: return nas__lower(ctx, graph, o->target, o->max_threads, NULL, &out->rows);
-    case NAS_FORM_AUTO:
-        if (large_image(graph)) status = try_rows(ctx, graph, o, out);
-        break;
-    case NAS_FORM_LAYERS: break;
-    }
-    if (status != NAS_ERR_UNSUPPORTED) return status;
-    return nas__layers_lower(ctx, graph, o, &out->layers);
+    nas_status status = nas_graph_hash(ctx, graph, false, out->graph_hash);
+    if (status == NAS_OK) status = nas__graph_optimize(ctx, graph, NULL, NULL, &out->graph);
+    if (status == NAS_OK) status = choose_form(ctx, o, out);
+    if (status != NAS_OK) nas__form_free(out);
+    return status;
 }
 
 void nas__form_free(nas__form *form) {
     nas__program_free(form->rows);
     nas__layers_free(form->layers);
+    nas_graph_free(form->graph);
     *form = (nas__form){0};
 }
 
@@ -71,9 +92,9 @@ nas_status nas__form_pack(nas_ctx *ctx, const nas__form *f, float *out) {
 }
 
 const nas_graph *nas__form_graph(const nas__form *f) {
-    return f->rows != NULL ? f->rows->graph : f->layers->graph;
+    return f->graph;
 }
 
 const char *nas__form_graph_hash(const nas__form *f) {
-    return f->rows != NULL ? f->rows->graph_hash : f->layers->graph_hash;
+    return f->graph_hash;
 }

@@ -306,7 +306,7 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
                        .max_threads = max_threads};
     nas_status status = nas_graph_verify(ctx, graph);
     if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, l->graph_hash);
-    if (status == NAS_OK) status = nas_graph_clone(ctx, graph, &l->graph);
+    l->graph = graph;
     if (status == NAS_OK) status = lower(ctx, l);
     if (status != NAS_OK) {
         nas__layers_free(l);
@@ -319,6 +319,5 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
 
 void nas__layers_free(nas__layers *l) {
     if (l == NULL) return;
-    nas_graph_free(l->graph);
     nas_arena_free(l->arena);
 }

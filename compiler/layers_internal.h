@@ -224,7 +224,7 @@ typedef struct nas__layer_buffer {
 
 typedef struct nas__layers {
     nas_arena *arena;
-    nas_graph *graph;                   /* optimized copy */
+    const nas_graph *graph;             /* borrowed: simplified by graph_passes.c */
     const nas_compile_options *options; /* borrowed while lowering; NULL afterwards */
     int64_t start_ns;                   /* of lowering: the time for tuning ends after it */
     const nas_target *target;

@@ -565,6 +565,13 @@ nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *ta
     return NAS_OK;
 }
 
+static nas_status dump_graph(nas_ctx *ctx, const nas_graph *graph, const char *name, nas_buf *out) {
+    nas_graph *simplified = NULL;
+    const nas_status status = nas__graph_optimize(ctx, graph, name, out, &simplified);
+    nas_graph_free(simplified);
+    return status == NAS_OK ? nas_buf_status(ctx, out) : status;
+}
+
 static nas_status dump_layers(nas_ctx *ctx, const nas_graph *graph,
                               const nas_compile_options *options, nas_buf *out) {
     nas_compile_options o = *options;
@@ -579,12 +586,18 @@ static nas_status dump_layers(nas_ctx *ctx, const nas_graph *graph,
 nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                           const char *name, nas_buf *out) {
     if (strcmp(name, "layers") == 0) return dump_layers(ctx, graph, options, out);
+    for (int32_t i = 0; nas__graph_pass(i) != NULL; i++) {
+        if (strcmp(name, nas__graph_pass(i)) == 0) return dump_graph(ctx, graph, name, out);
+    }
     bool known = strcmp(name, "import") == 0;
     for (int i = 0; i < PASS_COUNT; i++)
         known = known || strcmp(name, passes[i].name) == 0;
     if (!known)
-        return nas_fail(ctx, NAS_ERR_NOTFOUND,
-                        "pass '%s': known are import, fold, fuse, plan, layers", name);
+        return nas_fail(
+            ctx, NAS_ERR_NOTFOUND,
+            "pass '%s': known are constants, batch_norm, duplicates, dead (of the graph), "
+            "import, fold, fuse, plan (of the rows), layers",
+            name);
     nas__program *p = NULL;
     const nas_status status = nas__lower(ctx, graph, options->target, 1, name, &p);
     if (status != NAS_OK) return status;

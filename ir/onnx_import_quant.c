@@ -19,8 +19,7 @@ static nas_status read_parameters(nas__onnx *m, const nas__onnx_node *n,
         return nas__onnx_unsupported(m, "scale and zero point of different shape");
     for (size_t i = 0; i < (*scale)->count; i++) {
         const float s = (float)nas__onnx_at(*scale, i);
-        if (!(isfinite(s) && s > 0))
-            return nas_fail(m->ctx, NAS_ERR_RANGE, "scale %g", (double)s);
+        if (!(isfinite(s) && s > 0)) return nas_fail(m->ctx, NAS_ERR_RANGE, "scale %g", (double)s);
     }
     return NAS_OK;
 }

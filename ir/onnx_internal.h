@@ -43,8 +43,9 @@ typedef struct nas__onnx_value {
     size_t count;
     const void *data;
     double fill;
-    const struct nas__onnx_value *scales; /* of a constant made of symmetric int8 codes, else NULL */
-    int32_t scale_axis;                   /* of scales with more than one element */
+    const struct nas__onnx_value
+        *scales;        /* of a constant made of symmetric int8 codes, else NULL */
+    int32_t scale_axis; /* of scales with more than one element */
 } nas__onnx_value;
 
 typedef struct nas__onnx {

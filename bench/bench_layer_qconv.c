@@ -1,8 +1,17 @@
 /* bench_layer_qconv.c - integer convolutions beside the direct fp32 kernels of the same layer, one pinned thread. Both are in
  * one program and take turns, so that the state of the machine is the same for both; times are processor time.
  *     bench_layer_qconv [part of a layer's name [ways]]   ways: how many of the integer ways to time, 3 */
-#include "bench/bench_common.h"
 #include "compiler/layers_q_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void bench_check(const nas_ctx *ctx, nas_status status) {
+    if (status == NAS_OK) return;
+    (void)fprintf(stderr, "%s\n", nas_ctx_message(ctx));
+    exit(NAS_EXIT_FAILED);
+}
 
 static const struct {
     const char *name;

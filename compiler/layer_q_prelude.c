@@ -15,13 +15,27 @@ static const char common[] =
     "typedef unsigned char q_u8 __attribute__((vector_size(LANES)));\n"
     "typedef signed char q_s8 __attribute__((vector_size(LANES)));\n"
     "HELPER vi q_i32(const void *p) {\n    return *(const q_lanes *)p;\n}\n"
-    "HELPER vi q_splat(int v) {\n    return (vi){0} + v;\n}\n"
-    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
-    "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-    "    return __builtin_convertvector(v, vi);\n}\n"
-    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
-    "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-    "    return __builtin_convertvector(v, vi);\n}\n";
+    "HELPER vi q_splat(int v) {\n    return (vi){0} + v;\n}\n";
+
+static const char generic_get[] = "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+                                  "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+                                  "    return __builtin_convertvector(v, vi);\n}\n"
+                                  "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+                                  "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+                                  "    return __builtin_convertvector(v, vi);\n}\n";
+
+/* Through an integer register: gcc 12 takes a vector of eight bytes through memory. */
+static const char avx2_get[] = "HELPER __m128i q_load(const unsigned char *p, int n) {\n"
+                               "    long long v = 0;\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+                               "    return _mm_cvtsi64_si128(v);\n}\n"
+                               "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+                               "    return (vi)_mm256_cvtepu8_epi32(n == 8 ? "
+                               "_mm_loadl_epi64((const __m128i_u *)p) : q_load(p, "
+                               "n));\n}\n"
+                               "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+                               "    return (vi)_mm256_cvtepi8_epi32(n == 8 ? "
+                               "_mm_loadl_epi64((const __m128i_u *)p) : q_load(p, "
+                               "n));\n}\n";
 
 static const char plus[] = "HELPER vi q_left(vi a, const int *h) {\n"
                            "    return q_min(q_max(a, q_splat(-h[5])), q_splat(h[5])) << h[4];\n}\n"
@@ -115,8 +129,10 @@ static const char pair[] =
     "HELPER vi q_w4_low(const unsigned char *p) {\n"
     "    return (vi)((q_pairs)((q_pairs)q_w8(p) << 12) >> 12);\n}\n"
     "HELPER vi q_w4_high(const unsigned char *p) {\n    return (vi)((q_pairs)q_w8(p) >> 4);\n}\n"
-    "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
-    "    return acc + (vi)MM(madd_epi16)((MI)x, (MI)w);\n}\n";
+    /* Left to itself gcc 12 gathers the products of several steps first and spills the sums. */
+    "HELPER vi q_dot(vi acc, vi x, vi w) {\n    vi t;\n"
+    "    __asm__(\"vpmaddwd %2, %3, %1\\n\\tvpaddd %1, %0, %0\" : \"+v\"(acc), \"=v\"(t) : "
+    "\"v\"(w), \"v\"(x));\n    return acc;\n}\n";
 
 #define AVX2_PUT(kind, pack, type)                                                                 \
     "HELPER __m128i q_codes_" kind "(__m256i s, const int *h) {\n"                                 \
@@ -178,6 +194,8 @@ static const char names_512[] =
 
 void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     nas_buf_puts(out, common);
+    const bool avx2 = nas__dot_of(target) == NAS__DOT_PAIR && target->vector_bytes == 32;
+    if (!avx2) nas_buf_puts(out, generic_get);
     switch (nas__dot_of(target)) {
     case NAS__DOT_PLAIN:
         nas_buf_printf(out, "%s%s%s%s%s", generic_minmax, generic_round, generic_put, words_stage,
@@ -197,5 +215,6 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
                        generic_put, bytes_stage, neon);
         break;
     }
+    if (avx2) nas_buf_puts(out, avx2_get);
     nas_buf_puts(out, plus);
 }

@@ -104,7 +104,6 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
     const nas__q_stage s = nas__q_stage_of(target, q, t.rows);
-    const double per_product = dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.5 : 0.5;
     const double widen = way->stored_bits == 16                          ? 0
                          : way->stored_bits == 4                         ? 0.75
                          : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
@@ -115,9 +114,10 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
         const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
         for (int32_t last = 0; last < 2; last++) {
             const int32_t vectors = last ? b.last_vectors : b.vectors;
-            const double products = pixels * vectors * per_product + vectors * widen;
+            const double products = pixels * vectors * 0.5 + vectors * widen;
             const double loads = (pixels + vectors) / 2.0;
             double step = products > loads ? products : loads;
+            step += 0.1 * loads; /* broadcasts compete with the products, if little */
             if (step < 1) step = 1;
             const double bytes = nas__q_step_bytes(target, way, vectors);
             if (bytes * steps > 0.5 * target->l1_bytes) step += 0.25 * bytes / l2_bytes_cycle;

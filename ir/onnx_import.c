@@ -200,6 +200,7 @@ static nas_status check_node(nas__onnx *m, const nas__onnx_node *n,
         return nas_fail(m->ctx, NAS_ERR_UNSUPPORTED, "operators of domain '%.60s'", n->domain);
     const nas__onnx_operator *o = nas__onnx_find_operator(n->op_type);
     if (o == NULL) o = nas__onnx_find_shape_operator(n->op_type);
+    if (o == NULL) o = nas__onnx_find_quant_operator(n->op_type);
     if (o == NULL) return nas__onnx_unsupported(m, "this operator is not supported");
     if (n->n_output < 1 || n->output[0][0] == '\0')
         return nas_fail(m->ctx, NAS_ERR_PARSE, "no output");

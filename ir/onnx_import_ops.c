@@ -247,7 +247,9 @@ static nas_status emit_conv(nas__onnx *m, const nas__onnx_node *n, const nas_nod
     to = param_data(m, v, 1);
     for (size_t o = 0; o < n_o && bias != NULL && to != NULL; o++)
         to[o] = weight_at(bias, o);
-    return nas__onnx_output(m, n, nas__onnx_plain_value(m, v, 4));
+    /* by_o > by_i: outputs are the first axis of the file, as in Conv */
+    status = nas__onnx_weight_scales(m, v, w, by_o > by_i || n_i == 1 ? 0 : 1);
+    return status == NAS_OK ? nas__onnx_output(m, n, nas__onnx_plain_value(m, v, 4)) : status;
 }
 
 static nas_status import_conv(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
@@ -350,7 +352,8 @@ static nas_status import_dense(nas__onnx *m, const nas__onnx_node *n, int32_t is
     to = param_data(m, v, 1);
     for (size_t o = 0; o < n_o && bias != NULL && to != NULL; o++)
         to[o] = (float)(beta * nas__onnx_at(bias, bias->count == 1 ? 0 : o));
-    return nas__onnx_output(m, n, nas__onnx_plain_value(m, v, 2));
+    if (alpha == 1) status = nas__onnx_weight_scales(m, v, w, transposed ? 0 : 1);
+    return status == NAS_OK ? nas__onnx_output(m, n, nas__onnx_plain_value(m, v, 2)) : status;
 }
 
 static nas_status import_batch_norm(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {

@@ -43,6 +43,9 @@ typedef struct nas__onnx_value {
     size_t count;
     const void *data;
     double fill;
+    const struct nas__onnx_value
+        *scales;        /* of a constant made of symmetric int8 codes, else NULL */
+    int32_t scale_axis; /* of scales with more than one element */
 } nas__onnx_value;
 
 typedef struct nas__onnx {
@@ -105,6 +108,10 @@ nas__onnx_value nas__onnx_plain_value(const nas__onnx *m, nas_value v, int32_t r
 nas_status nas__onnx_constant_node(nas__onnx *m, const nas__onnx_node *n, const char *suffix,
                                    const nas__onnx_value *c, nas_shape shape, nas_value *out);
 nas_status nas__onnx_unsupported(nas__onnx *m, const char *reason);
+/* nas__onnx_weight_scales - passes the scales of constant `w` on to the weight of node v, where they belong to its output
+ * channels: axis `axis` of w. */
+nas_status nas__onnx_weight_scales(nas__onnx *m, nas_value v, const nas__onnx_value *w,
+                                   int32_t axis);
 
 typedef struct nas__onnx_operator {
     const char *op_type;
@@ -114,5 +121,6 @@ typedef struct nas__onnx_operator {
 } nas__onnx_operator;
 const nas__onnx_operator *nas__onnx_find_operator(const char *op_type);       /* arithmetic */
 const nas__onnx_operator *nas__onnx_find_shape_operator(const char *op_type); /* movement */
+const nas__onnx_operator *nas__onnx_find_quant_operator(const char *op_type); /* Q, DQ */
 
 #endif

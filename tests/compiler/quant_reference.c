@@ -1,5 +1,7 @@
 #include "quant_reference.h"
 
+#include <math.h>
+
 int32_t quant_reference_code(uint8_t byte, bool is_signed) {
     return is_signed && byte >= 128 ? (int32_t)byte - 256 : byte;
 }
@@ -37,6 +39,93 @@ void quant_reference_conv(const nas__qconv *q, const nas__qconv_data *data, cons
                                              &data->requant)
                         : nas_requantize(acc, m, &data->requant);
                 out[(size_t)y * c->out_row + (size_t)(x * c->out_pitch + o)] = (uint8_t)code;
+            }
+        }
+    }
+}
+
+static size_t place(const nas__view *v, int32_t y, int32_t x, int32_t c) {
+    return (size_t)y * v->row + (size_t)(x * v->pitch + c);
+}
+
+/* One pooled code; taps outside the input do not take part. */
+static int32_t pooled(const nas__qop *op, const nas__qop_data *data, const uint8_t *in, int32_t y,
+                      int32_t x, int32_t c) {
+    const nas_pool_attributes *p = &op->pool;
+    int32_t sum = 0, n = 0, most = INT32_MIN;
+    for (int32_t i = 0; i < p->kernel_h; i++) {
+        for (int32_t j = 0; j < p->kernel_w; j++) {
+            const int32_t iy = y * p->stride_h - p->pad_top + i,
+                          ix = x * p->stride_w - p->pad_left + j;
+            if (iy < 0 || ix < 0 || iy >= op->in[0].shape.h || ix >= op->in[0].shape.w) continue;
+            const int32_t q =
+                quant_reference_code(in[place(&op->in[0], iy, ix, c)], op->in_signed[0]);
+            n++;
+            sum += q - data->zero_in[0];
+            most = q > most ? q : most;
+        }
+    }
+    if (op->kind == NAS__QOP_MAX_POOL) {
+        return most < data->requant.low    ? data->requant.low
+               : most > data->requant.high ? data->requant.high
+                                           : most;
+    }
+    if (p->count_include_pad) n = p->kernel_h * p->kernel_w;
+    const int32_t least = p->count_include_pad ? n : 1;
+    int32_t left = 0;
+    while (ldexp(data->ratio / least, -left) >= 1)
+        left++;
+    const double m = nearbyint(ldexp(data->ratio / n, 31 - left));
+    nas_requant r = data->requant;
+    r.left = left;
+    return nas_requantize(sum, m > 2147483647.0 ? INT32_MAX : (int32_t)m, &r);
+}
+
+static int32_t one_code(const nas__qop *op, const nas__qop_data *data, const void *in,
+                        const uint8_t *residual, int32_t y, int32_t x, int32_t c) {
+    const uint8_t *a = in;
+    switch (op->kind) {
+    case NAS__QOP_ADD:
+        return nas_quant_add(
+            quant_reference_code(a[place(&op->in[0], y, x, c)], op->in_signed[0]) -
+                data->zero_in[0],
+            data->multiplier[0],
+            quant_reference_code(residual[place(&op->in[1], y, x, c)], op->in_signed[1]) -
+                data->zero_in[1],
+            data->multiplier[1], &data->requant);
+    case NAS__QOP_MAX_POOL:
+    case NAS__QOP_AVG_POOL: return pooled(op, data, a, y, x, c);
+    case NAS__QOP_QUANTIZE: {
+        const float *image = in;
+        const nas_shape s = op->out.shape;
+        const float v = image[((size_t)c * (size_t)s.h + (size_t)y) * (size_t)s.w + (size_t)x];
+        const float ratio = v / data->scale;
+        return nas_quant_value((double)ratio, 1, data->requant.zero_out, data->requant.low,
+                               data->requant.high);
+    }
+    case NAS__QOP_DEQUANTIZE: break;
+    }
+    return 0;
+}
+
+void quant_reference_op(const nas__qop *op, const nas__qop_data *data, const void *in,
+                        const uint8_t *residual, void *out) {
+    const bool real = op->kind == NAS__QOP_DEQUANTIZE;
+    const nas_shape s = real ? op->in[0].shape : op->out.shape;
+    float *image = out;
+    uint8_t *codes = out;
+    for (int32_t y = 0; y < s.h; y++) {
+        for (int32_t x = 0; x < s.w; x++) {
+            for (int32_t c = 0; c < s.c; c++) {
+                if (real) {
+                    const int32_t q = quant_reference_code(
+                        ((const uint8_t *)in)[place(&op->in[0], y, x, c)], op->in_signed[0]);
+                    image[((size_t)c * (size_t)s.h + (size_t)y) * (size_t)s.w + (size_t)x] =
+                        (float)(q - data->zero_in[0]) * data->scale;
+                } else {
+                    codes[place(&op->out, y, x, c)] =
+                        (uint8_t)one_code(op, data, in, residual, y, x, c);
+                }
             }
         }
     }

@@ -12,4 +12,8 @@ int32_t quant_reference_code(uint8_t byte, bool is_signed);
 void quant_reference_conv(const nas__qconv *q, const nas__qconv_data *data, const uint8_t *in,
                           const uint8_t *residual, uint8_t *out);
 
+/* quant_reference_op - `in` and `residual` point to pixel (0,0); `ratio` etc. as the kernels get them. */
+void quant_reference_op(const nas__qop *op, const nas__qop_data *data, const void *in,
+                        const uint8_t *residual, void *out);
+
 #endif

@@ -1,0 +1,233 @@
+/* test_layer_qop.c - integer additions, pools, quantization and its inverse against the plain reference, bit for bit, on
+ * buffers of exactly the promised size. */
+#include "quant_reference.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct op_row {
+    nas__qop_kind kind;
+    int32_t c, h, w; /* of the input */
+    nas_pool_attributes pool;
+    bool signed_a, signed_b, signed_out;
+    double ratio;
+} op_row;
+
+#define POOL(k, s, pt, pl, count)                                                                  \
+    {                                                                                              \
+        .kernel_h = k, .kernel_w = k, .stride_h = s, .stride_w = s, .pad_top = pt, .pad_left = pl, \
+        .pad_bottom = pt, .pad_right = pl, .count_include_pad = count                              \
+    }
+static const op_row rows[] = {
+    {NAS__QOP_ADD, 16, 3, 5, {0}, 0, 0, 0, 0},
+    {NAS__QOP_ADD, 19, 4, 3, {0}, 1, 0, 1, 0},
+    {NAS__QOP_ADD, 1, 1, 1, {0}, 1, 1, 0, 0},
+    {NAS__QOP_MAX_POOL, 21, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 8, 6, 6, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0},
+    {NAS__QOP_AVG_POOL, 21, 7, 7, POOL(7, 1, 0, 0, 0), 0, 0, 1, 0.8},
+    {NAS__QOP_AVG_POOL, 11, 5, 6, POOL(3, 1, 1, 1, 0), 1, 0, 0, 3.7},
+    {NAS__QOP_AVG_POOL, 3, 5, 6, POOL(3, 2, 1, 1, 1), 0, 0, 0, 1},
+    {NAS__QOP_QUANTIZE, 3, 5, 13, {0}, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 1, 4, 8, {0}, 0, 0, 1, 0},
+    {NAS__QOP_DEQUANTIZE, 5, 3, 7, {0}, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 10, 1, 1, {0}, 1, 0, 0, 0},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+static nas_ctx *ctx;
+static char dir[64];
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-layer-qop-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_layer_qop, .init = setup, .fini = teardown, .timeout = 200);
+
+static nas__view view_of(int32_t h, int32_t w, int32_t c, int32_t extra) {
+    return (nas__view){.shape = {1, h, w, c},
+                       .pitch = c + extra,
+                       .row = (size_t)w * (size_t)(c + extra) + (size_t)extra};
+}
+
+static size_t bytes_of(const nas__view *v) {
+    return (size_t)(v->shape.h - 1) * v->row + (size_t)(v->shape.w - 1) * (size_t)v->pitch +
+           (size_t)v->shape.c;
+}
+
+static nas__qop op_of(const op_row *r) {
+    nas__qop op = {.kind = r->kind, .pool = r->pool};
+    op.in_signed[0] = r->signed_a;
+    op.in_signed[1] = r->signed_b;
+    op.out_signed = r->signed_out;
+    op.in[0] = view_of(r->h, r->w, r->c, 1);
+    op.in[1] = view_of(r->h, r->w, r->c, 2);
+    const nas_pool_attributes *p = &r->pool;
+    const bool pool = r->kind == NAS__QOP_MAX_POOL || r->kind == NAS__QOP_AVG_POOL;
+    op.out = view_of(
+        pool ? (r->h + p->pad_top + p->pad_bottom - p->kernel_h) / p->stride_h + 1 : r->h,
+        pool ? (r->w + p->pad_left + p->pad_right - p->kernel_w) / p->stride_w + 1 : r->w, r->c, 3);
+    return op;
+}
+
+static nas__qop_data data_of(const op_row *r) {
+    const int32_t least = r->signed_out ? -128 : 0;
+    nas__qop_data d = {.zero_in = {r->signed_a ? -5 : 120, r->signed_b ? 3 : 7},
+                       .multiplier = {70001, 40503},
+                       .ratio = r->ratio,
+                       .scale = 0.013F,
+                       .requant = {.zero_out = least + 100, .low = least, .high = least + 240}};
+    if (r->kind == NAS__QOP_MAX_POOL) { /* one quantization */
+        d.requant.zero_out = d.zero_in[0];
+    }
+    return d;
+}
+
+static const char main_text[] =
+    "typedef void kernel(const void *, void *, const void *, const void *, void *, int, int);\n"
+    "static void *take(FILE *f, size_t n, size_t align) {\n"
+    "    void *p = NULL;\n"
+    "    if (n > 0 && posix_memalign(&p, align, n) != 0) exit(3);\n"
+    "    if (n > 0 && f != NULL && fread(p, 1, n, f) != n) exit(3);\n"
+    "    return p;\n}\n"
+    "static void one(FILE *in, FILE *out, kernel *k, size_t n_in, size_t n_res, size_t n_w,\n"
+    "    size_t n_out, int units) {\n"
+    "    void *x = take(in, n_in, 8), *r = take(in, n_res, 8), *w = take(in, n_w, 64);\n"
+    "    void *y = take(NULL, n_out, 8);\n    memset(y, 0xA5, n_out);\n"
+    "    for (int u = units; u > 0; u--) k(x, y, r, w, NULL, u - 1, u);\n"
+    "    if (fwrite(y, 1, n_out, out) != n_out) exit(6);\n"
+    "    free(x); free(r); free(w); free(y);\n}\n"
+    "int main(void) {\n"
+    "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
+    "    if (in == NULL || out == NULL) return 2;\n";
+
+static void run_program(const char *const *argv) {
+    nas_process_options options = nas_process_options_default();
+    options.argv = argv;
+    options.cwd = dir;
+    options.timeout_ms = 180 * 1000;
+    nas_process_result r = {0};
+    cr_assert(eq(int, (int)nas_process_run(ctx, &options, &r), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(r.exit_code == 0, "%s: exit %d: %.2000s", argv[0], r.exit_code,
+              r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+}
+
+static void write_file(const char *name, const nas_buf *data) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    cr_assert(eq(int, (int)nas_buf_status(ctx, data), NAS_OK));
+    cr_assert(eq(int, (int)nas_file_write(ctx, path, data->data, data->len, 0644), NAS_OK));
+}
+
+/* Appends inputs and weights of one row to `raw`, and what is expected to `want`. */
+static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, nas_buf *text,
+                     nas_buf *calls, nas_buf *raw, nas_buf *want) {
+    const nas__qop op = op_of(r);
+    const nas__qop_data data = data_of(r);
+    const size_t image = 4 * (size_t)(r->c * r->h * r->w);
+    const bool to = r->kind == NAS__QOP_QUANTIZE, from = r->kind == NAS__QOP_DEQUANTIZE;
+    const size_t n_in = to ? image : bytes_of(&op.in[0]);
+    const size_t n_res = r->kind == NAS__QOP_ADD ? bytes_of(&op.in[1]) : 0;
+    const size_t n_out = from ? image : bytes_of(&op.out), n_w = nas__qop_weight_bytes(&op);
+    uint8_t *in = nas_alloc_array(ctx, n_in, 1), *res = nas_alloc_array(ctx, n_res, 1);
+    uint8_t *out = nas_alloc_array(ctx, n_out, 1), *w = nas_alloc_array(ctx, n_w, 1);
+    for (size_t i = 0; i < n_in && !to; i++)
+        in[i] = (uint8_t)nas_rng_below(rng, 256);
+    for (size_t i = 0; i < n_in / 4 && to; i++) {
+        const float v = (float)(6 * nas_rng_uniform(rng) - 3), tie = 0.013F * 2.5F;
+        memcpy(in + 4 * i, i == 1 ? &tie : &v, 4);
+    }
+    for (size_t i = 0; i < n_res; i++)
+        res[i] = (uint8_t)nas_rng_below(rng, 256);
+    memset(out, 0xA5, n_out);
+    quant_reference_op(&op, &data, in, res, out);
+    cr_assert(eq(int, (int)nas__qop_pack(ctx, &op, &data, w), NAS_OK));
+    nas_buf_append(raw, in, n_in);
+    nas_buf_append(raw, res, n_res);
+    nas_buf_append(raw, w, n_w);
+    nas_buf_append(want, out, n_out);
+    nas__qop_emit(target, &op, text);
+    nas_buf_puts(calls, "    one(in, out, ");
+    nas__qop_name(target, &op, calls);
+    nas_buf_printf(calls, ", %zu, %zu, %zu, %zu, %d);\n", n_in, n_res, n_w, n_out,
+                   nas__qop_units(&op));
+    nas_free(in);
+    nas_free(res);
+    nas_free(out);
+    nas_free(w);
+}
+
+Test(compiler_layer_qop, every_operator_is_exact) {
+    static const char *const names[] = {"x86-64", "x86-64-avx2", "aarch64-linux"};
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        const nas_target *target = NULL;
+        cr_assert(eq(int, (int)nas_target_find(ctx, names[k], &target), NAS_OK));
+        if (!target->runs_here) continue; /* NEON: the helpers are those of the convolutions */
+        nas_buf text = {0}, calls = {0}, raw = {0}, want = {0}, got = {0};
+        nas_rng rng = nas_rng_stream(4, 0, "layer_qop");
+        nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n"
+                            "#include <stdlib.h>\n#include <string.h>\n");
+        nas__emit_vector_prelude(target, &text);
+        nas__emit_quant_prelude(target, &text);
+        for (int i = 0; i < ROWS; i++)
+            add_case(target, &rng, &rows[i], &text, &calls, &raw, &want);
+        nas_buf_puts(&text, main_text);
+        nas_buf_puts(&text, calls.data);
+        nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
+        write_file("kernels.c", &text);
+        write_file("in.raw", &raw);
+        char flag[64] = "-O1";
+        (void)sscanf(target->flags, "%63s", flag);
+        const char *const build[] = {target->compiler,
+                                     "-O1",
+                                     "-std=gnu99",
+                                     "-Wall",
+                                     "-Wextra",
+                                     "-Werror",
+                                     flag,
+                                     "-ffp-contract=fast",
+                                     "-fsanitize=address",
+                                     "kernels.c",
+                                     "-o",
+                                     "kernels",
+                                     NULL};
+        const char *const run[] = {"./kernels", NULL};
+        run_program(build);
+        run_program(run);
+        char path[128];
+        (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+        cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 24, &got), NAS_OK));
+        cr_assert(eq(sz, got.len, want.len));
+        for (size_t i = 0; i < want.len; i++) {
+            cr_assert(got.data[i] == want.data[i], "%s: byte %zu of %zu: %d, want %d", names[k], i,
+                      want.len, got.data[i], want.data[i]);
+        }
+        nas_buf_deinit(&text);
+        nas_buf_deinit(&calls);
+        nas_buf_deinit(&raw);
+        nas_buf_deinit(&want);
+        nas_buf_deinit(&got);
+    }
+}
+
+Test(compiler_layer_qop, averages_without_a_multiplier_are_refused) {
+    const nas__qop op = op_of(&rows[5]);
+    nas__qop_data data = data_of(&rows[5]);
+    uint8_t *w = nas_alloc_array(ctx, nas__qop_weight_bytes(&op), 1);
+    data.ratio = 0;
+    cr_assert(eq(int, (int)nas__qop_pack(ctx, &op, &data, w), NAS_ERR_INVALID));
+    data.ratio = 1e9;
+    cr_assert(eq(int, (int)nas__qop_pack(ctx, &op, &data, w), NAS_ERR_RANGE));
+    nas_free(w);
+}

@@ -96,13 +96,24 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
 
 static const double l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 16;
 
+nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    nas__q_blocks b = {.lanes = target->vector_bytes / 4, .vectors = vectors};
+    b.in_c = c->in_c / c->groups;
+    b.out_c = c->out_c / c->groups;
+    b.count = (b.out_c + vectors * b.lanes - 1) / (vectors * b.lanes);
+    const int32_t rest = b.out_c - (b.count - 1) * vectors * b.lanes;
+    b.last_vectors = (rest + b.lanes - 1) / b.lanes;
+    b.last_lanes = rest - (b.last_vectors - 1) * b.lanes;
+    return b;
+}
+
 /* Instructions of one vector product, four issued a cycle; of one output vector; two loads a cycle. */
 static double direct_cycles(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
     const nas__dot dot = nas__dot_of(target);
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const nas__q_blocks b = nas__q_block(target, c, way->vectors);
     const nas__q_stage s = nas__q_stage_of(target, q, t.rows);
     const double widen = way->stored_bits == 16                          ? 0
                          : way->stored_bits == 4                         ? 0.75
@@ -219,7 +230,7 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT:
         return nas__conv_tile(c, way->pixels).bands * c->groups *
-               nas__conv_block(target, c, way->vectors).count;
+               nas__q_block(target, c, way->vectors).count;
     case NAS__QCONV_DEPTHWISE: return c->out_h;
     }
     return 0;
@@ -247,7 +258,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     size_t n = 4 * NAS__Q_HEAD;
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT: {
-        const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+        const nas__q_blocks b = nas__q_block(target, c, way->vectors);
         n += (size_t)c->groups *
              ((size_t)(b.count - 1) * nas__q_block_bytes(target, q, way, b.vectors) +
               nas__q_block_bytes(target, q, way, b.last_vectors));
@@ -361,7 +372,7 @@ static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t
 /* [group][block]: bias, multipliers, then for each tap and group of input channels the vectors of the block. */
 static void pack_direct(const packer *p, uint8_t *out) {
     const nas__conv *c = &p->q->conv;
-    const nas__conv_blocks b = nas__conv_block(p->target, c, p->way->vectors);
+    const nas__q_blocks b = nas__q_block(p->target, c, p->way->vectors);
     const nas__q_stage s = nas__q_stage_of(p->target, p->q, 1);
     const int32_t full = b.vectors * b.lanes, elements = b.lanes * s.group;
     for (int32_t g = 0; g < c->groups; g++) {

@@ -72,7 +72,7 @@ typedef struct direct {
     const nas__qconv *q;
     const nas__qconv_way *way;
     nas__conv_tiling tiling;
-    nas__conv_blocks blocks;
+    nas__q_blocks blocks;
     nas__q_stage stage;
     const char *name;
 } direct;
@@ -219,7 +219,7 @@ static void emit_band(const direct *d, int32_t rows, int32_t channels, nas_buf *
 
 static void emit_tiles(const direct *d, bool has_full, bool has_last, nas_buf *out) {
     const nas__conv_tiling *t = &d->tiling;
-    const nas__conv_blocks *b = &d->blocks;
+    const nas__q_blocks *b = &d->blocks;
     for (int32_t r = 0; r < 2; r++) {
         if (r == 1 && t->last_rows == t->rows) continue;
         for (int32_t narrow = 0; narrow < 2; narrow++) {
@@ -235,7 +235,7 @@ static void emit_tiles(const direct *d, bool has_full, bool has_last, nas_buf *o
 
 static void emit_head(const nas__qconv *q, const char *name, nas_buf *out) {
     nas_buf_printf(out,
-                   "static void %s(const void *in, void *out, const void *residual,\n"
+                   "KERNEL void %s(const void *in, void *out, const void *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
                    "    const int *h = (const int *)weights;\n%s%s",
                    name, q->conv.has_residual ? "" : "    (void)residual;\n",
@@ -247,10 +247,10 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     direct d = {.target = target, .q = q, .way = way, .name = name};
     d.tiling = nas__conv_tile(c, way->pixels);
-    d.blocks = nas__conv_block(target, c, way->vectors);
+    d.blocks = nas__q_block(target, c, way->vectors);
     d.stage = nas__q_stage_of(target, q, d.tiling.rows);
     const nas__conv_tiling *t = &d.tiling;
-    const nas__conv_blocks *b = &d.blocks;
+    const nas__q_blocks *b = &d.blocks;
     const int32_t last = (b->last_vectors - 1) * b->lanes + b->last_lanes,
                   full = b->vectors * b->lanes;
     const bool has_full = b->count > 1 || last == full, has_last = last != full;

@@ -21,6 +21,15 @@ typedef struct nas__q_stage {
     int32_t rows_of_band; /* staged rows of a whole band */
 } nas__q_stage;
 
+/* Output channels of one group in blocks of `vectors`; the last block has last_vectors, its last vector last_lanes. */
+typedef struct nas__q_blocks {
+    int32_t lanes, vectors, count; /* count: blocks of one group */
+    int32_t last_vectors, last_lanes;
+    int32_t in_c, out_c; /* of one group */
+} nas__q_blocks;
+
+nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
+
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows);
 int32_t nas__q_staged_rows(const nas__qconv *q, int32_t output_rows);
 /* nas__q_step_bytes - stored weights of one product step for `vectors` vectors. */

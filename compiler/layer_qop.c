@@ -219,7 +219,7 @@ static void emit_dequantize(const nas__qop *op, nas_buf *out) {
 
 void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const int32_t lanes = target->vector_bytes / 4;
-    nas_buf_puts(out, "static void ");
+    nas_buf_puts(out, "KERNEL void ");
     nas__qop_name(target, op, out);
     nas_buf_puts(out, "(const void *in, void *out, const void *residual,\n"
                       "    const void *weights, void *scratch, int begin, int end) {\n"

@@ -80,7 +80,7 @@ static void *run(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    const int threads = argc == 2 ? atoi(argv[1]) : 1;
+    const int threads = argc == 2 ? (int)strtol(argv[1], NULL, 10) : 1;
     worker workers[THREADS_MAX];
     cpu_set_t mine;
     double total = 0;

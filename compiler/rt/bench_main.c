@@ -641,14 +641,98 @@ static int run_bench(const bench_options *o) {
     return code;
 }
 
+/* ---- arrays of NumPy (format 1.0 to 3.0): a header of text, then raw numbers ------------------------------------- */
+
+enum { NPY_PREFIX = 10, NPY_HEADER = 128, NPY_TEXT_MAX = 4096 };
+
+static int is_npy(const char *path) {
+    const size_t n = strlen(path);
+    return n > 4 && strcmp(path + n - 4, ".npy") == 0;
+}
+
+/* The number of elements that "'shape': (1, 3, 8, 8)" in the header promises; 0 when there is no such text. */
+static size_t npy_elements(const char *text) {
+    const char *p = strstr(text, "'shape':");
+    size_t n = 1;
+    if (p != NULL) p = strchr(p, '(');
+    if (p == NULL) return 0;
+    for (p++; *p != ')';) {
+        char *end = NULL;
+        const unsigned long extent = strtoul(p, &end, 10);
+        if (end == p || extent == 0 || extent > SIZE_MAX / n / sizeof(float)) return 0;
+        n *= extent;
+        p = end + strspn(end, ", ");
+    }
+    return n;
+}
+
+/* Reads over the header; -1 with a message unless it announces whole frames of 32-bit floats. */
+static int npy_open(FILE *in, const char *path) {
+    unsigned char prefix[NPY_PREFIX + 2];
+    char text[NPY_TEXT_MAX + 1];
+    size_t size = 0;
+    if (fread(prefix, 1, NPY_PREFIX, in) != NPY_PREFIX || memcmp(prefix, "\x93NUMPY", 6) != 0) {
+        fprintf(stderr, "%s: no NumPy array\n", path);
+        return -1;
+    }
+    size = (size_t)prefix[8] | (size_t)prefix[9] << 8;
+    if (prefix[6] > 1) { /* two more bytes of length */
+        if (fread(prefix + NPY_PREFIX, 1, 2, in) != 2) size = NPY_TEXT_MAX + 1;
+        size |= (size_t)prefix[10] << 16 | (size_t)prefix[11] << 24;
+    }
+    if (size > NPY_TEXT_MAX || fread(text, 1, size, in) != size) {
+        fprintf(stderr, "%s: the header of the NumPy array is cut off or longer than %d bytes\n",
+                path, NPY_TEXT_MAX);
+        return -1;
+    }
+    text[size] = '\0';
+    const size_t n = npy_elements(text);
+    if (strstr(text, "'<f4'") == NULL || strstr(text, "'fortran_order': False") == NULL || n == 0 ||
+        n % input_floats() != 0) {
+        fprintf(stderr,
+                "%s: need '<f4' in C order and whole frames of %d x %d x %d numbers, the array is "
+                "%.*s\n",
+                path, MODEL_INPUT_C, MODEL_INPUT_H, MODEL_INPUT_W, (int)strcspn(text, "\n"), text);
+        return -1;
+    }
+    return 0;
+}
+
+/* The header before the numbers, again when the frames have been counted. */
+static int npy_header(FILE *out, long frames) {
+    char header[NPY_HEADER + 1];
+    (void)snprintf(
+        header, sizeof header,
+        "%c%s%c%c%c%c{'descr': '<f4', 'fortran_order': False, 'shape': (%ld, %d, %d, %d), }",
+        '\x93', "NUMPY", 1, 0x7f, NPY_HEADER - NPY_PREFIX, 0x7f, frames, MODEL_OUTPUT_C,
+        MODEL_OUTPUT_H, MODEL_OUTPUT_W);
+    const size_t used = strlen(header);
+    memset(header + used, ' ', NPY_HEADER - used);
+    header[7] = 0; /* version 1.0, and the high byte of the length */
+    header[9] = 0;
+    header[NPY_HEADER - 1] = '\n';
+    return fwrite(header, 1, NPY_HEADER, out) == NPY_HEADER ? 0 : -1;
+}
+
 /* Frame by frame from `in` to `out`; a trailing part of a frame is an error. */
 static int run_frames(const bench *b, FILE *in, const char *in_path, FILE *out,
                       const char *out_path) {
     const size_t n_in = input_floats(), n_out = output_floats();
+    const int npy = is_npy(out_path);
     long frames = 0;
+    if (is_npy(in_path) && npy_open(in, in_path) != 0) return EXIT_USAGE;
+    if (npy && npy_header(out, 0) != 0) {
+        fprintf(stderr, "%s: %s\n", out_path, strerror(errno));
+        return EXIT_FAILURE;
+    }
     for (;; frames++) {
         const size_t bytes = fread(b->in, 1, n_in * sizeof(float), in);
-        if (bytes == 0 && !ferror(in) && frames > 0) return EXIT_SUCCESS;
+        if (bytes == 0 && !ferror(in) && frames > 0) {
+            if (!npy || (fseek(out, 0, SEEK_SET) == 0 && npy_header(out, frames) == 0))
+                return EXIT_SUCCESS;
+            fprintf(stderr, "%s: %s\n", out_path, strerror(errno));
+            return EXIT_FAILURE;
+        }
         if (bytes != n_in * sizeof(float)) {
             fprintf(stderr,
                     "%s: frame %ld has %zu bytes, the model reads %zu (%d x %d x %d floats)\n",
@@ -705,15 +789,16 @@ static int print_info(void) {
 
 static int usage(const char *program, const char *problem) {
     if (problem[0] != '\0') fprintf(stderr, "%s: unknown or incomplete option\n", problem);
-    fprintf(stderr,
-            "usage: %s --run IN OUT [--threads N]   raw floats, planar [C][H][W], frames one after "
-            "another\n"
-            "       %s --bench [--threads N] [--cpus LIST] [--min-batches N] [--min-time-ms N] "
-            "[--max-time-ms N]\n"
-            "           [--batch-ms N] [--warmup-runs N] [--warmup-ms N] [--warmup-cap-ms N] "
-            "[--profile]\n"
-            "       %s --info\n",
-            program, program, program);
+    fprintf(
+        stderr,
+        "usage: %s --run IN OUT [--threads N]   raw floats or .npy, planar [C][H][W], frames one "
+        "after another\n"
+        "       %s --bench [--threads N] [--cpus LIST] [--min-batches N] [--min-time-ms N] "
+        "[--max-time-ms N]\n"
+        "           [--batch-ms N] [--warmup-runs N] [--warmup-ms N] [--warmup-cap-ms N] "
+        "[--profile]\n"
+        "       %s --info\n",
+        program, program, program);
     return EXIT_USAGE;
 }
 

@@ -1,0 +1,246 @@
+/* test_nas_compile.c - the program as people start it: from an ONNX file to a program that answers, and every refusal. */
+#include "db/db.h"
+#include "ir/graph.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static nas_ctx *ctx;
+static char folder[64], program[4096], onnx[128];
+
+#define OK(expr) cr_assert(eq(int, (int)(expr), (int)NAS_OK), "%s", nas_ctx_message(ctx))
+
+/* y = relu(conv 3x3 stride 2 of x), 2 -> 5 channels, 6 x 8 pixels, as an ONNX file. */
+static nas_graph *sample(void) {
+    nas_graph *g = nas_graph_new(ctx, "sample");
+    nas_conv_attributes a = nas_conv_same(5, 3);
+    a.stride_h = a.stride_w = 2;
+    nas_value v = NAS_VALUE_NONE;
+    OK(nas_graph_add_input(ctx, g, "in", (nas_shape){1, 6, 8, 2}, &v));
+    OK(nas_graph_add_conv(ctx, g, "conv", v, &a, &v));
+    OK(nas_graph_add_relu(ctx, g, "act", v, &v));
+    OK(nas_graph_set_output(ctx, g, v));
+    OK(nas_graph_alloc_weights(ctx, g));
+    for (int32_t p = 0; p < nas_graph_param_count(g); p++) {
+        nas_param *param = nas_graph_param(g, p);
+        for (size_t i = 0; i < param->count; i++)
+            param->data[i] = (float)((int)(i * 7 % 11) - 5) * 0.125F;
+    }
+    return g;
+}
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(folder, sizeof folder, "/tmp/nas-compile-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(folder), NULL));
+    (void)snprintf(onnx, sizeof onnx, "%s/sample.onnx", folder);
+    const char *bin = getenv("NAS_BIN_DIR");
+    (void)snprintf(program, sizeof program, "%s/nas-compile",
+                   bin != NULL ? bin : "build/release/bin");
+    cr_assert(nas_file_exists(program), "%s is not built (make check-tools builds it)", program);
+    nas_graph *g = sample();
+    OK(nas_onnx_export(ctx, g, onnx));
+    nas_graph_free(g);
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, folder), NAS_OK));
+    nas_ctx_free(ctx);
+}
+
+TestSuite(tools_nas_compile, .init = setup, .fini = teardown, .timeout = 120);
+
+/* Runs `line` in the folder; $P is the program, $C puts the cache into the folder. Exit code; both streams in `out`. */
+static int shell(const char *line, nas_buf *out) {
+    char script[8192], here[4096];
+    cr_assert(ne(ptr, getcwd(here, sizeof here), NULL));
+    (void)snprintf(script, sizeof script, "P=%s%s%s; C='--cache %s/cache'; cd %s && { %s; } 2>&1",
+                   program[0] == '/' ? "" : here, program[0] == '/' ? "" : "/", program, folder,
+                   folder, line);
+    const char *const argv[] = {"sh", "-c", script, NULL};
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    o.timeout_ms = 100 * 1000;
+    nas_process_result r = {0};
+    OK(nas_process_run(ctx, &o, &r));
+    nas_buf_clear(out);
+    nas_buf_append(out, r.out.data, r.out.len);
+    const int code = r.exit_code;
+    nas_process_result_deinit(&r);
+    return code;
+}
+
+static void expect(const char *line, int code, const char *text) {
+    nas_buf out = {0};
+    const int got = shell(line, &out);
+    cr_assert(eq(int, got, code), "%s: %s", line, out.data);
+    cr_assert(ne(ptr, strstr(out.data != NULL ? out.data : "", text), NULL), "%s: '%s' lacks '%s'",
+              line, out.data, text);
+    nas_buf_deinit(&out);
+}
+
+/* The same convolution by definition, planar. */
+static void by_definition(const nas_graph *g, const float *x, float *y) {
+    const float *w = nas_graph_param_const(g, 0)->data, *b = nas_graph_param_const(g, 1)->data;
+    for (int o = 0; o < 5; o++) {
+        for (int h = 0; h < 3; h++) {
+            for (int v = 0; v < 4; v++) {
+                double sum = (double)b[o];
+                for (int k = 0; k < 18; k++) {
+                    const int ky = k / 6, kx = k / 2 % 3, c = k % 2, iy = 2 * h + ky - 1,
+                              ix = 2 * v + kx - 1;
+                    if (iy < 0 || ix < 0 || iy >= 6 || ix >= 8) continue;
+                    sum += (double)w[(size_t)o * 18 + (size_t)k] * (double)x[(c * 6 + iy) * 8 + ix];
+                }
+                y[(o * 3 + h) * 4 + v] = sum > 0 ? (float)sum : 0;
+            }
+        }
+    }
+}
+
+enum { IN = 2 * 6 * 8, OUT = 5 * 3 * 4, NPY_HEADER = 128 };
+
+static void check_numbers(const char *name, size_t skip, const float *expected) {
+    char path[160];
+    nas_buf got = {0};
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    OK(nas_file_read(ctx, path, SIZE_MAX, &got));
+    cr_assert(eq(sz, got.len, skip + OUT * sizeof(float)), "%s", name);
+    for (size_t i = 0; i < OUT; i++) {
+        float v = 0;
+        memcpy(&v, got.data + skip + i * sizeof v, sizeof v);
+        cr_assert(fabs((double)v - (double)expected[i]) < 1e-5, "%s: number %zu is %g, not %g",
+                  name, i, (double)v, (double)expected[i]);
+    }
+    nas_buf_deinit(&got);
+}
+
+Test(tools_nas_compile, a_program_answers_raw_and_numpy_files_and_times_itself) {
+    char header[NPY_HEADER + 1], path[160];
+    float x[IN], y[OUT];
+    nas_graph *g = sample();
+    nas_buf npy = {0}, out = {0};
+    for (int i = 0; i < IN; i++)
+        x[i] = (float)(i * 13 % 17) / 17;
+    by_definition(g, x, y);
+    nas_graph_free(g);
+    (void)snprintf(path, sizeof path, "%s/in.raw", folder);
+    OK(nas_file_write(ctx, path, x, sizeof x, 0644));
+    (void)snprintf(header, sizeof header, "%-117s\n",
+                   "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 6, 8), }");
+    nas_buf_append(&npy, "\x93NUMPY\x01\x00\x76\x00", 10);
+    nas_buf_append(&npy, header, 118);
+    nas_buf_append(&npy, x, sizeof x);
+    (void)snprintf(path, sizeof path, "%s/in.npy", folder);
+    OK(nas_file_write(ctx, path, npy.data, npy.len, 0644));
+    nas_buf_deinit(&npy);
+    expect("$P sample.onnx -o out $C --threads 2", 0, "out/model");
+    expect("out/model --run in.raw out.raw --threads 2", 0, "");
+    check_numbers("out.raw", 0, y);
+    expect("out/model --run in.npy out.npy", 0, "");
+    check_numbers("out.npy", NPY_HEADER, y);
+    expect("head -c 128 out.npy", 0, "'shape': (1, 5, 3, 4)");
+    expect("cp in.raw bad.npy; out/model --run bad.npy o.raw", 2, "no NumPy array");
+    expect("sed s/f4/f8/ in.npy > bad.npy; out/model --run bad.npy o.raw", 2, "need '<f4'");
+    cr_assert(eq(int,
+                 shell("out/model --bench --profile --min-batches 2 --min-time-ms 1 --max-time-ms "
+                       "50 --warmup-ms 1 --warmup-cap-ms 5",
+                       &out),
+                 0),
+              "%s", out.data);
+    static const char *const keys[] = {"\"p50_us\"",   "\"p50_lo_us\"",  "\"p90_us\"",
+                                       "\"gflops\"",   "\"peak_share\"", "\"threads\"",
+                                       "\"layers\": ["};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        cr_assert(ne(ptr, strstr(out.data, keys[i]), NULL), "no %s in %s", keys[i], out.data);
+    nas_buf_deinit(&out);
+    expect("cat out/compile.json", 0, "\"graph_hash\":\"");
+}
+
+Test(tools_nas_compile, a_bundle_builds_by_its_own_line_and_answers) {
+    float x[IN], y[OUT];
+    char path[160];
+    nas_graph *g = sample();
+    for (int i = 0; i < IN; i++)
+        x[i] = (float)(i * 5 % 19) / 19 - 0.5F;
+    by_definition(g, x, y);
+    nas_graph_free(g);
+    (void)snprintf(path, sizeof path, "%s/in.raw", folder);
+    OK(nas_file_write(ctx, path, x, sizeof x, 0644));
+    expect("$P sample.onnx --emit c -o app $C", 0, "model.c");
+    expect("cd app && sh -c \"$(grep -- '-o example' README.txt)\" && ./example ../in.raw "
+           "../out.raw",
+           0, "");
+    check_numbers("out.raw", 0, y);
+}
+
+Test(tools_nas_compile, tuning_is_remembered_and_explained) {
+    expect("$P sample.onnx --explain $C", 0, "* direct");
+    expect("$P sample.onnx --explain --tune 1s $C", 0, "; measured ");
+    expect("$P sample.onnx --explain --tune 1s $C 2>&1 >/dev/null | grep -c tuned", 1, "0");
+    expect("$P sample.onnx --explain $C", 0, "; measured ");
+    expect("$P sample.onnx --explain --db none.db $C", 1, "--tune makes one");
+    expect("$P sample.onnx --dump-after layers $C", 0, "3 layers");
+    expect("$P sample.onnx --dump-after dead $C", 0, "conv");
+    expect("$P sample.onnx --dump-after melt $C", 1, "batch_norm");
+}
+
+Test(tools_nas_compile, a_recipe_must_belong_to_the_model) {
+    nas_graph *g = sample();
+    char hash[NAS_SHA256_HEX], line[512];
+    OK(nas_graph_hash(ctx, g, false, hash));
+    nas_graph_free(g);
+    (void)snprintf(line, sizeof line,
+                   "echo '{\"graph_hash\": \"%s\", \"layers\": {}}' > r.json; $P sample.onnx "
+                   "--recipe r.json --dump-after dead $C",
+                   hash);
+    expect(line, 0, "conv");
+    expect("echo '{\"graph_hash\": \"ab\"}' > r.json; $P sample.onnx --recipe r.json -o o $C", 1,
+           "another model");
+    expect("echo '{\"graph_hash\": 1' > r.json; $P sample.onnx --recipe r.json -o o $C", 1,
+           "r.json");
+    expect("echo '[]' > r.json; $P sample.onnx --recipe r.json -o o $C", 1, "not an object");
+    (void)snprintf(line, sizeof line,
+                   "echo '{\"graph_hash\": \"%s\", \"layers\": {\"nobody\": {}}}' > r.json; $P "
+                   "sample.onnx --recipe r.json -o o $C",
+                   hash);
+    expect(line, 1, "no layer 'nobody'");
+    (void)snprintf(
+        line, sizeof line,
+        "echo '{\"graph_hash\": \"%s\", \"layers\": {\"conv\": {\"bits\": 8}}}' > r.json; "
+        "$P sample.onnx --recipe r.json -o o $C",
+        hash);
+    expect(line, 1, "\"bits\"");
+}
+
+Test(tools_nas_compile, what_is_wrong_is_named) {
+    static const struct {
+        const char *line;
+        int code;
+        const char *text;
+    } rows[] = {
+        {"$P", 2, "which model"},
+        {"$P sample.onnx", 2, "-o DIR is missing"},
+        {"$P sample.onnx other -o o", 2, "unexpected argument: other"},
+        {"$P sample.onnx -o o --threads 65", 2, "from 1 to 64"},
+        {"$P sample.onnx -o o --emit java", 2, "exe or c"},
+        {"$P sample.onnx -o o --form round", 2, "auto, rows or layers"},
+        {"$P sample.onnx -o o --tune soon", 2, "60s"},
+        {"$P sample.onnx -o o --target z80", 2, "known are native"},
+        {"$P sample.onnx -o o --target aarch64-linux --cpu z80", 2, "cortex-a76"},
+        {"$P sample.onnx -o o --compiler no-such-gcc $C", 1, "no-such-gcc"},
+        {"$P nothing.onnx -o o $C", 1, "nothing.onnx"},
+        {"echo hello > text.onnx; $P text.onnx -o o $C", 1, "not an ONNX file"},
+        {"$P sample.onnx -o o --form rows $C", 1, "node 'conv'"},
+        {"$P sample.onnx -o sample.onnx/o $C", 1, "sample.onnx/o"},
+        {"$P --help", 0, "usage: nas-compile"},
+        {"$P --version", 0, "nas-compile "},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        expect(rows[i].line, rows[i].code, rows[i].text);
+}

@@ -207,6 +207,7 @@ nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
 nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *program, nas__sources *out);
 void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
+void nas__emit_shuffle(nas_buf *out); /* SHUFFLE(a, b, indices): lanes of two vectors */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
 void nas__emit_row_helpers(nas__sources *out); /* a unit */
 /* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_meet, workers_close on 4096 bytes, 64-byte

@@ -158,6 +158,10 @@ static void emit_acts(int32_t bytes, nas_buf *out) {
     }
 }
 
+void nas__emit_shuffle(nas_buf *out) {
+    nas_buf_puts(out, shuffle_macro);
+}
+
 void nas__emit_head(const nas__program *p, nas_buf *out) {
     nas_buf_puts(out, includes);
     if (p->max_threads > 1) nas_buf_puts(out, workers_type);

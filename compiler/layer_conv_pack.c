@@ -158,6 +158,7 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
     nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
     nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
     nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
+    nas__emit_shuffle(out);
     nas_buf_puts(out, helpers);
     if (bytes == 32) {
         nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n", avx_partial,

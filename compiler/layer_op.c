@@ -243,7 +243,7 @@ void nas__op_emit(const nas_target *target, const nas__op *op, nas_buf *out) {
     nas_buf_puts(out, arguments);
     switch (family_of(op->node->op)) {
     case MAP: nas__op_emit_map(target, op, out); break;
-    case MOVE: nas__op_emit_move(op, out); break;
+    case MOVE: nas__op_emit_move(target, op, out); break;
     case POOL: nas__op_emit_pool(target, op, out); break;
     case RESIZE: nas__op_emit_resize(target, op, out); break;
     case NORM: nas__op_emit_norm(target, op, out); break;
@@ -264,10 +264,9 @@ void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf 
     nas_buf_puts(out, arguments);
     nas_buf_printf(out,
                    "    for (long y = begin; y < end; y++) {\n"
-                   "        for (long c = 0; c < %d; c++) {\n"
-                   "            const float *a = in + y * %zu + c;\n"
-                   "            float *o = out + (c * %d + y) * %d;\n"
-                   "            for (long x = 0; x < %d; x++) o[x] = a[x * %d];\n"
-                   "        }\n    }\n}\n\n",
-                   s->c, in->row, s->h, s->w, s->w, in->pitch);
+                   "        const float *i = in + y * %zu;\n"
+                   "        float *o = out + y * %d;\n",
+                   in->row, s->w);
+    nas__op_planes(target, in, false, "o", "i", out);
+    nas_buf_puts(out, "    }\n}\n\n");
 }

@@ -9,13 +9,18 @@ enum { NAS__OP_CHUNK = 64 }; /* channels of one unit where a row alone would be 
 
 int32_t nas__op_chunks(const nas__op *op); /* units of one row of the output */
 void nas__op_emit_map(const nas_target *target, const nas__op *op,
-                      nas_buf *out);                     /* layer_op_map.c */
-void nas__op_emit_move(const nas__op *op, nas_buf *out); /* layer_op_move.c */
+                      nas_buf *out); /* layer_op_map.c */
+void nas__op_emit_move(const nas_target *target, const nas__op *op,
+                       nas_buf *out); /* layer_op_move.c */
 void nas__op_emit_pool(const nas_target *target, const nas__op *op, nas_buf *out);
 void nas__op_emit_resize(const nas_target *target, const nas__op *op, nas_buf *out);
 void nas__op_emit_norm(const nas_target *target, const nas__op *op, nas_buf *out);
 void nas__op_emit_product(const nas_target *target, const nas__op *op, nas_buf *out);
 
+/* nas__op_planes - between planes [c][h][w] at `plane` and pixels of a view at `pixel`, row y: blocks of LANES x LANES
+ * numbers turned in registers, the rest one by one. to_pixels: from the planes, else to them. */
+void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,
+                    const char *plane, const char *pixel, nas_buf *out);
 /* nas__op_act - text of the activation of `value`. */
 void nas__op_act(const nas__op *op, const char *value, nas_buf *out);
 /* nas__op_each - a loop of whole vectors over `length` floats and its rest. `body` writes one step: at index `c`, with

@@ -1,6 +1,8 @@
 /* layer_op_move.c - operators that move numbers without changing them; one row of the output is one unit. */
 #include "compiler/layer_op_internal.h"
 
+#include <stdio.h>
+
 static void open_row(nas_buf *out) {
     nas_buf_puts(out, "    for (long y = begin; y < end; y++) {\n");
 }
@@ -111,29 +113,99 @@ static void emit_channel_shuffle(const nas__op *op, nas_buf *out) {
                    each);
 }
 
-static void emit_input(const nas__op *op, nas_buf *out) {
-    const nas_shape *s = &op->out.shape;
+/* ---- planes and pixels -------------------------------------------------------------------------------------------- */
+
+/* Rows r0.. of a square block of numbers become its columns: swap the halves of ever smaller squares. */
+static void emit_turn(int32_t lanes, nas_buf *out) {
+    for (int32_t d = lanes / 2; d > 0; d /= 2) {
+        for (int32_t i = 0; i < lanes; i++) {
+            if ((i & d) != 0) continue;
+            nas_buf_printf(out, "                t = SHUFFLE(r%d, r%d", i, i + d);
+            for (int32_t j = 0; j < lanes; j++)
+                nas_buf_printf(out, ", %d", (j & d) != 0 ? lanes + j - d : j);
+            nas_buf_printf(out, ");\n                r%d = SHUFFLE(r%d, r%d", i + d, i, i + d);
+            for (int32_t j = 0; j < lanes; j++)
+                nas_buf_printf(out, ", %d", (j & d) != 0 ? lanes + j : j + d);
+            nas_buf_printf(out, ");\n                r%d = t;\n", i);
+        }
+    }
+}
+
+static void emit_blocks(int32_t lanes, int32_t columns, int32_t channels, size_t plane_step,
+                        int32_t pitch, bool to_pixels, const char *plane, const char *pixel,
+                        nas_buf *out) {
+    nas_buf_printf(out,
+                   "        for (long x = 0; x < %d; x += LANES) {\n"
+                   "            for (long c = 0; c < %d; c += LANES) {\n"
+                   "                vf t",
+                   columns, channels);
+    for (int32_t i = 0; i < lanes; i++) {
+        if (to_pixels) {
+            nas_buf_printf(out, ", r%d = load(%s + (c + %d) * %zu + x)", i, plane, i, plane_step);
+        } else {
+            nas_buf_printf(out, ", r%d = load(%s + (x + %d) * %d + c)", i, pixel, i, pitch);
+        }
+    }
+    nas_buf_puts(out, ";\n");
+    emit_turn(lanes, out);
+    for (int32_t i = 0; i < lanes; i++) {
+        if (to_pixels) {
+            nas_buf_printf(out, "                store(%s + (x + %d) * %d + c, r%d);\n", pixel, i,
+                           pitch, i);
+        } else {
+            nas_buf_printf(out, "                store(%s + (c + %d) * %zu + x, r%d);\n", plane, i,
+                           plane_step, i);
+        }
+    }
+    nas_buf_puts(out, "            }\n        }\n");
+}
+
+/* Columns [x0, x1) of channels [c0, c1), one number at a time. */
+static void emit_rest(int32_t x0, int32_t x1, int32_t c0, int32_t c1, size_t plane_step,
+                      int32_t pitch, bool to_pixels, const char *plane, const char *pixel,
+                      nas_buf *out) {
+    if (x0 == x1 || c0 == c1) return;
+    char to[96], from[96];
+    (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, plane_step);
+    (void)snprintf(to_pixels ? to : from, sizeof to, "%s[x * %d + c]", pixel, pitch);
+    nas_buf_printf(out,
+                   "        for (long x = %d; x < %d; x++) {\n"
+                   "            for (long c = %d; c < %d; c++) %s = %s;\n        }\n",
+                   x0, x1, c0, c1, to, from);
+}
+
+void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,
+                    const char *plane, const char *pixel, nas_buf *out) {
+    const nas_shape *s = &view->shape;
+    const int32_t lanes = target->vector_bytes / 4, pitch = view->pitch;
+    const size_t step = (size_t)s->h * (size_t)s->w;
+    if (step == 1 || (s->c == 1 && pitch == 1)) { /* the same order */
+        nas_buf_printf(out, "        memcpy(%s, %s, sizeof(float) * %d);\n",
+                       to_pixels ? pixel : plane, to_pixels ? plane : pixel, s->w * s->c);
+        return;
+    }
+    const int32_t columns = s->w / lanes * lanes, channels = s->c / lanes * lanes;
+    const bool blocks = columns > 0 && channels > 0;
+    if (blocks) emit_blocks(lanes, columns, channels, step, pitch, to_pixels, plane, pixel, out);
+    emit_rest(0, s->w, blocks ? channels : 0, s->c, step, pitch, to_pixels, plane, pixel, out);
+    emit_rest(columns, s->w, 0, blocks ? channels : 0, step, pitch, to_pixels, plane, pixel, out);
+}
+
+static void emit_input(const nas_target *target, const nas__op *op, nas_buf *out) {
     open_row(out);
     nas_buf_printf(out,
                    "        const float *i = in + y * %d;\n"
                    "        float *o = out + y * %zu;\n",
-                   s->w, op->out.row);
-    if (s->c == 1 && op->out.pitch == 1) {
-        nas_buf_printf(out, "        memcpy(o, i, sizeof(float) * %d);\n    }\n", s->w);
-        return;
-    }
-    nas_buf_printf(out,
-                   "        for (long x = 0; x < %d; x++) {\n"
-                   "            for (long c = 0; c < %d; c++) o[x * %d + c] = i[x + c * %lld];\n"
-                   "        }\n    }\n",
-                   s->w, s->c, op->out.pitch, (long long)s->h * s->w);
+                   op->out.shape.w, op->out.row);
+    nas__op_planes(target, &op->out, true, "i", "o", out);
+    nas_buf_puts(out, "    }\n");
 }
 
-void nas__op_emit_move(const nas__op *op, nas_buf *out) {
+void nas__op_emit_move(const nas_target *target, const nas__op *op, nas_buf *out) {
     const size_t row = op->in[0].row, pitch = (size_t)op->in[0].pitch;
     const int32_t *begin = op->node->begin;
     const nas_op code = op->node->op;
-    if (code == NAS_OP_INPUT) emit_input(op, out);
+    if (code == NAS_OP_INPUT) emit_input(target, op, out);
     if (code == NAS_OP_CONCAT) emit_strided(op, row, pitch, 1, 0, out);
     if (code == NAS_OP_SLICE) {
         emit_strided(op, row, pitch, 1,

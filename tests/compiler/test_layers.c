@@ -185,6 +185,111 @@ static void bands(void) {
     finish(conv(y, 4, 1, 1, 1));
 }
 
+/* Blocks of planes that are turned, with rests on both axes. */
+static void planes(void) {
+    finish(relu(input(5, 19, 17)));
+}
+
+static nas_value one(nas_op op, nas_value x, nas_node proto) {
+    proto.op = op;
+    proto.n_inputs = 1;
+    proto.inputs[0] = x;
+    return add(proto);
+}
+
+static nas_value two(nas_op op, nas_value a, nas_value b) {
+    return add((nas_node){.op = op, .n_inputs = 2, .inputs = {a, b}});
+}
+
+/* Every elementwise function, second operands of every broadcast shape. */
+static void elementwise(void) {
+    const nas_value x = input(6, 5, 11);
+    nas_value y = x;
+    for (int32_t fn = 0; fn < NAS_UNARY_COUNT; fn++) {
+        if (fn == NAS_UNARY_SQRT) y = unary(y, NAS_UNARY_ABS, 0, 0);
+        y = unary(y, (nas_unary)fn, fn == NAS_UNARY_CLIP ? -0.5F : 0.2F, 0.5F);
+    }
+    const nas_value pixel =
+        one(NAS_OP_SLICE, x, (nas_node){.begin = {0, 2, 3, 0}, .end = {1, 3, 4, 11}});
+    const nas_value column =
+        one(NAS_OP_SLICE, x, (nas_node){.begin = {0, 0, 1, 4}, .end = {1, 6, 2, 5}});
+    const nas_value row =
+        one(NAS_OP_SLICE, x, (nas_node){.begin = {0, 5, 0, 0}, .end = {1, 6, 5, 11}});
+    y = relu(two(NAS_OP_MUL, y, pixel));
+    y = two(NAS_OP_SUB, y, column);
+    y = unary(two(NAS_OP_ADD, y, row), NAS_UNARY_HARD_SWISH, 0, 0);
+    y = two(NAS_OP_DIV, y, unary(x, NAS_UNARY_AFFINE, 0.5F, 2));
+    y = one(NAS_OP_BATCH_NORM, y, (nas_node){.epsilon = 1e-3F});
+    y = one(NAS_OP_PRELU, y, (nas_node){0});
+    finish(one(NAS_OP_ADD_SCALAR, y, (nas_node){.scalar = 0.25F}));
+}
+
+/* Moves, resizes, and a concatenation along rows. */
+static void moves(void) {
+    nas_value x = conv(input(6, 8, 3), 12, 3, 1, 1);
+    const nas_value shuffled = one(NAS_OP_CHANNEL_SHUFFLE, x, (nas_node){.block = 3});
+    const nas_value padded =
+        one(NAS_OP_PAD, shuffled,
+            (nas_node){.begin = {0, 1, 2, 0}, .end = {0, 0, 1, 3}, .scalar = 0.5F});
+    const nas_value part =
+        one(NAS_OP_SLICE, padded, (nas_node){.begin = {0, 1, 2, 0}, .end = {1, 7, 10, 12}});
+    x = add((nas_node){.op = NAS_OP_CONCAT, .n_inputs = 2, .inputs = {part, x}, .axis = 1});
+    x = one(NAS_OP_TRANSPOSE, x, (nas_node){.perm = {0, 2, 3, 1}});
+    x = one(NAS_OP_RESHAPE, x, (nas_node){.shape = {1, 16, 6, 12}});
+    x = one(NAS_OP_DEPTH_TO_SPACE, x, (nas_node){.block = 2});
+    static const nas_resize_mode modes[] = {
+        NAS_RESIZE_NEAREST_ASYMMETRIC, NAS_RESIZE_NEAREST_HALF_PIXEL,
+        NAS_RESIZE_BILINEAR_ASYMMETRIC, NAS_RESIZE_BILINEAR_HALF_PIXEL,
+        NAS_RESIZE_BILINEAR_ALIGN_CORNERS};
+    for (int32_t i = 0; i < 5; i++)
+        x = one(NAS_OP_RESIZE, x,
+                (nas_node){.resize = modes[i], .shape = {1, 20 - 3 * i, 7 + 4 * i, 3}});
+    finish(x);
+}
+
+/* Norms, pools of odd windows, products of two values, transposed convolutions. */
+static void mixers(void) {
+    nas_value x = conv(input(7, 6, 2), 18, 3, 1, 1);
+    x = one(NAS_OP_LAYER_NORM, x, (nas_node){.epsilon = 1e-5F});
+    x = one(NAS_OP_LRN, x, (nas_node){.size = 5, .alpha = 0.3F, .beta = 0.75F, .epsilon = 1});
+    const nas_value scores =
+        add((nas_node){.op = NAS_OP_MATMUL, .n_inputs = 2, .inputs = {x, x}, .transpose_b = true});
+    const nas_value shares = one(NAS_OP_SOFTMAX, scores, (nas_node){0});
+    x = add((nas_node){.op = NAS_OP_MATMUL, .n_inputs = 2, .inputs = {shares, x}});
+    x = one(NAS_OP_MAX_POOL, x,
+            (nas_node){.pool = {.kernel_h = 3,
+                                .kernel_w = 2,
+                                .stride_h = 2,
+                                .stride_w = 1,
+                                .pad_top = 1,
+                                .pad_right = 1}});
+    x = one(NAS_OP_AVG_POOL, x,
+            (nas_node){.pool = {.kernel_h = 2,
+                                .kernel_w = 3,
+                                .stride_h = 1,
+                                .stride_w = 2,
+                                .pad_left = 1,
+                                .pad_bottom = 1}});
+    x = one(NAS_OP_AVG_POOL, x,
+            (nas_node){.pool = {.kernel_h = 3,
+                                .kernel_w = 3,
+                                .stride_h = 1,
+                                .stride_w = 1,
+                                .pad_top = 1,
+                                .pad_left = 1,
+                                .pad_bottom = 1,
+                                .pad_right = 1,
+                                .count_include_pad = true}});
+    nas_conv_attributes a = nas_conv_same(37, 3);
+    a.stride_h = 2;
+    a.stride_w = 3;
+    nas_node up = {.conv = a, .output_pad_h = 1, .output_pad_w = 2};
+    x = relu(one(NAS_OP_CONV_TRANSPOSE, x, up));
+    a = nas_conv_same(2, 5);
+    a.has_bias = false;
+    finish(one(NAS_OP_CONV_TRANSPOSE, x, (nas_node){.conv = a}));
+}
+
 static void one_pixel(void) {
     nas_value x = relu(conv(input(1, 1, 5), 33, 3, 1, 1));
     finish(conv(x, 9, 1, 1, 1));
@@ -196,9 +301,11 @@ static void no_kernel_but_a_copy(void) {
 
 typedef void build(void);
 static build *const networks[] = {resnet, mobilenet, dense_block,         orders,
-                                  bands,  one_pixel, no_kernel_but_a_copy};
+                                  bands,  planes,    elementwise,         moves,
+                                  mixers, one_pixel, no_kernel_but_a_copy};
 static const char *const network_names[] = {"resnet", "mobilenet", "dense_block",         "orders",
-                                            "bands",  "one_pixel", "no_kernel_but_a_copy"};
+                                            "bands",  "planes",    "elementwise",         "moves",
+                                            "mixers", "one_pixel", "no_kernel_but_a_copy"};
 enum { NETWORKS = sizeof networks / sizeof networks[0] };
 
 /* ---- tests --------------------------------------------------------------------------------------------------------- */

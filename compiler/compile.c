@@ -18,7 +18,7 @@ nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_o
     if (status == NAS_OK) status = nas__emit_sources(ctx, p, &sources);
     if (status == NAS_OK) status = take_weights(ctx, p, &sources);
     nas__program_free(p);
-    if (status == NAS_OK) status = nas__build(ctx, options, &sources, out);
+    if (status == NAS_OK) status = nas__build_program(ctx, options, &sources, out);
     nas__sources_deinit(&sources);
     return status;
 }

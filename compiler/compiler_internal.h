@@ -196,10 +196,10 @@ nas_status nas__sources_status(nas_ctx *ctx, const nas__sources *sources);
 void nas__sources_deinit(nas__sources *sources);
 /* nas__sources_text - model.c of a bundle. */
 void nas__sources_text(const nas__sources *sources, nas_buf *out);
-/* nas__build - the executable, from the cache or from objects, of which only the missing ones are compiled, in parallel.
- * Fills every field of `out`. Errors: those of nas_compile. */
-nas_status nas__build(nas_ctx *ctx, const nas_compile_options *options, const nas__sources *sources,
-                      nas_artifact *out);
+/* nas__build_program - the executable, from the cache or from objects, of which only the missing ones are compiled, in
+ * parallel. Fills every field of `out`. Errors: those of nas_compile. */
+nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
+                              const nas__sources *sources, nas_artifact *out);
 
 /* ---- emitting -------------------------------------------------------------------------------------------------- */
 

@@ -329,8 +329,8 @@ static nas_status find_or_build(nas_ctx *ctx, build *b, nas_artifact *a) {
     return status;
 }
 
-nas_status nas__build(nas_ctx *ctx, const nas_compile_options *options, const nas__sources *sources,
-                      nas_artifact *out) {
+nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
+                              const nas__sources *sources, nas_artifact *out) {
     build b = {.options = options, .sources = sources};
     nas_artifact artifact = {.arena_bytes = sources->arena_bytes};
     nas_status status = nas__sources_status(ctx, sources);

@@ -70,15 +70,20 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
     }
 }
 
-/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. */
+/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. keep: the
+ * vectors stay in registers, also where gcc would rather load them again for each product. */
 static void emit_tap(const pen *k, int32_t n, const int32_t *tap, int32_t vectors, const char *at,
-                     int32_t column, int32_t weight) {
-    nas_buf_printf(k->out, "%s        {\n%s            const vf ", k->indent, k->indent);
+                     int32_t column, int32_t weight, bool keep) {
+    nas_buf_printf(k->out, "%s        {\n%s            %svf ", k->indent, k->indent,
+                   keep ? "" : "const ");
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
                        column + v * k->p->plan.lanes);
     }
-    nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
+    nas_buf_puts(k->out, ";");
+    for (int32_t v = 0; v < vectors && keep; v++)
+        nas_buf_printf(k->out, " KEEP(x%d);", v);
+    nas_buf_printf(k->out, "\n%s            vf b;\n", k->indent);
     for (int32_t i = 0; i < n; i++) {
         if (tap[i] < 0) continue;
         nas_buf_printf(k->out, "%s            b = splat(w[%d]);", k->indent, weight++);
@@ -123,7 +128,7 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
         for (int32_t kx = 0; kx < t->kernel_w; kx++) {
             int32_t tap[NAS__OUTPUTS_MAX];
             (void)nas__term_taps(t, 0, n, 0, kx, tap);
-            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n);
+            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n, false);
         }
     }
     nas_buf_printf(k->out, "%s    }\n%s}\n%sk += %d;\n", k->indent, k->indent, k->indent,
@@ -155,7 +160,7 @@ static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_
                        k->indent, t->channels, per_channel);
         for (int32_t kx = 0, weight = 0; kx < t->kernel_w; kx++) {
             const int32_t outputs = nas__term_taps(t, k->first, n, ky, kx, tap);
-            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight);
+            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight, true);
             weight += outputs;
         }
         nas_buf_printf(k->out, "%s    }\n%s}\n", k->indent, k->indent);

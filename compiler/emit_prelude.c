@@ -79,6 +79,13 @@ static const char shuffle_macro[] =
     "#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})\n"
     "#endif\n\n";
 
+/* Where registers are many, gcc keeps loaded vectors by itself; at 16 it thinks that loading again is free. */
+static const char keep_macro[] = "#if defined(__x86_64__) && !defined(__AVX512F__)\n"
+                                 "#define KEEP(v) __asm__(\"\" : \"+x\"(v)) /* in a register */\n"
+                                 "#else\n"
+                                 "#define KEEP(v) ((void)0)\n"
+                                 "#endif\n\n";
+
 static const char row_helpers[] =
     "/* Row y of a ring of `rows` rows. */\n"
     "KERNEL float *ring_row(float *ring, int rows, size_t row_floats, int y) {\n"
@@ -176,6 +183,7 @@ void nas__emit_vectors(const nas__program *p, nas_buf *out) {
     emit_acts(bytes, out);
     nas_buf_puts(out, "\n");
     nas_buf_puts(out, shuffle_macro);
+    nas_buf_puts(out, keep_macro);
 }
 
 void nas__emit_row_helpers(nas__sources *out) {

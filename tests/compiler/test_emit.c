@@ -149,6 +149,56 @@ Test(compiler_emit, unsupported_nodes_are_named) {
     expect_unsupported(one_conv(nas_conv_same(4, 3), (nas_shape){1, 8, 20000, 4}), "in");
 }
 
+/* 12 channels -> one, transposed. */
+static nas_graph *one_transposed(int32_t kernel, int32_t stride, int32_t pad, int32_t out_pad) {
+    nas_graph *g = nas_graph_new(ctx, "odd");
+    nas_node up = {.op = NAS_OP_CONV_TRANSPOSE,
+                   .n_inputs = 1,
+                   .conv = {.out_channels = 1,
+                            .kernel_h = kernel,
+                            .kernel_w = kernel,
+                            .stride_h = stride,
+                            .stride_w = stride,
+                            .pad_top = pad,
+                            .pad_left = pad,
+                            .pad_bottom = pad,
+                            .pad_right = pad,
+                            .dilation_h = 1,
+                            .dilation_w = 1,
+                            .groups = 1,
+                            .has_bias = true},
+                   .output_pad_h = out_pad,
+                   .output_pad_w = out_pad};
+    cr_assert(eq(int,
+                 (int)nas_graph_add_input(ctx, g, "in", (nas_shape){1, 8, 8, 12}, &up.inputs[0]),
+                 NAS_OK));
+    nas_value x = 0;
+    cr_assert(eq(int, (int)nas_graph_add_node(ctx, g, "culprit", &up, &x), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_graph_set_output(ctx, g, x), NAS_OK));
+    return g;
+}
+
+Test(compiler_emit, phases_of_a_transposed_convolution_have_no_zero_taps) {
+    /* One bias a phase and each of the 81 taps of 12 channels once, to a multiple of 16. */
+    static const struct {
+        int32_t stride;
+        const char *weights;
+    } rows[] = {{2, " 976 weights"}, {3, " 992 weights"}, {4, " 992 weights"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        nas_graph *g = one_transposed(9, rows[i].stride, 4, rows[i].stride - 1);
+        cr_assert(after(g, "plan", rows[i].weights), "stride %d", rows[i].stride);
+        cr_assert(after(g, "plan", "culprit.phases: "));
+        nas_graph_free(g);
+    }
+}
+
+Test(compiler_emit, transposed_convolutions_beyond_the_pipeline_are_named) {
+    expect_unsupported(one_transposed(9, 5, 2, 0), "culprit");   /* stride */
+    expect_unsupported(one_transposed(9, 2, 4, 0), "culprit");   /* 15 rows from 8 */
+    expect_unsupported(one_transposed(32, 2, 15, 0), "culprit"); /* reaches 8 pixels */
+}
+
 Test(compiler_emit, options_out_of_range_are_refused) {
     nas_graph *g = reference_sr(ctx, &tiny);
     nas_buf c = {0}, h = {0};

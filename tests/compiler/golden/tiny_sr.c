@@ -61,6 +61,12 @@ HELPER vf prelu(vf v, vf slope) {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 
+#if defined(__x86_64__) && !defined(__AVX512F__)
+#define KEEP(v) __asm__("" : "+x"(v)) /* in a register */
+#else
+#define KEEP(v) ((void)0)
+#endif
+
 #include <string.h>
 
 /* Row y of a ring of `rows` rows. */

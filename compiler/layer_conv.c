@@ -267,10 +267,9 @@ static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
 }
 
 static void add_vector(way_list *list) {
-    const bool many = list->target->vector_registers >= 32;
     const int32_t lanes = list->target->vector_bytes / 4;
     const int32_t most = ceil_div(list->conv->out_c, lanes);
-    for (int32_t v = many ? 16 : 12; v >= 4; v -= 4) {
+    for (int32_t v = 8; v >= 4; v -= 4) {
         add(list, (nas__conv_way){
                       .algorithm = NAS__CONV_VECTOR, .pixels = 1, .vectors = min_i32(v, most)});
     }
@@ -279,7 +278,7 @@ static void add_vector(way_list *list) {
 static void add_depthwise(way_list *list) {
     const bool many = list->target->vector_registers >= 32;
     const int32_t room = (many ? 32 : 16) - 1 - list->conv->kernel_w;
-    const int32_t most = min_i32(room > 4 ? room : 4, NAS__CONV_PIXELS_MAX);
+    const int32_t most = min_i32(room > 4 ? room : 4, 8); /* longer runs crowd L1: measured */
     for (int32_t p = most; p >= 4; p -= 2) {
         const int32_t columns = min_i32(p, list->conv->out_w);
         const nas__conv_way way = {.algorithm = NAS__CONV_DEPTHWISE, .pixels = columns};
@@ -302,12 +301,17 @@ static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
         const double bytes =
             4.0 * points * (ceil_div(c->in_c, lanes) * lanes + ceil_div(c->out_c, lanes) * lanes);
         const int32_t fits = (int32_t)(0.4 * list->target->l2_bytes / bytes);
+        const int32_t all = ceil_div(tiles, way.pixels) * way.pixels;
         int32_t batch = min_i32(fits, tiles) / way.pixels * way.pixels;
         if (batch < way.pixels) batch = way.pixels;
         way.batch = batch;
         add(list, way);
         if (batch / 2 >= way.pixels) {
             way.batch = ceil_div(batch / 2, way.pixels) * way.pixels;
+            add(list, way);
+        }
+        if (batch < all && all * bytes < 8.0 * list->target->l2_bytes) {
+            way.batch = all; /* reads the weights once */
             add(list, way);
         }
     }
@@ -318,6 +322,7 @@ static int by_cycles(const void *a, const void *b) {
     if (x->cycles != y->cycles) return x->cycles < y->cycles ? -1 : 1;
     if (x->algorithm != y->algorithm) return x->algorithm < y->algorithm ? -1 : 1;
     if (x->pixels != y->pixels) return x->pixels < y->pixels ? 1 : -1;
+    if (x->vectors != y->vectors) return x->vectors < y->vectors ? 1 : -1;
     if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
     if (x->depth != y->depth) return x->depth < y->depth ? 1 : -1;
     return x->outer - y->outer;
@@ -327,11 +332,17 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]) {
     way_list list = {.target = target, .conv = c, .out = out};
     if (c->groups > 1) {
-        if (c->groups == c->in_c && c->out_c == c->in_c) add_depthwise(&list);
-        add_direct(&list, NAS__CONV_GROUPED);
+        if (c->groups == c->in_c && c->out_c == c->in_c) {
+            add_depthwise(&list);
+        } else {
+            add_direct(&list, NAS__CONV_GROUPED);
+        }
     } else {
-        if (c->out_h == 1 && c->out_w == 1) add_vector(&list);
-        add_direct(&list, NAS__CONV_DIRECT);
+        if (c->out_h == 1 && c->out_w == 1) {
+            add_vector(&list);
+        } else {
+            add_direct(&list, NAS__CONV_DIRECT);
+        }
         if (c->kernel_h == 3 && c->kernel_w == 3 && c->stride_h == 1 && c->stride_w == 1 &&
             c->dilation_h == 1 && c->dilation_w == 1 && c->out_h * c->out_w >= 4) {
             add_winograd(&list, NAS__CONV_WINOGRAD_2);
@@ -368,7 +379,7 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
         return c->out_h *
                ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
     case NAS__CONV_WINOGRAD_2:
-    case NAS__CONV_WINOGRAD_4: return ceil_div(winograd_tiles(c, way), way->batch);
+    case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_units(target, c, way);
     }
     return 0;
 }

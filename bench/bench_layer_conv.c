@@ -166,7 +166,7 @@ static void program_text(const nas_target *target, const nas__conv *c, const nas
     nas_buf_printf(text,
                    "};\nenum { ROUNDS = %d };\n#define N_IN %zu\n#define N_OUT %zu\n"
                    "#define N_WEIGHT %zu\n#define N_SCRATCH %zu\n#define FLOP %.1f\n",
-                   15, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
+                   9, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
     nas_buf_puts(text, main_tail);
 }
 

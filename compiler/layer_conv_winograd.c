@@ -248,7 +248,7 @@ static void emit_transform(const nas__conv *c, const geometry *g, const nas__con
         "static void %s_fill(const float *in, float *V, float *patch, long first, long n) "
         "{\n"
         "    const long low = 0, high = %d%s;\n"
-        "    (void)patch;\n"
+        "    (void)patch; (void)low;\n"
         "        for (long t = 0; t < n; t++) {\n"
         "            const long y = (first + t) / %d * %d, x = (first + t) %% %d * %d;\n"
         "            const float *s = in + y * %zu + x * %d;\n"

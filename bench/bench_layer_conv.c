@@ -166,7 +166,7 @@ static void program_text(const nas_target *target, const nas__conv *c, const nas
     nas_buf_printf(text,
                    "};\nenum { ROUNDS = %d };\n#define N_IN %zu\n#define N_OUT %zu\n"
                    "#define N_WEIGHT %zu\n#define N_SCRATCH %zu\n#define FLOP %.1f\n",
-                   25, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
+                   9, in, c->out_row * (size_t)c->out_h, weights, scratch, flop);
     nas_buf_puts(text, main_tail);
 }
 
@@ -186,6 +186,7 @@ static void time_ways(nas_ctx *ctx, const nas_target *target, const nas__toolcha
     nas_process_options options = nas_process_options_default();
     options.argv = argv;
     options.cwd = dir;
+    options.timeout_ms = 600 * 1000;
     nas_process_result result = {0};
     bench_check(ctx, nas_process_run(ctx, &options, &result));
     if (result.exit_code != 0 || result.out.data == NULL) exit(NAS_EXIT_FAILED);

@@ -118,20 +118,32 @@ float *nas__conv_head(const nas__conv *c, const float *bias, const float *slope,
 
 /* ---- cost -------------------------------------------------------------------------------------------------------- */
 
-/* Two FMAs and two loads a cycle, an FMA takes four; 32 bytes a cycle from L2, 10 from beyond; a call of a tile. */
-static const double fma_latency = 4, l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 12;
+/* Two FMAs and two loads a cycle, an FMA takes four; a call of a tile with the branch that it mispredicts. The other
+ * numbers are fitted to measurements (bench_layer_conv): loads disturb the products a little even when they fit. */
+static const double fma_latency = 4, call_cycles = 20, l2_bytes_cycle = 32, pixel_disturbs = 0.15,
+                    vector_disturbs = 0.05;
 
 static double product_cycles(int32_t pixels, int32_t vectors) {
-    const double fma = pixels * vectors / 2.0, load = (pixels + vectors) / 2.0;
-    const double busy = fma > load ? fma : load;
-    return busy > fma_latency ? busy : fma_latency;
+    const double fma = pixels * vectors / 2.0, loads = pixels + vectors;
+    const double busy = fma > loads / 2 ? fma : loads / 2;
+    return (busy > fma_latency ? busy : fma_latency) + pixel_disturbs * pixels +
+           vector_disturbs * vectors;
+}
+
+/* What reading `bytes` as a stream costs beside the products. From L2 and the next cache most of it is hidden; data that
+ * exceeds what one core may expect there comes from memory, at five bytes a cycle. */
+static double stream_cycles(const nas_target *target, double bytes) {
+    if (bytes <= 0.5 * target->l2_bytes) return 0.3 * bytes / l2_bytes_cycle;
+    return bytes <= 8.0 * target->l2_bytes ? 0.3 * bytes / 10 : bytes / 5;
 }
 
 static double direct_cycles(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const nas__conv_runs runs = nas__conv_run(c, way->depth);
     const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
+    const double parts = way->depth > 0 ? c->kernel_h * runs.taps * runs.parts : 1;
     double cycles = 0;
     for (int32_t last_band = 0; last_band < 2; last_band++) {
         const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
@@ -139,25 +151,24 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
             const int32_t pixels = rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
             for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
                 const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-                const double weights = steps * kind.vectors * target->vector_bytes;
+                const double width = (double)kind.vectors * target->vector_bytes;
                 double step = product_cycles(pixels, kind.vectors);
-                if (weights > 0.75 * target->l1_bytes) {
-                    /* streamed from L2 for each tile, mostly hidden behind the products */
-                    step += 0.25 * kind.vectors * target->vector_bytes / l2_bytes_cycle;
-                }
+                const double excess = width / l2_bytes_cycle - 0.5 * step;
+                if (way->depth == 0 && steps * width > 0.75 * target->l1_bytes && excess > 0)
+                    step += 2 * excess; /* weights from L2 for each tile, above half its rate */
                 cycles += (double)bands * n * (kind.to - kind.from) *
-                          (steps * step + call_cycles + 2.0 * pixels * kind.vectors);
+                          (steps * step + parts * (call_cycles + 2.5 * pixels * kind.vectors));
             }
         }
     }
-    cycles *= c->groups;
+    const int32_t units = ceil_div(t.bands, nas__conv_unit_bands(target, c, way));
     const double weights = steps * c->out_c * 4;
+    if (way->algorithm == NAS__CONV_VECTOR && weights > 0.5 * target->l2_bytes) {
+        return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
+    }
     const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
-    if (way->outer == 0 && weights > 0.5 * target->l2_bytes)
-        cycles += 0.3 * weights * t.bands / far_bytes_cycle;
-    if (way->outer == 1 && input > 0.5 * target->l2_bytes)
-        cycles += 0.3 * input * b.count / far_bytes_cycle;
-    return cycles;
+    return cycles * c->groups + stream_cycles(target, weights) * (way->outer == 0 ? units : 1) +
+           stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
 }
 
 static double depthwise_cycles(const nas_target *target, const nas__conv *c,
@@ -198,10 +209,11 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
                   out_vectors = ceil_div(c->out_c, b.lanes);
     /* each point of a transform costs about three additions, a load and a store */
     const double transform = tiles * points * 3.0 * (in_vectors + out_vectors);
-    const double weights = (double)points * c->in_c * c->out_c * 4 * batches;
-    return points * products * mul + transform +
-           0.3 * weights /
-               (weights / batches > target->l2_bytes ? far_bytes_cycle : l2_bytes_cycle);
+    const double weights = (double)points * c->in_c * c->out_c * 4;
+    const double scratch = 4.0 * (double)nas__conv_winograd_scratch(target, c, way);
+    /* V and M written and read again, in pieces that no prefetcher follows once they leave L2 */
+    const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / 5 : 0;
+    return points * products * mul + transform + batches * (stream_cycles(target, weights) + spill);
 }
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
@@ -267,10 +279,9 @@ static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
 }
 
 static void add_vector(way_list *list) {
-    const bool many = list->target->vector_registers >= 32;
     const int32_t lanes = list->target->vector_bytes / 4;
     const int32_t most = ceil_div(list->conv->out_c, lanes);
-    for (int32_t v = many ? 16 : 12; v >= 4; v -= 4) {
+    for (int32_t v = 8; v >= 4; v -= 4) {
         add(list, (nas__conv_way){
                       .algorithm = NAS__CONV_VECTOR, .pixels = 1, .vectors = min_i32(v, most)});
     }
@@ -279,7 +290,7 @@ static void add_vector(way_list *list) {
 static void add_depthwise(way_list *list) {
     const bool many = list->target->vector_registers >= 32;
     const int32_t room = (many ? 32 : 16) - 1 - list->conv->kernel_w;
-    const int32_t most = min_i32(room > 4 ? room : 4, NAS__CONV_PIXELS_MAX);
+    const int32_t most = min_i32(room > 4 ? room : 4, 8); /* longer runs crowd L1: measured */
     for (int32_t p = most; p >= 4; p -= 2) {
         const int32_t columns = min_i32(p, list->conv->out_w);
         const nas__conv_way way = {.algorithm = NAS__CONV_DEPTHWISE, .pixels = columns};
@@ -301,13 +312,21 @@ static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
         const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
         const double bytes =
             4.0 * points * (ceil_div(c->in_c, lanes) * lanes + ceil_div(c->out_c, lanes) * lanes);
-        const int32_t fits = (int32_t)(0.4 * list->target->l2_bytes / bytes);
-        int32_t batch = min_i32(fits, tiles) / way.pixels * way.pixels;
+        const int32_t fits = (int32_t)(0.25 * list->target->l2_bytes / bytes);
+        const double weights = 4.0 * points * c->in_c * c->out_c;
+        const int32_t all = ceil_div(tiles, way.pixels) * way.pixels;
+        /* enough units for threads: batches times blocks of outputs */
+        const int32_t units = ceil_div(8, ceil_div(most, way.vectors));
+        int32_t batch = min_i32(fits, ceil_div(tiles, units)) / way.pixels * way.pixels;
         if (batch < way.pixels) batch = way.pixels;
         way.batch = batch;
         add(list, way);
         if (batch / 2 >= way.pixels) {
             way.batch = ceil_div(batch / 2, way.pixels) * way.pixels;
+            add(list, way);
+        }
+        if (batch < all && units <= 2 && weights > 4.0 * list->target->l2_bytes) {
+            way.batch = all; /* reads the weights once */
             add(list, way);
         }
     }
@@ -318,6 +337,7 @@ static int by_cycles(const void *a, const void *b) {
     if (x->cycles != y->cycles) return x->cycles < y->cycles ? -1 : 1;
     if (x->algorithm != y->algorithm) return x->algorithm < y->algorithm ? -1 : 1;
     if (x->pixels != y->pixels) return x->pixels < y->pixels ? 1 : -1;
+    if (x->vectors != y->vectors) return x->vectors < y->vectors ? -1 : 1;
     if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
     if (x->depth != y->depth) return x->depth < y->depth ? 1 : -1;
     return x->outer - y->outer;
@@ -327,11 +347,17 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]) {
     way_list list = {.target = target, .conv = c, .out = out};
     if (c->groups > 1) {
-        if (c->groups == c->in_c && c->out_c == c->in_c) add_depthwise(&list);
-        add_direct(&list, NAS__CONV_GROUPED);
+        if (c->groups == c->in_c && c->out_c == c->in_c) {
+            add_depthwise(&list);
+        } else {
+            add_direct(&list, NAS__CONV_GROUPED);
+        }
     } else {
-        if (c->out_h == 1 && c->out_w == 1) add_vector(&list);
-        add_direct(&list, NAS__CONV_DIRECT);
+        if (c->out_h == 1 && c->out_w == 1) {
+            add_vector(&list);
+        } else {
+            add_direct(&list, NAS__CONV_DIRECT);
+        }
         if (c->kernel_h == 3 && c->kernel_w == 3 && c->stride_h == 1 && c->stride_w == 1 &&
             c->dilation_h == 1 && c->dilation_w == 1 && c->out_h * c->out_w >= 4) {
             add_winograd(&list, NAS__CONV_WINOGRAD_2);
@@ -368,7 +394,7 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
         return c->out_h *
                ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
     case NAS__CONV_WINOGRAD_2:
-    case NAS__CONV_WINOGRAD_4: return ceil_div(winograd_tiles(c, way), way->batch);
+    case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_units(target, c, way);
     }
     return 0;
 }

@@ -64,6 +64,8 @@ void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *conv,
 int32_t nas__conv_depthwise_chunk(void); /* vectors of one unit */
 void nas__conv_winograd_emit(const nas_target *target, const nas__conv *conv,
                              const nas__conv_way *way, const char *name, nas_buf *out);
+int32_t nas__conv_winograd_units(const nas_target *target, const nas__conv *conv,
+                                 const nas__conv_way *way);
 size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *conv,
                                   const nas__conv_way *way);
 void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,

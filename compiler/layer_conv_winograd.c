@@ -1,7 +1,8 @@
 /* layer_conv_winograd.c - Winograd F(2x2,3x3) and F(4x4,3x3), Lavin & Gray, arXiv:1509.09308, for 3x3 convolutions of
- * stride 1. One unit is a batch of tiles: input transform into scratch V[points][tiles][channels], one small matrix
- * product for each point into M[points][tiles][outputs], output transform with bias, residual and activation. Tiles
- * that stick out of the output are read through a zeroed patch and stored partially. */
+ * stride 1. A batch of tiles: input transform into scratch V[points][tiles][channels], one small matrix product for each
+ * point into M[points][tiles][outputs], output transform with bias, residual and activation. A unit is a batch and some
+ * blocks of outputs; units that follow each other in one call share the input transform. Tiles that stick out of the
+ * output are read through a zeroed patch and stored partially. */
 #include "compiler/layer_conv_internal.h"
 
 #include <stdio.h>
@@ -11,10 +12,15 @@ int32_t nas__conv_winograd_edge(const nas__conv_way *way) {
     return way->algorithm == NAS__CONV_WINOGRAD_2 ? 2 : 4;
 }
 
+enum { UNITS = 8, PLANE_PAD = 16 };
+
 typedef struct geometry {
     int32_t m, a, points; /* outputs and inputs of a tile along an axis, a * a */
     int32_t lanes, in_padded, out_padded;
     int32_t across, down, tiles;
+    int32_t unit_blocks, splits; /* blocks of outputs of a unit, units of a batch */
+    int32_t unit_channels;
+    size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
 
 static geometry geometry_of(const nas_target *target, const nas__conv *c,
@@ -26,14 +32,28 @@ static geometry geometry_of(const nas_target *target, const nas__conv *c,
     g.across = (c->out_w + m - 1) / m;
     g.down = (c->out_h + m - 1) / m;
     g.tiles = g.across * g.down;
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t batches = (g.tiles + way->batch - 1) / way->batch;
+    const int32_t wanted = (UNITS + batches - 1) / batches; /* splits */
+    g.unit_blocks = (b.count + wanted - 1) / wanted;
+    g.splits = (b.count + g.unit_blocks - 1) / g.unit_blocks;
+    g.unit_channels = g.unit_blocks * b.vectors * lanes;
+    g.in_plane = (size_t)way->batch * (size_t)g.in_padded + PLANE_PAD;
+    g.out_plane = (size_t)way->batch * (size_t)g.unit_channels + PLANE_PAD;
     return g;
+}
+
+int32_t nas__conv_winograd_units(const nas_target *target, const nas__conv *c,
+                                 const nas__conv_way *way) {
+    const geometry g = geometry_of(target, c, way);
+    return (g.tiles + way->batch - 1) / way->batch * g.splits;
 }
 
 size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *c,
                                   const nas__conv_way *way) {
     const geometry g = geometry_of(target, c, way);
-    return (size_t)g.points * ((size_t)way->batch * (size_t)(g.in_padded + g.out_padded) +
-                               (size_t)g.in_padded); /* the patch of an edge tile */
+    return (size_t)g.points *
+           (g.in_plane + g.out_plane + (size_t)g.in_padded); /* the patch of an edge tile */
 }
 
 /* Interpolation points 0, 1, -1, infinity, and 2, -2 for the larger one. */
@@ -103,8 +123,7 @@ static const char transforms_4[] =
     "    o(0) = e0 + p + r; o(1) = q + 2 * t; o(2) = p + 4 * r; o(3) = q + 8 * t + e5; \\\n"
     "} while (0)\n";
 
-static void emit_input(const nas__conv *c, const geometry *g, const nas__conv_way *way,
-                       const char *name, nas_buf *out) {
+static void emit_input(const nas__conv *c, const geometry *g, const char *name, nas_buf *out) {
     const int32_t rest = c->in_c % g->lanes;
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? c->in_c < g->lanes : rest == 0) continue;
@@ -118,23 +137,20 @@ static void emit_input(const nas__conv *c, const geometry *g, const nas__conv_wa
         nas_buf_printf(out,
                        ")\n#define O(i) h[i][x]\n        BT(O, D);\n#undef D\n#undef O\n    }\n"
                        "    for (int y = 0; y < %d; y++, v += %zu) {\n        vf ",
-                       g->a, (size_t)g->a * (size_t)way->batch * (size_t)g->in_padded);
+                       g->a, (size_t)g->a * g->in_plane);
         for (int32_t i = 0; i < g->a; i++)
             nas_buf_printf(out, "%so%d", i > 0 ? ", " : "", i);
         nas_buf_puts(out, ";\n#define D(i) h[y][i]\n#define O(i) o##i\n        BT(O, D);\n"
                           "#undef D\n#undef O\n");
         for (int32_t i = 0; i < g->a; i++) {
-            nas_buf_printf(out, "        store(v + %zu, o%d);\n",
-                           (size_t)i * (size_t)way->batch * (size_t)g->in_padded, i);
+            nas_buf_printf(out, "        store(v + %zu, o%d);\n", (size_t)i * g->in_plane, i);
         }
         nas_buf_puts(out, "    }\n}\n");
     }
 }
 
-static void emit_output(const nas__conv *c, const geometry *g, const nas__conv_way *way,
-                        const char *name, nas_buf *out) {
+static void emit_output(const nas__conv *c, const geometry *g, const char *name, nas_buf *out) {
     const int32_t rest = c->out_c % g->lanes;
-    const size_t plane = (size_t)way->batch * (size_t)g->out_padded;
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? c->out_c < g->lanes : rest == 0) continue;
         char count[16] = "";
@@ -151,7 +167,7 @@ static void emit_output(const nas__conv *c, const geometry *g, const nas__conv_w
                        "    for (int x = 0; x < %d; x++, s += %zu) {\n"
                        "#define D(i) load(s + i * %zu)\n#define O(i) h[i][x]\n"
                        "        AT(O, D);\n#undef D\n#undef O\n    }\n",
-                       g->a, plane, (size_t)g->a * plane);
+                       g->a, g->out_plane, (size_t)g->a * g->out_plane);
         nas_buf_printf(out, "    for (int y = 0; y < rows; y++, out += %zu%s) {\n        vf ",
                        c->out_row, c->has_residual ? ", residual += RESIDUAL_ROW" : "");
         for (int32_t i = 0; i < g->m; i++)
@@ -195,72 +211,51 @@ static void emit_product(const nas__conv *c, const geometry *g, const nas__conv_
                         way->pixels, vectors, g->lanes, "    ", out);
     for (int32_t p = 0; p < way->pixels; p++) {
         for (int32_t v = 0; v < vectors; v++) {
-            nas_buf_printf(out, "    store(out + %d, a%d_%d);\n", p * g->out_padded + v * g->lanes,
-                           p, v);
+            nas_buf_printf(out, "    store(out + %d, a%d_%d);\n",
+                           p * g->unit_channels + v * g->lanes, p, v);
         }
     }
     nas_buf_puts(out, "}\n");
 }
 
-static void emit_calls(const nas__conv *c, const geometry *g, const char *indent, const char *name,
-                       bool input, nas_buf *out) {
+/* The calls for vectors [low, high) of the channels. */
+static void emit_calls(const nas__conv *c, const geometry *g, const char *name, bool input,
+                       nas_buf *out) {
     const int32_t channels = input ? c->in_c : c->out_c;
     const int32_t whole = channels / g->lanes, rest = channels % g->lanes;
     const char *call =
         input ? "(s + v * LANES, row, pitch, V + t * IN + v * LANES);\n"
-              : (c->has_residual
-                     ? "(M + t * OUT + v * LANES, head + v * LANES, o + v * LANES, r + v * LANES, "
-                       "rows, columns);\n"
-                     : "(M + t * OUT + v * LANES, head + v * LANES, o + v * LANES, rows, "
-                       "columns);\n");
-    const char *which = input ? "in" : "out";
+              : (c->has_residual ? "(M + t * OUT + v * LANES - start, head + v * LANES, o + v * "
+                                   "LANES, r + v * LANES, rows, columns);\n"
+                                 : "(M + t * OUT + v * LANES - start, head + v * LANES, o + v * "
+                                   "LANES, rows, columns);\n");
+    const char *which = input ? "in" : "out", *indent = "            ";
     if (whole > 0) {
-        nas_buf_printf(out, "%sfor (long v = 0; v < %d; v++) %s_%s0%s", indent, whole, name, which,
-                       call);
+        nas_buf_printf(out, "%sfor (long v = low; v < high%s; v++) %s_%s0%s", indent,
+                       rest > 0 ? " - last" : "", name, which, call);
     }
     if (rest > 0) {
-        nas_buf_printf(out, "%sfor (long v = %d; v <= %d; v++) %s_%s1%s", indent, whole, whole,
-                       name, which, call);
+        nas_buf_printf(out, "%sfor (long v = high - last; v < high; v++) %s_%s1%s", indent, name,
+                       which, call);
     }
 }
 
-void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
-                             const char *name, nas_buf *out) {
-    const geometry g = geometry_of(target, c, way);
-    nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    b.last_lanes = b.lanes; /* products are whole vectors */
-    const int32_t heads = nas__conv_heads(c);
-    const size_t in_plane = (size_t)way->batch * (size_t)g.in_padded;
-    const size_t out_plane = (size_t)way->batch * (size_t)g.out_padded;
-    nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
-    nas_buf_printf(out, "#define IN %d\n#define OUT %d\n#define RESIDUAL_ROW %zu\n", g.in_padded,
-                   g.out_padded, c->residual_row);
-    emit_input(c, &g, way, name, out);
-    emit_output(c, &g, way, name, out);
-    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
-        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-        if (kind.from < kind.to) emit_product(c, &g, way, name, kind.vectors, out);
-    }
-    nas_buf_printf(out,
-                   "KERNEL void %s(const float *in, float *out, const float *residual,\n"
-                   "    const void *weights, void *scratch, int begin, int end) {\n"
-                   "    (void)residual;\n"
-                   "    const float *head = weights;\n"
-                   "    float *V = scratch, *M = V + %zu, *patch = M + %zu;\n"
-                   "    for (int u = begin; u < end; u++) {\n"
-                   "        const long first = (long)u * %d;\n"
-                   "        const long n = %d - first < %d ? %d - first : %d;\n"
-                   "        const long padded = (n + %d) / %d * %d;\n",
-                   name, (size_t)g.points * in_plane, (size_t)g.points * out_plane, way->batch,
-                   g.tiles, way->batch, g.tiles, way->batch, way->pixels - 1, way->pixels,
-                   way->pixels);
-    nas_buf_printf(out,
-                   "        for (long t = 0; t < n; t++) {\n"
-                   "            const long y = (first + t) / %d * %d, x = (first + t) %% %d * %d;\n"
-                   "            const float *s = in + y * %zu + x * %d;\n"
-                   "            long row = %zu, pitch = %d;\n",
-                   g.across, g.m, g.across, g.m, c->in_row, c->in_pitch, c->in_row, c->in_pitch);
-    if (c->out_h % g.m != 0 || c->out_w % g.m != 0) {
+/* The start of a batch: all its tiles into V. */
+static void emit_transform(const nas__conv *c, const geometry *g, const nas__conv_way *way,
+                           const char *name, nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "static void %s_fill(const float *in, float *V, float *patch, long first, long n) "
+        "{\n"
+        "    const long low = 0, high = %d%s;\n"
+        "    (void)patch; (void)low;\n"
+        "        for (long t = 0; t < n; t++) {\n"
+        "            const long y = (first + t) / %d * %d, x = (first + t) %% %d * %d;\n"
+        "            const float *s = in + y * %zu + x * %d;\n"
+        "            long row = %zu, pitch = %d;\n",
+        name, g->in_padded / g->lanes, c->in_c % g->lanes > 0 ? ", last = 1" : "", g->across, g->m,
+        g->across, g->m, c->in_row, c->in_pitch, c->in_row, c->in_pitch);
+    if (c->out_h % g->m != 0 || c->out_w % g->m != 0) {
         nas_buf_printf(
             out,
             "            const long rows = %d - y, columns = %d - x;\n"
@@ -274,22 +269,64 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
             "                }\n"
             "                s = patch; row = %d * IN; pitch = IN;\n"
             "            }\n",
-            c->out_h + 2, c->out_w + 2, g.a, g.a,
-            (size_t)g.points * (size_t)g.in_padded * sizeof(float), g.a, g.a, g.a,
-            (size_t)c->in_c * sizeof(float), g.a);
-    } else {
-        nas_buf_puts(out, "            (void)patch;\n");
+            c->out_h + 2, c->out_w + 2, g->a, g->a,
+            (size_t)g->points * (size_t)g->in_padded * sizeof(float), g->a, g->a, g->a,
+            (size_t)c->in_c * sizeof(float), g->a);
     }
-    emit_calls(c, &g, "            ", name, true, out);
+    emit_calls(c, g, name, true, out);
     nas_buf_printf(
         out,
         "        }\n"
-        "        for (long t = n; t < padded; t++) { /* the products read whole tiles */\n"
+        "        const long padded = (n + %d) / %d * %d; /* the products read whole tiles */\n"
+        "        for (long t = n; t < padded; t++) {\n"
         "            for (long k = 0; k < %d; k++) __builtin_memset(V + k * %zu + t * IN, 0, "
         "%zu);\n"
-        "        }\n",
-        g.points, in_plane, (size_t)g.in_padded * sizeof(float));
+        "        }\n}\n",
+        way->pixels - 1, way->pixels, way->pixels, g->points, g->in_plane,
+        (size_t)g->in_padded * sizeof(float));
+}
+
+void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                             const char *name, nas_buf *out) {
+    const geometry g = geometry_of(target, c, way);
+    nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    b.last_lanes = b.lanes; /* products are whole vectors */
+    const int32_t heads = nas__conv_heads(c);
+    nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
+    nas_buf_printf(out, "#define IN %d\n#define OUT %d\n#define RESIDUAL_ROW %zu\n", g.in_padded,
+                   g.unit_channels, c->residual_row);
+    emit_input(c, &g, name, out);
+    emit_transform(c, &g, way, name, out);
+    emit_output(c, &g, name, out);
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        if (kind.from < kind.to) emit_product(c, &g, way, name, kind.vectors, out);
+    }
+    const int32_t wide = b.count - b.narrow;
     nas_buf_printf(out,
+                   "KERNEL void %s(const float *in, float *out, const float *residual,\n"
+                   "    const void *weights, void *scratch, int begin, int end) {\n"
+                   "    (void)residual;\n"
+                   "    const float *head = weights;\n"
+                   "    float *V = scratch, *M = V + %zu;\n"
+                   "    for (int u = begin; u < end; u++) {\n"
+                   "        const long first = (long)(u / %d) * %d, from = (long)(u %% %d) * %d;\n"
+                   "        const long to = from + %d < %d ? from + %d : %d; /* blocks */\n"
+                   "        const long n = %d - first < %d ? %d - first : %d;\n"
+                   "        if (u == begin || from == 0) %s_fill(in, V, M + %zu, first, n);\n",
+                   name, (size_t)g.points * g.in_plane, g.splits, way->batch, g.splits,
+                   g.unit_blocks, g.unit_blocks, b.count, g.unit_blocks, b.count, g.tiles,
+                   way->batch, g.tiles, way->batch, name, (size_t)g.points * g.out_plane);
+    nas_buf_printf(out, "        const long low = from * %d - (from > %d ? from - %d : 0);\n",
+                   b.vectors, wide, wide);
+    nas_buf_printf(out, "        const long high = to * %d - (to > %d ? to - %d : 0);\n", b.vectors,
+                   wide, wide);
+    if (c->out_c % g.lanes != 0) {
+        nas_buf_printf(out, "        const long last = to == %d; /* a partial vector */\n",
+                       b.count);
+    }
+    nas_buf_printf(out,
+                   "        const long start = low * LANES;\n"
                    "        for (long k = 0; k < %d; k++) {\n"
                    "            const float *w = head + %zu + k * %zu;\n",
                    g.points, (size_t)heads * (size_t)g.out_padded,
@@ -299,14 +336,15 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
         if (kind.from >= kind.to) continue;
         nas_buf_printf(
             out,
-            "            for (long b = 0; b < %d; b++) {\n"
-            "                const long at = %d + b * %d;\n"
-            "                for (long t = 0; t < padded; t += %d) {\n"
-            "                    %s_mul%d(V + k * %zu + t * IN, w + at * %d, M + k * %zu + "
-            "t * OUT + at);\n"
+            "            for (long b = from > %d ? from : %d; b < to && b < %d; b++) {\n"
+            "                const long at = %d + (b - %d) * %d;\n"
+            "                for (long t = 0; t < n; t += %d) {\n"
+            "                    %s_mul%d(V + k * %zu + t * IN, w + at * %d, M + k * %zu "
+            "+ t * OUT + at - start);\n"
             "                }\n            }\n",
-            kind.to - kind.from, nas__conv_block_first(&b, kind.from), kind.vectors * g.lanes,
-            way->pixels, name, kind.vectors, in_plane, c->in_c, out_plane);
+            kind.from, kind.from, kind.to, nas__conv_block_first(&b, kind.from), kind.from,
+            kind.vectors * g.lanes, way->pixels, name, kind.vectors, g.in_plane, c->in_c,
+            g.out_plane);
     }
     nas_buf_printf(out,
                    "        }\n"
@@ -321,7 +359,7 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
         nas_buf_printf(out, "            const float *r = residual + y * RESIDUAL_ROW + x * %d;\n",
                        c->residual_pitch);
     }
-    emit_calls(c, &g, "            ", name, false, out);
+    emit_calls(c, &g, name, false, out);
     nas_buf_puts(out, "        }\n    }\n}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
                       "#undef AT\n\n");
 }

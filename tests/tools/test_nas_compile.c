@@ -57,7 +57,7 @@ TestSuite(tools_nas_compile, .init = setup, .fini = teardown, .timeout = 120);
 
 /* Runs `line` in the folder; $P is the program, $C puts the cache into the folder. Exit code; both streams in `out`. */
 static int shell(const char *line, nas_buf *out) {
-    char script[8192], here[4096];
+    char script[16384], here[4096];
     cr_assert(ne(ptr, getcwd(here, sizeof here), NULL));
     (void)snprintf(script, sizeof script, "P=%s%s%s; C='--cache %s/cache'; cd %s && { %s; } 2>&1",
                    program[0] == '/' ? "" : here, program[0] == '/' ? "" : "/", program, folder,

@@ -1,6 +1,7 @@
 /* bench_layer_qconv.c - integer convolutions beside the direct fp32 kernels of the same layer, one pinned thread. Both are in
  * one program and take turns, so that the state of the machine is the same for both; times are processor time.
- *     bench_layer_qconv [part of a layer's name [ways]]   ways: how many of the integer ways to time, 3 */
+ *     bench_layer_qconv [part of a layer's name [ways [skip]]]
+ * ways: how many of the integer ways to time, 3; skip: how many of the direct fp32 ways to leave out, 0 */
 #include "compiler/layers_q_internal.h"
 
 #include <stdio.h>
@@ -141,8 +142,8 @@ int main(int argc, char **argv) {
         const nas__conv c = conv_of(i);
         nas__conv_way ways[NAS__CONV_WAYS_MAX];
         const int32_t n = nas__conv_ways(options.target, &c, ways);
-        int32_t direct = 0;
-        while (direct + 1 < n && !is_direct(ways[direct].algorithm))
+        int32_t direct = 0, skip = argc > 3 ? (int32_t)strtol(argv[3], NULL, 10) : 0;
+        while (direct + 1 < n && (!is_direct(ways[direct].algorithm) || skip-- > 0))
             direct++;
         for (int32_t bits = 8; bits >= 4; bits -= 4) {
             const nas__qconv q = {.conv = c, .weight_bits = bits};

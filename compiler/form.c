@@ -12,6 +12,24 @@ static bool large_image(const nas_graph *graph) {
     return s != NULL && s->h >= ROWS_EXTENT_MIN && s->w >= ROWS_EXTENT_MIN;
 }
 
+/* Values that are declared to be integers saturate; as floats the network would be another one. */
+static nas_status check_floats(nas_ctx *ctx, const nas_graph *g) {
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        bool integers = node->quant.is_set;
+        for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++) {
+            const int32_t p = node->params[k];
+            integers = integers || (p >= 0 && nas_graph_param_const(g, p)->scales != NULL);
+        }
+        if (integers) {
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                            "node '%s' is quantized; networks are compiled in 32-bit floats",
+                            node->name);
+        }
+    }
+    return NAS_OK;
+}
+
 /* The simplified network as rows; it stays the network as given by name. */
 static nas_status lower_rows(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     const nas_status status = nas__lower(ctx, f->graph, o->target, o->max_threads, NULL, &f->rows);
@@ -52,6 +70,7 @@ nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compi
                            nas__form *out) {
     *out = (nas__form){0};
     nas_status status = nas_graph_hash(ctx, graph, false, out->graph_hash);
+    if (status == NAS_OK) status = check_floats(ctx, graph);
     if (status == NAS_OK) status = nas__graph_optimize(ctx, graph, NULL, NULL, &out->graph);
     if (status == NAS_OK) status = choose_form(ctx, o, out);
     if (status != NAS_OK) nas__form_free(out);

@@ -246,24 +246,6 @@ static nas_status lower_all(nas_ctx *ctx, nas__layers *l) {
     return status;
 }
 
-/* Values that are declared to be integers saturate; as floats the network would be another one. */
-static nas_status check_floats(nas_ctx *ctx, const nas__layers *l) {
-    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++) {
-        const nas_node *node = node_of(l, v);
-        bool integers = node->quant.is_set;
-        for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++) {
-            const int32_t p = node->params[k];
-            integers = integers || (p >= 0 && nas_graph_param_const(l->graph, p)->scales != NULL);
-        }
-        if (integers) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                            "node '%s' is quantized; networks are compiled in 32-bit floats",
-                            node->name);
-        }
-    }
-    return NAS_OK;
-}
-
 static nas_status check_io(nas_ctx *ctx, const nas__layers *l) {
     int32_t inputs = 0;
     for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++)
@@ -281,7 +263,6 @@ static nas_status lower(nas_ctx *ctx, nas__layers *l) {
     l->input = nas_graph_input(l->graph);
     l->output = nas_graph_output(l->graph);
     nas_status status = check_io(ctx, l);
-    if (status == NAS_OK) status = check_floats(ctx, l);
     if (status != NAS_OK) return status;
     const size_t n = (size_t)nas_graph_node_count(l->graph);
     size_t layers = n + 1;

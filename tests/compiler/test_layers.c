@@ -442,6 +442,22 @@ Test(compiler_layers, what_cannot_be_compiled_is_named) {
     nas_graph_free(g);
 }
 
+Test(compiler_layers, integers_are_not_compiled_as_floats) {
+    for (int32_t form = 0; form < 3; form++) {
+        const nas_value v = conv(input(6, 6, 2), 3, 3, 1, 1);
+        finish(v);
+        cr_assert(
+            eq(int, (int)nas_graph_set_quant(ctx, g, v, (nas_quant){.is_set = true, .scale = 0.1F}),
+               NAS_OK));
+        options.form = (nas_form)form;
+        nas_artifact artifact;
+        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_ERR_UNSUPPORTED));
+        cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "'n0' is quantized"), NULL), "%s",
+                  nas_ctx_message(ctx));
+        nas_graph_free(g);
+    }
+}
+
 Test(compiler_layers, every_failed_allocation_is_reported_and_nothing_leaks) {
     dense_block();
     nas_status status = NAS_ERR_NOMEM;

@@ -650,20 +650,25 @@ static int is_npy(const char *path) {
     return n > 4 && strcmp(path + n - 4, ".npy") == 0;
 }
 
-/* The number of elements that "'shape': (1, 3, 8, 8)" in the header promises; 0 when there is no such text. */
-static size_t npy_elements(const char *text) {
+/* Does "'shape': (1, 3, 8, 8)" in the header say whole frames, axis by axis? The last extents are those of the input
+ * ([C][H][W], or [C] where an image is one pixel); what stands before them counts frames. */
+static int npy_fits(const char *text) {
+    const unsigned long input[3] = {(unsigned long)MODEL_INPUT_C, (unsigned long)MODEL_INPUT_H,
+                                    (unsigned long)MODEL_INPUT_W};
+    unsigned long extent[8];
+    int n = 0;
     const char *p = strstr(text, "'shape':");
-    size_t n = 1;
     if (p != NULL) p = strchr(p, '(');
     if (p == NULL) return 0;
     for (p++; *p != ')';) {
         char *end = NULL;
-        const unsigned long extent = strtoul(p, &end, 10);
-        if (end == p || extent == 0 || extent > SIZE_MAX / n / sizeof(float)) return 0;
-        n *= extent;
+        if (n == 8) return 0;
+        extent[n] = strtoul(p, &end, 10);
+        if (end == p || extent[n++] == 0) return 0;
         p = end + strspn(end, ", ");
     }
-    return n;
+    if (n >= 3 && memcmp(extent + n - 3, input, sizeof input) == 0) return 1;
+    return n >= 1 && n <= 2 && input[1] == 1 && input[2] == 1 && extent[n - 1] == input[0];
 }
 
 /* Reads over the header; -1 with a message unless it announces whole frames of 32-bit floats. */
@@ -686,9 +691,8 @@ static int npy_open(FILE *in, const char *path) {
         return -1;
     }
     text[size] = '\0';
-    const size_t n = npy_elements(text);
-    if (strstr(text, "'<f4'") == NULL || strstr(text, "'fortran_order': False") == NULL || n == 0 ||
-        n % input_floats() != 0) {
+    if (strstr(text, "'<f4'") == NULL || strstr(text, "'fortran_order': False") == NULL ||
+        !npy_fits(text)) {
         fprintf(stderr,
                 "%s: need '<f4' in C order and whole frames of %d x %d x %d numbers, the array is "
                 "%.*s\n",

@@ -146,6 +146,8 @@ Test(tools_nas_compile, a_program_answers_raw_and_numpy_files_and_times_itself) 
     check_numbers("out.npy", NPY_HEADER, y);
     expect("tail -c +11 out.npy | head -c 100", 0, "'shape': (1, 5, 3, 4)");
     expect("cp in.raw bad.npy; out/model --run bad.npy o.raw", 2, "no NumPy array");
+    expect("sed 's/2, 6, 8/6, 8, 2/' in.npy > bad.npy; out/model --run bad.npy o.raw", 2,
+           "2 x 6 x 8");
     expect("sed s/f4/f8/ in.npy > bad.npy; out/model --run bad.npy o.raw", 2, "need '<f4'");
     cr_assert(eq(int,
                  shell("out/model --bench --profile --min-batches 2 --min-time-ms 1 --max-time-ms "

@@ -154,7 +154,8 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
                 const double width = (double)kind.vectors * target->vector_bytes;
                 double step = product_cycles(pixels, kind.vectors);
                 const double excess = width / l2_bytes_cycle - 0.5 * step;
-                if (way->depth == 0 && steps * width > 0.75 * target->l1_bytes && excess > 0)
+                if (way->depth == 0 && pixels > 1 && steps * width > 0.75 * target->l1_bytes &&
+                    excess > 0)
                     step += 2 * excess; /* weights from L2 for each tile, above half its rate */
                 cycles += (double)bands * n * (kind.to - kind.from) *
                           (steps * step + parts * (call_cycles + 2.5 * pixels * kind.vectors));

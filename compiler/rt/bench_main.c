@@ -82,7 +82,7 @@ typedef struct bench_result {
     double *dropped_us; /* disturbed ones */
     long switches, migrations;
     double wall_s, mhz_before, mhz_after; /* MHz 0: unknown */
-    double peak_before, peak_after;       /* GFLOP/s of one core */
+    double peak_gflops;                   /* of one core */
     double *layer_us;                     /* MODEL_LAYERS medians, NULL when not asked for */
 } bench_result;
 
@@ -606,10 +606,9 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
         r->first_us = (double)run_batch_ns(b, 1) / 1000.0;
         warm_up(b, r);
         r->mhz_before = current_mhz();
-        r->peak_before = peak_gflops(peak_seconds);
         measure(b, r);
-        r->peak_after = peak_gflops(peak_seconds);
         r->mhz_after = current_mhz();
+        r->peak_gflops = peak_gflops(peak_seconds); /* after: a burst of it disturbs what follows */
         if (b->o.profile && profile_layers(b, r) != 0) code = EXIT_FAILURE;
         if (code == EXIT_SUCCESS) print_document(b, r);
         if (fflush(stdout) != 0 || ferror(stdout)) code = EXIT_FAILURE;

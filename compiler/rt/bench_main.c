@@ -485,8 +485,7 @@ static double print_statistics(const bench_result *r) {
 
 /* The rate of the network's own operations, and what share that is of the peak loop on as many cores. */
 static void print_rate(const bench *b, const bench_result *r, double median_us) {
-    const double peak =
-        (r->peak_before > r->peak_after ? r->peak_before : r->peak_after) * (double)b->o.threads;
+    const double peak = r->peak_gflops * (double)b->o.threads;
     const double gflops = median_us > 0.0 ? 2e-3 * (double)MODEL_MACS / median_us : 0.0;
     printf("  \"gflops\": %.6g, \"peak_gflops\": %.6g, \"peak_share\": %.4g,\n", gflops, peak,
            peak > 0.0 ? gflops / peak : 0.0);

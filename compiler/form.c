@@ -54,11 +54,56 @@ static nas_status lower_layers(nas_ctx *ctx, const nas_compile_options *o, nas__
     return status;
 }
 
+/* ---- which form is faster: coarse, for networks that both can express ------------------------------------------------ */
+
+/* Rows reach this share of the multiply-add bound (0.53 to 0.65 measured on AVX2), whatever the kernel sizes are. */
+static const double rows_share = 0.6;
+/* Layers stream whole images from beyond the L2 cache. */
+static const double stream_bytes_cycle = 4;
+
+static double rows_cycles(const nas_graph *g, const nas_target *target) {
+    return (double)nas__graph_macs(g) / (2.0 * target->vector_bytes / 4) / rows_share;
+}
+
+static double view_bytes(const nas__layers *l, nas_value v) {
+    const nas_shape *s = &nas_graph_node(l->graph, v)->shape;
+    return 4.0 * s->h * s->w * s->c;
+}
+
+static double layer_cycles(const nas__layers *l, const nas__layer *layer) {
+    double bytes = view_bytes(l, layer->value);
+    for (int32_t k = 0; k < layer->n_inputs; k++)
+        bytes += view_bytes(l, layer->inputs[k]);
+    if (layer->n_inputs == 0) bytes *= 2; /* the caller's image */
+    double kernel = 0;
+    if (layer->kind == NAS__LAYER_CONV) kernel = layer->ways[layer->way].cycles;
+    if (layer->kind == NAS__LAYER_OP) /* products that are no convolutions have plain kernels */
+        kernel = (double)nas_graph_node_cost(l->graph, layer->node).macs / 2;
+    return kernel + bytes / stream_bytes_cycle;
+}
+
+/* Does the network go faster by layers than by rows? Winograd makes up for the traffic where channels are many. */
+static bool layers_win(const nas_compile_options *o, const nas__form *f) {
+    nas_compile_options untuned = *o;
+    untuned.memory = NULL; /* an estimate, nothing is measured for it */
+    nas__layers *l = NULL;
+    nas_ctx *quiet = nas_ctx_new();
+    double cycles = 0;
+    const bool lowered =
+        quiet != NULL && nas__layers_lower(quiet, f->graph, &untuned, &l) == NAS_OK;
+    for (int32_t i = 0; lowered && i < l->n_layers; i++)
+        cycles += layer_cycles(l, &l->layers[i]);
+    nas__layers_free(l);
+    nas_ctx_free(quiet);
+    return lowered && cycles < rows_cycles(f->graph, o->target);
+}
+
 static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     switch (o->form) {
     case NAS_FORM_ROWS: return lower_rows(ctx, o, f);
     case NAS_FORM_AUTO: {
-        const nas_status status = large_image(f->graph) ? try_rows(ctx, o, f) : NAS_ERR_UNSUPPORTED;
+        const bool rows = large_image(f->graph) && !layers_win(o, f);
+        const nas_status status = rows ? try_rows(ctx, o, f) : NAS_ERR_UNSUPPORTED;
         return status == NAS_ERR_UNSUPPORTED ? lower_layers(ctx, o, f) : status;
     }
     case NAS_FORM_LAYERS: return lower_layers(ctx, o, f);

@@ -442,6 +442,28 @@ Test(compiler_layers, what_cannot_be_compiled_is_named) {
     nas_graph_free(g);
 }
 
+static bool goes_by_rows(nas_value end) {
+    finish(end);
+    options.form = NAS_FORM_AUTO;
+    nas__form form = {0};
+    cr_assert(eq(int, (int)nas__form_lower(ctx, g, &options, &form), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    const bool rows = form.rows != NULL;
+    nas__form_free(&form);
+    nas_graph_free(g);
+    return rows;
+}
+
+/* Winograd pays for the traffic of whole images where 3x3 convolutions have many channels, not for 1x1 ones. */
+Test(compiler_layers, the_form_follows_the_network) {
+    nas_value v = conv(input(128, 128, 3), 64, 3, 1, 1);
+    cr_assert(not(goes_by_rows(conv(relu(conv(v, 64, 3, 1, 1)), 64, 3, 1, 1))));
+    v = conv(input(128, 128, 3), 16, 3, 1, 1);
+    cr_assert(goes_by_rows(conv(relu(conv(v, 96, 1, 1, 1)), 12, 1, 1, 1)));
+    v = conv(input(40, 40, 3), 16, 3, 1, 1); /* small images always by layers */
+    cr_assert(not(goes_by_rows(conv(relu(conv(v, 96, 1, 1, 1)), 12, 1, 1, 1))));
+}
+
 Test(compiler_layers, integers_are_not_compiled_as_floats) {
     for (int32_t form = 0; form < 3; form++) {
         const nas_value v = conv(input(6, 6, 2), 3, 3, 1, 1);

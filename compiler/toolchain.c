@@ -24,14 +24,14 @@ static const char *base_name(const char *path) {
 }
 
 /* The C library a cross compiler links with; Debian's compiler package does not bring it. */
-static const char *library_of(const char *package) {
+static const char *libc_of(const char *package) {
     static const struct {
-        const char *compiler, *library;
+        const char *compiler, *libc;
     } rows[] = {{"gcc-aarch64-linux-gnu", " libc6-dev-arm64-cross"},
                 {"gcc-arm-linux-gnueabihf", " libc6-dev-armhf-cross"},
                 {"gcc-riscv64-linux-gnu", " libc6-dev-riscv64-cross"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (strcmp(rows[i].compiler, package) == 0) return rows[i].library;
+        if (strcmp(rows[i].compiler, package) == 0) return rows[i].libc;
     }
     return "";
 }
@@ -54,7 +54,7 @@ static nas_status missing(nas_ctx *ctx, const char *compiler) {
     return nas_fail(
         ctx, NAS_ERR_TOOLCHAIN,
         "compiler '%s' not found: install it (Debian: apt-get install %s%s) or choose another",
-        compiler, package, library_of(package));
+        compiler, package, libc_of(package));
 }
 
 /* Names a missing program, keeps TIMEOUT and CANCELLED. */

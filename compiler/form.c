@@ -82,39 +82,48 @@ static double layer_cycles(const nas__layers *l, const nas__layer *layer) {
     return kernel + bytes / stream_bytes_cycle;
 }
 
-/* Does the network go faster by layers than by rows? Winograd makes up for the traffic where channels are many. */
-static bool layers_win(const nas_compile_options *o, const nas__form *f) {
+/* Lowers by layers into *out when that is faster than rows: Winograd makes up for the traffic where channels are many.
+ * Estimates alone decide, nothing is measured for it. */
+static void try_layers(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_compile_options untuned = *o;
-    untuned.memory = NULL; /* an estimate, nothing is measured for it */
-    nas__layers *l = NULL;
-    nas_ctx *quiet = nas_ctx_new();
+    untuned.memory = NULL;
+    nas_ctx *quiet = nas_ctx_child(ctx);
     double cycles = 0;
-    const bool lowered =
-        quiet != NULL && nas__layers_lower(quiet, f->graph, &untuned, &l) == NAS_OK;
-    for (int32_t i = 0; lowered && i < l->n_layers; i++)
-        cycles += layer_cycles(l, &l->layers[i]);
-    nas__layers_free(l);
+    if (quiet == NULL || lower_layers(quiet, &untuned, f) != NAS_OK) {
+        nas_ctx_free(quiet); /* the rows, or a lowering that is not quiet, say what is wrong */
+        return;
+    }
     nas_ctx_free(quiet);
-    return lowered && cycles < rows_cycles(f->graph, o->target);
+    for (int32_t i = 0; i < f->layers->n_layers; i++)
+        cycles += layer_cycles(f->layers, &f->layers->layers[i]);
+    if (cycles < rows_cycles(f->graph, o->target)) return;
+    nas__layers_free(f->layers);
+    f->layers = NULL;
 }
 
 static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
+    nas_status status = NAS_ERR_UNSUPPORTED;
     switch (o->form) {
     case NAS_FORM_ROWS: return lower_rows(ctx, o, f);
-    case NAS_FORM_AUTO: {
-        const bool rows = large_image(f->graph) && !layers_win(o, f);
-        const nas_status status = rows ? try_rows(ctx, o, f) : NAS_ERR_UNSUPPORTED;
-        return status == NAS_ERR_UNSUPPORTED ? lower_layers(ctx, o, f) : status;
+    case NAS_FORM_AUTO:
+        if (!large_image(f->graph)) break;
+        try_layers(ctx, o, f);
+        if (f->layers == NULL) status = try_rows(ctx, o, f);
+        if (f->layers != NULL && o->memory == NULL) return NAS_OK;
+        break;
+    case NAS_FORM_LAYERS: break;
     }
-    case NAS_FORM_LAYERS: return lower_layers(ctx, o, f);
-    }
-    return nas_fail(ctx, NAS_ERR_INVALID, "form %d", (int)o->form);
+    if (status != NAS_ERR_UNSUPPORTED) return status;
+    nas__layers_free(f->layers); /* an untuned one */
+    return lower_layers(ctx, o, f);
 }
 
 nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *o,
                            nas__form *out) {
     *out = (nas__form){0};
-    nas_status status = nas_graph_hash(ctx, graph, false, out->graph_hash);
+    nas_status status = nas_graph_verify(
+        ctx, graph); /* first: what passes make of bad input is no defect of theirs */
+    if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, out->graph_hash);
     if (status == NAS_OK) status = check_floats(ctx, graph);
     if (status == NAS_OK) status = nas__graph_optimize(ctx, graph, NULL, NULL, &out->graph);
     if (status == NAS_OK) status = choose_form(ctx, o, out);

@@ -305,7 +305,6 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
                        .target = options->target,
                        .max_threads = max_threads};
     nas_status status = nas_graph_verify(ctx, graph);
-    if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, l->graph_hash);
     l->graph = graph;
     if (status == NAS_OK) status = lower(ctx, l);
     if (status != NAS_OK) {

@@ -9,6 +9,7 @@
 #include "cpu_check.h"
 #include "model.h"
 #include "model_facts.h"
+#include "npy.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -31,6 +32,7 @@ enum {
     TASKS_MAX = 65, /* the main thread and 64 workers */
     GROUP_MAX = 9,  /* batches in one warm-up group */
     GROUP_MS = 50,
+    PROFILE_ROUNDS = 31,
     HOPELESS_MIN = 10,        /* batches seen before a run is given up early */
     INTERVAL_MIN = 6,         /* samples from which ranks of a 95 % interval exist */
     EXACT_BINOMIAL_MAX = 1000 /* above it the normal approximation is good to a rank */
@@ -564,9 +566,6 @@ static void fill_input(float *in, size_t n) {
     }
 }
 
-enum { PROFILE_ROUNDS = 31 };
-static const double peak_seconds = 0.02;
-
 /* The median time of each layer over some rounds; -1 when there is no memory. */
 static int profile_layers(const bench *b, bench_result *r) {
     const size_t n = (size_t)the_model.layers;
@@ -607,7 +606,7 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
         r->mhz_before = current_mhz();
         measure(b, r);
         r->mhz_after = current_mhz();
-        r->peak_gflops = peak_gflops(peak_seconds); /* after: a burst of it disturbs what follows */
+        r->peak_gflops = peak_gflops(0.02); /* after: a burst of it disturbs what follows */
         if (b->o.profile && profile_layers(b, r) != 0) code = EXIT_FAILURE;
         if (code == EXIT_SUCCESS) print_document(b, r);
         if (fflush(stdout) != 0 || ferror(stdout)) code = EXIT_FAILURE;
@@ -637,83 +636,6 @@ static int run_bench(const bench_options *o) {
     free(r.dropped_us);
     free(r.layer_us);
     return code;
-}
-
-/* ---- arrays of NumPy (format 1.0 to 3.0): a header of text, then raw numbers ------------------------------------- */
-
-enum { NPY_PREFIX = 10, NPY_HEADER = 128, NPY_TEXT_MAX = 4096 };
-
-static int is_npy(const char *path) {
-    const size_t n = strlen(path);
-    return n > 4 && strcmp(path + n - 4, ".npy") == 0;
-}
-
-/* Does "'shape': (1, 3, 8, 8)" in the header say whole frames, axis by axis? The last extents are those of the input
- * ([C][H][W], or [C] where an image is one pixel); what stands before them counts frames. */
-static int npy_fits(const char *text) {
-    const unsigned long input[3] = {(unsigned long)MODEL_INPUT_C, (unsigned long)MODEL_INPUT_H,
-                                    (unsigned long)MODEL_INPUT_W};
-    unsigned long extent[8];
-    int n = 0;
-    const char *p = strstr(text, "'shape':");
-    if (p != NULL) p = strchr(p, '(');
-    if (p == NULL) return 0;
-    for (p++; *p != ')';) {
-        char *end = NULL;
-        if (n == 8) return 0;
-        extent[n] = strtoul(p, &end, 10);
-        if (end == p || extent[n++] == 0) return 0;
-        p = end + strspn(end, ", ");
-    }
-    if (n >= 3 && memcmp(extent + n - 3, input, sizeof input) == 0) return 1;
-    return n >= 1 && n <= 2 && input[1] == 1 && input[2] == 1 && extent[n - 1] == input[0];
-}
-
-/* Reads over the header; -1 with a message unless it announces whole frames of 32-bit floats. */
-static int npy_open(FILE *in, const char *path) {
-    unsigned char prefix[NPY_PREFIX + 2];
-    char text[NPY_TEXT_MAX + 1];
-    size_t size = 0;
-    if (fread(prefix, 1, NPY_PREFIX, in) != NPY_PREFIX || memcmp(prefix, "\x93NUMPY", 6) != 0) {
-        fprintf(stderr, "%s: no NumPy array\n", path);
-        return -1;
-    }
-    size = (size_t)prefix[8] | (size_t)prefix[9] << 8;
-    if (prefix[6] > 1) { /* two more bytes of length */
-        if (fread(prefix + NPY_PREFIX, 1, 2, in) != 2) size = NPY_TEXT_MAX + 1;
-        size |= (size_t)prefix[10] << 16 | (size_t)prefix[11] << 24;
-    }
-    if (size > NPY_TEXT_MAX || fread(text, 1, size, in) != size) {
-        fprintf(stderr, "%s: the header of the NumPy array is cut off or longer than %d bytes\n",
-                path, NPY_TEXT_MAX);
-        return -1;
-    }
-    text[size] = '\0';
-    if (strstr(text, "'<f4'") == NULL || strstr(text, "'fortran_order': False") == NULL ||
-        !npy_fits(text)) {
-        fprintf(stderr,
-                "%s: need '<f4' in C order and whole frames of %d x %d x %d numbers, the array is "
-                "%.*s\n",
-                path, MODEL_INPUT_C, MODEL_INPUT_H, MODEL_INPUT_W, (int)strcspn(text, "\n"), text);
-        return -1;
-    }
-    return 0;
-}
-
-/* The header before the numbers, again when the frames have been counted. */
-static int npy_header(FILE *out, long frames) {
-    char header[NPY_HEADER + 1];
-    (void)snprintf(
-        header, sizeof header,
-        "%c%s%c%c%c%c{'descr': '<f4', 'fortran_order': False, 'shape': (%ld, %d, %d, %d), }",
-        '\x93', "NUMPY", 1, 0x7f, NPY_HEADER - NPY_PREFIX, 0x7f, frames, MODEL_OUTPUT_C,
-        MODEL_OUTPUT_H, MODEL_OUTPUT_W);
-    const size_t used = strlen(header);
-    memset(header + used, ' ', NPY_HEADER - used);
-    header[7] = 0; /* version 1.0, and the high byte of the length */
-    header[9] = 0;
-    header[NPY_HEADER - 1] = '\n';
-    return fwrite(header, 1, NPY_HEADER, out) == NPY_HEADER ? 0 : -1;
 }
 
 /* Frame by frame from `in` to `out`; a trailing part of a frame is an error. */

@@ -258,6 +258,7 @@ nas_status nas__form_emit(nas_ctx *ctx, const nas__form *form,
 void nas__form_dump(const nas__form *form, nas_buf *out);
 size_t nas__form_arena_bytes(const nas__form *form);
 size_t nas__form_weight_floats(const nas__form *form);
+bool nas__form_has_integers(const nas__form *form); /* weights are words, not all of them floats */
 /* nas__form_pack - the constant model_weights: out[weight_floats]. INVALID without weights. */
 nas_status nas__form_pack(nas_ctx *ctx, const nas__form *form, float *out);
 const nas_graph *nas__form_graph(const nas__form *form); /* as it is compiled */

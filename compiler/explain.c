@@ -1,8 +1,8 @@
 /* explain.c - why each layer is computed as it is: the candidates, what the cost model expects of them, which one won. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
-    return nas_graph_node(l->graph, v);
+    return nas__layers_node(l, v);
 }
 
 /* ---- layers ------------------------------------------------------------------------------------------------------- */
@@ -25,24 +25,46 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     nas_buf_puts(out, "\n");
 }
 
+static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
+    const nas__qconv_way *w = &layer->qways[index];
+    nas_buf_printf(out,
+                   "    %c %-9s  %2d pixels x %2d vectors, %d-bit weights in memory: %.1f kcycles "
+                   "estimated\n",
+                   index == layer->way ? '*' : ' ', nas__qconv_algorithm_name(w->algorithm),
+                   w->pixels, w->vectors, w->stored_bits, w->cycles * 1e-3);
+}
+
 static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
     const nas__conv *c = &layer->conv;
-    nas_buf_printf(out, "conv %dx%d stride %d, %d -> %d channels", c->kernel_h, c->kernel_w,
-                   c->stride_h, c->in_c, c->out_c);
+    const bool integers = layer->kind == NAS__LAYER_QCONV;
+    nas_buf_printf(out, "%sconv %dx%d stride %d, %d -> %d channels", integers ? "integer " : "",
+                   c->kernel_h, c->kernel_w, c->stride_h, c->in_c, c->out_c);
     if (c->groups > 1) nas_buf_printf(out, " in %d groups", c->groups);
     nas_buf_printf(out, ", %d x %d pixels", c->out_h, c->out_w);
     if (c->has_residual) nas_buf_puts(out, ", adds a residual");
     if (layer->value != layer->node && c->act != NAS__LACT_NONE)
         nas_buf_puts(out, ", activation inside");
     nas_buf_puts(out, "\n");
-    for (int32_t i = 0; i < layer->n_ways; i++)
-        explain_way(l, layer, i, out);
+    for (int32_t i = 0; i < layer->n_ways; i++) {
+        if (integers) {
+            explain_qway(layer, i, out);
+        } else {
+            explain_way(l, layer, i, out);
+        }
+    }
 }
 
 static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
     nas_buf_printf(out, "%s: ", node_of(l, layer->node)->name);
     switch (layer->kind) {
-    case NAS__LAYER_CONV: explain_conv(l, layer, out); return;
+    case NAS__LAYER_CONV:
+    case NAS__LAYER_QCONV: explain_conv(l, layer, out); return;
+    case NAS__LAYER_QOP: {
+        const nas_shape *s = &layer->qop.out.shape;
+        nas_buf_printf(out, "integer %s, %d x %d x %d\n", nas__qop_kind_name(layer->qop.kind), s->h,
+                       s->w, s->c);
+        return;
+    }
     case NAS__LAYER_OP: {
         const nas_shape *s = &layer->op.out.shape;
         nas_buf_printf(out, "%s, %d x %d x %d\n", nas_op_name(layer->op.node->op), s->h, s->w,
@@ -53,20 +75,30 @@ static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf
     }
 }
 
+static void dump_kernel(const nas__layer *layer, nas_buf *out) {
+    const char *name = "output";
+    switch (layer->kind) {
+    case NAS__LAYER_CONV: name = nas__conv_algorithm_name(layer->ways[layer->way].algorithm); break;
+    case NAS__LAYER_OP: name = nas_op_name(layer->op.node->op); break;
+    case NAS__LAYER_OUTPUT: break;
+    case NAS__LAYER_QCONV:
+    case NAS__LAYER_QOP:
+        nas_buf_printf(out, "integer %-8s",
+                       layer->kind == NAS__LAYER_QOP
+                           ? nas__qop_kind_name(layer->qop.kind)
+                           : nas__qconv_algorithm_name(layer->qways[layer->way].algorithm));
+        return;
+    }
+    nas_buf_printf(out, "%-16s", name);
+}
+
 void nas__layers_dump(const nas__layers *l, nas_buf *out) {
     nas_buf_printf(out, "%d layers, %d buffers, %zu bytes of arena, %zu weights\n", l->n_layers,
                    l->n_buffers, l->arena_bytes, l->weight_floats);
     for (int32_t i = 0; i < l->n_layers; i++) {
         const nas__layer *layer = &l->layers[i];
         nas_buf_printf(out, "%s%-3d ", layer->barrier ? "| " : "  ", i);
-        if (layer->kind == NAS__LAYER_CONV) {
-            nas_buf_printf(out, "%-16s",
-                           nas__conv_algorithm_name(layer->ways[layer->way].algorithm));
-        } else {
-            nas_buf_printf(out, "%-16s",
-                           layer->kind == NAS__LAYER_OUTPUT ? "output"
-                                                            : nas_op_name(layer->op.node->op));
-        }
+        dump_kernel(layer, out);
         const nas_node *value = node_of(l, layer->value);
         nas_buf_printf(out, " -> %s [%d,%d,%d]", value->name, value->shape.h, value->shape.w,
                        value->shape.c);

@@ -1,5 +1,5 @@
 /* form.c - which of the two forms a network is compiled in, and the questions that do not depend on the answer. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 #include <string.h>
 
@@ -12,22 +12,17 @@ static bool large_image(const nas_graph *graph) {
     return s != NULL && s->h >= ROWS_EXTENT_MIN && s->w >= ROWS_EXTENT_MIN;
 }
 
-/* Values that are declared to be integers saturate; as floats the network would be another one. */
-static nas_status check_floats(nas_ctx *ctx, const nas_graph *g) {
+/* A node whose value or weights are stored as integers, NULL when there is none. Rows compute in floats alone. */
+static const nas_node *find_integers(const nas_graph *g) {
     for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
         const nas_node *node = nas_graph_node(g, v);
-        bool integers = node->quant.is_set;
+        if (node->quant.is_set) return node;
         for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++) {
             const int32_t p = node->params[k];
-            integers = integers || (p >= 0 && nas_graph_param_const(g, p)->scales != NULL);
-        }
-        if (integers) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                            "node '%s' is quantized; networks are compiled in 32-bit floats",
-                            node->name);
+            if (p >= 0 && nas_graph_param_const(g, p)->scales != NULL) return node;
         }
     }
-    return NAS_OK;
+    return NULL;
 }
 
 /* The simplified network as rows; it stays the network as given by name. */
@@ -103,10 +98,16 @@ static void try_layers(nas_ctx *ctx, const nas_compile_options *o, nas__form *f)
 
 static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_status status = NAS_ERR_UNSUPPORTED;
+    const nas_node *integers = find_integers(f->graph);
     switch (o->form) {
-    case NAS_FORM_ROWS: return lower_rows(ctx, o, f);
+    case NAS_FORM_ROWS:
+        if (integers == NULL) return lower_rows(ctx, o, f);
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s' is quantized; networks of integers are compiled as layers, not "
+                        "as rows",
+                        integers->name);
     case NAS_FORM_AUTO:
-        if (!large_image(f->graph)) break;
+        if (!large_image(f->graph) || integers != NULL) break;
         try_layers(ctx, o, f);
         if (f->layers == NULL) status = try_rows(ctx, o, f);
         if (f->layers != NULL && o->memory == NULL) return NAS_OK;
@@ -124,7 +125,6 @@ nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compi
     nas_status status = nas_graph_verify(
         ctx, graph); /* first: what passes make of bad input is no defect of theirs */
     if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, out->graph_hash);
-    if (status == NAS_OK) status = check_floats(ctx, graph);
     if (status == NAS_OK) status = nas__graph_optimize(ctx, graph, NULL, NULL, &out->graph);
     if (status == NAS_OK) status = choose_form(ctx, o, out);
     if (status != NAS_OK) nas__form_free(out);
@@ -157,6 +157,10 @@ size_t nas__form_arena_bytes(const nas__form *f) {
 
 size_t nas__form_weight_floats(const nas__form *f) {
     return f->rows != NULL ? f->rows->plan.weight_floats : f->layers->weight_floats;
+}
+
+bool nas__form_has_integers(const nas__form *f) {
+    return f->layers != NULL && f->layers->integers;
 }
 
 nas_status nas__form_pack(nas_ctx *ctx, const nas__form *f, float *out) {

@@ -5,15 +5,22 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *kind_name(nas__qop_kind kind) {
+const char *nas__qop_kind_name(nas__qop_kind kind) {
     switch (kind) {
     case NAS__QOP_ADD: return "add";
     case NAS__QOP_MAX_POOL: return "max_pool";
     case NAS__QOP_AVG_POOL: return "avg_pool";
     case NAS__QOP_QUANTIZE: return "quantize";
     case NAS__QOP_DEQUANTIZE: return "dequantize";
+    case NAS__QOP_ENCODE: return "encode";
+    case NAS__QOP_DECODE: return "decode";
     }
     return "";
+}
+
+nas__qop nas__qop_copy(void) {
+    return (nas__qop){.kind = NAS__QOP_AVG_POOL,
+                      .pool = {.kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1}};
 }
 
 int32_t nas__qop_units(const nas__qop *op) {
@@ -70,12 +77,12 @@ void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out) {
                       views[i]->shape.w, views[i]->shape.c, views[i]->pitch, views[i]->row);
     }
     const nas_pool_attributes *p = &op->pool;
-    n +=
-        snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d", p->kernel_h, p->kernel_w,
-                 p->stride_h, p->stride_w, p->pad_top, p->pad_left, (int)p->count_include_pad);
+    n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d %d", p->kernel_h,
+                  p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left,
+                  (int)p->count_include_pad, (int)op->block);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, (size_t)n, hash);
-    nas_buf_printf(out, "q%s_%.12s", kind_name(op->kind), hash);
+    nas_buf_printf(out, "q%s_%.12s", nas__qop_kind_name(op->kind), hash);
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -202,19 +209,74 @@ static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
     (void)lanes;
 }
 
-static void emit_dequantize(const nas__qop *op, nas_buf *out) {
-    const nas_shape s = op->in[0].shape;
+static void encode_body(const nas__qop *op, int32_t n, nas_buf *out) {
     nas_buf_printf(
         out,
-        "        const float scale = *(const q_float *)&h[%d];\n"
-        "        for (int c = 0; c < %d; c++) {\n"
-        "            float *o = (float *)out + (long)c * %zu + (long)y * %d;\n"
-        "            const %s char *p = (const %s char *)in + (long)y * %zu + c;\n"
-        "            for (int x = 0; x < %d; x++) o[x] = (float)(p[(long)x * %d] - h[%d]) "
-        "* scale;\n        }\n",
-        NAS__Q_SCALE, s.c, (size_t)s.h * (size_t)s.w, s.w, op->in_signed[0] ? "signed" : "unsigned",
-        op->in_signed[0] ? "signed" : "unsigned", op->in[0].row, s.w, op->in[0].pitch,
-        NAS__Q_ZERO_IN);
+        "                const vf v = vmin(vmax(load_n(p + c, %d) / scale, low), high) + "
+        "splat(0x1.8p+23f);\n"
+        "                q_put_%c(o + c, (vi)v - 0x4b400000, %d, h);\n",
+        n, type_of(op->out_signed), n);
+}
+
+static void emit_encode(const nas__qop *op, int32_t lanes, nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
+        "        const vf low = splat((float)(h[%d] - h[%d])), high = splat((float)(h[%d] "
+        "- h[%d]));\n"
+        "        const float *p = (const float *)in + (long)y * %zu;\n"
+        "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
+        "        for (int x = 0; x < %d; x++, p += %d, o += %d) {\n",
+        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, op->in[0].row,
+        op->out.row, op->out.shape.w, op->in[0].pitch, op->out.pitch);
+    emit_channels(op->out.shape.c, lanes, op, encode_body, out);
+    nas_buf_puts(out, "        }\n");
+}
+
+static void decode_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    nas_buf_printf(out,
+                   "                const vi q = q_get_%c(p + c, %d) - h[%d];\n"
+                   "                store_n(o + c, __builtin_convertvector(q, vf) * scale, %d);\n",
+                   type_of(op->in_signed[0]), n, NAS__Q_ZERO_IN, n);
+}
+
+static void emit_decode(const nas__qop *op, int32_t lanes, nas_buf *out) {
+    nas_buf_printf(out,
+                   "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
+                   "        const unsigned char *p = (const unsigned char *)in + (long)y * %zu;\n"
+                   "        float *o = (float *)out + (long)y * %zu;\n"
+                   "        for (int x = 0; x < %d; x++, p += %d, o += %d) {\n",
+                   NAS__Q_SCALE, op->in[0].row, op->out.row, op->out.shape.w, op->in[0].pitch,
+                   op->out.pitch);
+    emit_channels(op->out.shape.c, lanes, op, decode_body, out);
+    nas_buf_puts(out, "        }\n");
+}
+
+/* Channel c of row y, as codes and as floats at the caller's. */
+static void emit_dequantize(const nas__qop *op, nas_buf *out) {
+    const nas_shape s = op->in[0].shape;
+    const int32_t r = op->block > 1 ? op->block : 1;
+    const char *type = op->in_signed[0] ? "signed" : "unsigned";
+    const size_t width = (size_t)s.w * (size_t)r;
+    nas_buf_printf(out,
+                   "        const float scale = *(const q_float *)&h[%d];\n"
+                   "        for (int c = 0; c < %d; c++) {\n",
+                   NAS__Q_SCALE, s.c);
+    if (r == 1) {
+        nas_buf_printf(out,
+                       "            float *o = (float *)out + (long)c * %zu + (long)y * %zu;\n",
+                       (size_t)s.h * width, width);
+    } else { /* depth to space */
+        nas_buf_printf(out,
+                       "            float *o = (float *)out + (long)(c / %d) * %zu + (long)(y * %d "
+                       "+ c / %d %% %d) * %zu + c %% %d;\n",
+                       r * r, (size_t)s.h * (size_t)r * width, r, r, r, width, r);
+    }
+    nas_buf_printf(out,
+                   "            const %s char *p = (const %s char *)in + (long)y * %zu + c;\n"
+                   "            for (int x = 0; x < %d; x++) o[x * %d] = (float)(p[(long)x * %d] - "
+                   "h[%d]) * scale;\n        }\n",
+                   type, type, op->in[0].row, s.w, r, op->in[0].pitch, NAS__Q_ZERO_IN);
 }
 
 void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
@@ -240,6 +302,8 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
         break;
     case NAS__QOP_QUANTIZE: emit_quantize(op, lanes, out); break;
     case NAS__QOP_DEQUANTIZE: emit_dequantize(op, out); break;
+    case NAS__QOP_ENCODE: emit_encode(op, lanes, out); break;
+    case NAS__QOP_DECODE: emit_decode(op, lanes, out); break;
     }
     nas_buf_puts(out, "    }\n}\n\n");
 }

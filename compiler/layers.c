@@ -1,8 +1,26 @@
 /* layers.c - a graph as a list of kernel calls: which nodes become one layer, which values are only other names. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
-    return nas_graph_node(l->graph, v);
+    return nas__layers_node(l, v);
+}
+
+const nas_quant *nas__layers_quant(const nas__layers *l, nas_value v) {
+    if (v >= l->n_values / 2) return NULL;
+    const nas_node *node = node_of(l, v);
+    return node->quant.is_set ? &node->quant : NULL;
+}
+
+size_t nas__layers_element(const nas__layers *l, nas_value v) {
+    return nas__layers_quant(l, v) != NULL ? 1 : sizeof(float);
+}
+
+static bool coded(const nas__layers *l, nas_value v) {
+    return nas__layers_quant(l, v) != NULL;
+}
+
+static bool same_quant(const nas_quant *a, const nas_quant *b) {
+    return a->is_signed == b->is_signed && a->scale == b->scale && a->zero_point == b->zero_point;
 }
 
 static bool same_shape(const nas_shape *a, const nas_shape *b) {
@@ -95,16 +113,21 @@ static bool takes_activation(const nas_node *node) {
            node->op == NAS_OP_BATCH_NORM || node->op == NAS_OP_AVG_POOL;
 }
 
+/* The only reader of v, if that may be computed together with it: codes are rounded, so their reader is not. */
+static nas_value next_of(const nas__layers *l, const users *u, nas_value v) {
+    return coded(l, v) ? NAS_VALUE_NONE : only_user(u, v);
+}
+
 /* conv + residual: the sum is the conv's only reader. Of two convolutions the later one takes the sum. */
 static void fuse_residual(const nas__layers *l, const users *u, nas__layer *layer) {
-    const nas_value v = layer->value, sum = only_user(u, v);
+    const nas_value v = layer->value, sum = next_of(l, u, v);
     if (sum == NAS_VALUE_NONE) return;
     const nas_node *node = node_of(l, sum);
     if (node->op != NAS_OP_ADD) return;
     const nas_value other = node->inputs[node->inputs[0] == v ? 1 : 0];
     const nas_node *o = node_of(l, other);
     if (other == v || o->op == NAS_OP_CONSTANT || !same_shape(&o->shape, &node->shape)) return;
-    if (other > v && o->op == NAS_OP_CONV && only_user(u, other) == sum) return;
+    if (other > v && o->op == NAS_OP_CONV && next_of(l, u, other) == sum) return;
     layer->inputs[1] = other;
     layer->n_inputs = 2;
     layer->conv.has_residual = true;
@@ -112,7 +135,7 @@ static void fuse_residual(const nas__layers *l, const users *u, nas__layer *laye
 }
 
 static void fuse_activation(const nas__layers *l, const users *u, nas__layer *layer) {
-    const nas_value user = only_user(u, layer->value);
+    const nas_value user = next_of(l, u, layer->value);
     if (user == NAS_VALUE_NONE || !takes_activation(node_of(l, layer->node))) return;
     nas__layer_act act = NAS__LACT_NONE;
     float lo = 0, hi = 0;
@@ -148,56 +171,127 @@ static nas__conv conv_of(const nas__layers *l, const nas_node *node) {
 }
 
 /* A reshape to the same extents (Flatten after a global pool, say) moves nothing. */
-static bool is_alias(const nas__layers *l, const nas_node *node) {
-    return node->op == NAS_OP_RESHAPE &&
-           same_shape(&node->shape, &node_of(l, node->inputs[0])->shape);
+static bool is_alias(const nas__layers *l, nas_value v) {
+    const nas_node *node = node_of(l, v);
+    if (node->op != NAS_OP_RESHAPE) return false;
+    const nas_value x = l->places[node->inputs[0]].same;
+    if (!same_shape(&node->shape, &node_of(l, node->inputs[0])->shape)) return false;
+    return !node->quant.is_set ||
+           (coded(l, x) && same_quant(&node->quant, nas__layers_quant(l, x)));
 }
 
-/* May member v of a concatenation be computed where the concatenation wants it? */
-static bool can_move_in(const nas__layers *l, const nas_node *concat, nas_value v) {
-    int32_t times = 0;
-    for (int32_t i = 0; i < concat->n_inputs; i++)
-        times += l->places[concat->inputs[i]].same == v;
-    return times == 1 && l->places[v].host == v && !l->places[v].constant;
+/* Codes that the output is depth-to-space of need not be moved: they are decoded where they belong. */
+static bool is_last_shuffle(const nas__layers *l, nas_value v) {
+    const nas_node *node = node_of(l, v);
+    if (node->op != NAS_OP_DEPTH_TO_SPACE || v != l->output) return false;
+    const nas_quant *x = nas__layers_quant(l, l->places[node->inputs[0]].same);
+    return x != NULL && (!node->quant.is_set || same_quant(&node->quant, x));
 }
 
-static nas__layer *new_layer(nas__layers *l, nas__layer_kind kind, nas_value node) {
+static nas__layer layer_of(nas__layer_kind kind, nas_value node) {
+    return (nas__layer){.kind = kind, .node = node, .value = node, .slope = NAS_VALUE_NONE};
+}
+
+/* Codes to floats or back, between a value and its twin. */
+static void convert(nas__layers *l, nas__qop_kind kind, nas_value from, nas_value to) {
     nas__layer *layer = &l->layers[l->n_layers++];
-    *layer = (nas__layer){.kind = kind, .node = node, .value = node, .slope = NAS_VALUE_NONE};
-    return layer;
+    *layer = layer_of(NAS__LAYER_QOP, kind == NAS__QOP_DECODE ? from : to);
+    layer->qop.kind = kind;
+    layer->value = to;
+    layer->n_inputs = 1;
+    layer->inputs[0] = from;
+    l->integers = true;
+}
+
+static nas_value twin_of(const nas__layers *l, nas_value v) {
+    return v + l->n_values / 2;
+}
+
+/* The value as floats: codes are decoded before the first reader that wants them so. */
+static nas_value floats_of(nas__layers *l, nas_value v) {
+    v = l->places[v].same;
+    if (!coded(l, v)) return v;
+    const nas_value twin = twin_of(l, v);
+    if (!l->places[twin].decoded) convert(l, NAS__QOP_DECODE, v, twin);
+    l->places[twin].decoded = true;
+    return twin;
+}
+
+/* Adds a layer, in integers where it can be. */
+static void append(nas__layers *l, nas__layer layer) {
+    const nas_value result = layer.value;
+    for (int32_t k = 0; k < layer.n_inputs && k < 2; k++) /* an alias is what it names */
+        layer.inputs[k] = l->places[layer.inputs[k]].same;
+    const bool integers = nas__layer_to_integers(l, &layer);
+    for (int32_t k = 0; k < layer.n_inputs && k < 2 && !integers; k++)
+        layer.inputs[k] = floats_of(l, layer.inputs[k]);
+    if (coded(l, result) && !integers) layer.value = twin_of(l, result);
+    l->integers = l->integers || integers;
+    l->layers[l->n_layers++] = layer;
+    if (layer.value != result) convert(l, NAS__QOP_ENCODE, layer.value, result);
+}
+
+/* May member m of a concatenation be computed where the concatenation wants it? */
+static bool can_move_in(const nas__layers *l, nas_value concat, nas_value m) {
+    const nas_node *node = node_of(l, concat);
+    const nas_value n = l->n_values / 2;
+    int32_t times = 0;
+    for (int32_t i = 0; i < node->n_inputs; i++)
+        times += l->places[node->inputs[i]].same == m % n;
+    if (coded(l, m) && !same_quant(nas__layers_quant(l, m), nas__layers_quant(l, concat)))
+        return false;
+    return node->axis == 3 && times == 1 && l->places[m].host == m && !l->places[m].constant;
 }
 
 /* Members that can be computed in place are placed, the others are copied. */
 static void lower_concat(nas__layers *l, nas_value v) {
     const nas_node *node = node_of(l, v);
+    bool codes = coded(l, v);
+    for (int32_t i = 0; i < node->n_inputs; i++)
+        codes = codes && coded(l, l->places[node->inputs[i]].same);
+    const nas_value whole = coded(l, v) && !codes ? twin_of(l, v) : v;
     int32_t channel = 0;
     for (int32_t i = 0; i < node->n_inputs; i++) {
-        const nas_value member = l->places[node->inputs[i]].same;
-        if (node->axis == 3 && can_move_in(l, node, member)) {
-            l->places[member].host = v;
+        const nas_value member =
+            codes ? l->places[node->inputs[i]].same : floats_of(l, node->inputs[i]);
+        if (can_move_in(l, v, member)) {
+            l->places[member].host = whole;
             l->places[member].channel = channel;
         } else {
-            nas__layer *layer = new_layer(l, NAS__LAYER_OP, v);
+            nas__layer *layer = &l->layers[l->n_layers++];
+            *layer = layer_of(codes ? NAS__LAYER_QOP : NAS__LAYER_OP, v);
+            layer->qop = nas__qop_copy();
+            layer->value = whole;
             layer->n_inputs = 1;
-            layer->inputs[0] = node->inputs[i];
+            layer->inputs[0] = member;
             layer->part = i;
         }
         channel += node_of(l, member)->shape.c;
     }
+    l->integers = l->integers || codes;
+    if (whole != v) convert(l, NAS__QOP_ENCODE, whole, v);
 }
 
-static nas_status lower_node(nas_ctx *ctx, nas__layers *l, const users *u, nas_value v) {
+/* The layer that begins at node v and ends at its `value`; *made false when v needs none. */
+static nas_status lower_node(nas_ctx *ctx, nas__layers *l, const users *u, nas_value v,
+                             nas__layer *layer, bool *made) {
     const nas_node *node = node_of(l, v);
+    *made = false;
     if (node->shape.n != 1) {
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
                         "node '%s': a batch of %d; compiled networks take one image at a time",
                         node->name, node->shape.n);
     }
     nas__place *place = &l->places[v];
-    *place = (nas__place){.same = v, .host = v, .constant = node->op == NAS_OP_CONSTANT};
+    place->constant = node->op == NAS_OP_CONSTANT;
+    if (place->constant && coded(l, v)) {
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': a constant stored as integers",
+                        node->name);
+    }
     if (place->constant) return NAS_OK;
-    if (is_alias(l, node)) {
+    if (is_alias(l, v) || is_last_shuffle(l, v)) {
         place->same = l->places[node->inputs[0]].same;
+        if (node->op == NAS_OP_DEPTH_TO_SPACE) l->shuffle = v;
         return NAS_OK;
     }
     if (node->op == NAS_OP_CONCAT) {
@@ -205,7 +299,8 @@ static nas_status lower_node(nas_ctx *ctx, nas__layers *l, const users *u, nas_v
         return NAS_OK;
     }
     const bool conv = node->op == NAS_OP_CONV;
-    nas__layer *layer = new_layer(l, conv ? NAS__LAYER_CONV : NAS__LAYER_OP, v);
+    *layer = layer_of(conv ? NAS__LAYER_CONV : NAS__LAYER_OP, v);
+    *made = true;
     layer->n_inputs = node->n_inputs;
     for (int32_t i = 0; i < node->n_inputs && i < 2; i++)
         layer->inputs[i] = node->inputs[i];
@@ -226,22 +321,26 @@ static nas_status lower_all(nas_ctx *ctx, nas__layers *l) {
     nas__layer **waiting =
         done != NULL ? nas_arena_alloc(ctx, l->arena, (size_t)n, sizeof *waiting) : NULL;
     if (waiting == NULL) return status == NAS_OK ? NAS_ERR_NOMEM : status;
+    for (nas_value v = 0; v < l->n_values; v++)
+        l->places[v] = (nas__place){.same = v, .host = v};
     for (nas_value v = 0; v < n && status == NAS_OK; v++) {
         if (done[v]) { /* the middle of a chain is never read; its end may have a layer waiting */
-            l->places[v] = (nas__place){.same = v, .host = v};
-            if (waiting[v] != NULL) *new_layer(l, waiting[v]->kind, v) = *waiting[v];
+            if (waiting[v] != NULL) append(l, *waiting[v]);
             continue;
         }
-        const int32_t first = l->n_layers;
-        status = lower_node(ctx, l, &u, v);
-        if (status != NAS_OK || l->n_layers == first || l->layers[first].value == v) continue;
-        const nas__layer *made = &l->layers[first];
-        waiting[made->value] = nas_arena_alloc(ctx, l->arena, 1, sizeof *made);
-        if (waiting[made->value] == NULL) return NAS_ERR_NOMEM;
-        *waiting[made->value] = *made;
-        for (nas_value w = v; w != made->value; w = u.last[w])
+        nas__layer layer;
+        bool made = false;
+        status = lower_node(ctx, l, &u, v, &layer, &made);
+        if (status != NAS_OK || !made) continue;
+        if (layer.value == v) {
+            append(l, layer);
+            continue;
+        }
+        waiting[layer.value] = nas_arena_alloc(ctx, l->arena, 1, sizeof layer);
+        if (waiting[layer.value] == NULL) return NAS_ERR_NOMEM;
+        *waiting[layer.value] = layer;
+        for (nas_value w = v; w != layer.value; w = u.last[w])
             done[u.last[w]] = true;
-        l->n_layers = first;
     }
     return status;
 }
@@ -265,23 +364,20 @@ static nas_status lower(nas_ctx *ctx, nas__layers *l) {
     nas_status status = check_io(ctx, l);
     if (status != NAS_OK) return status;
     const size_t n = (size_t)nas_graph_node_count(l->graph);
-    size_t layers = n + 1;
+    size_t layers = 4 * n + 1; /* each with its operands decoded and its result coded */
     for (nas_value v = 0; v < (nas_value)n; v++) {
         const nas_node *node = node_of(l, v);
-        if (node->op == NAS_OP_CONCAT) layers += (size_t)node->n_inputs;
+        if (node->op == NAS_OP_CONCAT) layers += 2 * (size_t)node->n_inputs;
     }
-    l->places = nas_arena_alloc(ctx, l->arena, n, sizeof *l->places);
+    l->places = nas_arena_alloc(ctx, l->arena, (size_t)l->n_values, sizeof *l->places);
     l->layers = nas_arena_alloc(ctx, l->arena, layers, sizeof *l->layers);
     if (l->places == NULL || l->layers == NULL) return NAS_ERR_NOMEM;
     status = lower_all(ctx, l);
     if (status != NAS_OK) return status;
-    nas__layer *out = new_layer(l, NAS__LAYER_OUTPUT, l->output);
+    nas__layer *out = &l->layers[l->n_layers++];
+    *out = layer_of(NAS__LAYER_OUTPUT, l->output);
     out->n_inputs = 1;
-    out->inputs[0] = l->output;
-    for (int32_t i = 0; i < l->n_layers; i++) { /* readers of an alias read what it names */
-        for (int32_t k = 0; k < l->layers[i].n_inputs && k < 2; k++)
-            l->layers[i].inputs[k] = l->places[l->layers[i].inputs[k]].same;
-    }
+    out->inputs[0] = l->places[l->output].same;
     return nas__layers_plan(ctx, l);
 }
 
@@ -306,6 +402,8 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
                        .max_threads = max_threads};
     nas_status status = nas_graph_verify(ctx, graph);
     l->graph = graph;
+    l->n_values = 2 * nas_graph_node_count(graph);
+    l->shuffle = NAS_VALUE_NONE;
     if (status == NAS_OK) status = lower(ctx, l);
     if (status != NAS_OK) {
         nas__layers_free(l);

@@ -2,16 +2,16 @@
  *
  * The kernels are those of whole layers, called for a few rows at a time: their units are ordered by rows. A value inside
  * a chain has a buffer as if all of it were kept, so that nothing moves; only the rows of the moment are hot. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 enum { BAND_MAX = 16 };
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
-    return nas_graph_node(l->graph, v);
+    return nas__layers_node(l, v);
 }
 
 static size_t row_bytes(const nas__layers *l, nas_value v) {
-    return l->places[v].row * sizeof(float);
+    return l->places[v].row * nas__layers_element(l, v);
 }
 
 /* Can the layer be computed for some rows alone? */

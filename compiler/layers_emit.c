@@ -1,11 +1,11 @@
 /* layers_emit.c - model.c of the layer form: kernels, then one function that calls them layer by layer on every thread.
  * Deterministic: same layers, same bytes. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 #include <string.h>
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
-    return nas_graph_node(l->graph, v);
+    return nas__layers_node(l, v);
 }
 
 /* ---- texts -------------------------------------------------------------------------------------------------------- */
@@ -20,19 +20,18 @@ static const char helpers[] =
     "    if (meet || m->times != NULL) BARRIER(m);\n"
     "    if (m->times != NULL && thread == 0) m->times[layer] = clock_us();\n"
     "}\n\n"
-    "/* Zeroes what surrounds an image: `front` floats before its first pixel, `gap` between rows, "
+    "/* Sets what surrounds an image, in bytes: `front` before its first pixel, `gap` between "
+    "rows, "
     "`back` at the end. */\n"
-    "static inline void clear_border(float *image, size_t front, int rows, size_t row, size_t gap, "
-    "size_t back, int "
-    "thread,\n"
-    "                                int threads) {\n"
-    "    if (thread == 0) memset(image - front, 0, front * sizeof *image);\n"
+    "static inline void clear_border(void *image, int value, size_t front, int rows, size_t row, "
+    "size_t gap, size_t back,\n"
+    "                                int thread, int threads) {\n"
+    "    char *p = image;\n"
+    "    if (thread == 0) memset(p - front, value, front);\n"
     "    for (int y = FROM(rows - 1); y < TO(rows - 1) && gap > 0; y++) {\n"
-    "        memset(image + (size_t)(y + 1) * row - gap, 0, gap * sizeof *image);\n"
+    "        memset(p + (size_t)(y + 1) * row - gap, value, gap);\n"
     "    }\n"
-    "    if (thread == threads - 1) {\n"
-    "        memset(image + (size_t)rows * row - gap, 0, back * sizeof *image);\n"
-    "    }\n"
+    "    if (thread == threads - 1) memset(p + (size_t)rows * row - gap, value, back);\n"
     "}\n\n";
 
 static const char chain_helpers[] =
@@ -83,7 +82,15 @@ static void kernel_name(const nas__layers *l, const nas__layer *layer, nas_buf *
         nas__conv_name(l->target, &layer->conv, &layer->ways[layer->way], out);
         return;
     case NAS__LAYER_OP: nas__op_name(l->target, &layer->op, out); return;
+    case NAS__LAYER_QCONV:
+        nas__qconv_name(l->target, &layer->qconv, &layer->qways[layer->way], out);
+        return;
+    case NAS__LAYER_QOP: nas__qop_name(l->target, &layer->qop, out); return;
     case NAS__LAYER_OUTPUT: {
+        if (nas__layers_quant(l, layer->inputs[0]) != NULL) {
+            nas__qop_name(l->target, &layer->qop, out);
+            return;
+        }
         const nas__view view = nas__layers_view(l, layer->inputs[0]);
         nas__op_output_name(l->target, &view, out);
         return;
@@ -97,7 +104,15 @@ static void emit_kernel(const nas__layers *l, const nas__layer *layer, nas_buf *
         nas__conv_emit(l->target, &layer->conv, &layer->ways[layer->way], out);
         return;
     case NAS__LAYER_OP: nas__op_emit(l->target, &layer->op, out); return;
+    case NAS__LAYER_QCONV:
+        nas__qconv_emit(l->target, &layer->qconv, &layer->qways[layer->way], out);
+        return;
+    case NAS__LAYER_QOP: nas__qop_emit(l->target, &layer->qop, out); return;
     case NAS__LAYER_OUTPUT: {
+        if (nas__layers_quant(l, layer->inputs[0]) != NULL) {
+            nas__qop_emit(l->target, &layer->qop, out);
+            return;
+        }
         const nas__view view = nas__layers_view(l, layer->inputs[0]);
         nas__op_emit_output(l->target, &view, out);
         return;
@@ -129,19 +144,26 @@ static void emit_kernels(const nas__layers *l, const char *const *names, nas__so
 
 /* ---- calls -------------------------------------------------------------------------------------------------------- */
 
-/* Pointer to pixel (0,0) of a value plus `offset` minus `back` floats. */
+static void emit_weights(const nas__layers *l, size_t at, nas_buf *out) {
+    nas_buf_printf(out, l->integers ? "WEIGHTS + %zu" : "model_weights + %zu", at);
+}
+
+/* Pointer to pixel (0,0) of a value plus `offset` minus `back` elements. */
 static void emit_place(const nas__layers *l, nas_value v, size_t offset, size_t back,
                        nas_buf *out) {
     const nas__place *p = &l->places[v];
     if (p->constant) {
-        nas_buf_printf(out, "model_weights + %zu", p->at + offset - back);
+        emit_weights(l, p->at + offset - back, out);
         return;
     }
-    nas_buf_printf(out, "values + %zu", l->buffers[p->buffer].at + p->at + offset - back);
+    const size_t element = nas__layers_element(l, v);
+    const size_t buffer = l->buffers[p->buffer].at * sizeof(float) / element;
+    nas_buf_printf(out, "%s + %zu", element == 1 ? "codes" : "values",
+                   buffer + p->at + offset - back);
     if (p->shift > 0) nas_buf_printf(out, " + (size_t)thread * %zu", p->shift);
 }
 
-/* Floats of border around the buffer of value v. */
+/* Elements of border around the buffer of value v. */
 typedef struct border {
     size_t front, gap, back;
 } border;
@@ -166,24 +188,29 @@ static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf
     const border around = border_of(l, value);
     if (b->first != i || !has_border(&around)) return;
     const nas__place *p = &l->places[b->value];
+    const size_t element = nas__layers_element(l, b->value);
+    const nas_quant *q = nas__layers_quant(l, b->value);
     nas_buf_puts(out, "    clear_border(");
     emit_place(l, b->value, 0, 0, out);
-    nas_buf_printf(out, ", %zu, %d, %zu, %zu, %zu, thread, threads);\n", around.front,
-                   node_of(l, b->value)->shape.h, p->row, around.gap, around.back);
+    nas_buf_printf(out, ", %d, %zu, %d, %zu, %zu, %zu, thread, threads);\n",
+                   q == NULL ? 0 : q->zero_point & 255, around.front * element,
+                   node_of(l, b->value)->shape.h, p->row * element, around.gap * element,
+                   around.back * element);
 }
 
 /* in, out, residual */
 static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
     switch (layer->kind) {
-    case NAS__LAYER_CONV: {
+    case NAS__LAYER_CONV:
+    case NAS__LAYER_QCONV: {
         const nas_conv_attributes *a = &node_of(l, layer->node)->conv;
+        const nas__place *in = &l->places[layer->inputs[0]];
         emit_place(l, layer->inputs[0], 0,
-                   (size_t)a->pad_top * layer->conv.in_row +
-                       (size_t)a->pad_left * (size_t)layer->conv.in_pitch,
-                   out);
+                   (size_t)a->pad_top * in->row + (size_t)(a->pad_left * in->pitch), out);
         break;
     }
     case NAS__LAYER_OP:
+    case NAS__LAYER_QOP:
         if (layer->n_inputs == 0) {
             nas_buf_puts(out, "m->in");
         } else {
@@ -205,7 +232,9 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf
         nas_buf_puts(out, "NULL");
     }
     if (layer->weight_floats > 0) {
-        nas_buf_printf(out, ", model_weights + %zu, scratch", layer->weights_at);
+        nas_buf_puts(out, ", ");
+        emit_weights(l, layer->weights_at, out);
+        nas_buf_puts(out, ", scratch");
     } else {
         nas_buf_puts(out, ", NULL, scratch");
     }
@@ -270,6 +299,14 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
     nas_buf_puts(out, "        }\n    }\n");
 }
 
+/* What a layer that is not the node's own does to its value. */
+static const char *does(const nas__layer *layer) {
+    if (layer->kind == NAS__LAYER_OUTPUT) return "output of ";
+    if (layer->kind != NAS__LAYER_QOP) return "";
+    if (layer->qop.kind == NAS__QOP_ENCODE) return "codes of ";
+    return layer->qop.kind == NAS__QOP_DECODE ? "floats of " : "";
+}
+
 static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *out) {
     nas_buf_puts(out, "static void run_thread(void *arg, int thread, int threads) {\n"
                       "    model *m = arg;\n"
@@ -277,11 +314,12 @@ static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *
                       "    float *const scratch = values + VALUE_FLOATS + (size_t)thread * "
                       "SCRATCH_FLOATS;\n"
                       "    (void)scratch;\n");
+    if (l->integers)
+        nas_buf_puts(out, "    unsigned char *const codes = (unsigned char *)values;\n");
     for (int32_t i = 0; i < l->n_layers; i++) {
         const nas__layer *layer = &l->layers[i];
         nas_buf_printf(out, "    before(m, thread, %d, %d); /* %s%s */\n", i, (int)layer->barrier,
-                       layer->kind == NAS__LAYER_OUTPUT ? "output of " : "",
-                       node_of(l, layer->value)->name);
+                       does(layer), node_of(l, layer->value)->name);
         if (layer->chain == 0 && l->layers[i + 1].chain != 0) {
             int32_t first = i; /* the whole chain where its last layer is noted */
             while (l->layers[first].chain == 0)
@@ -321,7 +359,12 @@ static void emit_includes(const nas__layers *l, nas_buf *out) {
         out,
         "#ifndef _POSIX_C_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#endif\n"
         "#include \"model.h\"\n\n#include <errno.h>\n#include <stdint.h>\n#include <string.h>\n"
-        "#include <time.h>\n\nextern const float model_weights[];\n\n");
+        "#include <time.h>\n\n");
+    nas_buf_puts(out, l->integers
+                          ? "extern const uint32_t model_weights[]; /* floats among them */\n"
+                            "#define WEIGHTS ((const float *)(const void "
+                            "*)model_weights)\n\n"
+                          : "extern const float model_weights[];\n\n");
     if (l->max_threads > 1) {
         nas__emit_workers_type(out);
         nas_buf_puts(out, "#define BARRIER(m) workers_meet((m)->workers)\n\n");
@@ -333,8 +376,7 @@ static void emit_includes(const nas__layers *l, nas_buf *out) {
 static void emit_layer_names(const nas__layers *l, nas_buf *out) {
     nas_buf_puts(out, "const char *const model_layer_names[MODEL_LAYERS] = {\n");
     for (int32_t i = 0; i < l->n_layers; i++) {
-        nas_buf_printf(out, "    \"%s%s\",\n",
-                       l->layers[i].kind == NAS__LAYER_OUTPUT ? "output of " : "",
+        nas_buf_printf(out, "    \"%s%s\",\n", does(&l->layers[i]),
                        node_of(l, l->layers[i].value)->name);
     }
     nas_buf_puts(out, "};\n\n");
@@ -363,6 +405,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
     emit_banner(l, &out->head);
     emit_includes(l, &out->head);
     nas__emit_vector_prelude(l->target, &out->prelude);
+    if (l->integers) nas__emit_quant_prelude(l->target, &out->prelude);
     if (threads) nas__emit_workers(out);
     emit_kernels(l, names, out);
     nas_buf *body = &out->body;
@@ -396,6 +439,48 @@ static const float *param_of(const nas__layers *l, nas_value v, int32_t slot) {
     return index < 0 ? NULL : nas_graph_param_const(l->graph, index)->data;
 }
 
+/* Kernels of floats compute with what the weights' codes mean. */
+static nas_status pack_floats(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                              float *out) {
+    const nas_param *w = nas_graph_param_const(l->graph, node_of(l, layer->node)->params[0]);
+    const size_t n = w->count / (size_t)w->dims[0];
+    const nas__conv_way *way = &layer->ways[layer->way];
+    const float *bias = param_of(l, layer->node, 1), *slope = param_of(l, layer->slope, 0);
+    if (w->scales == NULL)
+        return nas__conv_pack(ctx, l->target, &layer->conv, way, w->data, bias, slope, out);
+    float *rounded = nas_alloc_array(ctx, w->count, sizeof *rounded);
+    int8_t *codes = nas_alloc_array(ctx, n, sizeof *codes);
+    nas_status status = rounded == NULL || codes == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (int32_t o = 0; o < w->dims[0] && status == NAS_OK; o++) {
+        nas_quant_weights(w->data + (size_t)o * n, n, (double)w->scales[o], w->bits, codes);
+        for (size_t i = 0; i < n; i++)
+            rounded[(size_t)o * n + i] = (float)codes[i] * w->scales[o];
+    }
+    if (status == NAS_OK)
+        status = nas__conv_pack(ctx, l->target, &layer->conv, way, rounded, bias, slope, out);
+    nas_free(rounded);
+    nas_free(codes);
+    return status;
+}
+
+static nas_status pack_layer(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                             float *out) {
+    switch (layer->kind) {
+    case NAS__LAYER_CONV: return pack_floats(ctx, l, layer, out);
+    case NAS__LAYER_OP: {
+        nas__op_weights w = {{NULL}};
+        for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++)
+            w.data[k] = param_of(l, layer->node, k);
+        nas__op_pack(l->target, &layer->op, &w, out);
+        return NAS_OK;
+    }
+    case NAS__LAYER_QCONV:
+    case NAS__LAYER_QOP:
+    case NAS__LAYER_OUTPUT: return nas__layer_pack_integers(ctx, l, layer, out);
+    }
+    return NAS_OK;
+}
+
 nas_status nas__layers_pack(nas_ctx *ctx, const nas__layers *l, float *out) {
     if (!nas_graph_has_weights(l->graph)) {
         return nas_fail(ctx, NAS_ERR_INVALID,
@@ -413,18 +498,10 @@ nas_status nas__layers_pack(nas_ctx *ctx, const nas__layers *l, float *out) {
     }
     for (int32_t i = 0; i < l->n_layers && status == NAS_OK; i++) {
         const nas__layer *layer = &l->layers[i];
-        if (layer->kind == NAS__LAYER_CONV) {
-            status = nas__conv_pack(ctx, l->target, &layer->conv, &layer->ways[layer->way],
-                                    param_of(l, layer->node, 0), param_of(l, layer->node, 1),
-                                    param_of(l, layer->slope, 0), out + layer->weights_at);
-            if (status != NAS_OK)
-                (void)nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
-        } else if (layer->kind == NAS__LAYER_OP && layer->weight_floats > 0) {
-            nas__op_weights w = {{NULL}};
-            for (int32_t k = 0; k < NAS_NODE_PARAMS_MAX; k++)
-                w.data[k] = param_of(l, layer->node, k);
-            nas__op_pack(l->target, &layer->op, &w, out + layer->weights_at);
-        }
+        if (layer->weight_floats == 0) continue;
+        status = pack_layer(ctx, l, layer, out + layer->weights_at);
+        if (status != NAS_OK)
+            (void)nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     }
     return status;
 }

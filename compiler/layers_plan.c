@@ -5,7 +5,7 @@
  * zeros between rows. Buffers whose lives do not overlap share memory: the largest is placed first, each at the lowest
  * place that is free during its life. Since shared memory does not stay zero, the first layer of a life clears the
  * border. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +13,16 @@
 enum { LINE_FLOATS = 16 }; /* one cache line */
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
-    return nas_graph_node(l->graph, v);
+    return nas__layers_node(l, v);
 }
 
 static size_t round_up(size_t n) {
     return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
+}
+
+/* Bytes of n elements, rounded up to cache lines. */
+static size_t lines(size_t n, size_t element) {
+    return round_up((n * element + sizeof(float) - 1) / sizeof(float)) * sizeof(float);
 }
 
 static int32_t max_i32(int32_t a, int32_t b) {
@@ -51,7 +56,7 @@ static void touch(nas__layers *l, int32_t layer, nas_value v) {
 }
 
 static void find_buffers(nas__layers *l) {
-    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++)
+    for (nas_value v = 0; v < l->n_values; v++)
         l->places[v].buffer = -1;
     for (int32_t i = 0; i < l->n_layers; i++) {
         const nas__layer *layer = &l->layers[i];
@@ -69,7 +74,7 @@ static int32_t beyond(int32_t in, int32_t out, int32_t kernel, int32_t stride, i
 
 static void widen_borders(nas__layers *l) {
     for (int32_t i = 0; i < l->n_layers; i++) {
-        if (l->layers[i].kind != NAS__LAYER_CONV) continue;
+        if (l->layers[i].kind != NAS__LAYER_CONV && l->layers[i].kind != NAS__LAYER_QCONV) continue;
         const nas_node *node = node_of(l, l->layers[i].node);
         const nas_conv_attributes *a = &node->conv;
         const nas_shape *in = &node_of(l, l->layers[i].inputs[0])->shape;
@@ -94,12 +99,15 @@ static void lay_out(nas__layers *l) {
         const nas_shape *s = &node_of(l, b->value)->shape;
         p->pitch = s->c;
         p->row = (size_t)(s->w + max_i32(b->left, b->right)) * (size_t)s->c;
-        /* the first pixel of the image at a cache line: as many floats in front as that takes */
-        p->at = round_up((size_t)b->top * p->row + (size_t)(b->left * s->c));
-        b->floats = round_up(p->at + (size_t)(s->h - 1 + b->bottom) * p->row +
-                             (size_t)((s->w + b->right) * s->c));
+        /* the first pixel of the image at a cache line: as many elements in front as that takes */
+        const size_t element = nas__layers_element(l, b->value);
+        p->at = lines((size_t)b->top * p->row + (size_t)(b->left * s->c), element) / element;
+        b->floats = lines(p->at + (size_t)(s->h - 1 + b->bottom) * p->row +
+                              (size_t)((s->w + b->right) * s->c),
+                          element) /
+                    sizeof(float);
     }
-    for (nas_value v = 0; v < nas_graph_node_count(l->graph); v++) {
+    for (nas_value v = 0; v < l->n_values; v++) {
         nas__place *p = &l->places[v];
         if (!p->used) continue;
         int32_t channel = 0;
@@ -171,13 +179,13 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
 
 /* A copy into a concatenation writes the part that lies behind those of earlier members. */
 static void place_part(nas__layers *l, nas__layer *layer) {
-    nas__op *op = &layer->op;
-    op->out.shape = op->in[0].shape;
+    const nas_node *node = node_of(l, layer->node);
+    const nas__view whole = nas__layers_view(l, layer->value);
     for (int32_t i = 0; i < layer->part; i++) {
-        const nas_shape *s = &node_of(l, op->node->inputs[i])->shape;
-        switch (op->node->axis) {
-        case 1: layer->out_offset += (size_t)s->h * op->out.row; break;
-        case 2: layer->out_offset += (size_t)s->w * (size_t)op->out.pitch; break;
+        const nas_shape *s = &node_of(l, node->inputs[i])->shape;
+        switch (node->axis) {
+        case 1: layer->out_offset += (size_t)s->h * whole.row; break;
+        case 2: layer->out_offset += (size_t)s->w * (size_t)whole.pitch; break;
         default: layer->out_offset += (size_t)s->c; break;
         }
     }
@@ -190,13 +198,25 @@ static nas_status plan_op(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     for (int32_t k = 0; k < layer->n_inputs; k++)
         op->in[k] = nas__layers_view(l, layer->inputs[k]);
     op->out = nas__layers_view(l, layer->value);
-    if (op->node->op == NAS_OP_CONCAT) place_part(l, layer);
+    if (op->node->op == NAS_OP_CONCAT) {
+        op->out.shape = op->in[0].shape;
+        place_part(l, layer);
+    }
     const nas_status status = nas__op_check(ctx, op);
     if (status != NAS_OK) return status;
     layer->units = nas__op_units(l->target, op);
     layer->scratch_floats = nas__op_scratch_floats(l->target, op);
     take_weights(l, layer, nas__op_weight_floats(l->target, op));
     return NAS_OK;
+}
+
+static void plan_integers(nas__layers *l, nas__layer *layer) {
+    size_t scratch = 0, weights = 0;
+    nas__layer_plan_integers(l, layer, &scratch, &weights);
+    if (layer->kind == NAS__LAYER_QOP && node_of(l, layer->node)->op == NAS_OP_CONCAT)
+        place_part(l, layer);
+    layer->scratch_floats = (scratch + sizeof(float) - 1) / sizeof(float);
+    take_weights(l, layer, weights / sizeof(float));
 }
 
 static void plan_constants(nas__layers *l) {
@@ -218,7 +238,13 @@ static nas_status plan_kernels(nas_ctx *ctx, nas__layers *l) {
         switch (layer->kind) {
         case NAS__LAYER_CONV: status = plan_conv(ctx, l, layer); break;
         case NAS__LAYER_OP: status = plan_op(ctx, l, layer); break;
+        case NAS__LAYER_QCONV:
+        case NAS__LAYER_QOP: plan_integers(l, layer); break;
         case NAS__LAYER_OUTPUT: {
+            if (nas__layers_quant(l, layer->inputs[0]) != NULL) {
+                plan_integers(l, layer);
+                break;
+            }
             const nas__view view = nas__layers_view(l, layer->inputs[0]);
             layer->units = nas__op_output_units(&view);
             break;
@@ -335,8 +361,7 @@ static void place_barriers(nas__layers *l) {
 }
 
 nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *l) {
-    l->buffers =
-        nas_arena_alloc(ctx, l->arena, (size_t)nas_graph_node_count(l->graph), sizeof *l->buffers);
+    l->buffers = nas_arena_alloc(ctx, l->arena, (size_t)l->n_values, sizeof *l->buffers);
     if (l->buffers == NULL) return NAS_ERR_NOMEM;
     find_buffers(l);
     widen_borders(l);

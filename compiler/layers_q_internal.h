@@ -97,17 +97,23 @@ typedef enum nas__qop_kind {
     NAS__QOP_MAX_POOL, /* codes compare like values: in and out have one quantization */
     NAS__QOP_AVG_POOL, /* may change the quantization */
     NAS__QOP_QUANTIZE, /* `in` is the caller's fp32 image, planar [c][h][w], any alignment; in[] is not used */
-    NAS__QOP_DEQUANTIZE /* `out` is fp32, planar [c][h][w], any alignment; the view `out` is not used */
+    NAS__QOP_DEQUANTIZE, /* `out` is fp32, planar [c][h][w], any alignment; the view `out` is not used */
+    NAS__QOP_ENCODE, /* QUANTIZE from a view of floats, in[0] */
+    NAS__QOP_DECODE  /* DEQUANTIZE to a view of floats, out */
 } nas__qop_kind;
 
-/* One operator; views in bytes. `in` and `residual` (the second operand) point to pixel (0,0): pools look at the
+/* One operator; views in bytes, those of floats in floats. `in` and `residual` (the second operand) point to pixel (0,0): pools look at the
  * coordinates, so that borders are not needed. A unit is an output row. No scratch. */
 typedef struct nas__qop {
     nas__qop_kind kind;
     nas__view in[2], out;
     bool in_signed[2], out_signed;
     nas_pool_attributes pool;
+    int32_t block; /* DEQUANTIZE: > 1 for depth-to-space by this factor on the way */
 } nas__qop;
+
+/* nas__qop_copy - an average over one pixel: changes the quantization, or copies. */
+nas__qop nas__qop_copy(void);
 
 /* QUANTIZE   q = clamp(round_half_to_even(x/scale) + zero_out, low, high), the division in fp32; NaN gives low
  * DEQUANTIZE (q - zero_in[0])*scale in fp32 */
@@ -119,6 +125,7 @@ typedef struct nas__qop_data {
     nas_requant requant;   /* zero_out, low, high; left is found by the packer */
 } nas__qop_data;
 
+const char *nas__qop_kind_name(nas__qop_kind kind);
 int32_t nas__qop_units(const nas__qop *op);
 size_t nas__qop_weight_bytes(const nas__qop *op); /* a multiple of 64 */
 /* nas__qop_pack - INVALID or RANGE for a ratio that has no multiplier. */

@@ -48,6 +48,10 @@ static size_t place(const nas__view *v, int32_t y, int32_t x, int32_t c) {
     return (size_t)y * v->row + (size_t)(x * v->pitch + c);
 }
 
+static size_t planar(const nas_shape *s, int32_t y, int32_t x, int32_t c) {
+    return ((size_t)c * (size_t)s->h + (size_t)y) * (size_t)s->w + (size_t)x;
+}
+
 /* One pooled code; taps outside the input do not take part. */
 static int32_t pooled(const nas__qop *op, const nas__qop_data *data, const uint8_t *in, int32_t y,
                       int32_t x, int32_t c) {
@@ -95,33 +99,45 @@ static int32_t one_code(const nas__qop *op, const nas__qop_data *data, const voi
             data->multiplier[1], &data->requant);
     case NAS__QOP_MAX_POOL:
     case NAS__QOP_AVG_POOL: return pooled(op, data, a, y, x, c);
-    case NAS__QOP_QUANTIZE: {
+    case NAS__QOP_QUANTIZE:
+    case NAS__QOP_ENCODE: {
         const float *image = in;
         const nas_shape s = op->out.shape;
-        const float v = image[((size_t)c * (size_t)s.h + (size_t)y) * (size_t)s.w + (size_t)x];
+        const float v = op->kind == NAS__QOP_ENCODE ? image[place(&op->in[0], y, x, c)]
+                                                    : image[planar(&s, y, x, c)];
         const float ratio = v / data->scale;
         return nas_quant_value((double)ratio, 1, data->requant.zero_out, data->requant.low,
                                data->requant.high);
     }
-    case NAS__QOP_DEQUANTIZE: break;
+    case NAS__QOP_DEQUANTIZE:
+    case NAS__QOP_DECODE: break;
     }
     return 0;
 }
 
+static float one_value(const nas__qop *op, const nas__qop_data *data, const uint8_t *in, int32_t y,
+                       int32_t x, int32_t c) {
+    const int32_t q = quant_reference_code(in[place(&op->in[0], y, x, c)], op->in_signed[0]);
+    return (float)(q - data->zero_in[0]) * data->scale;
+}
+
 void quant_reference_op(const nas__qop *op, const nas__qop_data *data, const void *in,
                         const uint8_t *residual, void *out) {
-    const bool real = op->kind == NAS__QOP_DEQUANTIZE;
-    const nas_shape s = real ? op->in[0].shape : op->out.shape;
+    const bool planes = op->kind == NAS__QOP_DEQUANTIZE, view = op->kind == NAS__QOP_DECODE;
+    const nas_shape s = planes ? op->in[0].shape : op->out.shape;
+    const int32_t r = op->block > 1 ? op->block : 1;
+    const nas_shape large = {1, s.h * r, s.w * r, s.c / (r * r)};
     float *image = out;
     uint8_t *codes = out;
     for (int32_t y = 0; y < s.h; y++) {
         for (int32_t x = 0; x < s.w; x++) {
             for (int32_t c = 0; c < s.c; c++) {
-                if (real) {
-                    const int32_t q = quant_reference_code(
-                        ((const uint8_t *)in)[place(&op->in[0], y, x, c)], op->in_signed[0]);
-                    image[((size_t)c * (size_t)s.h + (size_t)y) * (size_t)s.w + (size_t)x] =
-                        (float)(q - data->zero_in[0]) * data->scale;
+                if (planes) { /* out[h*r + i, w*r + j, c] = in[h, w, c*r*r + i*r + j] */
+                    const int32_t i = c / r % r, j = c % r;
+                    image[planar(&large, y * r + i, x * r + j, c / (r * r))] =
+                        one_value(op, data, in, y, x, c);
+                } else if (view) {
+                    image[place(&op->out, y, x, c)] = one_value(op, data, in, y, x, c);
                 } else {
                     codes[place(&op->out, y, x, c)] =
                         (uint8_t)one_code(op, data, in, residual, y, x, c);

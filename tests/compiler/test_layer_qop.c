@@ -14,6 +14,7 @@ typedef struct op_row {
     nas_pool_attributes pool;
     bool signed_a, signed_b, signed_out;
     double ratio;
+    int32_t block;
 } op_row;
 
 #define POOL(k, s, pt, pl, count)                                                                  \
@@ -22,18 +23,24 @@ typedef struct op_row {
         .pad_bottom = pt, .pad_right = pl, .count_include_pad = count                              \
     }
 static const op_row rows[] = {
-    {NAS__QOP_ADD, 16, 3, 5, {0}, 0, 0, 0, 0},
-    {NAS__QOP_ADD, 19, 4, 3, {0}, 1, 0, 1, 0},
-    {NAS__QOP_ADD, 1, 1, 1, {0}, 1, 1, 0, 0},
-    {NAS__QOP_MAX_POOL, 21, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0},
-    {NAS__QOP_MAX_POOL, 8, 6, 6, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0},
-    {NAS__QOP_AVG_POOL, 21, 7, 7, POOL(7, 1, 0, 0, 0), 0, 0, 1, 0.8},
-    {NAS__QOP_AVG_POOL, 11, 5, 6, POOL(3, 1, 1, 1, 0), 1, 0, 0, 3.7},
-    {NAS__QOP_AVG_POOL, 3, 5, 6, POOL(3, 2, 1, 1, 1), 0, 0, 0, 1},
-    {NAS__QOP_QUANTIZE, 3, 5, 13, {0}, 0, 0, 0, 0},
-    {NAS__QOP_QUANTIZE, 1, 4, 8, {0}, 0, 0, 1, 0},
-    {NAS__QOP_DEQUANTIZE, 5, 3, 7, {0}, 0, 0, 0, 0},
-    {NAS__QOP_DEQUANTIZE, 10, 1, 1, {0}, 1, 0, 0, 0},
+    {NAS__QOP_ADD, 16, 3, 5, {0}, 0, 0, 0, 0, 0},
+    {NAS__QOP_ADD, 19, 4, 3, {0}, 1, 0, 1, 0, 0},
+    {NAS__QOP_ADD, 1, 1, 1, {0}, 1, 1, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 21, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 8, 6, 6, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0, 0},
+    {NAS__QOP_AVG_POOL, 21, 7, 7, POOL(7, 1, 0, 0, 0), 0, 0, 1, 0.8, 0},
+    {NAS__QOP_AVG_POOL, 11, 5, 6, POOL(3, 1, 1, 1, 0), 1, 0, 0, 3.7, 0},
+    {NAS__QOP_AVG_POOL, 3, 5, 6, POOL(3, 2, 1, 1, 1), 0, 0, 0, 1, 0},
+    {NAS__QOP_QUANTIZE, 3, 5, 13, {0}, 0, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 1, 4, 8, {0}, 0, 0, 1, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 5, 3, 7, {0}, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 10, 1, 1, {0}, 1, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 12, 3, 5, {0}, 0, 0, 0, 0, 2},
+    {NAS__QOP_DEQUANTIZE, 9, 2, 1, {0}, 1, 0, 0, 0, 3},
+    {NAS__QOP_ENCODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0},
+    {NAS__QOP_ENCODE, 3, 2, 1, {0}, 0, 0, 1, 0, 0},
+    {NAS__QOP_DECODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0},
+    {NAS__QOP_DECODE, 8, 1, 3, {0}, 1, 0, 0, 0, 0},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -66,7 +73,7 @@ static size_t bytes_of(const nas__view *v) {
 }
 
 static nas__qop op_of(const op_row *r) {
-    nas__qop op = {.kind = r->kind, .pool = r->pool};
+    nas__qop op = {.kind = r->kind, .pool = r->pool, .block = r->block};
     op.in_signed[0] = r->signed_a;
     op.in_signed[1] = r->signed_b;
     op.out_signed = r->signed_out;
@@ -136,10 +143,13 @@ static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, na
     const nas__qop op = op_of(r);
     const nas__qop_data data = data_of(r);
     const size_t image = 4 * (size_t)(r->c * r->h * r->w);
-    const bool to = r->kind == NAS__QOP_QUANTIZE, from = r->kind == NAS__QOP_DEQUANTIZE;
-    const size_t n_in = to ? image : bytes_of(&op.in[0]);
+    const bool to = r->kind == NAS__QOP_QUANTIZE || r->kind == NAS__QOP_ENCODE;
+    const bool planes = r->kind == NAS__QOP_QUANTIZE || r->kind == NAS__QOP_DEQUANTIZE;
+    const bool from = r->kind == NAS__QOP_DEQUANTIZE || r->kind == NAS__QOP_DECODE;
+    const size_t n_in = to ? (planes ? image : 4 * bytes_of(&op.in[0])) : bytes_of(&op.in[0]);
     const size_t n_res = r->kind == NAS__QOP_ADD ? bytes_of(&op.in[1]) : 0;
-    const size_t n_out = from ? image : bytes_of(&op.out), n_w = nas__qop_weight_bytes(&op);
+    const size_t n_out = from ? (planes ? image : 4 * bytes_of(&op.out)) : bytes_of(&op.out);
+    const size_t n_w = nas__qop_weight_bytes(&op);
     uint8_t *in = nas_alloc_array(ctx, n_in, 1), *res = nas_alloc_array(ctx, n_res, 1);
     uint8_t *out = nas_alloc_array(ctx, n_out, 1), *w = nas_alloc_array(ctx, n_w, 1);
     for (size_t i = 0; i < n_in && !to; i++)

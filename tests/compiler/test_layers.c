@@ -1,5 +1,5 @@
 /* test_layers.c - the layer form: whole small networks against the naive reference; fusion, places, meeting points. */
-#include "compiler/layers_internal.h"
+#include "compiler/layers_network_internal.h"
 #include "reference.h"
 
 #include <criterion/criterion.h>
@@ -464,20 +464,60 @@ Test(compiler_layers, the_form_follows_the_network) {
     cr_assert(not(goes_by_rows(conv(relu(conv(v, 96, 1, 1, 1)), 12, 1, 1, 1))));
 }
 
-Test(compiler_layers, integers_are_not_compiled_as_floats) {
-    for (int32_t form = 0; form < 3; form++) {
-        const nas_value v = conv(input(6, 6, 2), 3, 3, 1, 1);
-        finish(v);
-        cr_assert(
-            eq(int, (int)nas_graph_set_quant(ctx, g, v, (nas_quant){.is_set = true, .scale = 0.1F}),
-               NAS_OK));
-        options.form = (nas_form)form;
-        nas_artifact artifact;
-        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_ERR_UNSUPPORTED));
-        cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "'n0' is quantized"), NULL), "%s",
-                  nas_ctx_message(ctx));
-        nas_graph_free(g);
+/* Both operands of the sum stay codes from the image to the caller's planes. */
+static void quantized(void) {
+    const nas_quant q = {.is_set = true, .scale = 0.05F, .zero_point = 120};
+    const nas_value x = input(9, 7, 3), a = conv(x, 8, 3, 1, 1), b = relu(conv(a, 8, 3, 1, 1));
+    nas_value sum = NAS_VALUE_NONE;
+    cr_assert(eq(int, (int)nas_graph_add_add(ctx, g, "sum", a, b, &sum), NAS_OK));
+    const nas_value coded[] = {x, a, b, sum};
+    for (int32_t i = 0; i < 4; i++)
+        cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, coded[i], q), NAS_OK));
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        const float scales[8] = {.01F, .02F, .01F, .03F, .01F, .01F, .02F, .01F};
+        if (node->op == NAS_OP_CONV)
+            cr_assert(eq(int, (int)nas_graph_set_weight_scales(ctx, g, node->params[0], 8, scales),
+                         NAS_OK));
     }
+    finish(sum);
+}
+
+Test(compiler_layers, codes_stay_codes) {
+    quantized();
+    nas__layers *l = lowered();
+    cr_assert(eq(int, l->n_layers, 5)); /* quantize, two convolutions, sum, output */
+    for (int32_t i = 0; i < 4; i++)
+        cr_assert(eq(int, (int)l->layers[i].kind,
+                     (int)(i == 1 || i == 2 ? NAS__LAYER_QCONV : NAS__LAYER_QOP)));
+    nas__layers_free(l);
+    nas_graph_free(g);
+}
+
+/* A value that is rounded is not the same as the sum it comes from, and what has no integer kernel computes in floats. */
+Test(compiler_layers, what_has_no_integer_kernel_is_decoded_and_coded_again) {
+    const nas_quant q = {.is_set = true, .scale = 0.05F, .zero_point = 120};
+    const nas_value x = input(9, 7, 3), a = conv(x, 8, 3, 1, 1);
+    cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, x, q), NAS_OK));
+    cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, a, q), NAS_OK)); /* fp32 weights */
+    finish(relu(a));
+    nas__layers *l = lowered();
+    /* quantize, decode, conv, encode, decode, relu, output */
+    cr_assert(eq(int, l->n_layers, 7));
+    cr_assert(eq(int, (int)l->layers[2].kind, (int)NAS__LAYER_CONV));
+    cr_assert(eq(int, (int)l->layers[2].conv.act, (int)NAS__LACT_NONE));
+    nas__layers_free(l);
+    nas_graph_free(g);
+}
+
+Test(compiler_layers, rows_refuse_integers) {
+    quantized();
+    options.form = NAS_FORM_ROWS;
+    nas_artifact artifact;
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_ERR_UNSUPPORTED));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "is quantized"), NULL), "%s",
+              nas_ctx_message(ctx));
+    nas_graph_free(g);
 }
 
 Test(compiler_layers, every_failed_allocation_is_reported_and_nothing_leaks) {

@@ -1,0 +1,289 @@
+/* layers_integers.c - layers that compute on codes: which can, with what scales, and their weight blocks.
+ *
+ * A layer is one of integers when its operands and its result are stored as codes and ir/quantize.h says what it computes:
+ * convolutions with quantized weights, sums, pools, and ReLU or clip, alone or at the end of those. */
+#include "compiler/layers_network_internal.h"
+
+#include <math.h>
+
+static const nas_node *node_of(const nas__layers *l, nas_value v) {
+    return nas__layers_node(l, v);
+}
+
+static const nas_quant *quant_of(const nas__layers *l, nas_value v) {
+    return nas__layers_quant(l, v);
+}
+
+static const nas_param *param_of(const nas__layers *l, nas_value v, int32_t slot) {
+    const int32_t index = node_of(l, v)->params[slot];
+    return index < 0 ? NULL : nas_graph_param_const(l->graph, index);
+}
+
+/* ---- which layers ------------------------------------------------------------------------------------------------- */
+
+static bool is_clamp(nas__layer_act act) {
+    return act == NAS__LACT_NONE || act == NAS__LACT_RELU || act == NAS__LACT_CLIP;
+}
+
+static bool same_extents(const nas_shape *a, const nas_shape *b) {
+    return a->h == b->h && a->w == b->w && a->c == b->c;
+}
+
+static bool conv_to_integers(const nas__layers *l, nas__layer *layer) {
+    if (param_of(l, layer->node, 0)->scales == NULL || !is_clamp(layer->conv.act)) return false;
+    layer->kind = NAS__LAYER_QCONV;
+    return true;
+}
+
+/* An activation on codes alone: a copy with other bounds. */
+static bool clamp_to_integers(nas__layer *layer, nas__layer_act act, float lo, float hi) {
+    layer->qop = nas__qop_copy();
+    layer->op.act = act;
+    layer->op.lo = lo;
+    layer->op.hi = hi;
+    return true;
+}
+
+static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
+    const nas_node *node = node_of(l, layer->node);
+    const nas_quant *out = quant_of(l, layer->value);
+    const nas_quant *in = layer->n_inputs > 0 ? quant_of(l, layer->inputs[0]) : NULL;
+    if (!is_clamp(layer->op.act)) return false;
+    layer->qop = (nas__qop){.pool = node->pool};
+    switch (node->op) {
+    case NAS_OP_INPUT: layer->qop.kind = NAS__QOP_QUANTIZE; return true;
+    case NAS_OP_MAX_POOL:
+        layer->qop.kind = NAS__QOP_MAX_POOL;
+        return in->is_signed == out->is_signed && in->scale == out->scale &&
+               in->zero_point == out->zero_point;
+    case NAS_OP_AVG_POOL: layer->qop.kind = NAS__QOP_AVG_POOL; return true;
+    case NAS_OP_ADD:
+        layer->qop.kind = NAS__QOP_ADD;
+        for (int32_t k = 0; k < 2; k++) {
+            const double ratio = (double)quant_of(l, layer->inputs[k])->scale / (double)out->scale;
+            if (!same_extents(&node_of(l, layer->inputs[k])->shape, &node->shape) ||
+                !(ratio < NAS_QUANT_ADD_RATIO_MAX))
+                return false;
+        }
+        return true;
+    case NAS_OP_RELU: return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
+    case NAS_OP_UNARY:
+        return node->unary == NAS_UNARY_CLIP &&
+               clamp_to_integers(layer, NAS__LACT_CLIP, node->alpha, node->beta);
+    case NAS_OP_CONV:
+    case NAS_OP_PRELU:
+    case NAS_OP_ADD_SCALAR:
+    case NAS_OP_DEPTH_TO_SPACE:
+    case NAS_OP_CONV_TRANSPOSE:
+    case NAS_OP_BATCH_NORM:
+    case NAS_OP_SUB:
+    case NAS_OP_MUL:
+    case NAS_OP_DIV:
+    case NAS_OP_CONSTANT:
+    case NAS_OP_CONCAT:
+    case NAS_OP_SLICE:
+    case NAS_OP_PAD:
+    case NAS_OP_RESIZE:
+    case NAS_OP_SOFTMAX:
+    case NAS_OP_LAYER_NORM:
+    case NAS_OP_LRN:
+    case NAS_OP_MATMUL:
+    case NAS_OP_RESHAPE:
+    case NAS_OP_TRANSPOSE:
+    case NAS_OP_CHANNEL_SHUFFLE:
+    case NAS_OP_COUNT: break;
+    }
+    return false;
+}
+
+bool nas__layer_to_integers(const nas__layers *l, nas__layer *layer) {
+    bool codes = quant_of(l, layer->value) != NULL;
+    for (int32_t k = 0; k < layer->n_inputs && k < 2; k++)
+        codes = codes && quant_of(l, layer->inputs[k]) != NULL;
+    if (!codes) return false;
+    if (layer->kind == NAS__LAYER_CONV) return conv_to_integers(l, layer);
+    nas__layer made = *layer;
+    if (!op_to_integers(l, &made)) return false;
+    *layer = made;
+    layer->kind = NAS__LAYER_QOP;
+    return true;
+}
+
+/* ---- scales ------------------------------------------------------------------------------------------------------- */
+
+/* Codes of the result between which an activation holds it. */
+static nas_requant bounds_of(const nas_quant *q, nas__layer_act act, float lo, float hi) {
+    const int32_t least = q->is_signed ? -128 : 0;
+    nas_requant r = {.zero_out = q->zero_point, .low = least, .high = least + 255};
+    if (act == NAS__LACT_RELU) r.low = q->zero_point;
+    if (act == NAS__LACT_CLIP) {
+        r.low = nas_quant_value((double)lo, (double)q->scale, q->zero_point, least, least + 255);
+        r.high = nas_quant_value((double)hi, (double)q->scale, q->zero_point, least, least + 255);
+    }
+    return r;
+}
+
+/* Of output channel o: steps of the result for one step of the accumulator. */
+static double ratio_of(const nas__layers *l, const nas__layer *layer, int32_t o) {
+    const double in = (double)quant_of(l, layer->inputs[0])->scale,
+                 out = (double)quant_of(l, layer->value)->scale,
+                 weight = (double)param_of(l, layer->node, 0)->scales[o];
+    const double ratio = in * weight / out;
+    return layer->conv.has_residual ? ratio * (1 << NAS_QUANT_FRACTION) : ratio;
+}
+
+static double ratio_max(const nas__layers *l, const nas__layer *layer) {
+    double most = 0;
+    for (int32_t o = 0; o < layer->conv.out_c; o++)
+        most = fmax(most, ratio_of(l, layer, o));
+    return most;
+}
+
+/* ---- plan --------------------------------------------------------------------------------------------------------- */
+
+static void plan_conv(const nas__layers *l, nas__layer *layer, size_t *scratch, size_t *weights) {
+    nas__qconv *q = &layer->qconv;
+    const nas__view in = nas__layers_view(l, layer->inputs[0]),
+                    out = nas__layers_view(l, layer->value);
+    *q = (nas__qconv){.conv = layer->conv,
+                      .in_signed = quant_of(l, layer->inputs[0])->is_signed,
+                      .out_signed = quant_of(l, layer->value)->is_signed,
+                      .weight_bits = param_of(l, layer->node, 0)->bits,
+                      .has_left = ratio_max(l, layer) >= 1};
+    q->conv.act = NAS__LACT_NONE;
+    q->conv.lo = q->conv.hi = 0;
+    q->conv.in_pitch = in.pitch;
+    q->conv.in_row = in.row;
+    q->conv.out_pitch = out.pitch;
+    q->conv.out_row = out.row;
+    if (q->conv.has_residual) {
+        const nas__view residual = nas__layers_view(l, layer->inputs[1]);
+        q->residual_signed = quant_of(l, layer->inputs[1])->is_signed;
+        q->conv.residual_pitch = residual.pitch;
+        q->conv.residual_row = residual.row;
+    }
+    layer->n_ways = nas__qconv_ways(l->target, q, layer->qways);
+    layer->way = 0;
+    const nas__qconv_way *way = &layer->qways[layer->way];
+    layer->units = nas__qconv_units(l->target, q, way);
+    *scratch = nas__qconv_scratch_bytes(l->target, q, way);
+    *weights = nas__qconv_weight_bytes(l->target, q, way);
+}
+
+void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
+                              size_t *weight_bytes) {
+    *scratch_bytes = 0;
+    if (layer->kind == NAS__LAYER_QCONV) {
+        plan_conv(l, layer, scratch_bytes, weight_bytes);
+        return;
+    }
+    nas__qop *op = &layer->qop;
+    if (layer->kind == NAS__LAYER_OUTPUT) {
+        *op = (nas__qop){.kind = NAS__QOP_DEQUANTIZE};
+        if (l->shuffle != NAS_VALUE_NONE) op->block = node_of(l, l->shuffle)->block;
+    } else {
+        op->out = nas__layers_view(l, layer->value);
+        op->out_signed = op->kind != NAS__QOP_DECODE && quant_of(l, layer->value)->is_signed;
+        /* a copy into a concatenation is as large as what it copies */
+        if (layer->value == layer->node && node_of(l, layer->node)->op == NAS_OP_CONCAT &&
+            op->kind == NAS__QOP_AVG_POOL)
+            op->out.shape = node_of(l, layer->inputs[0])->shape;
+    }
+    for (int32_t k = 0; k < layer->n_inputs; k++) {
+        const nas_quant *q = quant_of(l, layer->inputs[k]);
+        op->in[k] = nas__layers_view(l, layer->inputs[k]);
+        op->in_signed[k] = q != NULL && q->is_signed;
+    }
+    layer->units = nas__qop_units(op);
+    *weight_bytes = nas__qop_weight_bytes(op);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+typedef struct channels {
+    int8_t *weight;
+    int32_t *bias, *multiplier;
+} channels;
+
+static nas_status channel_data(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                               int32_t left, const channels *out) {
+    const nas_param *weight = param_of(l, layer->node, 0), *bias = param_of(l, layer->node, 1);
+    const size_t n = weight->count / (size_t)weight->dims[0];
+    const double in = (double)quant_of(l, layer->inputs[0])->scale;
+    nas_status status = NAS_OK;
+    for (int32_t o = 0; o < weight->dims[0] && status == NAS_OK; o++) {
+        const double scale = (double)weight->scales[o];
+        nas_quant_weights(weight->data + (size_t)o * n, n, scale, weight->bits,
+                          out->weight + (size_t)o * n);
+        out->bias[o] = 0;
+        if (bias != NULL)
+            status = nas_quant_bias(ctx, (double)bias->data[o], in, scale, &out->bias[o]);
+        if (status == NAS_OK)
+            status = nas_quant_multiplier(ctx, ratio_of(l, layer, o), left, &out->multiplier[o]);
+    }
+    return status;
+}
+
+static nas_status pack_conv(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                            void *out) {
+    const nas_param *weight = param_of(l, layer->node, 0);
+    const size_t channels_n = (size_t)weight->dims[0];
+    const nas_quant *result = quant_of(l, layer->value);
+    nas__qconv_data data = {.zero_in = quant_of(l, layer->inputs[0])->zero_point,
+                            .requant =
+                                bounds_of(result, layer->conv.act, layer->conv.lo, layer->conv.hi)};
+    nas_status status = nas_quant_left(ctx, ratio_max(l, layer), &data.requant.left);
+    if (status == NAS_OK && layer->conv.has_residual) {
+        const nas_quant *residual = quant_of(l, layer->inputs[1]);
+        data.requant.zero_residual = residual->zero_point;
+        status = nas_quant_add_multiplier(ctx, (double)residual->scale / (double)result->scale,
+                                          &data.requant.multiplier_residual);
+    }
+    if (status != NAS_OK) return status;
+    channels c = {.weight = nas_alloc_array(ctx, weight->count, sizeof *c.weight),
+                  .bias = nas_alloc_array(ctx, channels_n, sizeof *c.bias),
+                  .multiplier = nas_alloc_array(ctx, channels_n, sizeof *c.multiplier)};
+    if (c.weight == NULL || c.bias == NULL || c.multiplier == NULL) status = NAS_ERR_NOMEM;
+    if (status == NAS_OK) status = channel_data(ctx, l, layer, data.requant.left, &c);
+    data.weight = c.weight;
+    data.bias = c.bias;
+    data.multiplier = c.multiplier;
+    if (status == NAS_OK) {
+        status =
+            nas__qconv_pack(ctx, l->target, &layer->qconv, &layer->qways[layer->way], &data, out);
+    }
+    nas_free(c.weight);
+    nas_free(c.bias);
+    nas_free(c.multiplier);
+    return status;
+}
+
+static nas_status pack_op(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer, void *out) {
+    nas__qop_data data = {.scale = 1, .ratio = 1};
+    const nas_quant *result = layer->kind == NAS__LAYER_OUTPUT ? NULL : quant_of(l, layer->value);
+    if (result != NULL) {
+        data.requant = bounds_of(result, layer->op.act, layer->op.lo, layer->op.hi);
+        data.scale = result->scale;
+    }
+    for (int32_t k = 0; k < layer->n_inputs; k++) {
+        const nas_quant *q = quant_of(l, layer->inputs[k]);
+        if (q == NULL) continue;
+        data.zero_in[k] = q->zero_point;
+        if (result == NULL) { /* decoded */
+            data.scale = q->scale;
+            continue;
+        }
+        const double ratio = (double)q->scale / (double)result->scale;
+        if (k == 0) data.ratio = ratio;
+        if (layer->qop.kind != NAS__QOP_ADD) continue;
+        const nas_status status = nas_quant_add_multiplier(ctx, ratio, &data.multiplier[k]);
+        if (status != NAS_OK) return status;
+    }
+    return nas__qop_pack(ctx, &layer->qop, &data, out);
+}
+
+nas_status nas__layer_pack_integers(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                                    void *out) {
+    return layer->kind == NAS__LAYER_QCONV ? pack_conv(ctx, l, layer, out)
+                                           : pack_op(ctx, l, layer, out);
+}

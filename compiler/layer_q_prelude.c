@@ -184,6 +184,25 @@ static const char neon[] =
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
     "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n";
 
+/* Pairs of int16 for the products of Winograd. */
+static const char words[] =
+    "typedef short q_s16 __attribute__((vector_size(32), may_alias));\n"
+    "typedef unsigned q_u32 __attribute__((vector_size(4 * LANES), may_alias));\n"
+    "typedef unsigned char q_bytes_u __attribute__((vector_size(16)));\n"
+    "typedef signed char q_bytes_s __attribute__((vector_size(16)));\n"
+    "HELPER q_s16 q_words_u(const unsigned char *p, int n) {\n"
+    "    q_bytes_u v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return (q_s16)__builtin_convertvector(v, q_s16);\n}\n"
+    "HELPER q_s16 q_words_s(const unsigned char *p, int n) {\n"
+    "    q_bytes_s v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return (q_s16)__builtin_convertvector(v, q_s16);\n}\n"
+    "HELPER vi q_x16(const short *p) {\n"
+    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)MM(set1_epi32)(v);\n}\n";
+static const char words_pair[] = "#define q_dot16 q_dot\n";
+static const char words_vnni[] =
+    "HELPER vi q_dot16(vi acc, vi x, vi w) {\n"
+    "    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);\n}\n";
+
 static const char names_256[] =
     "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
     "#define HALF __m128i_u\n#define MM_ODD(e, o) _mm256_blend_epi32(e, o, 0xaa)\n";
@@ -216,5 +235,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         break;
     }
     if (avx2) nas_buf_puts(out, avx2_get);
+    if (nas__dot_of(target) == NAS__DOT_PAIR) nas_buf_printf(out, "%s%s", words, words_pair);
+    if (nas__dot_of(target) == NAS__DOT_VNNI) nas_buf_printf(out, "%s%s", words, words_vnni);
     nas_buf_puts(out, plus);
 }

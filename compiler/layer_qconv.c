@@ -173,10 +173,28 @@ static int by_cycles(const void *a, const void *b) {
 static bool listed(const nas__qconv_way *list, int32_t n, const nas__qconv_way *way) {
     for (int32_t i = 0; i < n; i++) {
         if (list[i].algorithm == way->algorithm && list[i].pixels == way->pixels &&
-            list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits)
+            list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits &&
+            list[i].batch == way->batch)
             return true;
     }
     return false;
+}
+
+static int32_t add_winograd(const nas_target *target, const nas__qconv *q, int32_t most,
+                            nas__qconv_way out[NAS__QCONV_WAYS_MAX], int32_t n) {
+    static const int32_t batches[] = {12, 24, 48};
+    const bool many = target->vector_registers >= 32;
+    for (int32_t k = 0; k < 6; k++) {
+        const int32_t vectors = min_i32(2, most);
+        nas__qconv_way way = {.algorithm = k < 3 ? NAS__QCONV_WINOGRAD_4 : NAS__QCONV_WINOGRAD_2,
+                              .pixels = vectors == 1 || many ? 12 : 6,
+                              .vectors = vectors,
+                              .stored_bits = 16,
+                              .batch = batches[k % 3]};
+        way.cycles = nas__qconv_winograd_cycles(target, q, &way);
+        if (n < NAS__QCONV_WAYS_MAX && !listed(out, n, &way)) out[n++] = way;
+    }
+    return n;
 }
 
 int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
@@ -211,6 +229,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
             if (!listed(out, n, &way)) out[n++] = way;
         }
     }
+    if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
     qsort(out, (size_t)n, sizeof *out, by_cycles);
     return n;
 }
@@ -219,6 +238,8 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     switch (algorithm) {
     case NAS__QCONV_DIRECT: return "direct";
     case NAS__QCONV_DEPTHWISE: return "depthwise";
+    case NAS__QCONV_WINOGRAD_2: return "winograd2";
+    case NAS__QCONV_WINOGRAD_4: return "winograd4";
     }
     return "";
 }
@@ -232,6 +253,8 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
         return nas__conv_tile(c, way->pixels).bands * c->groups *
                nas__q_block(target, c, way->vectors).count;
     case NAS__QCONV_DEPTHWISE: return c->out_h;
+    case NAS__QCONV_WINOGRAD_2:
+    case NAS__QCONV_WINOGRAD_4: return nas__qconv_winograd_units(target, q, way);
     }
     return 0;
 }
@@ -239,6 +262,7 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
+    if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     const nas__q_stage s = nas__q_stage_of(target, q, nas__conv_tile(&q->conv, way->pixels).rows);
     return (size_t)s.rows_of_band * (size_t)s.row * (size_t)s.element;
 }
@@ -267,6 +291,8 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     case NAS__QCONV_DEPTHWISE:
         n += (size_t)ceil_div(c->out_c, target->vector_bytes / 4) * depthwise_block(target, q);
         break;
+    case NAS__QCONV_WINOGRAD_2:
+    case NAS__QCONV_WINOGRAD_4: n += nas__qconv_winograd_weights(target, q, way); break;
     }
     return round_64(n);
 }
@@ -432,6 +458,8 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         p.zero = data->zero_in;
         pack_depthwise(&p, blocks);
         break;
+    case NAS__QCONV_WINOGRAD_2:
+    case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_pack(target, q, way, data, blocks); break;
     }
     return NAS_OK;
 }
@@ -444,13 +472,14 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     char all[512];
     const int n = snprintf(
         all, sizeof all,
-        "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d",
+        "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
+        "%d",
         target->vector_bytes, target->vector_registers, (int)nas__dot_of(target), c->in_c, c->out_c,
         c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
         c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
         c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed, (int)q->out_signed,
         (int)(c->has_residual && q->residual_signed), (int)q->has_left, (int)way->algorithm,
-        way->pixels, way->vectors, way->stored_bits);
+        way->pixels, way->vectors, way->stored_bits, way->batch);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",
@@ -478,6 +507,8 @@ void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__q
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT: nas__qconv_direct_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_DEPTHWISE: nas__qconv_depthwise_emit(target, q, way, name.data, out); break;
+    case NAS__QCONV_WINOGRAD_2:
+    case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_emit(target, q, way, name.data, out); break;
     }
     nas_buf_deinit(&name);
 }

@@ -47,4 +47,19 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
 void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way, const char *name, nas_buf *out);
 
+/* layer_qconv_winograd.c. The estimate is in cycles of one thread; weights without the head. */
+bool nas__qconv_winograd_legal(const nas_target *target, const nas__qconv *q);
+double nas__qconv_winograd_cycles(const nas_target *target, const nas__qconv *q,
+                                  const nas__qconv_way *way);
+int32_t nas__qconv_winograd_units(const nas_target *target, const nas__qconv *q,
+                                  const nas__qconv_way *way);
+size_t nas__qconv_winograd_scratch(const nas_target *target, const nas__qconv *q,
+                                   const nas__qconv_way *way);
+size_t nas__qconv_winograd_weights(const nas_target *target, const nas__qconv *q,
+                                   const nas__qconv_way *way);
+void nas__qconv_winograd_pack(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, const nas__qconv_data *data, uint8_t *out);
+void nas__qconv_winograd_emit(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, const char *name, nas_buf *out);
+
 #endif

@@ -46,14 +46,17 @@ typedef struct nas__qconv_data {
 
 typedef enum nas__qconv_algorithm {
     NAS__QCONV_DIRECT, /* pixels x vectors of output channels in registers, each group by itself */
-    NAS__QCONV_DEPTHWISE /* groups == channels: lanes are channels */
+    NAS__QCONV_DEPTHWISE,  /* groups == channels: lanes are channels */
+    NAS__QCONV_WINOGRAD_2, /* F(2x2,3x3), exact: pairs of int16 */
+    NAS__QCONV_WINOGRAD_4  /* F(4x4,3x3) */
 } nas__qconv_algorithm;
 
 typedef struct nas__qconv_way {
     nas__qconv_algorithm algorithm;
     int32_t pixels, vectors; /* register tile */
-    int32_t stored_bits;     /* of a weight in memory: 4, 8, or 16 (widened before, PAIR only) */
-    double cycles;           /* estimate for the whole layer, one thread */
+    int32_t stored_bits; /* of a weight in memory: 4, 8, or 16 (widened before; PAIR or WINOGRAD) */
+    int32_t batch;       /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
+    double cycles;       /* estimate for the whole layer, one thread */
 } nas__qconv_way;
 enum { NAS__QCONV_WAYS_MAX = 16 };
 

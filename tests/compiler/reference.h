@@ -32,5 +32,8 @@ size_t reference_count(const nas_graph *g, nas_value v);
  * ir/ops.def; several inputs lie one after another in `in`, in list order. Quantization is ignored: floats. */
 void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                        double *magnitude);
+/* The same, each value with a quantization rounded to its codes and back: what QuantizeLinear and DequantizeLinear mean. */
+void reference_forward_stored(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
+                              double *magnitude);
 
 #endif

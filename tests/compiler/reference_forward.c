@@ -2,6 +2,8 @@
  * precision, written from the definitions in ir/graph.h. Values are kept as the definitions number them, [n][h][w][c]. */
 #include "reference.h"
 
+#include "ir/quantize.h"
+
 #include <criterion/criterion.h>
 #include <math.h>
 
@@ -326,8 +328,18 @@ static double *fill_value(nas_ctx *ctx, const site *s, nas_value v, const float 
     return value;
 }
 
-void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
-                       double *magnitude) {
+/* Each element as the nearest code says, where the node is stored in codes. */
+static void store(const nas_quant *q, double *value, size_t count) {
+    if (!q->is_set) return;
+    const int32_t low = q->is_signed ? -128 : 0, high = low + 255;
+    for (size_t i = 0; i < count; i++) {
+        const int32_t code = nas_quant_value(value[i], (double)q->scale, q->zero_point, low, high);
+        value[i] = (double)q->scale * (code - q->zero_point);
+    }
+}
+
+static void forward(nas_ctx *ctx, const nas_graph *g, const float *in, bool stored, double *out,
+                    double *magnitude) {
     const int32_t n = nas_graph_node_count(g);
     double **values = nas_alloc_array(ctx, (size_t)n, sizeof *values);
     cr_assert_not_null(values);
@@ -336,6 +348,7 @@ void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double
         const site s = {.g = g, .node = nas_graph_node(g, v), .values = values};
         values[v] = fill_value(ctx, &s, v, in);
         if (s.node->op == NAS_OP_INPUT) in += reference_count(g, v);
+        if (stored) store(&s.node->quant, values[v], reference_count(g, v));
         for (size_t i = 0; i < reference_count(g, v); i++)
             *magnitude = fmax(*magnitude, fabs(values[v][i]));
     }
@@ -349,4 +362,14 @@ void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double
     for (nas_value v = 0; v < n; v++)
         nas_free(values[v]);
     nas_free(values);
+}
+
+void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
+                       double *magnitude) {
+    forward(ctx, g, in, false, out, magnitude);
+}
+
+void reference_forward_stored(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
+                              double *magnitude) {
+    forward(ctx, g, in, true, out, magnitude);
 }

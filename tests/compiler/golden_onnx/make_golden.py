@@ -6,23 +6,32 @@
 Writes NAME.onnx, NAME.in and NAME.out (raw little-endian floats in ONNX order) beside this script. NAME.out is what ONNX
 Runtime computes without its optimisations; onnx.reference, a second implementation, has to agree before a file is
 written. Operators are spelled as exporters spell them: batch norm unfolded, hard swish and layer norm in parts.
+
+The networks named q_... are 8-bit, from onnxruntime's quantizer. Without its optimisations ONNX Runtime computes them as
+the file says, in floats between QuantizeLinear and DequantizeLinear; with them, in integers. What is printed of these
+networks: the step of the output (its scale) and by how many steps integers and floats differ.
 """
 
 import os
 import sys
+import tempfile
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnxruntime.quantization import QuantType
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../../../bench/engines"))
-from onnx_net import Net  # noqa: E402 # after the path is set
+import quantized  # noqa: E402 # after the path is set
+from onnx_net import Net  # noqa: E402
 
 SIZE_MAX = 60 * 1024
 AGREE = 2e-5  # of the largest output: both sum in float
+STEPS_AGREE = 1  # of the output of an 8-bit network, where sums in float decide on which side a half is rounded
 
 
 def conv_bn(net, x, c_in, c_out, kernel, stride=1, **more):
@@ -371,9 +380,118 @@ def spatial_attention(net):
     return net.add(net.conv(net.op("Reshape", [y, net.ints(1, 4, 6, 5)]), 4, 8, 1), x)
 
 
+# ---- 8-bit networks --------------------------------------------------------------------------------------------------
+
+
+def q_residual(net):
+    """Shortcut as it is and by a strided 1x1, max pool, global average pool, fully connected."""
+    x = max_pool(net, net.relu(net.conv(net.input(1, 3, 20, 18), 3, 16, 3)), 3, 2, 1)
+    y = net.conv(net.relu(net.conv(x, 16, 16, 3)), 16, 16, 3, gain=0.5)
+    x = net.relu(net.add(y, x))
+    y = net.conv(net.relu(net.conv(x, 16, 24, 3, 2)), 24, 24, 3, gain=0.5)
+    x = net.relu(net.add(y, net.conv(x, 16, 24, 1, 2)))
+    return head(net, x, 24, 10)
+
+
+def q_mobilenet(net):
+    """Depthwise, strided and not, ReLU6, residual without activation."""
+    x = net.relu6(net.conv(net.input(1, 3, 17, 19), 3, 8, 3, 2))
+    for c_out, stride in ((12, 2), (12, 1)):
+        c_in = 8 if stride == 2 else 12
+        y = net.relu6(net.conv(x, c_in, 4 * c_in, 1))
+        y = net.relu6(net.conv(y, 4 * c_in, 4 * c_in, 3, stride, groups=4 * c_in, gain=2))
+        y = net.conv(y, 4 * c_in, c_out, 1)
+        x = net.add(x, y) if stride == 1 else y
+    return head(net, net.relu6(net.conv(x, 12, 40, 1, gain=2)), 40, 6)
+
+
+def q_sr(net):
+    """3x3 convolutions of 16 channels on an image, a long shortcut, the shuffle outside of the quantization."""
+    x = first = net.relu(net.conv(net.input(1, 3, 15, 21), 3, 16, 3))
+    for _ in range(2):
+        x = net.relu(net.conv(x, 16, 16, 3))
+    x = net.add(net.conv(x, 16, 16, 3), first)
+    return net.depth_to_space(net.conv(x, 16, 12, 3), 2)
+
+
+def q_fsrcnn(net):
+    """PReLU in float between quantizations; the transposed convolution as onnxruntime quantizes it."""
+    x = net.prelu(net.conv(net.input(1, 1, 11, 10), 1, 12, 5), 12)
+    x = net.prelu(net.conv(x, 12, 6, 1), 6)
+    x = net.prelu(net.conv(x, 6, 12, 3), 12)
+    return net.conv_transpose(x, 12, 1, 9, 2)
+
+
+def q_branches(net):
+    """Concatenation of branches whose values differ in size, and one that grows its own input."""
+    x = net.relu(net.conv(net.input(1, 3, 12, 13), 3, 10, 3))
+    pooled = net.op("AveragePool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)
+    parts = [net.relu(net.conv(x, 10, 6, 1, gain=0.2)), net.conv(x, 10, 7, 3, gain=3), max_pool(net, x, 3, 1, 1),
+             net.conv(pooled, 10, 5, 1)]
+    x = net.op("Concat", parts, axis=1)
+    y = net.relu(net.conv(x, 28, 8, 1, gain=0.5))
+    x = net.op("Concat", [x, net.conv(y, 8, 6, 3)], axis=1)
+    x = net.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2])  # of nine codes: never half of a step
+    return net.relu(net.conv(x, 34, 9, 1))
+
+
+def q_signed(net):
+    """int8 activations with zero point 0: the ReLUs stay in the file."""
+    x = net.relu(net.conv(net.input(1, 4, 14, 15), 4, 16, 3))
+    y = net.conv(net.relu(net.conv(x, 16, 16, 3, groups=16, gain=1.5)), 16, 16, 1)
+    x = net.relu(net.add(max_pool(net, y, 3, 1, 1), x))
+    x = net.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, count_include_pad=1)
+    return net.conv(x, 16, 7, 3)
+
+
+def q_per_tensor(net):
+    """One scale for all weights of a layer."""
+    x = net.relu(net.conv(net.input(1, 3, 13, 11), 3, 12, 3, 2))
+    x = net.relu(net.conv(x, 12, 12, 3))
+    return head(net, net.relu(net.conv(x, 12, 20, 1)), 20, 7)
+
+
+def q_grouped(net):
+    """Groups, dilation, 5x5, a padding that differs by side, channel counts that fit no vector."""
+    x = net.relu(net.conv(net.input(1, 3, 16, 19), 3, 14, 5, 2, pads=[1, 2, 2, 2]))
+    x = net.relu(net.conv(x, 14, 21, 3, groups=7))
+    x = net.relu(net.conv(x, 21, 13, 3, dilation=2))
+    return net.conv(x, 13, 5, (1, 3))
+
+
+def q_island(net):
+    """Hard swish, a gate by sigmoid and a resize that stay in float between convolutions of integers."""
+    x = net.relu(net.conv(net.input(1, 3, 10, 12), 3, 12, 3, 2))
+    x = net.op("HardSwish", net.conv(x, 12, 12, 3))
+    x = squeeze_excite(net, x, 12, 4, Net.relu, lambda n, v: n.op("Sigmoid", v))
+    x = resize(net, net.conv(x, 12, 8, 1), "linear", "half_pixel", scales=(2, 2))
+    return net.conv(net.relu(net.conv(x, 8, 8, 3)), 8, 3, 3)
+
+
+def q_float_output(net):
+    """The last layer has integer operands and a result in float."""
+    x = net.relu(net.conv(net.input(1, 3, 9, 9), 3, 16, 3))
+    x = net.relu(net.conv(x, 16, 16, 3))
+    return net.conv(x, 16, 6, 1)
+
+
+def q_float_head(net):
+    """The classifier is not quantized at all."""
+    x = net.relu(net.conv(net.input(1, 3, 12, 12), 3, 16, 3, 2))
+    return head(net, net.relu(net.conv(x, 16, 18, 3)), 18, 5)
+
+
 NETWORKS = (resnet_basic, resnet_bottleneck, resnext, mobilenet_v2, mobilenet_v3, efficientnet, shufflenet_v1,
             shufflenet_v2, squeezenet, densenet, inception, alexnet, vgg_reshape, fsrcnn, wdsr, espcn, unet,
             unet_transposed, deeplab, yolo_tiny, tensorflow_pads, vit, vit_parts, convnext, spatial_attention)
+
+SIGNED = {"signed": True, "activation_type": QuantType.QInt8,
+          "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True}}
+QUANTIZED = ((q_residual, {}), (q_mobilenet, {}), (q_sr, {}), (q_fsrcnn, {}), (q_branches, {}), (q_signed, SIGNED),
+             (q_per_tensor, {"per_channel": False}), (q_grouped, {}),
+             (q_island, {"float_types": ("HardSwish", "Sigmoid", "Mul", "GlobalAveragePool", "Resize")}),
+             (q_float_output, {"extra_options": {"OpTypesToExcludeOutputQuantization": ["Conv"]}}),
+             (q_float_head, {"float_types": ("Gemm",)}))
 
 
 class LRN(OpRun):
@@ -385,17 +503,35 @@ class LRN(OpRun):
         return ((x / (bias + alpha / size * np.stack(squares, axis=1)) ** beta).astype(np.float32),)
 
 
-def answer(path, x):
-    """What ONNX Runtime computes, after onnx.reference agreed."""
+def run(path, x, level, exact=False):
+    """`exact`: sums of products that do not saturate where the CPU lacks VNNI."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    y = session.run(None, {"input": x})[0]
-    second = ReferenceEvaluator(onnx.load(path), new_ops=[LRN]).run(None, {"input": x})[0]
-    error = np.abs(y - second).max() / np.abs(y).max()
-    if not (y.shape == second.shape and error <= AGREE):
-        raise SystemExit(f"{path}: ONNX Runtime and onnx.reference differ by {error:g}")
+    options.graph_optimization_level = level
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"input": x})[0]
+
+
+def answer(path, x, step=None):
+    """What ONNX Runtime computes, after onnx.reference agreed; in an 8-bit network a code may round to the other side."""
+    y = run(path, x, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    model = onnx.load(path)
+    if step is not None:
+        model = version_converter.convert_version(model, 19)  # the first that onnx.reference can quantize
+    second = ReferenceEvaluator(model, new_ops=[LRN]).run(None, {"input": x})[0]
+    error = np.abs(y - second).max()
+    limit = AGREE * np.abs(y).max() if step is None else (STEPS_AGREE + 0.01) * step
+    if not (y.shape == second.shape and error <= limit):
+        raise SystemExit(f"{path}: ONNX Runtime and onnx.reference differ by {error:g}, the limit is {limit:g}")
     return y
+
+
+def save(stem, x, y):
+    x.astype("<f4").tofile(stem + ".in")
+    y.astype("<f4").tofile(stem + ".out")
+    size = os.path.getsize(stem + ".onnx")
+    if size > SIZE_MAX:
+        raise SystemExit(f"{stem}.onnx is larger than {SIZE_MAX} bytes")
+    return f"{os.path.basename(stem):20} {size:6} bytes, output {list(y.shape)}, up to {np.abs(y).max():.3g}"
 
 
 def write(build, seed):
@@ -403,15 +539,37 @@ def write(build, seed):
     net = Net(build.__name__, seed)
     net.save(stem + ".onnx", build(net))
     x = np.random.default_rng(seed).random(net.input_shape(), np.float32)
-    y = answer(stem + ".onnx", x)
-    x.astype("<f4").tofile(stem + ".in")
-    y.astype("<f4").tofile(stem + ".out")
-    size = os.path.getsize(stem + ".onnx")
-    print(f"{build.__name__:20} {size:6} bytes, output {list(y.shape)}, up to {np.abs(y).max():.3g}")
-    if size > SIZE_MAX:
-        raise SystemExit(f"{stem}.onnx is larger than {SIZE_MAX} bytes")
+    print(save(stem, x, answer(stem + ".onnx", x)))
+
+
+def pick(rng, shape, signed):
+    return rng.standard_normal(shape, np.float32) if signed else rng.random(shape, np.float32)
+
+
+def write_quantized(build, seed, signed=False, float_types=(), **options):
+    """`float_types`: operators left in float."""
+    stem = os.path.join(HERE, build.__name__)
+    net = Net(build.__name__, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "float.onnx")
+        output = build(net)
+        net.save(source, output)
+        excluded = [n.name for n in net.nodes if n.op_type in float_types]
+        rng = np.random.default_rng(seed + 1)
+        images = [pick(rng, net.input_shape(), signed) for _ in range(8)]
+        quantized.quantize(source, stem + ".onnx", images, nodes_to_exclude=excluded, **options)
+        x = pick(np.random.default_rng(seed), net.input_shape(), signed)
+        exact = run(source, x, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    step = quantized.output_step(onnx.load(stem + ".onnx")) or float(np.ptp(exact)) / 255
+    y = answer(stem + ".onnx", x, step)
+    print(f"{save(stem, x, y)}, step {step:.9g}, float network {np.abs(exact - y).max() / step:.1f} steps away")
+    for how in (False, True):
+        off = np.abs(run(stem + ".onnx", x, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, how) - y) / step
+        print(f"{'':20} integers{', exact' if how else '':7}: at most {off.max():.2f} steps, {np.mean(off > 0.5):.1%} differ")
 
 
 if __name__ == "__main__":
     for number, network in enumerate(NETWORKS):
         write(network, 1000 + number)
+    for number, (network, how) in enumerate(QUANTIZED):
+        write_quantized(network, 2000 + number, **how)

@@ -1,6 +1,7 @@
 """quantized.py - 8-bit networks in QDQ form, as onnxruntime's quantizer writes them from the fp32 files.
 
-    quantized.py SOURCE.onnx TARGET.onnx      writes TARGET unless it was made from the same SOURCE by the same script
+    quantized.py SOURCE.onnx TARGET.onnx [--reduce-range]      writes TARGET unless it was made from the same SOURCE by the
+                                                               same script; --reduce-range: weights of 7 bits
 
 Weights are symmetric int8 with a scale for each output channel, activations uint8 with a zero point, biases int32; ranges
 are the smallest and largest values over a few seeded images. A transposed convolution becomes a convolution to the
@@ -8,10 +9,10 @@ pixels of a block and DepthToSpace first: onnxruntime has no integer kernel for 
 same network. PRelu and DepthToSpace stay in float: the quantizer does not know them.
 """
 
+import argparse
 import hashlib
 import logging
 import os
-import sys
 import tempfile
 import warnings
 
@@ -123,8 +124,8 @@ def output_step(model):
     return float(numpy_helper.to_array(weights[node.input[1]])) if node.op_type == "DequantizeLinear" else None
 
 
-def source_key(source):
-    digest = hashlib.sha256()
+def source_key(source, reduce_range):
+    digest = hashlib.sha256(str(reduce_range).encode())
     for path in (source, __file__):
         with open(path, "rb") as file:
             digest.update(file.read())
@@ -138,20 +139,22 @@ def is_current(target, key):
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit("usage: quantized.py SOURCE.onnx TARGET.onnx")
-    source, target = sys.argv[1:]
-    key = source_key(source)
-    if is_current(target, key):
+    parser = argparse.ArgumentParser(description="an fp32 network in 8 bits")
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--reduce-range", action="store_true", help="weights of 7 bits")
+    options = parser.parse_args()
+    key = source_key(options.source, options.reduce_range)
+    if is_current(options.target, key):
         return
-    model = replace_transposed(onnx.load(source))
+    model = replace_transposed(onnx.load(options.source))
     images = [image(input_shape(model), seed) for seed in CALIBRATION_SEEDS]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "quantized.onnx")
-        quantize(model, path, images)
+        quantize(model, path, images, reduce_range=options.reduce_range)
         model = onnx.load(path)
     helper.set_model_props(model, {SOURCE_KEY: key})
-    onnx.save(model, target)
+    onnx.save(model, options.target)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
-"""run.py - our compiled networks beside ONNX Runtime, OpenVINO and ncnn: fp32, batch 1, 1 and 2 threads.
+"""run.py - our compiled networks beside ONNX Runtime, OpenVINO and ncnn: fp32 and int8, batch 1, 1 and 2 threads.
 
-    run.py [--nets A,B] [--threads 1,2] [--rounds 5] [--seconds 0.3] [--nice N] [--nas-compile PROGRAM] [--out FOLDER]
+    run.py [--nets A,B:int8] [--int8] [--reduce-range] [--threads 1,2] [--rounds 5] [--seconds 0.3] [--nice N]
+           [--nas-compile PROGRAM] [--out FOLDER]
 
 Each engine runs in its own process pinned to the first THREADS CPUs and stopped except in its turn (pools of threads
 may spin long after an inference). All engines of a cell take turns, `rounds` times: peak loop for 50 ms, then one
 engine for `seconds`. A turn gives the median latency over batches that no other process disturbed (one rule for all,
 see worker.py). It is calm when at most 30 % of its batches were disturbed; one that is not is repeated, at most twice. A
-cell is the median of its turns, of the calm ones alone where at least 3 are. Share of peak: direct FLOPs of the network against the peak loop of the same round, so
-Winograd may exceed 100 %. Outputs of all engines are compared with those of ONNX Runtime on one random image first.
-Writes results.md and results.json; the table also goes to stdout.
+cell is the median of its turns, of the calm ones alone where at least 3 are. Share of peak: direct FLOPs of the network
+against the peak loop of the same round, so Winograd may exceed 100 %. Outputs of all engines are compared with those of
+ONNX Runtime on one random image first. Writes results.md and results.json; the tables also go to stdout.
+
+NAME:int8 is the network in 8 bits, made by quantized.py (--int8: all of --nets; --reduce-range: weights in 7). Our program
+of the fp32 network takes turns with the others there. Outputs are compared with what the file says in floats, in steps of
+the output: without VNNI, ONNX Runtime and OpenVINO add pairs of products that saturate at 16 bits. onnxruntime_exact is
+ONNX Runtime with the setting that avoids this.
 """
 
 import argparse
@@ -23,13 +29,17 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 
 import nets
+import quantized
 import worker
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RIVALS = ("onnxruntime", "openvino", "ncnn")
-OURS = "ours"
+RIVALS_INT8 = ("onnxruntime", "onnxruntime_exact", "openvino", "ncnn")
+OURS, OURS_FLOAT = "ours", "ours fp32"
+INT8 = ":int8"  # at the end of a name
 DROPPED_MAX, CALM_MIN, TRIES = 0.3, 3, 3
 ERROR_MAX = 1e-4  # of the largest output; engines sum in other orders, and Winograd rounds more
 
@@ -65,7 +75,8 @@ class Rival:
         return self.answer()
 
     def run(self, source, target):
-        self.ask(f"run {source} {target}")
+        """Why there is no output, else None."""
+        return self.ask(f"run {source} {target}").get("error")
 
     def time(self, seconds):
         return self.ask(f"time {seconds}")
@@ -78,10 +89,8 @@ class Rival:
 class Ours:
     """A program made by nas-compile; every round is a process."""
 
-    name = OURS
-
-    def __init__(self, compiler, path, threads, folder):
-        self.threads, self.version = threads, "this tree"
+    def __init__(self, name, compiler, path, threads, folder):
+        self.name, self.threads, self.version = name, threads, "this tree"
         self.program = os.path.join(folder, "model")
         self.error = self.compile(compiler, path, folder)
 
@@ -95,7 +104,8 @@ class Ours:
         return pinned(self.threads, [self.program, *arguments, "--threads", str(self.threads)])
 
     def run(self, source, target):
-        subprocess.run(self.command("--run", source, target), check=True)
+        done = subprocess.run(self.command("--run", source, target), capture_output=True, text=True)
+        return None if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
 
     def time(self, seconds):
         ms = str(int(seconds * 1000))
@@ -116,20 +126,49 @@ def peak_gflops(threads, program):
     return float(done.stdout)
 
 
-def compare(engines, path, folder):
-    """Largest difference of each engine from ONNX Runtime, relative to the largest output."""
-    x = np.random.default_rng(1).random(worker.input_shape(path), np.float32)
+def outputs(engines, x, folder):
+    """Engine -> its output for `x`; engines without one get an error."""
     source = os.path.join(folder, "input.raw")
     x.tofile(source)
-    outputs = {}
+    found = {}
     for engine in engines:
-        target = os.path.join(folder, engine.name + ".raw")
-        engine.run(source, target)
-        outputs[engine.name] = np.fromfile(target, np.float32)
-    expected = outputs[RIVALS[0]]
+        target = os.path.join(folder, engine.name.replace(" ", "_") + ".raw")
+        engine.error = engine.run(source, target)
+        if not engine.error:
+            found[engine.name] = np.fromfile(target, np.float32)
+    return found
+
+
+def compare(engines, path, folder):
+    """Largest difference of each engine from ONNX Runtime, relative to the largest output."""
+    found = outputs(engines, np.random.default_rng(1).random(worker.input_shape(path), np.float32), folder)
+    expected = found[RIVALS[0]]
     scale = np.abs(expected).max()
-    return {name: float(np.abs(y - expected).max() / scale) if y.shape == expected.shape else float("inf")
-            for name, y in outputs.items()}
+    return {name: {"max_error": float(np.abs(y - expected).max() / scale) if y.shape == expected.shape else float("inf")}
+            for name, y in found.items()}
+
+
+def off(y, expected, step):
+    """Largest difference in steps of the output, and PSNR: range of the expected output to root mean square."""
+    if y.shape != expected.shape:
+        return {"max_steps": float("inf"), "psnr_db": float("-inf")}
+    difference = y.astype(np.float64) - expected
+    noise = np.sqrt(np.mean(difference**2))
+    psnr = 20 * np.log10(np.ptp(expected) / noise) if noise > 0 else float("inf")
+    return {"max_steps": float(np.abs(difference).max() / step), "psnr_db": float(psnr)}
+
+
+def compare_int8(engines, path, folder):
+    """Each engine against the file as it stands: floats between QuantizeLinear and DequantizeLinear."""
+    reference = Rival("reference", path, 1)
+    try:
+        reference.wait_until_ready()
+        found = outputs([reference, *engines], quantized.image(worker.input_shape(path), seed=1), folder)
+    finally:
+        reference.close()
+    expected = found.pop("reference")
+    step = quantized.output_step(onnx.load(path)) or float(np.ptp(expected)) / 255
+    return {name: off(y, expected, step) for name, y in found.items()}
 
 
 def is_calm(turn):
@@ -169,37 +208,89 @@ def take_turns(engines, threads, options):
     return rounds
 
 
-def run_cell(name, gflop, threads, options):
-    """All engines on one network with so many threads: engine -> cell."""
+def split(net):
+    """Name of the fp32 network, and whether it is to run in 8 bits."""
+    return net.removesuffix(INT8), net.endswith(INT8)
+
+
+def net_path(net, options):
+    """The file; one in 8 bits is made first, by a process of its own: its threads are not to outlive it."""
+    name, is_int8 = split(net)
     path = os.path.join(options.folder, "nets", name + ".onnx")
+    if not is_int8:
+        return path
+    target = os.path.join(options.folder, "nets", f"{name}.int8{'r' if options.reduce_range else ''}.onnx")
+    command = [sys.executable, os.path.join(HERE, "quantized.py"), path, target]
+    subprocess.run(command + ["--reduce-range"] * options.reduce_range, check=True)
+    return target
+
+
+def our_programs(net, path, threads, options):
+    def program(name, of, source):
+        folder = os.path.join(options.folder, "ours", of.replace(":", "."))
+        return Ours(name, options.nas_compile, source, threads, folder)
+
+    name, is_int8 = split(net)
+    programs = [program(OURS, net, path)]
+    return programs + [program(OURS_FLOAT, name, net_path(name, options))] if is_int8 else programs
+
+
+def run_cell(net, gflop, threads, options):
+    """All engines on one network with so many threads: engine -> cell."""
+    path, is_int8 = net_path(net, options), split(net)[1]
     with contextlib.ExitStack() as stack:
-        engines = [Ours(options.nas_compile, path, threads, os.path.join(options.folder, "ours", name))]
-        for rival in RIVALS:
+        engines = our_programs(net, path, threads, options)
+        for rival in RIVALS_INT8 if is_int8 else RIVALS:
             engines.append(Rival(rival, path, threads))
             stack.callback(engines[-1].close)
             engines[-1].wait_until_ready()
+        found = (compare_int8 if is_int8 else compare)([e for e in engines if not e.error], path, options.folder)
         working = [e for e in engines if not e.error]
-        errors = compare(working, path, options.folder)
         rounds = take_turns(working, threads, options)
     cells = {e.name: {"error": e.error} for e in engines if e.error}
     for engine in working:
-        cells[engine.name] = summarise(rounds[engine.name], gflop) | {
-            "max_error": errors[engine.name], "version": engine.version}
+        cells[engine.name] = summarise(rounds[engine.name], gflop) | found[engine.name] | {"version": engine.version}
     return cells
 
 
-def row(name, threads, cells):
-    """A line of the table."""
-    rivals = {n: c for n, c in cells.items() if n != OURS and "ms" in c}
-    best = min(rivals, key=lambda n: rivals[n]["ms"])
-    ours, shown = cells[OURS], cells[OURS] if "ms" in cells[OURS] else rivals[best]
+def time_of(cell):
+    return f"{cell['ms']:.3g}" if "ms" in cell else "-"
+
+
+def quotient(above, below):
+    return f"{above['ms'] / below['ms']:.2f}" if "ms" in above and "ms" in below else "-"
+
+
+def state(cell):
+    """Speed and steadiness of an engine."""
+    if "ms" not in cell:
+        return ["-"] * 4
+    return [f"{cell['gflops']:.0f}", f"{cell['share']:.0%}", f"{cell['spread']:.0%}",
+            f"{cell['rounds_calm']}/{len(cell['rounds'])}"]
+
+
+def errors_of(cells):
     wrong = [f"{n} {c['max_error']:.0e}" for n, c in cells.items() if c.get("max_error", 0) > ERROR_MAX]
-    text = [name, str(threads), f"{ours['ms']:.3g}" if "ms" in ours else "-",
-            *(f"{cells[n]['ms']:.3g}" if "ms" in cells[n] else "-" for n in RIVALS), best,
-            f"{rivals[best]['ms'] / ours['ms']:.2f}" if "ms" in ours else "-",
-            f"{shown['gflops']:.0f}", f"{shown['share']:.0%}", f"{shown['spread']:.0%}",
-            f"{shown['rounds_calm']}/{len(shown['rounds'])}",
-            ", ".join(wrong) or f"<= {max(c.get('max_error', 0) for c in cells.values()):.0e}"]
+    return ", ".join(wrong) or f"<= {max(c.get('max_error', 0) for c in cells.values()):.0e}"
+
+
+def steps_of(cells):
+    """Of every engine that has an output: steps (PSNR)."""
+    known = ((n, cells[n]) for n in (OURS, OURS_FLOAT, *RIVALS_INT8) if "max_steps" in cells[n])
+    return ", ".join(f"{n} {c['max_steps']:.3g} ({c['psnr_db']:.0f})" for n, c in known)
+
+
+def row(net, threads, cells):
+    """A line of the table."""
+    is_int8 = split(net)[1]
+    names = RIVALS_INT8 if is_int8 else RIVALS
+    timed = [n for n in names if "ms" in cells[n]]
+    best = min(timed, key=lambda n: cells[n]["ms"]) if timed else "-"
+    ours, rival = cells[OURS], cells.get(best, {})
+    text = [split(net)[0], str(threads), *(time_of(cells[n]) for n in (OURS, *names)), best, quotient(rival, ours)]
+    if is_int8:
+        text += [time_of(cells[OURS_FLOAT]), quotient(cells[OURS_FLOAT], ours)]
+    text += [*state(ours if "ms" in ours else rival), steps_of(cells) if is_int8 else errors_of(cells)]
     return "| " + " | ".join(text) + " |"
 
 
@@ -212,13 +303,30 @@ NOTE = ("ratio: best rival / ours, above 1 we are faster. GFLOP/s, share of peak
         f"{ERROR_MAX:g} are named.")
 
 
+HEAD_INT8 = ("| network, int8 | threads | ours ms | onnxruntime ms | onnxruntime_exact ms | openvino ms | ncnn ms | best rival "
+             "| ratio | ours fp32 ms | fp32/int8 | GOP/s | share of fp32 peak | spread | calm | steps off (PSNR dB) |\n|"
+             + "---|" * 16)
+NOTE_INT8 = ("int8: one file for all, from onnxruntime's quantizer (uint8 activations, int8 weights by channel); in ncnn "
+             "the weights of that file with its own symmetric activations. onnxruntime_exact: session.x64quantprecision=1, "
+             "sums that do not saturate. fp32/int8: our program of the fp32 network in the same rounds / ours, above 1 the "
+             "integers are faster. steps off: largest difference, in steps of the output, from the file computed in floats, "
+             "and PSNR; ours fp32 shows what quantizing costs. FSRCNN ends in a convolution and DepthToSpace in "
+             "place of the transposed convolution.")
+
+
+def table(cells, head, note):
+    return ["", head, *(row(c["net"], c["threads"], c["engines"]) for c in cells), "", note] if cells else []
+
+
 def report(results, options):
+    cells = results["cells"]
     lines = [f"{results['cpu']}, {results['date']}, load {results['load_before']} to {results['load_after']}; "
-             f"{options.rounds} rounds of {options.seconds} s", "", HEAD]
-    lines += [row(c["net"], c["threads"], c["engines"]) for c in results["cells"]]
-    reasons = {f"{n}, {c['net']}: {e['error']}" for c in results["cells"] for n, e in c["engines"].items() if "error" in e}
-    versions = {f"{n} {e['version']}" for c in results["cells"] for n, e in c["engines"].items() if "version" in e}
-    lines += ["", NOTE, "", "Versions: " + ", ".join(sorted(versions)) + "."]
+             f"{options.rounds} rounds of {options.seconds} s{'; int8: weights of 7 bits' * options.reduce_range}"]
+    lines += table([c for c in cells if not split(c["net"])[1]], HEAD, NOTE)
+    lines += table([c for c in cells if split(c["net"])[1]], HEAD_INT8, NOTE_INT8)
+    reasons = {f"{n}, {c['net']}: {e['error']}" for c in cells for n, e in c["engines"].items() if "error" in e}
+    versions = {f"{n} {e['version']}" for c in cells for n, e in c["engines"].items() if "version" in e}
+    lines += ["", "Versions: " + ", ".join(sorted(versions)) + "."]
     lines += ["", "Empty cells:", "", *(f"- {reason}" for reason in sorted(reasons))] if reasons else []
     return "\n".join(lines) + "\n"
 
@@ -239,7 +347,8 @@ def set_priority(nice):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description="our programs beside other engines")
-    parser.add_argument("--nets", default=",".join(nets.NETS))
+    parser.add_argument("--nets", default=",".join(nets.NETS), help="names, with :int8 behind for 8 bits")
+    parser.add_argument("--int8", action="store_true", help="all of them in 8 bits")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3)
@@ -247,7 +356,11 @@ def parse_arguments():
     parser.add_argument("--nas-compile", default="build/release/bin/nas-compile")
     parser.add_argument("--folder", default="build/engines", help="networks, programs, peak loop")
     parser.add_argument("--out", default="build/engines", help="folder of results.md and results.json")
+    parser.add_argument("--reduce-range", action="store_true", help="weights of 7 bits, whose sums saturate nowhere")
     options = parser.parse_args()
+    options.nets = options.nets.split(",")
+    if options.int8:
+        options.nets = [split(net)[0] + INT8 for net in options.nets]
     options.peak = os.path.join(options.folder, "peak")
     return options
 
@@ -269,12 +382,12 @@ def main():
         entries = json.load(file)
     results = {"cpu": cpu_name(), "date": datetime.date.today().isoformat(),
                "load_before": os.getloadavg()[0], "load_after": 0.0, "cells": []}
-    for name in options.nets.split(","):
+    for net in options.nets:
+        gflop = entries[split(net)[0]]["gflop"]
         for threads in map(int, options.threads.split(",")):
-            cells = run_cell(name, entries[name]["gflop"], threads, options)
-            results["cells"].append({"net": name, "threads": threads, "gflop": entries[name]["gflop"],
-                                     "engines": cells})
-            print(row(name, threads, cells), file=sys.stderr, flush=True)
+            cells = run_cell(net, gflop, threads, options)
+            results["cells"].append({"net": net, "threads": threads, "gflop": gflop, "engines": cells})
+            print(row(net, threads, cells), file=sys.stderr, flush=True)
             results["load_after"] = os.getloadavg()[0]
             write(results, options)  # after every cell: a long run that is cut off keeps what it has
     print(report(results, options), end="")

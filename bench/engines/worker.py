@@ -1,4 +1,4 @@
-"""worker.py - one rival engine with one network in one process; run.py pins it and talks to it.
+"""worker.py - one engine other than ours with one network in one process; run.py pins it and talks to it.
 
     worker.py ENGINE NET.onnx THREADS
 
@@ -21,10 +21,14 @@ import numpy as np
 WARMUP_RUNS, WARMUP_S, BATCH_NS, WAITED_MAX = 3, 0.05, 1e6, 0.02
 
 
-def open_onnxruntime(path, threads):
+def open_onnxruntime(path, threads, optimised=True, exact=False):
+    """`exact`: sums of 8-bit products that do not saturate where the CPU lacks VNNI."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     x = np.zeros(session.get_inputs()[0].shape, np.float32)
@@ -33,6 +37,15 @@ def open_onnxruntime(path, threads):
     binding.bind_ortvalue_input(session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(x))
     binding.bind_output(session.get_outputs()[0].name, "cpu", 0, np.float32, y.shape, y.ctypes.data)
     return ort.__version__, x, lambda: session.run_with_iobinding(binding), lambda: y
+
+
+def open_onnxruntime_exact(path, threads):
+    return open_onnxruntime(path, threads, exact=True)
+
+
+def open_reference(path, threads):
+    """What the file says, operator by operator; a file in 8 bits computes in floats between its pairs."""
+    return open_onnxruntime(path, threads, optimised=False)
 
 
 def open_openvino(path, threads):
@@ -135,7 +148,8 @@ def main():
         print(json.dumps(document), file=answers, flush=True)
 
     engine, path, threads = sys.argv[1:4]
-    openers = {"onnxruntime": open_onnxruntime, "openvino": open_openvino, "ncnn": open_ncnn}
+    openers = {"onnxruntime": open_onnxruntime, "onnxruntime_exact": open_onnxruntime_exact,
+               "reference": open_reference, "openvino": open_openvino, "ncnn": open_ncnn}
     try:
         version, x, infer, result = openers[engine](path, int(threads))
         infer()

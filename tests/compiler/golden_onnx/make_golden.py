@@ -565,7 +565,8 @@ def write_quantized(build, seed, signed=False, float_types=(), **options):
     print(f"{save(stem, x, y)}, step {step:.9g}, float network {np.abs(exact - y).max() / step:.1f} steps away")
     for how in (False, True):
         off = np.abs(run(stem + ".onnx", x, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, how) - y) / step
-        print(f"{'':20} integers{', exact' if how else '':7}: at most {off.max():.2f} steps, {np.mean(off > 0.5):.1%} differ")
+        name = "exact integers" if how else "integers"
+        print(f"{'':20} {name}: at most {off.max():.2f} steps, {np.mean(off > 0.5):.1%} differ")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ size_t reference_count(const nas_graph *g, nas_value v);
  * ir/ops.def; several inputs lie one after another in `in`, in list order. Quantization is ignored: floats. */
 void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                        double *magnitude);
+/* The same; after each node `finish` sees its value, [n][h][w][c], and may change it before it is read. An error ends it. */
+typedef nas_status (*reference_finish)(nas_ctx *ctx, const nas_graph *g, nas_value v, double *value,
+                                       void *user);
+nas_status reference_forward_with(nas_ctx *ctx, const nas_graph *g, const float *in,
+                                  reference_finish finish, void *user, double *out,
+                                  double *magnitude);
 /* The same, each value with a quantization rounded to its codes and back: what QuantizeLinear and DequantizeLinear mean. */
 void reference_forward_stored(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                               double *magnitude);

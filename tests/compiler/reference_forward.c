@@ -328,27 +328,19 @@ static double *fill_value(nas_ctx *ctx, const site *s, nas_value v, const float 
     return value;
 }
 
-/* Each element as the nearest code says, where the node is stored in codes. */
-static void store(const nas_quant *q, double *value, size_t count) {
-    if (!q->is_set) return;
-    const int32_t low = q->is_signed ? -128 : 0, high = low + 255;
-    for (size_t i = 0; i < count; i++) {
-        const int32_t code = nas_quant_value(value[i], (double)q->scale, q->zero_point, low, high);
-        value[i] = (double)q->scale * (code - q->zero_point);
-    }
-}
-
-static void forward(nas_ctx *ctx, const nas_graph *g, const float *in, bool stored, double *out,
-                    double *magnitude) {
+nas_status reference_forward_with(nas_ctx *ctx, const nas_graph *g, const float *in,
+                                  reference_finish finish, void *user, double *out,
+                                  double *magnitude) {
     const int32_t n = nas_graph_node_count(g);
+    nas_status status = NAS_OK;
     double **values = nas_alloc_array(ctx, (size_t)n, sizeof *values);
     cr_assert_not_null(values);
     *magnitude = 0;
-    for (nas_value v = 0; v < n; v++) {
+    for (nas_value v = 0; v < n && status == NAS_OK; v++) {
         const site s = {.g = g, .node = nas_graph_node(g, v), .values = values};
         values[v] = fill_value(ctx, &s, v, in);
         if (s.node->op == NAS_OP_INPUT) in += reference_count(g, v);
-        if (stored) store(&s.node->quant, values[v], reference_count(g, v));
+        if (finish != NULL) status = finish(ctx, g, v, values[v], user);
         for (size_t i = 0; i < reference_count(g, v); i++)
             *magnitude = fmax(*magnitude, fabs(values[v][i]));
     }
@@ -356,20 +348,37 @@ static void forward(nas_ctx *ctx, const nas_graph *g, const float *in, bool stor
     const nas_shape shape = nas_graph_node(g, y)->shape;
     int32_t at[4] = {0};
     size_t i = 0;
-    do
-        out[planar_index(shape, at)] = values[y][i++];
-    while (next(shape, at));
+    if (status == NAS_OK) {
+        do
+            out[planar_index(shape, at)] = values[y][i++];
+        while (next(shape, at));
+    }
     for (nas_value v = 0; v < n; v++)
         nas_free(values[v]);
     nas_free(values);
+    return status;
 }
 
 void reference_forward(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                        double *magnitude) {
-    forward(ctx, g, in, false, out, magnitude);
+    (void)reference_forward_with(ctx, g, in, NULL, NULL, out, magnitude); /* nothing can fail */
+}
+
+/* Each element as the nearest code says, where the node is stored in codes. */
+static nas_status store(nas_ctx *ctx, const nas_graph *g, nas_value v, double *value, void *user) {
+    const nas_quant *q = &nas_graph_node(g, v)->quant;
+    (void)ctx;
+    (void)user;
+    if (!q->is_set) return NAS_OK;
+    const int32_t low = q->is_signed ? -128 : 0, high = low + 255;
+    for (size_t i = 0; i < reference_count(g, v); i++) {
+        const int32_t code = nas_quant_value(value[i], (double)q->scale, q->zero_point, low, high);
+        value[i] = (double)q->scale * (code - q->zero_point);
+    }
+    return NAS_OK;
 }
 
 void reference_forward_stored(nas_ctx *ctx, const nas_graph *g, const float *in, double *out,
                               double *magnitude) {
-    forward(ctx, g, in, true, out, magnitude);
+    (void)reference_forward_with(ctx, g, in, store, NULL, out, magnitude); /* nothing can fail */
 }

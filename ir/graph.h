@@ -318,8 +318,8 @@ nas_status nas_graph_to_json(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
 /* nas_onnx_export - opset 13, IR version 7, float tensors, NCHW, weights as initializers [O,I,KH,KW].
  * ADD_SCALAR becomes Add with a scalar initializer, PRELU PRelu with slope [C,1,1], DEPTH_TO_SPACE DepthToSpace mode CRD,
  * CONSTANT an initializer. In parts, since opset 13 has no such operator: LAYER_NORM, MATMUL and RESHAPE (with the
- * transpositions to [N,H,W,C] and back), CHANNEL_SHUFFLE, and of UNARY hard_swish, swish, gelu and affine; LAYER_NORM and
- * MATMUL cannot be read back by nas_onnx_import. Quantization is not written: the file computes in floats.
+ * transpositions to [N,H,W,C] and back), CHANNEL_SHUFFLE, and of UNARY hard_swish, swish, gelu and affine. Quantization is not
+ * written: the file computes in floats.
  * Values carry the names of their nodes, values inside of parts "<node>/...". Same graph, same bytes. The graph must verify
  * and have weights; the file appears whole or not at all. Errors: those of nas_graph_verify, INVALID (no weights, or the
  * output is an input or a constant), RANGE (2 GiB limit of the format), IO, NOMEM. */
@@ -337,7 +337,10 @@ typedef struct nas_onnx_import_options {
 nas_onnx_import_options nas_onnx_import_options_default(void); /* batch 1, 0 x 0, 2 GiB each */
 
 /* nas_onnx_import - a graph with weights from an ONNX file (operators of opset 1 to 21 with constant shapes). [N,C,H,W]
- * becomes [N,H,W,C], [N,C] becomes [N,1,1,C]; Flatten before Gemm is absorbed in the weights. Nodes carry the names of
+ * becomes [N,H,W,C], [N,C] becomes [N,1,1,C]; other ranks up to 8 lie in four axes as their operators need them: the
+ * channels are what a matrix product, softmax or layer norm runs over, and reshapes and transposes that only rename the
+ * axes leave no node. Inputs of rank 2 to 4; planes [C,H,W] of input and output are the order of the file. Flatten before
+ * Gemm is absorbed in the weights. Nodes carry the names of
  * their ONNX values, made legal and unique. Errors name the node, its op_type and the reason: PARSE (no ONNX file, wrong
  * counts, undefined or cyclic values), UNSUPPORTED (operator, attribute, open shape, external data, several outputs),
  * SHAPE, RANGE (limits), IO, NOTFOUND, NOMEM. */

@@ -114,12 +114,17 @@ nas_status nas__onnx_unsupported(nas__onnx *m, const char *reason) {
 
 /* ---- inputs -------------------------------------------------------------------------------------------------------- */
 
+static const char *axis_name(size_t rank, size_t axis) {
+    if (rank == 3) return axis == 1 ? "second" : "last";
+    return axis == 1 ? "channels" : axis == 2 ? "height" : "width";
+}
+
 static nas_status input_extents(nas__onnx *m, const Onnx__TensorShapeProto *shape,
                                 nas__onnx_value *x) {
     const bool image = shape->n_dim == 4;
-    if (!image && shape->n_dim != 2) {
+    if (shape->n_dim < 2 || shape->n_dim > 4) {
         return nas_fail(m->ctx, NAS_ERR_UNSUPPORTED,
-                        "rank %zu: rank 4 [N,C,H,W] and 2 [N,C] are known", shape->n_dim);
+                        "rank %zu: rank 4 [N,C,H,W], 3 and 2 [N,C] are known", shape->n_dim);
     }
     x->rank = (int32_t)shape->n_dim;
     for (size_t i = 0; i < shape->n_dim; i++) {
@@ -133,9 +138,7 @@ static nas_status input_extents(nas__onnx *m, const Onnx__TensorShapeProto *shap
         if (extent <= 0) {
             return nas_fail(m->ctx, NAS_ERR_UNSUPPORTED,
                             "the file leaves axis %zu (%s) open: give the input size", i,
-                            i == 1   ? "channels"
-                            : i == 2 ? "height"
-                                     : "width");
+                            axis_name(shape->n_dim, i));
         }
         if (extent > INT32_MAX)
             return nas_fail(m->ctx, NAS_ERR_RANGE, "extent %" PRId64 " of axis %zu", extent, i);
@@ -153,14 +156,14 @@ static nas_status add_input(nas__onnx *m, const Onnx__ValueInfoProto *info) {
         type != ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16)
         return nas_fail(m->ctx, NAS_ERR_UNSUPPORTED, "data type %" PRId32 ", only float is known",
                         type);
-    nas__onnx_value x = {.kind = NAS__ONNX_PLAIN};
+    nas__onnx_value x = {.kind = NAS__ONNX_VALUE};
     nas_status status = input_extents(m, info->type->tensor_type->shape, &x);
+    /* The caller gives planes [C,H,W], which is the order of the file when the layout is that of an image. */
+    const nas__onnx_axes axes = nas__onnx_image(x.rank);
+    if (status == NAS_OK) status = nas__onnx_layout_of(m, x.dims, x.rank, &axes, &x.layout);
     if (status != NAS_OK) return status;
-    nas_shape shape = {(int32_t)x.dims[0], 1, 1, (int32_t)x.dims[1]};
-    if (x.rank == 4) {
-        shape.h = (int32_t)x.dims[2];
-        shape.w = (int32_t)x.dims[3];
-    }
+    if (m->batch == 0) m->batch = (int32_t)x.dims[0];
+    const nas_shape shape = x.layout.shape;
     char name[NAS_GRAPH_NAME_MAX + 1];
     legal_name(info->name, "", name);
     if (nas__check_node_name(m->ctx, name) != NAS_OK || nas_graph_find(m->g, name) >= 0)
@@ -199,6 +202,9 @@ static nas_status check_node(nas__onnx *m, const nas__onnx_node *n,
     if (n->domain != NULL && n->domain[0] != '\0' && strcmp(n->domain, "ai.onnx") != 0)
         return nas_fail(m->ctx, NAS_ERR_UNSUPPORTED, "operators of domain '%.60s'", n->domain);
     const nas__onnx_operator *o = nas__onnx_find_operator(n->op_type);
+    if (o == NULL) o = nas__onnx_find_math_operator(n->op_type);
+    if (o == NULL) o = nas__onnx_find_dense_operator(n->op_type);
+    if (o == NULL) o = nas__onnx_find_move_operator(n->op_type);
     if (o == NULL) o = nas__onnx_find_shape_operator(n->op_type);
     if (o == NULL) o = nas__onnx_find_quant_operator(n->op_type);
     if (o == NULL) return nas__onnx_unsupported(m, "this operator is not supported");
@@ -304,6 +310,15 @@ static void drop_unread(nas__onnx *m, nas_value output, bool *read, int32_t *pla
     g->output = place[output];
 }
 
+/* Axes such that planes [C,H,W], which the caller gets, are the order of the file; the batch apart. */
+static nas__onnx_axes planes(const nas__onnx *m, const nas__onnx_value *y) {
+    const int32_t lead = y->rank > 0 && y->dims[0] == m->batch ? 1 : 0;
+    nas__onnx_axes axes = {{0}};
+    for (int32_t i = lead; i < y->rank; i++)
+        axes.of[i] = i == lead ? 3 : i == lead + 1 && y->rank - lead > 2 ? 1 : 2;
+    return axes;
+}
+
 static nas_status finish(nas__onnx *m, const char *output) {
     const nas__onnx_value *found = nas__onnx_find(m, output);
     if (found == NULL || found->kind == NAS__ONNX_CONST)
@@ -315,10 +330,8 @@ static nas_status finish(nas__onnx *m, const char *output) {
     nas__onnx_node at = ONNX__NODE_PROTO__INIT;
     at.output = names;
     at.n_output = 1;
-    nas_status status = NAS_OK;
-    if (y.kind == NAS__ONNX_FLAT) status = nas__onnx_flatten(m, &at, &y);
-    if (status == NAS_OK && y.kind != NAS__ONNX_PLAIN)
-        status = nas__onnx_unsupported(m, "the output has rank 5");
+    const nas__onnx_axes axes = planes(m, &y);
+    nas_status status = nas__onnx_arrange_axes(m, &at, &y, &axes);
     if (status != NAS_OK) return nas_wrap(m->ctx, status, "output '%.60s'", output);
     bool *read = nas_alloc_array(m->ctx, m->g->n_nodes, sizeof *read);
     int32_t *place = nas_alloc_array(m->ctx, m->g->n_nodes, sizeof *place);

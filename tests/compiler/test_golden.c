@@ -223,25 +223,8 @@ static int is_onnx(const struct dirent *entry) {
     return ending != NULL && strcmp(ending, ".onnx") == 0;
 }
 
-/* Values of rank 3, products of two activations, layer norm as one operator: refused by name until they are read. */
-static const char *const refused[] = {"convnext", "spatial_attention", "vit", "vit_parts"};
-
-static bool is_refused(const char *name) {
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        if (strcmp(refused[i], name) == 0) return true;
-    }
-    return false;
-}
-
-/* Matches, or is refused with a message that names the node. */
-static bool as_expected(const char *name, nas_status status) {
-    if (!is_refused(name)) return status == NAS_OK;
-    return status == NAS_ERR_UNSUPPORTED && strstr(nas_ctx_message(ctx), "node '") != NULL;
-}
-
 /* `check` on every file of the folder, or on the one that NAS_GOLDEN_ONLY names. */
-static void for_each_file(nas_status (*check)(const char *name),
-                          bool (*passes)(const char *name, nas_status status)) {
+static void for_each_file(nas_status (*check)(const char *name)) {
     struct dirent **entries = NULL;
     const char *only = getenv("NAS_GOLDEN_ONLY");
     const int n = scandir(folder, &entries, is_onnx, alphasort);
@@ -249,7 +232,7 @@ static void for_each_file(nas_status (*check)(const char *name),
     for (int i = 0; i < n; i++) {
         char *name = entries[i]->d_name;
         *strrchr(name, '.') = '\0';
-        if ((only == NULL || strcmp(only, name) == 0) && !passes(name, check(name))) {
+        if ((only == NULL || strcmp(only, name) == 0) && check(name) != NAS_OK) {
             (void)fprintf(stderr, "golden %s: %s\n", name, nas_ctx_message(ctx));
             failed++;
         }
@@ -261,7 +244,7 @@ static void for_each_file(nas_status (*check)(const char *name),
 }
 
 Test(compiler_golden, imported_files_match_onnx_runtime) {
-    for_each_file(import_and_run, as_expected);
+    for_each_file(import_and_run);
 }
 
 static bool succeeds(const char *name, nas_status status) {
@@ -274,5 +257,5 @@ Test(compiler_golden, integers_of_imported_files_match_onnx_runtime) {
 }
 
 Test(compiler_golden, compiled_files_match_onnx_runtime) {
-    for_each_file(compile_and_run, as_expected);
+    for_each_file(compile_and_run);
 }

@@ -174,32 +174,37 @@ static void whole(nas_shape s, nas_node *slice) {
     }
 }
 
-/* Ranges of the axes of x, in one SLICE where their IR axes allow it. */
+/* Ranges of the axes of x, in one SLICE where they are ranges of different IR axes. */
 static nas_status cut(nas__onnx *m, const nas__onnx_node *n, const char *suffix, nas__onnx_value *x,
                       const int64_t *begin, const int64_t *end) {
     nas_node proto = {.op = NAS_OP_SLICE, .n_inputs = 1, .inputs = {x->v}};
     nas_status status = NAS_OK;
-    int32_t pending = 0, ir = 0, inner = 1;
+    bool pending[4] = {false}, any = false;
     whole(x->layout.shape, &proto);
     nas__onnx_value y = *x;
     for (int32_t i = 0; i < x->rank && status == NAS_OK; i++) {
+        int32_t ir = 2, inner = 1;
         if (begin[i] == 0 && end[i] == x->dims[i]) continue;
-        if (!range_axis(&y, i, &ir, &inner)) {
-            if (pending > 0) status = nas__onnx_add(m, n, "_part", &proto, &y.v);
+        const bool fits = range_axis(&y, i, &ir, &inner);
+        if (any && (!fits || pending[ir])) {
+            status = nas__onnx_add(m, n, "_part", &proto, &y.v);
+            memset(pending, 0, sizeof pending);
+        }
+        if (!fits && status == NAS_OK) {
             const nas__onnx_axes axes = nas__onnx_around(m, y.dims, y.rank, i);
-            if (status == NAS_OK) status = nas__onnx_arrange_axes(m, n, &y, &axes);
-            if (status != NAS_OK) break;
-            whole(y.layout.shape, &proto);
-            proto.inputs[0] = y.v;
+            status = nas__onnx_arrange_axes(m, n, &y, &axes);
             ir = 2;
             inner = 1;
         }
+        if (status != NAS_OK) break;
+        if (proto.inputs[0] != y.v) whole(y.layout.shape, &proto);
+        proto.inputs[0] = y.v;
         proto.begin[ir] = (int32_t)begin[i] * inner;
         proto.end[ir] = (int32_t)end[i] * inner;
         nas__onnx_set_axis(&y, i, ir, end[i] - begin[i]);
-        pending++;
+        pending[ir] = any = true;
     }
-    if (status == NAS_OK && pending > 0) status = nas__onnx_add(m, n, suffix, &proto, &y.v);
+    if (status == NAS_OK && any) status = nas__onnx_add(m, n, suffix, &proto, &y.v);
     if (status == NAS_OK) *x = y;
     return status;
 }

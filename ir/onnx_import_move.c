@@ -304,25 +304,50 @@ static nas_status slice_ranges(nas__onnx *m, const nas__onnx_node *n, const nas_
     return NAS_OK;
 }
 
-/* Every step-th element of an axis: a pool of one tap. */
-static nas_status stride_axis(nas__onnx *m, const nas__onnx_node *n, int32_t axis, int64_t step,
-                              nas__onnx_value *x) {
-    int32_t ir = 0, inner = 0;
-    nas_status status = NAS_OK;
-    if (!range_axis(x, axis, &ir, &inner) || inner != 1 || (ir != 1 && ir != 2)) {
-        const nas__onnx_axes axes = nas__onnx_around(m, x->dims, x->rank, axis);
-        status = nas__onnx_arrange_axes(m, n, x, &axes);
-        ir = 2;
+/* Does every stepped axis fill h or w? */
+static bool steps_in_place(const nas__onnx_value *x, const int64_t *step, int32_t strides[4]) {
+    for (int32_t i = 0; i < x->rank; i++) {
+        int32_t ir = 0, inner = 0;
+        if (step[i] == 1 || x->dims[i] == 1) continue;
+        if (!range_axis(x, i, &ir, &inner) || inner != 1 || (ir != 1 && ir != 2)) return false;
+        strides[ir] = (int32_t)step[i];
     }
-    const nas_node pool = {.op = NAS_OP_MAX_POOL,
-                           .n_inputs = 1,
-                           .inputs = {x->v},
-                           .pool = {.kernel_h = 1,
-                                    .kernel_w = 1,
-                                    .stride_h = ir == 1 ? (int32_t)step : 1,
-                                    .stride_w = ir == 2 ? (int32_t)step : 1}};
-    if (status == NAS_OK) status = nas__onnx_add(m, n, "", &pool, &x->v);
-    if (status == NAS_OK) nas__onnx_set_axis(x, axis, ir, (x->dims[axis] + step - 1) / step);
+    return true;
+}
+
+/* Every step-th element of axes: a pool of one tap. */
+static nas_status stride(nas__onnx *m, const nas__onnx_node *n, const int64_t *step,
+                         nas__onnx_value *x) {
+    int32_t strides[4] = {1, 1, 1, 1};
+    nas_status status = NAS_OK;
+    if (!steps_in_place(x, step, strides)) { /* one after the other */
+        int32_t stepped = 0, first = -1;
+        int64_t one[NAS__ONNX_RANK_MAX], rest[NAS__ONNX_RANK_MAX];
+        for (int32_t i = 0; i < x->rank; i++) {
+            one[i] = 1;
+            rest[i] = step[i];
+            stepped += step[i] > 1 && x->dims[i] > 1 ? 1 : 0;
+            if (first < 0 && stepped == 1) first = i;
+        }
+        one[first] = step[first];
+        rest[first] = 1;
+        const nas__onnx_axes axes = nas__onnx_around(m, x->dims, x->rank, first);
+        status = nas__onnx_arrange_axes(m, n, x, &axes);
+        if (status == NAS_OK) status = stride(m, n, one, x);
+        return status == NAS_OK && stepped > 1 ? stride(m, n, rest, x) : status;
+    }
+    const nas_node pool = {
+        .op = NAS_OP_MAX_POOL,
+        .n_inputs = 1,
+        .inputs = {x->v},
+        .pool = {.kernel_h = 1, .kernel_w = 1, .stride_h = strides[1], .stride_w = strides[2]}};
+    if (strides[1] == 1 && strides[2] == 1) return NAS_OK;
+    status = nas__onnx_add(m, n, "", &pool, &x->v);
+    for (int32_t i = 0; i < x->rank && status == NAS_OK; i++) {
+        int32_t ir = 0, inner = 0;
+        if (step[i] > 1 && x->dims[i] > 1 && range_axis(x, i, &ir, &inner))
+            nas__onnx_set_axis(x, i, ir, (x->dims[i] + step[i] - 1) / step[i]);
+    }
     return status;
 }
 
@@ -346,9 +371,7 @@ static nas_status import_slice(nas__onnx *m, const nas__onnx_node *n, int32_t ar
         status = nas__onnx_reindex(m, &x, dims, x.rank, by, from, &x);
     } else if (status == NAS_OK) {
         status = cut(m, n, steps ? "_cut" : "", &x, begin, end);
-        for (int32_t i = 0; i < x.rank && status == NAS_OK; i++) {
-            if (step[i] > 1 && x.dims[i] > 1) status = stride_axis(m, n, i, step[i], &x);
-        }
+        if (status == NAS_OK && steps) status = stride(m, n, step, &x);
     }
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
@@ -427,6 +450,8 @@ static nas_status concat_axes(nas__onnx *m, const nas__onnx_node *n, int32_t axi
     }
     if (most == NULL) return nas__onnx_unsupported(m, "constants alone");
     if (!nas__onnx_axes_of(m, most, axes) || !alone(most, axes, axis))
+        *axes = nas__onnx_around(m, most->dims, most->rank, axis);
+    if (axes->of[axis] == 0 && most->rank != 4) /* stacked: n is for the batch alone */
         *axes = nas__onnx_around(m, most->dims, most->rank, axis);
     for (int32_t i = 0; i < most->rank; i++)
         axes->of[i] = axes->of[i] < 0 ? 0 : axes->of[i]; /* of extent 1 */

@@ -414,21 +414,24 @@ static nas_status permute_groups(nas__onnx *m, const nas__onnx_node *n, const na
     }
     nas_status status = NAS_OK;
     for (int32_t i = lead; i < g->n && status == NAS_OK; i++) {
-        int32_t from = i, end = 0;
+        int32_t from = i;
         while (g->order[from] != i)
             from++;
         if (from == i) continue;
-        end = from + 1;
-        while (end < g->n && (i > lead || g->order[end] == g->order[end - 1] + 1))
-            end++; /* with groups in front of i, all the rest moves: they take an axis */
+        int32_t end = from + 1;
+        while (end < g->n && g->order[end] == g->order[end - 1] + 1)
+            end++;
         const int64_t before = product_of(g, lead, i), swapped = product_of(g, i, from),
                       taken = product_of(g, from, end), after = product_of(g, end, g->n);
-        if (i > lead || end == g->n) {
-            status = transpose_three(m, n, x, batch, (int64_t[]){before, swapped, taken},
-                                     (int32_t[]){0, 2, 1}, v);
-        } else {
-            status = transpose_three(m, n, x, batch, (int64_t[]){swapped, taken, after},
-                                     (int32_t[]){1, 0, 2}, v);
+        static const int32_t outer[3] = {1, 0, 2}, inner[3] = {0, 2, 1};
+        if (end == g->n) {
+            status = transpose_three(m, n, x, batch, (int64_t[]){before, swapped, taken}, inner, v);
+        } else { /* to the front and behind what was there: long runs stay whole */
+            status = transpose_three(m, n, x, batch, (int64_t[]){before * swapped, taken, after},
+                                     outer, v);
+            if (status == NAS_OK && before > 1)
+                status = transpose_three(m, n, x, batch,
+                                         (int64_t[]){taken, before, swapped * after}, outer, v);
         }
         int32_t moved[PAIRS_MAX];
         memcpy(moved, g->order + i, (size_t)(from - i) * sizeof *moved);

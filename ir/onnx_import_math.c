@@ -59,7 +59,10 @@ static nas_status scalar_operand(nas__onnx *m, const nas__onnx_node *n, nas_op o
     }
     if (!isfinite(proto.alpha) || !isfinite(proto.beta))
         return nas_fail(m->ctx, NAS_ERR_INVALID, "a constant operand of %g", (double)s);
-    return nas__onnx_elementwise(m, n, proto, x);
+    proto.n_inputs = 1;
+    proto.inputs[0] = x.v;
+    const nas_status status = nas__onnx_add_pattern(m, n, &proto, &x.v);
+    return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
 /* The shape that a and b broadcast to; both get its rank. */
@@ -217,7 +220,8 @@ static nas_status operands(nas__onnx *m, const nas__onnx_node *n, const char *su
     if (status == NAS_OK) status = nas__onnx_arrange(m, n, &b, &to);
     if (status != NAS_OK) return status;
     const nas_node proto = {.op = op, .n_inputs = 2, .inputs = {a.v, b.v}};
-    status = nas__onnx_add(m, n, suffix, &proto, &a.v);
+    status = suffix[0] == '\0' ? nas__onnx_add_pattern(m, n, &proto, &a.v)
+                               : nas__onnx_add(m, n, suffix, &proto, &a.v);
     *out = a;
     return status;
 }
@@ -245,7 +249,7 @@ static nas_status const_operand(nas__onnx *m, const nas__onnx_node *n, nas_op op
     if (has_dims(&x, dims)) { /* they fit as they are */
         const nas_node proto = {
             .op = op, .n_inputs = 2, .inputs = {swaps ? k.v : x.v, swaps ? x.v : k.v}};
-        status = nas__onnx_add(m, n, "", &proto, &x.v);
+        status = nas__onnx_add_pattern(m, n, &proto, &x.v);
     } else {
         status = operands(m, n, "", op, first ? k : x, first ? x : k, &x);
     }

@@ -186,6 +186,10 @@ nas__onnx_value nas__onnx_plain_value(const nas__onnx *m, nas_value v, int32_t r
 /* nas__onnx_elementwise - one operand, every layout: the output lies as x does. */
 nas_status nas__onnx_elementwise(nas__onnx *m, const nas__onnx_node *n, nas_node proto,
                                  nas__onnx_value x);
+/* nas__onnx_add_pattern - adds `last` under the name of output 0, or, when it completes a layer norm or a gelu that the file
+ * has in parts, that one: onnx_patterns.c. */
+nas_status nas__onnx_add_pattern(nas__onnx *m, const nas__onnx_node *n, const nas_node *last,
+                                 nas_value *out);
 nas_status nas__onnx_need_const(nas__onnx *m, const nas__onnx_node *n, size_t i, const char *what,
                                 const nas__onnx_value **out);
 float *nas__onnx_param(nas__onnx *m, nas_value v, int32_t slot); /* NULL when there is none */

@@ -282,6 +282,23 @@ static nas_status import_sum(nas__onnx *m, const nas__onnx_node *n, int32_t arg)
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
+/* Of a constant it is part of a scale that exporters calculate: sqrt(1/sqrt(extent)). */
+static nas_status import_sqrt(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    (void)arg;
+    nas__onnx_value x = *nas__onnx_input(m, n, 0), c;
+    if (x.kind != NAS__ONNX_CONST) {
+        const nas_node root = {.op = NAS_OP_UNARY, .unary = NAS_UNARY_SQRT};
+        return nas__onnx_elementwise(m, n, root, x);
+    }
+    const nas_status status = nas__onnx_new_const(m, false, x.count, &c);
+    if (status != NAS_OK) return status;
+    double *to = (double *)(uintptr_t)c.data; /* fresh, ours */
+    for (size_t i = 0; i < c.count; i++)
+        to[i] = sqrt(nas__onnx_at(&x, i));
+    nas__onnx_set_dims(&c, x.dims, x.rank);
+    return nas__onnx_output(m, n, c);
+}
+
 /* Powers that are products and roots. */
 static nas_status import_pow(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
     (void)arg;
@@ -455,6 +472,7 @@ const nas__onnx_operator *nas__onnx_find_math_operator(const char *op_type) {
         {"Div", 2, import_binary, NAS_OP_DIV},
         {"Sum", 1, import_sum, 0},
         {"Pow", 2, import_pow, 0},
+        {"Sqrt", 1, import_sqrt, 0},
         {"Expand", 2, import_expand, 0},
         {"ReduceMean", 1, import_reduce, MEAN},
         {"ReduceSum", 1, import_reduce, SUM},

@@ -582,6 +582,24 @@ static nas_status import_depth_to_space(nas__onnx *m, const nas__onnx_node *n, i
     return nas__onnx_emit(m, n, &proto, 4);
 }
 
+/* [N,C,H,W] to [N,r*r*C,H/r,W/r], channels in the order (row, column, channel). */
+static nas_status import_space_to_depth(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    static const int32_t perm[6] = {0, 3, 5, 1, 2, 4};
+    (void)arg;
+    nas__onnx_value x;
+    nas_status status = nas__onnx_activation(m, n, 0, &x);
+    if (status != NAS_OK) return status;
+    const int64_t r = nas__onnx_attr_int(n, "blocksize", 0);
+    if (x.rank != 4 || r < 1 || r > 1024 || x.dims[2] % r != 0 || x.dims[3] % r != 0)
+        return nas_fail(m->ctx, NAS_ERR_RANGE, "blocksize %" PRId64, r);
+    const int64_t parts[6] = {x.dims[0], x.dims[1], x.dims[2] / r, r, x.dims[3] / r, r};
+    const int64_t dims[4] = {x.dims[0], x.dims[1] * r * r, x.dims[2] / r, x.dims[3] / r};
+    status = nas__onnx_regroup(m, n, &x, parts, 6);
+    if (status == NAS_OK) status = nas__onnx_permute(m, n, &x, perm);
+    if (status == NAS_OK) status = nas__onnx_regroup(m, n, &x, dims, 4);
+    return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
+}
+
 static nas_status resize_mode(nas__onnx *m, const nas__onnx_node *n, bool upsample,
                               const int64_t in[2], const int64_t out[2], nas_resize_mode *mode) {
     const char *key = "coordinate_transformation_mode";
@@ -696,6 +714,7 @@ const nas__onnx_operator *nas__onnx_find_move_operator(const char *op_type) {
         {"Gather", 2, import_gather, 0},
         {"Pad", 1, import_pad, 0},
         {"DepthToSpace", 1, import_depth_to_space, 0},
+        {"SpaceToDepth", 1, import_space_to_depth, 0},
         {"Resize", 1, import_resize, 0},
         {"Upsample", 1, import_resize, 1},
     };

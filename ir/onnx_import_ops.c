@@ -458,7 +458,6 @@ const nas__onnx_operator *nas__onnx_find_operator(const char *op_type) {
         {"Erf", 1, import_unary, NAS_UNARY_ERF},
         {"Gelu", 1, import_unary, NAS_UNARY_GELU},
         {"Exp", 1, import_unary, NAS_UNARY_EXP},
-        {"Sqrt", 1, import_unary, NAS_UNARY_SQRT},
         {"Neg", 1, import_unary, NAS_UNARY_NEG},
         {"Abs", 1, import_unary, NAS_UNARY_ABS},
         {"LRN", 1, import_lrn, 0},

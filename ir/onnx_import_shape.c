@@ -190,12 +190,69 @@ static nas_status import_shape(nas__onnx *m, const nas__onnx_node *n, int32_t ar
     return nas__onnx_output(m, n, c);
 }
 
+/* Constants of one shape, or of one element: what exporters calculate the shape of an Expand with. */
+static nas_status folded_like(nas__onnx *m, const nas__onnx_node *n, size_t operands, bool is_int,
+                              nas__onnx_value *out) {
+    const nas__onnx_value *most = nas__onnx_input(m, n, 0);
+    for (size_t i = 0; i < operands; i++) {
+        const nas__onnx_value *c = nas__onnx_input(m, n, i);
+        if (c->kind != NAS__ONNX_CONST) return nas__onnx_unsupported(m, "anything but constants");
+        most = c->count > most->count ? c : most;
+    }
+    for (size_t i = 0; i < operands; i++) {
+        const nas__onnx_value *c = nas__onnx_input(m, n, i);
+        if (c->count != 1 && c->count != most->count)
+            return nas__onnx_unsupported(m, "broadcast of constants");
+    }
+    const nas_status status = nas__onnx_new_const(m, is_int, most->count, out);
+    if (status == NAS_OK) nas__onnx_set_dims(out, most->dims, most->rank);
+    return status;
+}
+
+static size_t element(const nas__onnx_value *c, size_t index) {
+    return c->count == 1 ? 0 : index;
+}
+
+static nas_status import_equal(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    (void)arg;
+    const nas__onnx_value *a = nas__onnx_input(m, n, 0), *b = nas__onnx_input(m, n, 1);
+    nas__onnx_value c;
+    const nas_status status = folded_like(m, n, 2, true, &c);
+    if (status != NAS_OK) return status;
+    int64_t *to = (int64_t *)(uintptr_t)c.data; /* fresh, ours */
+    for (size_t i = 0; i < c.count; i++)
+        to[i] = nas__onnx_at(a, element(a, i)) == nas__onnx_at(b, element(b, i));
+    return nas__onnx_output(m, n, c);
+}
+
+static nas_status import_where(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    (void)arg;
+    const nas__onnx_value *which = nas__onnx_input(m, n, 0), *a = nas__onnx_input(m, n, 1),
+                          *b = nas__onnx_input(m, n, 2);
+    const bool is_int = nas__onnx_is_int(a) && nas__onnx_is_int(b);
+    nas__onnx_value c;
+    const nas_status status = folded_like(m, n, 3, is_int, &c);
+    if (status != NAS_OK) return status;
+    void *to = (void *)(uintptr_t)c.data; /* fresh, ours */
+    for (size_t i = 0; i < c.count; i++) {
+        const nas__onnx_value *from = nas__onnx_at(which, element(which, i)) != 0 ? a : b;
+        if (is_int) {
+            ((int64_t *)to)[i] = nas__onnx_int_at(from, element(from, i));
+        } else {
+            ((double *)to)[i] = nas__onnx_at(from, element(from, i));
+        }
+    }
+    return nas__onnx_output(m, n, c);
+}
+
 const nas__onnx_operator *nas__onnx_find_shape_operator(const char *op_type) {
     static const nas__onnx_operator table[] = {
         {"Cast", 1, import_cast, 0},
         {"Constant", 0, import_constant, 0},
         {"ConstantOfShape", 1, import_constant_of_shape, 0},
         {"Shape", 1, import_shape, 0},
+        {"Equal", 2, import_equal, 0},
+        {"Where", 3, import_where, 0},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (strcmp(table[i].op_type, op_type) == 0) return &table[i];

@@ -162,10 +162,10 @@ static void normalise(nas__onnx_value *x, bool whole) {
     number_places(l);
 }
 
-/* ONNX axes of extent 1 are in no IR axis yet: a free one that suits, from the inside out. */
+/* ONNX axes of extent 1 are in no IR axis yet: each gets a free one, from the inside out. */
 static void place_ones(const nas__onnx_value *x, nas__onnx_axes *axes) {
     nas_shape taken = x->layout.shape;
-    for (int32_t i = 0; i < x->rank; i++) {
+    for (int32_t i = x->rank; i-- > 0;) {
         for (int32_t ir = 3; ir >= 0 && axes->of[i] < 0; ir--) {
             if (*extent_of(&taken, ir) != 1) continue;
             *extent_of(&taken, ir) = 0;
@@ -182,8 +182,6 @@ static bool lies_as(nas__onnx *m, const nas__onnx_value *x, const nas__onnx_axes
 
 bool nas__onnx_axes_of(nas__onnx *m, const nas__onnx_value *x, nas__onnx_axes *out) {
     *out = nas__onnx_image(x->rank);
-    if (x->rank <= 4 && lies_as(m, x, out)) return true;
-    *out = nas__onnx_rows(m, x->dims, x->rank);
     if (x->rank <= 4 && lies_as(m, x, out)) return true;
     for (int32_t i = 0; i < x->rank; i++) {
         int32_t first = 0, count = 0;

@@ -135,7 +135,7 @@ $(B)/gen/onnx.pb-c.h: $(B)/gen/onnx.pb-c.c
 $(B)/obj/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu17 -w $(OPT) -I$(B)/gen -c $< -o $@
-$(patsubst %.c,$(B)/obj/%.o,$(wildcard ir/onnx_*.c tests/ir/test_onnx_*.c)): $(B)/gen/onnx.pb-c.h
+$(patsubst %.c,$(B)/obj/%.o,$(wildcard ir/onnx_*.c tests/ir/*onnx_*.c)): $(B)/gen/onnx.pb-c.h
 
 # compiler/rt/ travels inside the compiler: embedded as byte arrays.
 RT_FILES := $(wildcard compiler/rt/*.c compiler/rt/*.h)

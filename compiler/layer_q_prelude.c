@@ -6,6 +6,7 @@
  *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
  *   q_dot                  acc + x*w
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
+ *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix.c
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
 #include "compiler/layer_qconv_internal.h"
 
@@ -184,6 +185,22 @@ static const char neon[] =
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
     "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n";
 
+/* Two pixels share a vector; a sum is of two pixels (halves) and two channels. */
+static const char mmla[] =
+    "HELPER void q_mix(const unsigned char *p, const unsigned char *q, unsigned char *t, int n) {\n"
+    "    int i = 0;\n"
+    "    for (; i + 16 <= n; i += 16, t += 32) {\n"
+    "        const uint64x2_t a = (uint64x2_t)vld1q_u8(p + i), b = (uint64x2_t)vld1q_u8(q + i);\n"
+    "        vst1q_u8(t, (uint8x16_t)vzip1q_u64(a, b));\n"
+    "        vst1q_u8(t + 16, (uint8x16_t)vzip2q_u64(a, b));\n    }\n"
+    "    if (i < n) vst1q_u8(t, vcombine_u8(vld1_u8(p + i), vld1_u8(q + i)));\n}\n"
+    "HELPER vi q_low(vi a, vi b) {\n    return (vi)vzip1q_s64((int64x2_t)a, (int64x2_t)b);\n}\n"
+    "HELPER vi q_high(vi a, vi b) {\n    return (vi)vzip2q_s64((int64x2_t)a, (int64x2_t)b);\n}\n"
+    "HELPER vi q_mm_u(vi acc, vi x, vi w) {\n"
+    "    return (vi)vusmmlaq_s32((int32x4_t)acc, (uint8x16_t)x, (int8x16_t)w);\n}\n"
+    "HELPER vi q_mm_s(vi acc, vi x, vi w) {\n"
+    "    return (vi)vmmlaq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n";
+
 static const char names_256[] =
     "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
     "#define HALF __m128i_u\n#define MM_ODD(e, o) _mm256_blend_epi32(e, o, 0xaa)\n";
@@ -210,11 +227,13 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, x86_round, bytes_stage,
                        vnni, avx512_put);
         break;
+    case NAS__DOT_MMLA: break; /* not of vectors */
     case NAS__DOT_NEON:
         nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 128\n%s%s", generic_minmax, generic_round,
                        generic_put, bytes_stage, neon);
         break;
     }
+    if (nas__matrix_of(target) == NAS__DOT_MMLA) nas_buf_puts(out, mmla);
     if (avx2) nas_buf_puts(out, avx2_get);
     nas_buf_puts(out, plus);
 }

@@ -394,16 +394,21 @@ static size_t differences(const uint8_t *a, const uint8_t *b, size_t n) {
     return count;
 }
 
-/* Checks the list of ways and keeps up to TRIED of them, others for every shape. */
+/* Checks the list of ways and keeps up to TRIED of them, others for every shape: those of the matrix unit where there is
+ * one, since the vectors of such a target are those of another. */
 static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
                       nas__qconv_way out[TRIED]) {
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
-    const int32_t n = nas__qconv_ways(target, q, ways);
+    int32_t n = nas__qconv_ways(target, q, ways), matrix = 0;
     cr_assert(n >= 1 && n <= NAS__QCONV_WAYS_MAX);
     for (int32_t k = 0; k < n; k++) {
         cr_assert(ways[k].cycles > 0 && isfinite(ways[k].cycles));
         cr_assert(k == 0 || ways[k].cycles >= ways[k - 1].cycles);
     }
+    for (int32_t k = 0; k < n; k++) {
+        if (ways[k].algorithm == NAS__QCONV_MATRIX) ways[matrix++] = ways[k];
+    }
+    if (matrix > 0) n = matrix;
     const int32_t kept = n < TRIED ? n : TRIED;
     for (int32_t k = 0; k < kept; k++)
         out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
@@ -498,6 +503,9 @@ Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
     check_named("aarch64-dotprod");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
+    check_named("aarch64-i8mm");
 }
 
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {

@@ -209,35 +209,40 @@ static void weight_load(const matrix *d, int32_t j, int32_t at, nas_buf *out) {
         nas_buf_printf(out, "q_w8(w + %d)", at + j * bytes);
 }
 
-/* One step: the operand with fewer vectors stays in registers. */
+/* Operand `k` of step `u`: pixels or weights. */
+static void load_operand(const matrix *d, bool pixels, int32_t k, int32_t u, int32_t vectors,
+                         nas_buf *out) {
+    const int32_t pixel = d->m.unit * d->m.depth, step = d->m.unit * d->m.group;
+    if (pixels)
+        nas_buf_printf(out, "q_i32(s + %d)", k * pixel + u * step);
+    else
+        weight_load(d, k, u * nas__q_matrix_step(d->target, &d->m, d->way, vectors), out);
+}
+
+/* One step: the operand with fewer vectors stays in registers; the others are loaded one ahead of their products, for cores
+ * that run in order. */
 static void emit_step(const matrix *d, int32_t units, int32_t vectors, int32_t u, nas_buf *out) {
     const char type = d->q->in_signed ? 's' : 'u';
-    const int32_t pairs = 2 * vectors, step_s = d->m.unit * d->m.group,
-                  step_w = nas__q_matrix_step(d->target, &d->m, d->way, vectors);
-    const bool hold_pixels = units <= pairs;
-    const int32_t held = hold_pixels ? units : pairs, others = hold_pixels ? pairs : units;
+    const int32_t pairs = 2 * vectors;
+    const bool pixels = units <= pairs; /* are held */
+    const int32_t held = pixels ? units : pairs, others = pixels ? pairs : units;
     nas_buf_puts(out, "        {\n            const vi ");
     for (int32_t k = 0; k < held; k++) {
         nas_buf_printf(out, "%sx%d = ", k > 0 ? ", " : "", k);
-        if (hold_pixels)
-            nas_buf_printf(out, "q_i32(s + %d)", k * d->m.unit * d->m.depth + u * step_s);
-        else
-            weight_load(d, k, u * step_w, out);
+        load_operand(d, pixels, k, u, vectors, out);
     }
-    nas_buf_puts(out, ";\n            vi b;\n");
+    nas_buf_puts(out, ";\n");
     for (int32_t k = 0; k < others; k++) {
-        nas_buf_puts(out, "            b = ");
-        if (hold_pixels)
-            weight_load(d, k, u * step_w, out);
-        else
-            nas_buf_printf(out, "q_i32(s + %d)", k * d->m.unit * d->m.depth + u * step_s);
-        nas_buf_puts(out, ";");
+        for (int32_t ahead = k == 0 ? 0 : k + 1; ahead <= k + 1 && ahead < others; ahead++) {
+            nas_buf_printf(out, "            const vi b%d = ", ahead);
+            load_operand(d, !pixels, ahead, u, vectors, out);
+            nas_buf_puts(out, ";\n");
+        }
+        nas_buf_puts(out, "           ");
         for (int32_t h = 0; h < held; h++) {
-            const int32_t i = hold_pixels ? h : k, j = hold_pixels ? k : h;
-            if (hold_pixels)
-                nas_buf_printf(out, " c%d_%d = q_mm_%c(c%d_%d, x%d, b);", i, j, type, i, j, h);
-            else
-                nas_buf_printf(out, " c%d_%d = q_mm_%c(c%d_%d, b, x%d);", i, j, type, i, j, h);
+            const int32_t i = pixels ? h : k, j = pixels ? k : h;
+            nas_buf_printf(out, " c%d_%d = q_mm_%c(c%d_%d, %c%d, %c%d);", i, j, type, i, j,
+                           pixels ? 'x' : 'b', i, pixels ? 'b' : 'x', j);
         }
         nas_buf_puts(out, "\n");
     }

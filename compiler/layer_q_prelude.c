@@ -6,7 +6,7 @@
  *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
  *   q_dot                  acc + x*w
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
- *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix.c
+ *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix_emit.c
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
 #include "compiler/layer_qconv_internal.h"
 
@@ -204,6 +204,9 @@ static const char mmla[] =
     "    __asm__(\"smmla %0.4s, %1.16b, %2.16b\" : \"+w\"(acc) : \"w\"(x), \"w\"(w));\n"
     "    return acc;\n}\n";
 
+/* The intrinsics do not say that they read memory. */
+static const char amx[] = "#define q_fence() __asm__ volatile(\"\" ::: \"memory\")\n";
+
 static const char names_256[] =
     "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
     "#define HALF __m128i_u\n#define MM_ODD(e, o) _mm256_blend_epi32(e, o, 0xaa)\n";
@@ -230,13 +233,15 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, x86_round, bytes_stage,
                        vnni, avx512_put);
         break;
-    case NAS__DOT_MMLA: break; /* not of vectors */
+    case NAS__DOT_MMLA:
+    case NAS__DOT_AMX: break; /* not of vectors */
     case NAS__DOT_NEON:
         nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 128\n%s%s", generic_minmax, generic_round,
                        generic_put, bytes_stage, neon);
         break;
     }
     if (nas__matrix_of(target) == NAS__DOT_MMLA) nas_buf_puts(out, mmla);
+    if (nas__matrix_of(target) == NAS__DOT_AMX) nas_buf_puts(out, amx);
     if (avx2) nas_buf_puts(out, avx2_get);
     nas_buf_puts(out, plus);
 }

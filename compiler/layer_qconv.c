@@ -33,7 +33,8 @@ nas__dot nas__dot_of(const nas_target *target) {
 
 nas__dot nas__matrix_of(const nas_target *target) {
     const nas__dot dot = nas__dot_of(target);
-    return dot == NAS__DOT_NEON && needs(target, "i8mm") ? NAS__DOT_MMLA : dot;
+    if (dot == NAS__DOT_NEON && needs(target, "i8mm")) return NAS__DOT_MMLA;
+    return dot == NAS__DOT_VNNI && needs(target, "amx_int8") ? NAS__DOT_AMX : dot;
 }
 
 int32_t nas__dot_group(nas__dot dot) {
@@ -41,7 +42,8 @@ int32_t nas__dot_group(nas__dot dot) {
     case NAS__DOT_PLAIN: return 1;
     case NAS__DOT_PAIR: return 2;
     case NAS__DOT_VNNI:
-    case NAS__DOT_NEON: return 4;
+    case NAS__DOT_NEON:
+    case NAS__DOT_AMX: return 4;
     case NAS__DOT_MMLA: return 8;
     }
     return 1;

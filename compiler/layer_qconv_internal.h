@@ -28,20 +28,26 @@ typedef struct nas__q_blocks {
     int32_t in_c, out_c; /* of one group */
 } nas__q_blocks;
 
-/* A way of the algorithm MATRIX. Output pixels are one list, row after row. Their inputs are staged as rows of a matrix:
- * all taps of a pixel one after the other, in the order of the weights, with zeros (or anything) up to whole groups. Tiles
- * of `wide` pixels, then of `wide - unit`; the very last one ends with the last pixel. Strips are tiles that are staged
- * together: as many as stay near, so that the weights are read once for all of them.
- *   MMLA   staged as [unit][steps][2 pixels][8], weights as [steps][pair of channels][2][8] */
+/* A way of the algorithm MATRIX. Output pixels are one list, row after row, so that tiles are full whatever the width of
+ * the image. Their inputs are staged as rows of a matrix (im2col): all taps of a pixel one after the other, in the order of
+ * the weights, then zeros up to whole groups. Sums of few channels, above all those of the first layer, so waste at most
+ * one group in all; it costs a copy of each input for each of its taps. Neither sign needs a correction: there are products
+ * of both. Tiles have `wide` pixels, then `wide - unit`; the very last one ends with the last pixel. Strips are tiles that
+ * are staged together: as many as stay near, so that the weights are read once for all of them.
+ *   MMLA   staged as [unit][steps][2 pixels][8], weights as [steps][pair of channels][2][8]
+ *   AMX    staged as [pixel][depth], weights as [steps][vector][group/4][16 channels][4]: both are tiles as they lie */
 typedef struct nas__q_matrix {
     nas__dot dot;
-    int32_t unit;                              /* pixels of one product */
-    int32_t group, steps, depth;               /* bytes of a pixel: of one product, products, all */
+    int32_t unit; /* pixels of one product */
+    int32_t used, group, steps,
+        depth; /* bytes of a pixel; of one product; products; with padding */
     int32_t pixels, tiles, wide_tiles, wide;   /* all output pixels */
     int32_t strips, strip_tiles, strip_pixels; /* strip_pixels: of the longest, whole units */
-    bool copies;                               /* pixels are gathered first: runs are no groups */
     bool joined;                               /* taps of a kernel row are contiguous */
-    size_t residuals_at, copies_at, staged_at; /* in the scratch; the offsets of pixels are at 0 */
+    int32_t run;                               /* contiguous bytes: a kernel row or a tap */
+    bool copies; /* MMLA: pixels are gathered first, as runs are no whole groups */
+    size_t residuals_at, copies_at, sums_at,
+        staged_at; /* in the scratch; offsets of pixels first */
     size_t scratch_bytes;
 } nas__q_matrix;
 

@@ -55,7 +55,8 @@ static int32_t zero_left(nas__dot dot, const nas__qconv *q, const nas__qconv_dat
     case NAS__DOT_PAIR: return 0;
     case NAS__DOT_VNNI: return d->zero_in + (q->in_signed ? 128 : 0);
     case NAS__DOT_NEON: return d->zero_in - (q->in_signed ? 0 : 128);
-    case NAS__DOT_MMLA: return d->zero_in;
+    case NAS__DOT_MMLA:
+    case NAS__DOT_AMX: return d->zero_in;
     }
     return 0;
 }

@@ -24,7 +24,8 @@ typedef enum nas__dot {
     NAS__DOT_PAIR,  /* vpmaddwd: pairs of int16, AVX2 and AVX-512BW */
     NAS__DOT_VNNI,  /* vpdpbusd: uint8 x int8 in fours */
     NAS__DOT_NEON,  /* sdot: int8 x int8 in fours */
-    NAS__DOT_MMLA   /* smmla, usmmla: 2 pixels x 8 by 8 x 2 channels, Arm i8mm */
+    NAS__DOT_MMLA,  /* smmla, usmmla: 2 pixels x 8 by 8 x 2 channels, Arm i8mm */
+    NAS__DOT_AMX    /* tdpbusd, tdpbssd: 16 pixels x 64 by 64 x 16 channels, in tile registers */
 } nas__dot;
 nas__dot nas__dot_of(const nas_target *target);    /* of vectors */
 nas__dot nas__matrix_of(const nas_target *target); /* the matrix unit, nas__dot_of without one */

@@ -18,12 +18,25 @@ static const char common[] =
     "HELPER vi q_i32(const void *p) {\n    return *(const q_lanes *)p;\n}\n"
     "HELPER vi q_splat(int v) {\n    return (vi){0} + v;\n}\n";
 
-static const char generic_get[] = "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
-                                  "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-                                  "    return __builtin_convertvector(v, vi);\n}\n"
-                                  "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
-                                  "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-                                  "    return __builtin_convertvector(v, vi);\n}\n";
+/* gcc 12 converts vectors between bytes and int32 a lane at a time on Arm. */
+static const char generic_get[] =
+    "#if defined(__ARM_NEON)\n"
+    "#include <arm_neon.h>\n"
+    "HELPER uint8x8_t q_load(const unsigned char *p, int n) {\n"
+    "    unsigned v = 0;\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return vreinterpret_u8_u32(vdup_n_u32(v));\n}\n"
+    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+    "    return (vi)vmovl_u16(vget_low_u16(vmovl_u8(q_load(p, n))));\n}\n"
+    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+    "    return (vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(q_load(p, n)))));\n}\n"
+    "#else\n"
+    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+    "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n"
+    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+    "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n"
+    "#endif\n";
 
 /* Through an integer register: gcc 12 takes a vector of eight bytes through memory. */
 static const char avx2_get[] = "HELPER __m128i q_load(const unsigned char *p, int n) {\n"
@@ -43,32 +56,49 @@ static const char plus[] = "HELPER vi q_left(vi a, const int *h) {\n"
                            "HELPER vi q_plus(vi t, vi r, const int *h) {\n"
                            "    return (t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6;\n}\n\n";
 
-static const char generic_minmax[] =
-    "HELPER vi q_min(vi a, vi b) {\n    const vi m = a < b;\n    return (a & m) | (b & ~m);\n}\n"
-    "HELPER vi q_max(vi a, vi b) {\n    const vi m = a > b;\n    return (a & m) | (b & ~m);\n}\n";
-
 static const char generic_round[] =
     "#if defined(__ARM_NEON)\n"
-    "#include <arm_neon.h>\n"
+    "HELPER vi q_min(vi a, vi b) {\n    return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b);\n}\n"
     "HELPER vi q_round(vi a, vi m) {\n"
     "    return (vi)vqrdmulhq_s32((int32x4_t)a, (int32x4_t)m);\n}\n"
     "#else\n"
+    "HELPER vi q_min(vi a, vi b) {\n    const vi m = a < b;\n    return (a & m) | (b & ~m);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    const vi m = a > b;\n    return (a & m) | (b & ~m);\n}\n"
     "HELPER vi q_round(vi a, vi m) {\n    vi r;\n"
     "    for (int i = 0; i < LANES; i++)\n"
     "        r[i] = (int)(((long long)a[i] * m[i] + (1LL << 30)) >> 31);\n"
     "    return r;\n}\n"
     "#endif\n";
 
+/* Saturated at 16 bits the sum with a zero point is still outside of the codes. */
+#define NEON_PUT(kind, narrow, type, vector)                                                       \
+    "HELPER unsigned long long q_codes_" kind "(vi x, vi y, const int *h) {\n"                     \
+    "    int16x8_t s = vcombine_s16(vqmovn_s32((int32x4_t)x), vqmovn_s32((int32x4_t)y));\n"        \
+    "    s = vqaddq_s16(s, vdupq_n_s16((short)h[1]));\n"                                           \
+    "    const " vector " b = vmax_" type "(" narrow "(s), vdup_n_" type "(h[2]));\n"              \
+    "    return vget_lane_u64((uint64x1_t)vmin_" type "(b, vdup_n_" type "(h[3])), 0);\n}\n"       \
+    "HELPER void q_put2_" kind "(unsigned char *p, vi x, vi y, int n, const int *h) {\n"           \
+    "    const unsigned long long b = q_codes_" kind "(x, y, h);\n"                                \
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"                                               \
+    "HELPER void q_put_" kind "(unsigned char *p, vi x, int n, const int *h) {\n"                  \
+    "    const unsigned b = (unsigned)q_codes_" kind "(x, x, h);\n"                                \
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"
+
 /* Clamped codes are in range for one of the two types; conversion keeps the low eight bits. */
 static const char generic_put[] =
-    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
-    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3])) & 255;\n"
-    "    const q_u8 v = __builtin_convertvector(c, q_u8);\n"
-    "    __builtin_memcpy(p, &v, (unsigned)n);\n}\n"
-    "#define q_put_u q_put\n#define q_put_s q_put\n"
-    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, (n) - LANES, "
-    "h))\n"
-    "#define q_put2_s q_put2_u\n";
+    "#if defined(__ARM_NEON)\n" NEON_PUT("u", "vqmovun_s16", "u8", "uint8x8_t") NEON_PUT(
+        "s", "vqmovn_s16", "s8",
+        "int8x8_t") "#else\n"
+                    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
+                    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3])) & 255;\n"
+                    "    const q_u8 v = __builtin_convertvector(c, q_u8);\n"
+                    "    __builtin_memcpy(p, &v, (unsigned)n);\n}\n"
+                    "#define q_put_u q_put\n#define q_put_s q_put\n"
+                    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, "
+                    "(n) - LANES, "
+                    "h))\n"
+                    "#define q_put2_s q_put2_u\n#endif\n";
 
 static const char words_stage[] =
     "typedef short qx;\n"
@@ -221,8 +251,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (!avx2) nas_buf_puts(out, generic_get);
     switch (nas__dot_of(target)) {
     case NAS__DOT_PLAIN:
-        nas_buf_printf(out, "%s%s%s%s%s", generic_minmax, generic_round, generic_put, words_stage,
-                       plain);
+        nas_buf_printf(out, "%s%s%s%s", generic_round, generic_put, words_stage, plain);
         break;
     case NAS__DOT_PAIR:
         nas_buf_printf(out, "%s%s%s%s%s", target->vector_bytes == 64 ? names_512 : names_256,
@@ -236,8 +265,8 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     case NAS__DOT_MMLA:
     case NAS__DOT_AMX: break; /* not of vectors */
     case NAS__DOT_NEON:
-        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 128\n%s%s", generic_minmax, generic_round,
-                       generic_put, bytes_stage, neon);
+        nas_buf_printf(out, "%s%s#define Q_FLIP_U 128\n%s%s", generic_round, generic_put,
+                       bytes_stage, neon);
         break;
     }
     if (nas__matrix_of(target) == NAS__DOT_MMLA) nas_buf_puts(out, mmla);

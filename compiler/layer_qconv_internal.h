@@ -77,6 +77,7 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
 nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
 
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows);
+double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q);
 int32_t nas__q_staged_rows(const nas__qconv *q, int32_t output_rows);
 /* nas__q_step_bytes - stored weights of one product step for `vectors` vectors. */
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors);

@@ -142,7 +142,7 @@ static double matrix_cycles(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     const nas__q_matrix m = nas__q_matrix_of(target, q, way);
     const nas__q_blocks b = nas__q_block(target, c, way->vectors);
-    const double finish = c->has_residual ? 6.5 : 4.5;
+    const double finish = nas__q_finish_cycles(target, q) + 0.5; /* out of matrices */
     double cycles = 0;
     for (int32_t k = 0; k < NAS__Q_RUNS; k++) {
         const nas__q_run run = nas__q_matrix_run(&m, k);

@@ -557,6 +557,9 @@ Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
 Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
     check_named("aarch64-linux");
 }
+Test(compiler_layer_qconv, every_way_is_exact_on_neon_of_32_bits) {
+    check_named("armv7-linux");
+}
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
     check_named("aarch64-dotprod");
 }

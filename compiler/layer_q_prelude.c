@@ -6,6 +6,7 @@
  *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
  *   q_dot                  acc + x*w
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
+ *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix_emit.c
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
 #include "compiler/layer_qconv_internal.h"
 
@@ -17,12 +18,25 @@ static const char common[] =
     "HELPER vi q_i32(const void *p) {\n    return *(const q_lanes *)p;\n}\n"
     "HELPER vi q_splat(int v) {\n    return (vi){0} + v;\n}\n";
 
-static const char generic_get[] = "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
-                                  "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-                                  "    return __builtin_convertvector(v, vi);\n}\n"
-                                  "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
-                                  "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
-                                  "    return __builtin_convertvector(v, vi);\n}\n";
+/* gcc 12 converts vectors between bytes and int32 a lane at a time on Arm. */
+static const char generic_get[] =
+    "#if defined(__ARM_NEON)\n"
+    "#include <arm_neon.h>\n"
+    "HELPER uint8x8_t q_load(const unsigned char *p, int n) {\n"
+    "    unsigned v = 0;\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return vreinterpret_u8_u32(vdup_n_u32(v));\n}\n"
+    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+    "    return (vi)vmovl_u16(vget_low_u16(vmovl_u8(q_load(p, n))));\n}\n"
+    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+    "    return (vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(q_load(p, n)))));\n}\n"
+    "#else\n"
+    "HELPER vi q_get_u(const unsigned char *p, int n) {\n"
+    "    q_u8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n"
+    "HELPER vi q_get_s(const unsigned char *p, int n) {\n"
+    "    q_s8 v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
+    "    return __builtin_convertvector(v, vi);\n}\n"
+    "#endif\n";
 
 /* Through an integer register: gcc 12 takes a vector of eight bytes through memory. */
 static const char avx2_get[] = "HELPER __m128i q_load(const unsigned char *p, int n) {\n"
@@ -42,32 +56,49 @@ static const char plus[] = "HELPER vi q_left(vi a, const int *h) {\n"
                            "HELPER vi q_plus(vi t, vi r, const int *h) {\n"
                            "    return (t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6;\n}\n\n";
 
-static const char generic_minmax[] =
-    "HELPER vi q_min(vi a, vi b) {\n    const vi m = a < b;\n    return (a & m) | (b & ~m);\n}\n"
-    "HELPER vi q_max(vi a, vi b) {\n    const vi m = a > b;\n    return (a & m) | (b & ~m);\n}\n";
-
 static const char generic_round[] =
     "#if defined(__ARM_NEON)\n"
-    "#include <arm_neon.h>\n"
+    "HELPER vi q_min(vi a, vi b) {\n    return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b);\n}\n"
     "HELPER vi q_round(vi a, vi m) {\n"
     "    return (vi)vqrdmulhq_s32((int32x4_t)a, (int32x4_t)m);\n}\n"
     "#else\n"
+    "HELPER vi q_min(vi a, vi b) {\n    const vi m = a < b;\n    return (a & m) | (b & ~m);\n}\n"
+    "HELPER vi q_max(vi a, vi b) {\n    const vi m = a > b;\n    return (a & m) | (b & ~m);\n}\n"
     "HELPER vi q_round(vi a, vi m) {\n    vi r;\n"
     "    for (int i = 0; i < LANES; i++)\n"
     "        r[i] = (int)(((long long)a[i] * m[i] + (1LL << 30)) >> 31);\n"
     "    return r;\n}\n"
     "#endif\n";
 
+/* Saturated at 16 bits the sum with a zero point is still outside of the codes. */
+#define NEON_PUT(kind, narrow, type, vector)                                                       \
+    "HELPER unsigned long long q_codes_" kind "(vi x, vi y, const int *h) {\n"                     \
+    "    int16x8_t s = vcombine_s16(vqmovn_s32((int32x4_t)x), vqmovn_s32((int32x4_t)y));\n"        \
+    "    s = vqaddq_s16(s, vdupq_n_s16((short)h[1]));\n"                                           \
+    "    const " vector " b = vmax_" type "(" narrow "(s), vdup_n_" type "(h[2]));\n"              \
+    "    return vget_lane_u64((uint64x1_t)vmin_" type "(b, vdup_n_" type "(h[3])), 0);\n}\n"       \
+    "HELPER void q_put2_" kind "(unsigned char *p, vi x, vi y, int n, const int *h) {\n"           \
+    "    const unsigned long long b = q_codes_" kind "(x, y, h);\n"                                \
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"                                               \
+    "HELPER void q_put_" kind "(unsigned char *p, vi x, int n, const int *h) {\n"                  \
+    "    const unsigned b = (unsigned)q_codes_" kind "(x, x, h);\n"                                \
+    "    __builtin_memcpy(p, &b, (unsigned)n);\n}\n"
+
 /* Clamped codes are in range for one of the two types; conversion keeps the low eight bits. */
 static const char generic_put[] =
-    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
-    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3])) & 255;\n"
-    "    const q_u8 v = __builtin_convertvector(c, q_u8);\n"
-    "    __builtin_memcpy(p, &v, (unsigned)n);\n}\n"
-    "#define q_put_u q_put\n#define q_put_s q_put\n"
-    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, (n) - LANES, "
-    "h))\n"
-    "#define q_put2_s q_put2_u\n";
+    "#if defined(__ARM_NEON)\n" NEON_PUT("u", "vqmovun_s16", "u8", "uint8x8_t") NEON_PUT(
+        "s", "vqmovn_s16", "s8",
+        "int8x8_t") "#else\n"
+                    "HELPER void q_put(unsigned char *p, vi t, int n, const int *h) {\n"
+                    "    const vi c = q_min(q_max(t + h[1], q_splat(h[2])), q_splat(h[3])) & 255;\n"
+                    "    const q_u8 v = __builtin_convertvector(c, q_u8);\n"
+                    "    __builtin_memcpy(p, &v, (unsigned)n);\n}\n"
+                    "#define q_put_u q_put\n#define q_put_s q_put\n"
+                    "#define q_put2_u(p, a, b, n, h) (q_put(p, a, LANES, h), q_put((p) + LANES, b, "
+                    "(n) - LANES, "
+                    "h))\n"
+                    "#define q_put2_s q_put2_u\n#endif\n";
 
 static const char words_stage[] =
     "typedef short qx;\n"
@@ -202,6 +233,27 @@ static const char words_pair[] = "#define q_dot16 q_dot\n";
 static const char words_vnni[] =
     "HELPER vi q_dot16(vi acc, vi x, vi w) {\n"
     "    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);\n}\n";
+/* Two pixels share a vector; a sum is of two pixels (halves) and two channels. */
+static const char mmla[] =
+    "HELPER void q_mix(const unsigned char *p, const unsigned char *q, unsigned char *t, int n) {\n"
+    "    int i = 0;\n"
+    "    for (; i + 16 <= n; i += 16, t += 32) {\n"
+    "        const uint64x2_t a = (uint64x2_t)vld1q_u8(p + i), b = (uint64x2_t)vld1q_u8(q + i);\n"
+    "        vst1q_u8(t, (uint8x16_t)vzip1q_u64(a, b));\n"
+    "        vst1q_u8(t + 16, (uint8x16_t)vzip2q_u64(a, b));\n    }\n"
+    "    if (i < n) vst1q_u8(t, vcombine_u8(vld1_u8(p + i), vld1_u8(q + i)));\n}\n"
+    "HELPER vi q_low(vi a, vi b) {\n    return (vi)vzip1q_s64((int64x2_t)a, (int64x2_t)b);\n}\n"
+    "HELPER vi q_high(vi a, vi b) {\n    return (vi)vzip2q_s64((int64x2_t)a, (int64x2_t)b);\n}\n"
+    /* Left to itself gcc 12 copies sums: ten of 80 instructions. */
+    "HELPER vi q_mm_u(vi acc, vi x, vi w) {\n"
+    "    __asm__(\"usmmla %0.4s, %1.16b, %2.16b\" : \"+w\"(acc) : \"w\"(x), \"w\"(w));\n"
+    "    return acc;\n}\n"
+    "HELPER vi q_mm_s(vi acc, vi x, vi w) {\n"
+    "    __asm__(\"smmla %0.4s, %1.16b, %2.16b\" : \"+w\"(acc) : \"w\"(x), \"w\"(w));\n"
+    "    return acc;\n}\n";
+
+/* The intrinsics do not say that they read memory. */
+static const char amx[] = "#define q_fence() __asm__ volatile(\"\" ::: \"memory\")\n";
 
 static const char names_256[] =
     "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
@@ -217,8 +269,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (!avx2) nas_buf_puts(out, generic_get);
     switch (nas__dot_of(target)) {
     case NAS__DOT_PLAIN:
-        nas_buf_printf(out, "%s%s%s%s%s", generic_minmax, generic_round, generic_put, words_stage,
-                       plain);
+        nas_buf_printf(out, "%s%s%s%s", generic_round, generic_put, words_stage, plain);
         break;
     case NAS__DOT_PAIR:
         nas_buf_printf(out, "%s%s%s%s%s", target->vector_bytes == 64 ? names_512 : names_256,
@@ -229,11 +280,15 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, x86_round, bytes_stage,
                        vnni, avx512_put);
         break;
+    case NAS__DOT_MMLA:
+    case NAS__DOT_AMX: break; /* not of vectors */
     case NAS__DOT_NEON:
-        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 128\n%s%s", generic_minmax, generic_round,
-                       generic_put, bytes_stage, neon);
+        nas_buf_printf(out, "%s%s#define Q_FLIP_U 128\n%s%s", generic_round, generic_put,
+                       bytes_stage, neon);
         break;
     }
+    if (nas__matrix_of(target) == NAS__DOT_MMLA) nas_buf_puts(out, mmla);
+    if (nas__matrix_of(target) == NAS__DOT_AMX) nas_buf_puts(out, amx);
     if (avx2) nas_buf_puts(out, avx2_get);
     if (nas__dot_of(target) == NAS__DOT_PAIR) nas_buf_printf(out, "%s%s", words, words_pair);
     if (nas__dot_of(target) == NAS__DOT_VNNI) nas_buf_printf(out, "%s%s", words, words_vnni);

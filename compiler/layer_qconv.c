@@ -1,7 +1,6 @@
-/* layer_qconv.c - the ways to compute an integer convolution, their estimates, sizes, names and weight blocks. */
+/* layer_qconv.c - the ways to compute an integer convolution, their estimates, sizes and names. */
 #include "compiler/layer_qconv_internal.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +31,20 @@ nas__dot nas__dot_of(const nas_target *target) {
     return NAS__DOT_PLAIN;
 }
 
+nas__dot nas__matrix_of(const nas_target *target) {
+    const nas__dot dot = nas__dot_of(target);
+    if (dot == NAS__DOT_NEON && needs(target, "i8mm")) return NAS__DOT_MMLA;
+    return dot == NAS__DOT_VNNI && needs(target, "amx_int8") ? NAS__DOT_AMX : dot;
+}
+
 int32_t nas__dot_group(nas__dot dot) {
     switch (dot) {
     case NAS__DOT_PLAIN: return 1;
     case NAS__DOT_PAIR: return 2;
     case NAS__DOT_VNNI:
-    case NAS__DOT_NEON: return 4;
+    case NAS__DOT_NEON:
+    case NAS__DOT_AMX: return 4;
+    case NAS__DOT_MMLA: return 8;
     }
     return 1;
 }
@@ -88,6 +95,11 @@ int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, i
 
 size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                           int32_t vectors) {
+    if (way->algorithm == NAS__QCONV_MATRIX) {
+        const nas__q_matrix m = nas__q_matrix_of(target, q, way);
+        return (size_t)(2 * vectors * target->vector_bytes) +
+               (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
+    }
     return (size_t)(2 * vectors * target->vector_bytes) +
            (size_t)steps_of(target, q) * (size_t)nas__q_step_bytes(target, way, vectors);
 }
@@ -107,6 +119,13 @@ nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *c, int32_t
     return b;
 }
 
+/* Of one vector of sums. AVX2: timed; NEON and AVX-512: as llvm-mca sees the loops for Neoverse N2 and Sapphire Rapids. */
+double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q) {
+    const nas__dot dot = nas__dot_of(target);
+    const double alone = dot == NAS__DOT_NEON ? 2.5 : target->vector_bytes == 64 ? 7.5 : 4;
+    return alone + (q->conv.has_residual ? 2 : 0);
+}
+
 /* Instructions of one vector product, four issued a cycle; of one output vector; two loads a cycle. */
 static double direct_cycles(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way) {
@@ -119,7 +138,7 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
                          : way->stored_bits == 4                         ? 0.75
                          : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
                                                                          : 0;
-    const double finish = c->has_residual ? 6 : 4, steps = steps_of(target, q);
+    const double finish = nas__q_finish_cycles(target, q), steps = steps_of(target, q);
     double cycles = 0;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
@@ -151,7 +170,7 @@ static double depthwise_cycles(const nas_target *target, const nas__qconv *q,
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
         cycles += n * (c->kernel_h * c->kernel_w * (0.75 * columns + 1) + call_cycles +
-                       (c->has_residual ? 6.0 : 4.0) * columns);
+                       nas__q_finish_cycles(target, q) * columns);
     }
     return cycles * vectors * c->out_h;
 }
@@ -230,6 +249,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
         }
     }
     if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
+    n = nas__q_matrix_ways(target, q, n, out);
     qsort(out, (size_t)n, sizeof *out, by_cycles);
     return n;
 }
@@ -240,6 +260,7 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     case NAS__QCONV_DEPTHWISE: return "depthwise";
     case NAS__QCONV_WINOGRAD_2: return "winograd2";
     case NAS__QCONV_WINOGRAD_4: return "winograd4";
+    case NAS__QCONV_MATRIX: return "matrix";
     }
     return "";
 }
@@ -255,6 +276,9 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     case NAS__QCONV_DEPTHWISE: return c->out_h;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: return nas__qconv_winograd_units(target, q, way);
+    case NAS__QCONV_MATRIX:
+        return nas__q_matrix_of(target, q, way).strips * c->groups *
+               nas__q_block(target, c, way->vectors).count;
     }
     return 0;
 }
@@ -263,6 +287,7 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
+    if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
     const nas__q_stage s = nas__q_stage_of(target, q, nas__conv_tile(&q->conv, way->pixels).rows);
     return (size_t)s.rows_of_band * (size_t)s.row * (size_t)s.element;
 }
@@ -281,6 +306,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     size_t n = 4 * NAS__Q_HEAD;
     switch (way->algorithm) {
+    case NAS__QCONV_MATRIX:
     case NAS__QCONV_DIRECT: {
         const nas__q_blocks b = nas__q_block(target, c, way->vectors);
         n += (size_t)c->groups *
@@ -297,173 +323,6 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     return round_64(n);
 }
 
-/* ---- packing ----------------------------------------------------------------------------------------------------- */
-
-static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
-    const nas__conv *c = &q->conv;
-    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups);
-    if (d->requant.left != 0 && !q->has_left) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "left shift %" PRId32 " in a layer without one",
-                        d->requant.left);
-    }
-    const int32_t most = (1 << (q->weight_bits - 1)) - 1;
-    for (int32_t o = 0; o < c->out_c; o++) {
-        const int8_t *w = d->weight + (size_t)o * n;
-        for (size_t i = 0; i < n; i++) {
-            if (w[i] < -most || w[i] > most) {
-                return nas_fail(ctx, NAS_ERR_INVALID,
-                                "weight code %d does not fit %" PRId32 " bits", w[i],
-                                q->weight_bits);
-            }
-        }
-        const nas_status status = nas_quant_accumulator(ctx, w, n, d->bias[o]);
-        if (status != NAS_OK) return status;
-    }
-    return NAS_OK;
-}
-
-static void put_i32(uint8_t *at, int64_t value) {
-    const int32_t v = (int32_t)value;
-    memcpy(at, &v, sizeof v);
-}
-
-static void pack_head(const nas__qconv_data *d, uint8_t *out) {
-    const nas_requant *r = &d->requant;
-    put_i32(out + 4 * NAS__Q_ZERO_IN, d->zero_in);
-    put_i32(out + 4 * NAS__Q_ZERO_OUT, r->zero_out);
-    put_i32(out + 4 * NAS__Q_LOW, r->low);
-    put_i32(out + 4 * NAS__Q_HIGH, r->high);
-    put_i32(out + 4 * NAS__Q_LEFT, r->left);
-    put_i32(out + 4 * NAS__Q_MOST, NAS_QUANT_ACC_MAX >> r->left);
-    put_i32(out + 4 * NAS__Q_ZERO_RESIDUAL, r->zero_residual);
-    put_i32(out + 4 * NAS__Q_MULTIPLIER_RESIDUAL, r->multiplier_residual);
-}
-
-/* The zero point that still has to be subtracted after staging; its share of the sum moves to the bias. */
-static int32_t zero_left(nas__dot dot, const nas__qconv *q, const nas__qconv_data *d) {
-    switch (dot) {
-    case NAS__DOT_PLAIN:
-    case NAS__DOT_PAIR: return 0;
-    case NAS__DOT_VNNI: return d->zero_in + (q->in_signed ? 128 : 0);
-    case NAS__DOT_NEON: return d->zero_in - (q->in_signed ? 0 : 128);
-    }
-    return 0;
-}
-
-static int64_t sum_of(const int8_t *w, size_t n) {
-    int64_t sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += w[i];
-    return sum;
-}
-
-typedef struct packer {
-    const nas_target *target;
-    const nas__qconv *q;
-    const nas__qconv_way *way;
-    const nas__qconv_data *data;
-    size_t taps; /* weights of one output channel */
-    int32_t zero;
-} packer;
-
-/* Bias and multipliers of `n` channels from `first` on, padded to whole vectors with zeros; returns the end. */
-static uint8_t *pack_heads(const packer *p, int32_t first, int32_t n, int32_t padded,
-                           uint8_t *out) {
-    for (int32_t i = 0; i < n; i++) {
-        const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
-        put_i32(out + 4 * i, p->data->bias[first + i] - p->zero * sum_of(w, p->taps));
-        put_i32(out + 4 * (padded + i), p->data->multiplier[first + i]);
-    }
-    return out + 8 * padded;
-}
-
-static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t vector,
-                       int32_t element, int8_t code) {
-    switch (p->way->stored_bits) {
-    case 4: {
-        const unsigned nibble = (unsigned)code & 15U;
-        uint8_t *at = step + vector / 2 * elements + element;
-        *at = (uint8_t)(*at | (vector % 2 == 0 ? nibble : nibble << 4));
-        break;
-    }
-    case 8: step[vector * elements + element] = (uint8_t)code; break;
-    default: {
-        const int16_t wide = code;
-        memcpy(step + 2 * (vector * elements + element), &wide, sizeof wide);
-        break;
-    }
-    }
-}
-
-/* [group][block]: bias, multipliers, then for each tap and group of input channels the vectors of the block. */
-static void pack_direct(const packer *p, uint8_t *out) {
-    const nas__conv *c = &p->q->conv;
-    const nas__q_blocks b = nas__q_block(p->target, c, p->way->vectors);
-    const nas__q_stage s = nas__q_stage_of(p->target, p->q, 1);
-    const int32_t full = b.vectors * b.lanes, elements = b.lanes * s.group;
-    for (int32_t g = 0; g < c->groups; g++) {
-        for (int32_t k = 0; k < b.count; k++) {
-            const int32_t first = g * b.out_c + k * full, n = min_i32(b.out_c - k * full, full);
-            const int32_t vectors = k + 1 < b.count ? b.vectors : b.last_vectors;
-            const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
-            uint8_t *at = pack_heads(p, first, n, vectors * b.lanes, out);
-            for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
-                for (int32_t i = 0; i < b.in_c; i++) {
-                    uint8_t *step = at + (size_t)(tap * (s.channels / s.group) + i / s.group) *
-                                             (size_t)step_bytes;
-                    for (int32_t o = 0; o < n; o++) {
-                        put_weight(p, step, elements, o / b.lanes,
-                                   o % b.lanes * s.group + i % s.group,
-                                   p->data->weight[(size_t)(first + o) * p->taps +
-                                                   (size_t)(tap * b.in_c + i)]);
-                    }
-                }
-            }
-            out += nas__q_block_bytes(p->target, p->q, p->way, vectors);
-        }
-    }
-}
-
-static void pack_depthwise(const packer *p, uint8_t *out) {
-    const int32_t lanes = p->target->vector_bytes / 4, channels = p->q->conv.out_c;
-    for (int32_t first = 0; first < channels; first += lanes) {
-        const int32_t n = min_i32(channels - first, lanes);
-        out = pack_heads(p, first, n, lanes, out);
-        for (size_t tap = 0; tap < p->taps; tap++, out += 4 * lanes) {
-            for (int32_t i = 0; i < n; i++)
-                put_i32(out + 4 * i, p->data->weight[(size_t)(first + i) * p->taps + tap]);
-        }
-    }
-}
-
-nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
-                           const nas__qconv_way *way, const nas__qconv_data *data, void *out) {
-    const nas_status status = check_data(ctx, q, data);
-    if (status != NAS_OK) return status;
-    const nas__conv *c = &q->conv;
-    packer p = {.target = target,
-                .q = q,
-                .way = way,
-                .data = data,
-                .taps = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups)};
-    memset(out, 0, nas__qconv_weight_bytes(target, q, way));
-    pack_head(data, out);
-    uint8_t *blocks = (uint8_t *)out + 4 * NAS__Q_HEAD;
-    switch (way->algorithm) {
-    case NAS__QCONV_DIRECT:
-        p.zero = zero_left(nas__dot_of(target), q, data);
-        pack_direct(&p, blocks);
-        break;
-    case NAS__QCONV_DEPTHWISE:
-        p.zero = data->zero_in;
-        pack_depthwise(&p, blocks);
-        break;
-    case NAS__QCONV_WINOGRAD_2:
-    case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_pack(target, q, way, data, blocks); break;
-    }
-    return NAS_OK;
-}
-
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
@@ -474,12 +333,13 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
         "%d",
-        target->vector_bytes, target->vector_registers, (int)nas__dot_of(target), c->in_c, c->out_c,
-        c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
-        c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
-        c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed, (int)q->out_signed,
-        (int)(c->has_residual && q->residual_signed), (int)q->has_left, (int)way->algorithm,
-        way->pixels, way->vectors, way->stored_bits, way->batch);
+        target->vector_bytes, target->vector_registers,
+        (int)(way->algorithm == NAS__QCONV_MATRIX ? nas__matrix_of(target) : nas__dot_of(target)),
+        c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
+        c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
+        c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed,
+        (int)q->out_signed, (int)(c->has_residual && q->residual_signed), (int)q->has_left,
+        (int)way->algorithm, way->pixels, way->vectors, way->stored_bits, way->batch);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",
@@ -509,6 +369,7 @@ void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__q
     case NAS__QCONV_DEPTHWISE: nas__qconv_depthwise_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_emit(target, q, way, name.data, out); break;
+    case NAS__QCONV_MATRIX: nas__q_matrix_emit(target, q, way, name.data, out); break;
     }
     nas_buf_deinit(&name);
 }

@@ -43,7 +43,7 @@ void nas__q_emit_epilogue(const nas_target *target, const nas__qconv *q, int32_t
 }
 
 /* Multipliers of the block, after its biases at `w`. */
-static void emit_multipliers(const nas_target *target, int32_t vectors, nas_buf *out) {
+void nas__q_emit_multipliers(const nas_target *target, int32_t vectors, nas_buf *out) {
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "    const vi m%d = q_i32(m + %d);\n", v, v * target->vector_bytes);
     }
@@ -77,7 +77,7 @@ typedef struct direct {
     const char *name;
 } direct;
 
-static int32_t unroll_of(int32_t length, int32_t products) {
+int32_t nas__q_unroll(int32_t length, int32_t products) {
     const int32_t most = products >= 8 ? 2 : 4;
     for (int32_t u = most; u > 1; u--) {
         if (length % u == 0) return u;
@@ -103,7 +103,7 @@ static void emit_weight_loads(const direct *d, int32_t vectors, int32_t at, nas_
 /* `length` product steps at `s`, advancing `s` and `w`. */
 static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t columns,
                        int32_t vectors, const char *indent, nas_buf *out) {
-    const int32_t pixels = rows * columns, round = unroll_of(length, pixels * vectors);
+    const int32_t pixels = rows * columns, round = nas__q_unroll(length, pixels * vectors);
     const int32_t step = nas__q_step_bytes(d->target, d->way, vectors), group = d->stage.group;
     nas_buf_printf(out, "%sfor (int i = 0; i < %d; i += %d, s += %d, w += %d) {\n", indent, length,
                    round, round * group, round * step);
@@ -162,7 +162,7 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         rows, columns, channels, d->name, rows, columns, channels, residual_argument(d->q));
     emit_biases(d->target, rows * columns, vectors, out);
     emit_taps(d, rows, columns, vectors, out);
-    emit_multipliers(d->target, vectors, out);
+    nas__q_emit_multipliers(d->target, vectors, out);
     for (int32_t p = 0; p < rows * columns; p++) {
         const size_t row = (size_t)(p / columns), column = (size_t)(p % columns);
         nas__q_emit_epilogue(d->target, d->q, p, vectors, last,
@@ -233,7 +233,7 @@ static void emit_tiles(const direct *d, bool has_full, bool has_last, nas_buf *o
     }
 }
 
-static void emit_head(const nas__qconv *q, const char *name, nas_buf *out) {
+void nas__q_emit_head(const nas__qconv *q, const char *name, nas_buf *out) {
     nas_buf_printf(out,
                    "KERNEL void %s(const void *in, void *out, const void *residual,\n"
                    "    const void *weights, void *scratch, int begin, int end) {\n"
@@ -256,7 +256,7 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
     const bool has_full = b->count > 1 || last == full, has_last = last != full;
     emit_tiles(&d, has_full, has_last, out);
     emit_stage(&d, out);
-    emit_head(q, name, out);
+    nas__q_emit_head(q, name, out);
     const size_t block_bytes = nas__q_block_bytes(target, q, way, b->vectors);
     const size_t group_bytes =
         block_bytes * (size_t)(b->count - 1) + nas__q_block_bytes(target, q, way, b->last_vectors);
@@ -326,7 +326,7 @@ static void emit_depthwise_tile(const nas_target *target, const nas__qconv *q, c
                        q->in_signed ? 's' : 'u', p * c->stride_w * c->in_pitch, lanes);
     }
     nas_buf_puts(out, "        }\n    }\n");
-    emit_multipliers(target, 1, out);
+    nas__q_emit_multipliers(target, 1, out);
     for (int32_t p = 0; p < columns; p++) {
         nas__q_emit_epilogue(target, q, p, 1, lanes, (size_t)(p * c->out_pitch),
                              (size_t)(p * c->residual_pitch), out);
@@ -347,7 +347,7 @@ void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
         if (whole > 0) emit_depthwise_tile(target, q, name, columns - k, lanes, out);
         if (rest > 0) emit_depthwise_tile(target, q, name, columns - k, rest, out);
     }
-    emit_head(q, name, out);
+    nas__q_emit_head(q, name, out);
     nas_buf_printf(out,
                    "    for (int y = begin; y < end; y++) {\n"
                    "        const unsigned char *w = (const unsigned char *)weights + %d;\n",

@@ -28,15 +28,68 @@ typedef struct nas__q_blocks {
     int32_t in_c, out_c; /* of one group */
 } nas__q_blocks;
 
+/* A way of the algorithm MATRIX. Output pixels are one list, row after row, so that tiles are full whatever the width of
+ * the image. Their inputs are staged as rows of a matrix (im2col): all taps of a pixel one after the other, in the order of
+ * the weights, then zeros up to whole groups. Sums of few channels, above all those of the first layer, so waste at most
+ * one group in all; it costs a copy of each input for each of its taps. Neither sign needs a correction: there are products
+ * of both. Tiles have `wide` pixels, then `wide - unit`; the very last one ends with the last pixel. Strips are tiles that
+ * are staged together: as many as stay near, so that the weights are read once for all of them.
+ *   MMLA   staged as [unit][steps][2 pixels][8], weights as [steps][pair of channels][2][8]
+ *   AMX    staged as [pixel][depth], weights as [steps][vector][group/4][16 channels][4]: both are tiles as they lie */
+typedef struct nas__q_matrix {
+    nas__dot dot;
+    int32_t unit; /* pixels of one product */
+    int32_t used, group, steps,
+        depth; /* bytes of a pixel; of one product; products; with padding */
+    int32_t pixels, tiles, wide_tiles, wide;   /* all output pixels */
+    int32_t strips, strip_tiles, strip_pixels; /* strip_pixels: of the longest, whole units */
+    bool joined;                               /* taps of a kernel row are contiguous */
+    int32_t run;                               /* contiguous bytes: a kernel row or a tap */
+    bool copies; /* MMLA: pixels are gathered first, as runs are no whole groups */
+    size_t residuals_at, copies_at, sums_at,
+        staged_at; /* in the scratch; offsets of pixels first */
+    size_t scratch_bytes;
+} nas__q_matrix;
+
+/* Tiles [from, to) of `pixels` pixels. */
+typedef struct nas__q_run {
+    int32_t from, to, pixels;
+} nas__q_run;
+enum { NAS__Q_RUNS = 3 };
+
+nas__q_matrix nas__q_matrix_of(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way);
+nas__q_run nas__q_matrix_run(const nas__q_matrix *m, int32_t k); /* may be empty */
+/* nas__q_matrix_step - bytes of weights of one step for `vectors` vectors. */
+int32_t nas__q_matrix_step(const nas_target *target, const nas__q_matrix *m,
+                           const nas__qconv_way *way, int32_t vectors);
+/* nas__q_matrix_place - where the code of channel `o` of a block at depth `e` lies: byte from the first step, and `high`
+ * for the upper nibble of 4-bit codes. */
+size_t nas__q_matrix_place(const nas_target *target, const nas__q_matrix *m,
+                           const nas__qconv_way *way, int32_t vectors, int32_t o, int32_t e,
+                           bool *high);
+/* nas__q_matrix_ways - appends the ways of the matrix unit, if there is one; returns the new count. */
+int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_t n,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                        const char *name, nas_buf *out);
+
 nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
 
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows);
+double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q);
 int32_t nas__q_staged_rows(const nas__qconv *q, int32_t output_rows);
 /* nas__q_step_bytes - stored weights of one product step for `vectors` vectors. */
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors);
-/* nas__q_block_bytes - bias, multipliers and weights of a block of `vectors` vectors. */
+/* nas__q_block_bytes - bias, multipliers and weights of a block of `vectors` vectors, any but depthwise. */
 size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                           int32_t vectors);
+/* nas__q_emit_multipliers - the multipliers of a block at `m`, as vectors m<v>. */
+void nas__q_emit_multipliers(const nas_target *target, int32_t vectors, nas_buf *out);
+/* nas__q_emit_head - first lines of a kernel: its head is `h`. */
+void nas__q_emit_head(const nas__qconv *q, const char *name, nas_buf *out);
+/* nas__q_unroll - product steps of one pass of a loop of `length` with `products` products a step. */
+int32_t nas__q_unroll(int32_t length, int32_t products);
 /* nas__q_emit_epilogue - requantizes accumulators `a<p>_<v>` of one pixel and stores them: text for one pixel;
  * out_at, residual_at: bytes from the tile's first pixel. */
 void nas__q_emit_epilogue(const nas_target *target, const nas__qconv *q, int32_t pixel,

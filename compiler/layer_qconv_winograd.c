@@ -321,18 +321,19 @@ static void emit_product(const geometry *g, const nas__qconv_way *way, const cha
 
 /* The sums of one vector of channels of a tile. */
 static void emit_sum(const geometry *g, const char *name, nas_buf *out) {
-    nas_buf_printf(out, "TILE void %s_sum(const int *s, vi *acc) {\n    q_u32 half[%d][%d];\n", name,
-                   g->m, g->a);
+    nas_buf_printf(out, "TILE void %s_sum(const int *s, vi *acc) {\n    q_u32 half[%d][%d];\n",
+                   name, g->m, g->a);
     if (g->chunks > 1) {
         nas_buf_printf(out, "    for (int c = 0; c < %d; c++, s += %zu) {\n", g->chunks,
                        (size_t)g->points * g->out_plane);
     }
-    nas_buf_printf(out,
-                   "    for (int x = 0; x < %d; x++) {\n"
-                   "#define D(i) *(const q_u32 *)(s + (i * %d + x) * %zu)\n#define O(i) half[i][x]\n"
-                   "        AT(O, D);\n#undef D\n#undef O\n    }\n"
-                   "    for (int y = 0; y < %d; y++) {\n        q_u32 ",
-                   g->a, g->a, g->out_plane, g->m);
+    nas_buf_printf(
+        out,
+        "    for (int x = 0; x < %d; x++) {\n"
+        "#define D(i) *(const q_u32 *)(s + (i * %d + x) * %zu)\n#define O(i) half[i][x]\n"
+        "        AT(O, D);\n#undef D\n#undef O\n    }\n"
+        "    for (int y = 0; y < %d; y++) {\n        q_u32 ",
+        g->a, g->a, g->out_plane, g->m);
     emit_names(g->m, out);
     nas_buf_puts(out, "#define D(i) half[y][i]\n#define O(i) o##i\n        AT(O, D);\n"
                       "#undef D\n#undef O\n");

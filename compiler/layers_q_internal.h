@@ -17,15 +17,19 @@
 #include "compiler/layers_internal.h"
 #include "ir/quantize.h"
 
-/* What multiplies and adds; a property of the target. */
+/* What multiplies and adds; a property of the target. Matrix units multiply rows of pixels by columns of channels; they are
+ * an offer beside the vectors of the same target, for ways of the algorithm MATRIX. */
 typedef enum nas__dot {
     NAS__DOT_PLAIN, /* vectors of int32, any target */
     NAS__DOT_PAIR,  /* vpmaddwd: pairs of int16, AVX2 and AVX-512BW */
     NAS__DOT_VNNI,  /* vpdpbusd: uint8 x int8 in fours */
-    NAS__DOT_NEON   /* sdot: int8 x int8 in fours */
+    NAS__DOT_NEON,  /* sdot: int8 x int8 in fours */
+    NAS__DOT_MMLA,  /* smmla, usmmla: 2 pixels x 8 by 8 x 2 channels, Arm i8mm */
+    NAS__DOT_AMX    /* tdpbusd, tdpbssd: 16 pixels x 64 by 64 x 16 channels, in tile registers */
 } nas__dot;
-nas__dot nas__dot_of(const nas_target *target);
-int32_t nas__dot_group(nas__dot dot); /* input channels multiplied by one lane at once: 1, 2, 4 */
+nas__dot nas__dot_of(const nas_target *target);    /* of vectors */
+nas__dot nas__matrix_of(const nas_target *target); /* the matrix unit, nas__dot_of without one */
+int32_t nas__dot_group(nas__dot dot); /* input channels multiplied by one lane at once: 1..8 */
 
 /* One convolution. In `conv` act, lo, hi are not used: `low` and `high` clamp the codes. */
 typedef struct nas__qconv {
@@ -47,6 +51,7 @@ typedef struct nas__qconv_data {
 typedef enum nas__qconv_algorithm {
     NAS__QCONV_DIRECT, /* pixels x vectors of output channels in registers, each group by itself */
     NAS__QCONV_DEPTHWISE,  /* groups == channels: lanes are channels */
+    NAS__QCONV_MATRIX,     /* as direct, on the matrix unit */
     NAS__QCONV_WINOGRAD_2, /* F(2x2,3x3), exact: pairs of int16 */
     NAS__QCONV_WINOGRAD_4  /* F(4x4,3x3) */
 } nas__qconv_algorithm;
@@ -58,7 +63,7 @@ typedef struct nas__qconv_way {
     int32_t batch;       /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
     double cycles;       /* estimate for the whole layer, one thread */
 } nas__qconv_way;
-enum { NAS__QCONV_WAYS_MAX = 16 };
+enum { NAS__QCONV_WAYS_MAX = 24 };
 
 /* nas__qconv_ways - cheapest estimate first; >= 1 always. */
 int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,

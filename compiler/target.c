@@ -86,6 +86,8 @@ typedef struct cpu {
 
 #define V8 "asimd"
 #define V82 V8 ",atomics,asimddp,asimdhp"
+#define V84 V82 ",i8mm"
+#define V9 V84 ",bf16,sve,sve2"
 static const cpu cpus[] = {
     {"haswell", "x86-64", "-march=haswell", HASWELL, 32 * KIB, 256 * KIB},
     {"skylake", "x86-64", "-march=skylake", HASWELL, 32 * KIB, 256 * KIB},
@@ -101,8 +103,11 @@ static const cpu cpus[] = {
     {"cortex-a76", "aarch64", "-mcpu=cortex-a76" LATE, V82, 64 * KIB, 512 * KIB},
     {"cortex-x1", "aarch64", "-mcpu=cortex-x1" LATE, V82, 64 * KIB, 1024 * KIB},
     {"neoverse-n1", "aarch64", "-mcpu=neoverse-n1" LATE, V82, 64 * KIB, 1024 * KIB},
-    {"neoverse-n2", "aarch64", "-mcpu=neoverse-n2" LATE, V82 ",i8mm,bf16,sve", 64 * KIB,
-     1024 * KIB},
+    {"neoverse-v1", "aarch64", "-mcpu=neoverse-v1" LATE, V84 ",bf16,sve", 64 * KIB, 1024 * KIB},
+    {"neoverse-n2", "aarch64", "-mcpu=neoverse-n2" LATE, V9, 64 * KIB, 1024 * KIB},
+    {"cortex-a510", "aarch64", "-mcpu=cortex-a510", V9, 32 * KIB, 128 * KIB},
+    {"cortex-a710", "aarch64", "-mcpu=cortex-a710" LATE, V9, 32 * KIB, 256 * KIB},
+    {"cortex-x2", "aarch64", "-mcpu=cortex-x2" LATE, V9, 64 * KIB, 512 * KIB},
 };
 enum { CPU_COUNT = sizeof cpus / sizeof cpus[0] };
 

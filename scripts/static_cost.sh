@@ -25,6 +25,9 @@ fi
 # raspberry-pi-3_cortex-a53.md; neoverse-n2: two 128-bit pipes, Arm's Neoverse N2 Software Optimization Guide (also
 # en.wikichip.org/wiki/flops); cortex-a55: two 64-bit pipes make one, Arm's Cortex-A55 Software Optimization Guide.
 cpus='neoverse-n1:2 neoverse-n2:2 cortex-a53:1 cortex-a55:1'
+# Integer products of vectors (sdot) and matrices (smmla, usmmla) a cycle; Arm's Software Optimization Guides.
+cpus_sdot='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
+cpus_smmla='neoverse-n2:2 neoverse-v1:4'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,7 +36,7 @@ make --no-print-directory -s MODE=release $lib/libcompiler.a $lib/libir.a $lib/l
 
 # ---- the kernels' text ------------------------------------------------------------------------------------------------
 cat >"$work/emit.c" <<'SOURCE'
-#include "compiler/layers_internal.h"
+#include "compiler/layers_q_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -62,9 +65,36 @@ static void direct(const nas_target *target, int32_t in_c, int32_t out_c, int32_
     nas_buf_puts(out, "};\n");
 }
 
+/* Integer 3x3 convolution, 56x56, 64 channels, on dot products of vectors or on matrix products. */
+static nas_status integers(nas_ctx *ctx, const char *name, nas__qconv_algorithm algorithm, nas_buf *out) {
+    const int32_t size = 56, edge = size + 2, n_c = 64;
+    const nas__conv c = {.in_c = n_c, .out_c = n_c, .groups = 1, .out_h = size, .out_w = size, .kernel_h = 3,
+        .kernel_w = 3, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .in_pitch = n_c,
+        .out_pitch = n_c, .in_row = (size_t)(edge * n_c), .out_row = (size_t)(size * n_c)};
+    const nas__qconv q = {.conv = c, .weight_bits = 8};
+    const nas_target *target = NULL;
+    const nas_status s = nas_target_find(ctx, name, &target);
+    if (s != NAS_OK) return s;
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    const int32_t n = nas__qconv_ways(target, &q, ways);
+    int32_t i = 0;
+    while (i + 1 < n && ways[i].algorithm != algorithm) i++;
+    nas__emit_vector_prelude(target, out);
+    nas__emit_quant_prelude(target, out);
+    nas__qconv_emit(target, &q, &ways[i], out);
+    nas_buf_puts(out, "typedef void kernel(const void *, void *, const void *, const void *, void *, int, int);\n"
+                      "kernel *const table[] = {");
+    nas__qconv_name(target, &q, &ways[i], out);
+    nas_buf_puts(out, "};\n");
+    return NAS_OK;
+}
+
 /* The same as an image-to-image network: row pipeline. */
 static nas_status rows(nas_ctx *ctx, const nas_target *target, nas_buf *out, nas_buf *header) {
     nas_graph *g = nas_graph_new(ctx, "rows");
+    nas_compile_options options = nas_compile_options_default();
+    options.target = target;
+    options.max_threads = 1;
     if (g == NULL) return NAS_ERR_NOMEM;
     nas_value x = 0;
     const nas_conv_attributes c = nas_conv_same(16, 3);
@@ -72,7 +102,7 @@ static nas_status rows(nas_ctx *ctx, const nas_target *target, nas_buf *out, nas
     if (s == NAS_OK) s = nas_graph_add_conv(ctx, g, "conv", x, &c, &x);
     if (s == NAS_OK) s = nas_graph_set_output(ctx, g, x);
     if (s == NAS_OK) s = nas_graph_alloc_weights(ctx, g);
-    if (s == NAS_OK) s = nas_emit_source(ctx, g, target, 1, out, header);
+    if (s == NAS_OK) s = nas_emit_source(ctx, g, &options, out, header);
     nas_graph_free(g);
     return s;
 }
@@ -101,6 +131,10 @@ int main(int argc, char **argv) {
     if (save(ctx, argv[1], "direct_3x3_16_16.c", &text) != 0) return 1;
     direct(target, 64, 64, 1, &text);
     if (save(ctx, argv[1], "direct_1x1_64_64.c", &text) != 0) return 1;
+    if (integers(ctx, "aarch64-dotprod", NAS__QCONV_DIRECT, &text) != NAS_OK) return fail(ctx);
+    if (save(ctx, argv[1], "sdot_3x3_64_64.c", &text) != 0) return 1;
+    if (integers(ctx, "aarch64-i8mm", NAS__QCONV_MATRIX, &text) != NAS_OK) return fail(ctx);
+    if (save(ctx, argv[1], "smmla_3x3_64_64.c", &text) != 0) return 1;
     if (rows(ctx, target, &text, &header) != NAS_OK) return fail(ctx);
     if (save(ctx, argv[1], "rows_3x3_16_16.c", &text) != 0 || save(ctx, argv[1], "model.h", &header) != 0) return 1;
     nas_ctx_free(ctx);
@@ -117,7 +151,7 @@ cat >"$work/loop.awk" <<'AWK'
 function consider(from, to,    i, k, count) {
     for (k = 1; k <= loops; k++) # has it a loop inside?
         if (start[k] > from && end[k] < to) return
-    for (i = from; i <= to; i++) if (line[i] ~ /^[ \t]+fmla[ \t]/) count++
+    for (i = from; i <= to; i++) if (line[i] ~ /^[ \t]+(fmla|sdot|u?smmla)[ \t]/) count++
     if (count > best) { best = count; best_from = from; best_to = to }
 }
 function finish(    k) {
@@ -146,9 +180,14 @@ iterations=1000
 "$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
 "${CROSS}gcc" --version | sed -n 1p
 [ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
-printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr fmla loads stores 'cycles' 'bound' 'share' 'flop/cycle'
-for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
-    for row in $cpus; do
+printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
+for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16 sdot_3x3_64_64 smmla_3x3_64_64; do
+    case $kernel in
+    sdot*) list=$cpus_sdot each=32 ;; # operations of an instruction
+    smmla*) list=$cpus_smmla each=64 ;;
+    *) list=$cpus each=8 ;;
+    esac
+    for row in $list; do
         cpu=${row%:*}
         width=${row#*:}
         asm="$work/$kernel.$cpu.s"
@@ -163,21 +202,21 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16; do
         cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$cpu" "-iterations=$iterations" "$loop" 2>"$work/mca.err" |
             awk '/^Total Cycles:/ { print $3 }')
         [ -n "$cycles" ] || { cat "$work/mca.err" >&2; exit 1; }
-        awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" '
+        awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" -v ops="$each" '
             { instr++ }
-            $1 == "fmla" { fmla++ }
+            $1 ~ /^(fmla|sdot|u?smmla)$/ { madd++ }
             $1 ~ /^(ldr|ldur|ldp|ld1|ld1r|ld2|ld3|ld4)$/ { loads++ }
             $1 ~ /^(str|stur|stp|st1)$/ { stores++ }
             END {
-                each = cycles / times; bound = fmla / width
-                printf "%-18s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, fmla, loads,
-                    stores, each, bound, 100 * bound / each, 8 * fmla / each, each < bound - 0.005 ? "  (!)" : ""
+                each = cycles / times; bound = madd / width
+                printf "%-18s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, madd, loads,
+                    stores, each, bound, 100 * bound / each, ops * madd / each, each < bound - 0.005 ? "  (!)" : ""
             }' "$loop"
     done
 done
 cat <<'NOTES'
 
-cycles: llvm-mca, one pass of the loop; bound: fmla / (fmla a cycle); stores inside a loop are spills.
+cycles: llvm-mca, one pass of the loop; bound: madd / (madd a cycle), multiply-adds of floats or integers; stores inside a loop are spills.
 (!) the model is faster than the core can be: it starts more 128-bit multiply-adds a cycle than there are pipes. Read the
     bound instead of the cycles there. Models of in-order cores also take a 128-bit load for one cycle (a Cortex-A53
     takes two, same source), so real shares of cortex-a53 and cortex-a55 are lower.

@@ -80,7 +80,7 @@ typedef struct cpu_feature {
 static const cpu_feature cpu_features[] = {
 #if defined(__aarch64__)
     {"asimd", 16, 1},   {"asimdhp", 16, 10}, {"asimddp", 16, 20}, {"sve", 16, 22},
-    {"atomics", 16, 8}, {"i8mm", 26, 13},    {"bf16", 26, 14},
+    {"atomics", 16, 8}, {"i8mm", 26, 13},    {"bf16", 26, 14},    {"sve2", 26, 1},
 #else
     {"neon", 16, 12},
     {"vfpv4", 16, 16},

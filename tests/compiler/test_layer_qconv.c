@@ -308,7 +308,7 @@ static const char *runner(const nas_target *target) {
     return NULL;
 }
 
-/* The intrinsics of the VNNI helpers in plain C, for processors without them: ./immintrin.h. */
+/* The intrinsics of the VNNI and AMX helpers in plain C, for processors without them: ./immintrin.h. */
 static const char emulated_intrinsics[] =
     "#include <stdint.h>\n"
     "#define F static inline __attribute__((unused))\n"
@@ -356,6 +356,46 @@ static const char emulated_intrinsics[] =
     "    for (int i = 0; i < 64; i++) r[i / 4] += (unsigned)(((e_u8)u)[i] * ((e_s8)s)[i]);\n"
     "    return (__m512i)r;\n}\n";
 
+/* The tile registers, with the checks of the processor; a second part of the same file. */
+static const char emulated_tiles[] =
+    "#include <stdlib.h>\n#include <string.h>\n"
+    "static unsigned char e_tile[8][16][64], e_rows[8], e_bytes[8];\n"
+    "static int e_ready;\n"
+    "#define E_NEED(x) do { if (!(x)) { fprintf(stderr, \"tiles: %s\\n\", #x); abort(); } } while "
+    "(0)\n"
+    "F void _tile_loadconfig(const void *p) {\n"
+    "    const unsigned char *c = p;\n"
+    "    E_NEED(c[0] == 1 && c[1] == 0);\n"
+    "    for (int i = 2; i < 16; i++) E_NEED(c[i] == 0);\n"
+    "    for (int t = 0; t < 8; t++) {\n"
+    "        E_NEED(c[17 + 2 * t] == 0 && c[16 + 2 * t] <= 64 && c[48 + t] <= 16);\n"
+    "        e_bytes[t] = c[16 + 2 * t];\n        e_rows[t] = c[48 + t];\n    }\n"
+    "    memset(e_tile, 0, sizeof e_tile);\n    e_ready = 1;\n}\n"
+    "F void _tile_release(void) {\n    e_ready = 0;\n}\n"
+    "F void _tile_loadd(int t, const void *p, long stride) {\n"
+    "    E_NEED(e_ready && t >= 0 && t < 8 && e_rows[t] > 0 && e_bytes[t] > 0);\n"
+    "    memset(e_tile[t], 0, sizeof e_tile[t]);\n"
+    "    for (int r = 0; r < e_rows[t]; r++)\n"
+    "        memcpy(e_tile[t][r], (const char *)p + r * stride, e_bytes[t]);\n}\n"
+    "F void _tile_stored(int t, void *p, long stride) {\n"
+    "    E_NEED(e_ready && t >= 0 && t < 8 && e_rows[t] > 0 && e_bytes[t] > 0);\n"
+    "    for (int r = 0; r < e_rows[t]; r++)\n"
+    "        memcpy((char *)p + r * stride, e_tile[t][r], e_bytes[t]);\n}\n"
+    "F void e_dp(int d, int a, int b, int is_signed) {\n"
+    "    E_NEED(e_ready && d != a && d != b && a != b);\n"
+    "    E_NEED(e_rows[d] == e_rows[a] && e_bytes[d] == e_bytes[b]);\n"
+    "    E_NEED(e_bytes[a] == 4 * e_rows[b] && e_bytes[b] % 4 == 0);\n"
+    "    for (int r = 0; r < e_rows[d]; r++)\n"
+    "        for (int n = 0; n < e_bytes[d] / 4; n++) {\n"
+    "            unsigned sum;\n            memcpy(&sum, &e_tile[d][r][4 * n], 4);\n"
+    "            for (int k = 0; k < e_bytes[a]; k++) {\n"
+    "                const unsigned char x = e_tile[a][r][k];\n"
+    "                sum += (unsigned)((is_signed ? (signed char)x : x) *\n"
+    "                    (signed char)e_tile[b][k / 4][4 * n + k % 4]);\n"
+    "            }\n            memcpy(&e_tile[d][r][4 * n], &sum, 4);\n        }\n}\n"
+    "F void _tile_dpbusd(int d, int a, int b) {\n    e_dp(d, a, b, 0);\n}\n"
+    "F void _tile_dpbssd(int d, int a, int b) {\n    e_dp(d, a, b, 1);\n}\n";
+
 static bool build_and_run(const nas_target *target) {
     char flags[8][64] = {""};
     const int n = sscanf(target->flags, "%63s %63s %63s %63s %63s %63s", flags[0], flags[1],
@@ -371,7 +411,10 @@ static bool build_and_run(const nas_target *target) {
     if (emulated) {
         argv[k++] = "-I.";
         argv[k++] = "-Wno-psabi";
-        write_text("immintrin.h", emulated_intrinsics, sizeof emulated_intrinsics - 1);
+        nas_buf header = {0};
+        nas_buf_printf(&header, "%s%s", emulated_intrinsics, emulated_tiles);
+        write_text("immintrin.h", header.data, header.len);
+        nas_buf_deinit(&header);
     }
     for (int i = 0; i < n && !emulated; i++)
         argv[k++] = flags[i];
@@ -400,16 +443,21 @@ static size_t differences(const uint8_t *a, const uint8_t *b, size_t n) {
     return count;
 }
 
-/* Checks the list of ways and keeps up to TRIED of them, others for every shape. */
+/* Checks the list of ways and keeps up to TRIED of them, others for every shape: those of the matrix unit where there is
+ * one, since the vectors of such a target are those of another. */
 static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
                       nas__qconv_way out[TRIED]) {
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
-    const int32_t n = nas__qconv_ways(target, q, ways);
+    int32_t n = nas__qconv_ways(target, q, ways), matrix = 0;
     cr_assert(n >= 1 && n <= NAS__QCONV_WAYS_MAX);
     for (int32_t k = 0; k < n; k++) {
         cr_assert(ways[k].cycles > 0 && isfinite(ways[k].cycles));
         cr_assert(k == 0 || ways[k].cycles >= ways[k - 1].cycles);
     }
+    for (int32_t k = 0; k < n; k++) {
+        if (ways[k].algorithm == NAS__QCONV_MATRIX) ways[matrix++] = ways[k];
+    }
+    if (matrix > 0) n = matrix;
     const int32_t kept = n < TRIED ? n : TRIED;
     for (int32_t k = 0; k < kept; k++)
         out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
@@ -438,7 +486,10 @@ static void check_target(const nas_target *target) {
         const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
         all[i] = tensors_of(&rng, &row);
         counts[i] = choose(target, &all[i].q, i, ways[i]);
-        if (target->flags[0] == '\0') counts[i] = i < FIXED; /* emulated: slow */
+        if (target->flags[0] == '\0') { /* emulated: slow */
+            ways[i][0] = ways[i][i % counts[i]];
+            counts[i] = i < FIXED;
+        }
         for (int32_t k = 0; k < counts[i]; k++)
             add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);
     }
@@ -494,20 +545,36 @@ Test(compiler_layer_qconv, every_way_compiles_on_wide_pairs_of_words) {
 Test(compiler_layer_qconv, every_way_compiles_on_vnni) {
     check_named("x86-64-avx512vnni");
 }
-/* No flags: plain vectors of 64 bytes and the helpers of VNNI on emulated instructions. */
-Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni) {
+Test(compiler_layer_qconv, every_way_compiles_on_tile_registers) {
+    check_named("x86-64-amx");
+}
+
+/* No flags: plain vectors of 64 bytes and the helpers of the target on emulated instructions. */
+static void check_emulation(const char *name) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
     nas_target emulated = *target;
     emulated.flags = "";
     emulated.compiler = "gcc";
     check_target(&emulated);
 }
+Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni) {
+    check_emulation("x86-64-avx512vnni");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
+    check_emulation("x86-64-amx");
+}
 Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
     check_named("aarch64-linux");
 }
+Test(compiler_layer_qconv, every_way_is_exact_on_neon_of_32_bits) {
+    check_named("armv7-linux");
+}
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
     check_named("aarch64-dotprod");
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
+    check_named("aarch64-i8mm");
 }
 
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {

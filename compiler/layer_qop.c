@@ -183,30 +183,82 @@ static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
                    type_of(op->out_signed), n);
 }
 
-/* 0x1.8p+23 leaves no bits below one: adding it rounds half to even. */
-static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
+enum { TOGETHER = 4 }; /* channels that the two ends of a network move as one word */
+
+/* Codes of LANES pixels of channel c + k, in vector q<k>. 0x1.8p+23 leaves no bits below one: adding it rounds half to
+ * even. */
+static void quantize_channel(const nas__qop *op, int32_t k, nas_buf *out) {
     const nas_shape s = op->out.shape;
+    nas_buf_printf(out,
+                   "                vf v%d = {0};\n"
+                   "                if (n == LANES) v%d = load(p + x + %zu);\n"
+                   "                else for (int i = 0; i < n; i++) v%d[i] = p[x + i + %zu];\n"
+                   "                v%d = vmin(vmax(v%d / scale, low), high) + splat(0x1.8p+23f);\n"
+                   "                const vi q%d = (vi)v%d - 0x4b400000 + h[%d];\n",
+                   k, k, (size_t)k * (size_t)s.h * (size_t)s.w, k,
+                   (size_t)k * (size_t)s.h * (size_t)s.w, k, k, k, k, NAS__Q_ZERO_OUT);
+}
+
+/* `channels` from c on. Words of four channels: bytes one by one would go to memory four times as often. */
+static void quantize_channels(const nas__qop *op, int32_t channels, nas_buf *out) {
+    const nas_shape s = op->out.shape;
+    nas_buf_printf(out,
+                   "                const float *p = (const float *)in + (long)c * %zu + (long)y * "
+                   "%d;\n",
+                   (size_t)s.h * (size_t)s.w, s.w);
+    for (int32_t k = 0; k < channels; k++)
+        quantize_channel(op, k, out);
+    if (channels == TOGETHER) {
+        nas_buf_puts(out, "                const vi w = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) "
+                          "<< 16 | q3 << 24;\n");
+    }
+    nas_buf_puts(out, "                for (int i = 0; i < n; i++) {\n");
+    if (channels == TOGETHER) {
+        nas_buf_printf(out,
+                       "                    const int word = w[i];\n"
+                       "                    __builtin_memcpy(o + (long)(x + i) * %d + c, &word, "
+                       "4);\n",
+                       op->out.pitch);
+    }
+    for (int32_t k = 0; k < channels && channels < TOGETHER; k++) {
+        nas_buf_printf(out,
+                       "                    o[(long)(x + i) * %d + c + %d] = (unsigned "
+                       "char)q%d[i];\n",
+                       op->out.pitch, k, k);
+    }
+    nas_buf_puts(out, "                }\n");
+}
+
+/* `body` for every TOGETHER channels, then for the rest. */
+static void emit_together(const nas__qop *op, int32_t channels,
+                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    const int32_t whole = channels / TOGETHER * TOGETHER;
+    if (whole > 0) {
+        nas_buf_printf(out, "            for (int c = 0; c < %d; c += %d) {\n", whole,
+                       (int)TOGETHER);
+        body(op, TOGETHER, out);
+        nas_buf_puts(out, "            }\n");
+    }
+    if (channels > whole) {
+        nas_buf_printf(out, "            {\n                const int c = %d;\n", whole);
+        body(op, channels - whole, out);
+        nas_buf_puts(out, "            }\n");
+    }
+}
+
+static void emit_quantize(const nas__qop *op, nas_buf *out) {
     nas_buf_printf(
         out,
         "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
         "        const vf low = splat((float)(h[%d] - h[%d])), high = splat((float)(h[%d] "
         "- h[%d]));\n"
-        "        for (int c = 0; c < %d; c++) {\n"
-        "            const float *p = (const float *)in + (long)c * %zu + (long)y * %d;\n"
-        "            unsigned char *o = (unsigned char *)out + (long)y * %zu + c;\n"
-        "            for (int x = 0; x < %d; x += LANES) {\n"
-        "                const int n = %d - x < LANES ? %d - x : LANES;\n"
-        "                vf v = {0};\n"
-        "                if (n == LANES) v = load(p + x);\n"
-        "                else for (int i = 0; i < n; i++) v[i] = p[x + i];\n"
-        "                v = vmin(vmax(v / scale, low), high) + splat(0x1.8p+23f);\n"
-        "                const vi q = (vi)v - 0x4b400000 + h[%d];\n"
-        "                for (int i = 0; i < n; i++) o[(long)(x + i) * %d] = (unsigned "
-        "char)q[i];\n"
-        "            }\n        }\n",
-        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, s.c,
-        (size_t)s.h * (size_t)s.w, s.w, op->out.row, s.w, s.w, s.w, NAS__Q_ZERO_OUT, op->out.pitch);
-    (void)lanes;
+        "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
+        "        for (int x = 0; x < %d; x += LANES) {\n"
+        "            const int n = %d - x < LANES ? %d - x : LANES;\n",
+        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, op->out.row,
+        op->out.shape.w, op->out.shape.w, op->out.shape.w);
+    emit_together(op, op->out.shape.c, quantize_channels, out);
+    nas_buf_puts(out, "        }\n");
 }
 
 static void encode_body(const nas__qop *op, int32_t n, nas_buf *out) {
@@ -252,31 +304,84 @@ static void emit_decode(const nas__qop *op, int32_t lanes, nas_buf *out) {
     nas_buf_puts(out, "        }\n");
 }
 
-/* Channel c of row y, as codes and as floats at the caller's. */
-static void emit_dequantize(const nas__qop *op, nas_buf *out) {
+/* Where channel c + k of row y goes at the caller's, as an expression. */
+static void planes_at(const nas__qop *op, int32_t k, nas_buf *out) {
     const nas_shape s = op->in[0].shape;
     const int32_t r = op->block > 1 ? op->block : 1;
-    const char *type = op->in_signed[0] ? "signed" : "unsigned";
     const size_t width = (size_t)s.w * (size_t)r;
-    nas_buf_printf(out,
-                   "        const float scale = *(const q_float *)&h[%d];\n"
-                   "        for (int c = 0; c < %d; c++) {\n",
-                   NAS__Q_SCALE, s.c);
     if (r == 1) {
-        nas_buf_printf(out,
-                       "            float *o = (float *)out + (long)c * %zu + (long)y * %zu;\n",
+        nas_buf_printf(out, "(float *)out + (long)(c + %d) * %zu + (long)y * %zu", k,
                        (size_t)s.h * width, width);
     } else { /* depth to space */
         nas_buf_printf(out,
-                       "            float *o = (float *)out + (long)(c / %d) * %zu + (long)(y * %d "
-                       "+ c / %d %% %d) * %zu + c %% %d;\n",
-                       r * r, (size_t)s.h * (size_t)r * width, r, r, r, width, r);
+                       "(float *)out + (long)((c + %d) / %d) * %zu + (long)(y * %d + (c + %d) / %d "
+                       "%% %d) * %zu + (c + %d) %% %d",
+                       k, r * r, (size_t)s.h * (size_t)r * width, r, k, r, r, width, k, r);
+    }
+}
+
+static void dequantize_channels(const nas__qop *op, int32_t channels, nas_buf *out) {
+    const int32_t r = op->block > 1 ? op->block : 1;
+    const char *type = op->in_signed[0] ? "signed" : "unsigned";
+    for (int32_t k = 0; k < channels; k++) {
+        nas_buf_printf(out, "                float *o%d = ", k);
+        planes_at(op, k, out);
+        nas_buf_puts(out, ";\n");
     }
     nas_buf_printf(out,
-                   "            const %s char *p = (const %s char *)in + (long)y * %zu + c;\n"
-                   "            for (int x = 0; x < %d; x++) o[x * %d] = (float)(p[(long)x * %d] - "
-                   "h[%d]) * scale;\n        }\n",
-                   type, type, op->in[0].row, s.w, r, op->in[0].pitch, NAS__Q_ZERO_IN);
+                   "                const %s char *q = p + (long)x * %d + c;\n"
+                   "                if (n == LANES) {\n"
+                   "                    vi w = {0};\n"
+                   "                    for (int i = 0; i < LANES; i++) {\n"
+                   "                        int word = 0;\n"
+                   "                        __builtin_memcpy(&word, q + (long)i * %d, %d);\n"
+                   "                        w[i] = word;\n                    }\n",
+                   type, op->in[0].pitch, op->in[0].pitch, channels);
+    for (int32_t k = 0; k < channels;
+         k++) { /* the byte at the top, down again with or without sign */
+        if (op->in_signed[0]) {
+            nas_buf_printf(out, "                    const vi q%d = w << %d >> 24;\n", k,
+                           24 - 8 * k);
+        } else {
+            nas_buf_printf(out, "                    const vi q%d = (w >> %d) & 255;\n", k, 8 * k);
+        }
+        nas_buf_printf(
+            out,
+            "                    const vf v%d = __builtin_convertvector(q%d - h[%d], vf) "
+            "* scale;\n",
+            k, k, NAS__Q_ZERO_IN);
+        if (r == 1) {
+            nas_buf_printf(out, "                    store(o%d + x, v%d);\n", k, k);
+        } else {
+            nas_buf_printf(
+                out,
+                "                    for (int i = 0; i < LANES; i++) o%d[(x + i) * %d] = "
+                "v%d[i];\n",
+                k, r, k);
+        }
+    }
+    nas_buf_puts(out, "                } else {\n"
+                      "                    for (int i = 0; i < n; i++) {\n");
+    for (int32_t k = 0; k < channels; k++) {
+        nas_buf_printf(out,
+                       "                        o%d[(x + i) * %d] = (float)(q[(long)i * %d + %d] - "
+                       "h[%d]) * scale[0];\n",
+                       k, r, op->in[0].pitch, k, NAS__Q_ZERO_IN);
+    }
+    nas_buf_puts(out, "                    }\n                }\n");
+}
+
+static void emit_dequantize(const nas__qop *op, nas_buf *out) {
+    const nas_shape s = op->in[0].shape;
+    const char *type = op->in_signed[0] ? "signed" : "unsigned";
+    nas_buf_printf(out,
+                   "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
+                   "        const %s char *p = (const %s char *)in + (long)y * %zu;\n"
+                   "        for (int x = 0; x < %d; x += LANES) {\n"
+                   "            const int n = %d - x < LANES ? %d - x : LANES;\n",
+                   NAS__Q_SCALE, type, type, op->in[0].row, s.w, s.w, s.w);
+    emit_together(op, s.c, dequantize_channels, out);
+    nas_buf_puts(out, "        }\n");
 }
 
 void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
@@ -300,7 +405,7 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
         emit_channels(op->out.shape.c, lanes, op, average_body, out);
         nas_buf_puts(out, "        }\n");
         break;
-    case NAS__QOP_QUANTIZE: emit_quantize(op, lanes, out); break;
+    case NAS__QOP_QUANTIZE: emit_quantize(op, out); break;
     case NAS__QOP_DEQUANTIZE: emit_dequantize(op, out); break;
     case NAS__QOP_ENCODE: emit_encode(op, lanes, out); break;
     case NAS__QOP_DECODE: emit_decode(op, lanes, out); break;

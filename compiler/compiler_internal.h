@@ -295,6 +295,8 @@ typedef struct nas__constant {
 } nas__constant;
 
 bool nas__constant_foldable(nas_op op); /* graph_constants.c */
+/* nas__unary_value - the function of a UNARY node. */
+double nas__unary_value(const nas_node *node, double x);
 /* nas__constant_fold - the value of a foldable node, [n,h,w,c]. INVALID naming the node when it is not finite. */
 nas_status nas__constant_fold(nas_ctx *ctx, const nas__constant *constant, float *out);
 

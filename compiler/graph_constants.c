@@ -53,7 +53,7 @@ static double clip(double x, double low, double high) {
     return fmin(fmax(x, low), high);
 }
 
-static double unary(const nas_node *node, double x) {
+double nas__unary_value(const nas_node *node, double x) {
     const double alpha = (double)node->alpha, beta = (double)node->beta;
     switch (node->unary) {
     case NAS_UNARY_CLIP: return clip(x, alpha, beta);
@@ -158,7 +158,7 @@ static double element(const nas__constant *k, const int32_t at[4]) {
     switch (node->op) {
     case NAS_OP_RELU: return fmax((double)pixel[c], 0);
     case NAS_OP_PRELU: return (pixel[c] > 0 ? 1 : (double)k->params[0][c]) * (double)pixel[c];
-    case NAS_OP_UNARY: return unary(node, (double)pixel[c]);
+    case NAS_OP_UNARY: return nas__unary_value(node, (double)pixel[c]);
     case NAS_OP_BATCH_NORM:
         return (double)k->params[0][c] * ((double)pixel[c] - (double)k->params[2][c]) /
                    sqrt((double)k->params[3][c] + (double)node->epsilon) +

@@ -14,6 +14,8 @@ const char *nas__qop_kind_name(nas__qop_kind kind) {
     case NAS__QOP_DEQUANTIZE: return "dequantize";
     case NAS__QOP_ENCODE: return "encode";
     case NAS__QOP_DECODE: return "decode";
+    case NAS__QOP_PRELU: return "prelu";
+    case NAS__QOP_TABLE: return "table";
     }
     return "";
 }
@@ -27,13 +29,18 @@ int32_t nas__qop_units(const nas__qop *op) {
     return op->kind == NAS__QOP_DEQUANTIZE ? op->in[0].shape.h : op->out.shape.h;
 }
 
+enum { TABLE_BYTES = 256 };
+
 static int32_t window(const nas__qop *op) {
     return op->pool.kernel_h * op->pool.kernel_w;
 }
 
-/* AVG_POOL: after the head, the multiplier of each divisor 0..window. */
+/* After the head: multipliers of each divisor 0..window, or of each channel in whole vectors; or the table. */
 size_t nas__qop_weight_bytes(const nas__qop *op) {
-    const size_t n = NAS__Q_HEAD + (op->kind == NAS__QOP_AVG_POOL ? (size_t)window(op) + 1 : 0);
+    size_t n = NAS__Q_HEAD;
+    if (op->kind == NAS__QOP_AVG_POOL) n += (size_t)window(op) + 1;
+    if (op->kind == NAS__QOP_PRELU) n += (size_t)(op->out.shape.c + 15) / 16 * 16;
+    if (op->kind == NAS__QOP_TABLE) n += TABLE_BYTES / 4;
     return (4 * n + 63) / 64 * 64;
 }
 
@@ -53,6 +60,9 @@ nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *
         const nas_status status = pack_averages(ctx, op, data, &left, head + NAS__Q_HEAD);
         if (status != NAS_OK) return status;
     }
+    if (op->kind == NAS__QOP_PRELU)
+        memcpy(head + NAS__Q_HEAD, data->below, (size_t)op->out.shape.c * sizeof *data->below);
+    if (op->kind == NAS__QOP_TABLE) memcpy(head + NAS__Q_HEAD, data->table, TABLE_BYTES);
     head[NAS__Q_ZERO_IN] = data->zero_in[0];
     head[NAS__Q_ZERO_IN_2] = data->zero_in[1];
     head[NAS__Q_ZERO_OUT] = data->requant.zero_out;
@@ -117,6 +127,40 @@ static void add_body(const nas__qop *op, int32_t n, nas_buf *out) {
         type_of(op->in_signed[0]), n, type_of(op->in_signed[1]), n, type_of(op->out_signed),
         NAS__Q_ZERO_IN, NAS__Q_MULTIPLIER_1, NAS__Q_ZERO_IN_2, NAS__Q_MULTIPLIER_2,
         1 << (NAS_QUANT_ADD_BITS - 1), NAS_QUANT_ADD_BITS, n);
+}
+
+static void prelu_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    nas_buf_printf(out,
+                   "                const vi x = q_get_%c(a + c, %d) - h[%d], below = x < 0;\n"
+                   "                const vi m = (q_i32(h + %d + c) & below) | (above & ~below);\n"
+                   "                q_put_%c(o + c, (x * m + %d) >> %d, %d, h);\n",
+                   type_of(op->in_signed[0]), n, NAS__Q_ZERO_IN, (int)NAS__Q_HEAD,
+                   type_of(op->out_signed), 1 << (NAS_QUANT_ADD_BITS - 1), NAS_QUANT_ADD_BITS, n);
+}
+
+static void table_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    (void)op;
+    nas_buf_printf(out,
+                   "                for (int i = 0; i < %d; i++) o[c + i] = table[a[c + i]];\n", n);
+}
+
+/* Codes to codes, one by one. */
+static void emit_map(const nas__qop *op, int32_t lanes, nas_buf *out) {
+    const bool table = op->kind == NAS__QOP_TABLE;
+    if (table) {
+        nas_buf_printf(out,
+                       "        const unsigned char *table = (const unsigned char *)(h + %d);\n",
+                       (int)NAS__Q_HEAD);
+    } else {
+        nas_buf_printf(out, "        const vi above = q_splat(h[%d]);\n", NAS__Q_MULTIPLIER_1);
+    }
+    nas_buf_printf(out,
+                   "        const unsigned char *a = (const unsigned char *)in + (long)y * %zu;\n"
+                   "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
+                   "        for (int x = 0; x < %d; x++, a += %d, o += %d) {\n",
+                   op->in[0].row, op->out.row, op->out.shape.w, op->in[0].pitch, op->out.pitch);
+    emit_channels(op->out.shape.c, lanes, op, table ? table_body : prelu_body, out);
+    nas_buf_puts(out, "        }\n");
 }
 
 static void emit_add(const nas__qop *op, int32_t lanes, nas_buf *out) {
@@ -409,6 +453,8 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     case NAS__QOP_DEQUANTIZE: emit_dequantize(op, out); break;
     case NAS__QOP_ENCODE: emit_encode(op, lanes, out); break;
     case NAS__QOP_DECODE: emit_decode(op, lanes, out); break;
+    case NAS__QOP_PRELU:
+    case NAS__QOP_TABLE: emit_map(op, lanes, out); break;
     }
     nas_buf_puts(out, "    }\n}\n\n");
 }

@@ -35,6 +35,18 @@ static bool conv_to_integers(const nas__layers *l, nas__layer *layer) {
     return true;
 }
 
+/* Slopes are numbers of the network, not of its structure: those that have no multiplier are refused when packed. Scales
+ * decide here. */
+static bool slopes_fit(const nas__layers *l, nas__layer *layer) {
+    layer->qop.kind = NAS__QOP_PRELU;
+    return (double)quant_of(l, layer->inputs[0])->scale / (double)quant_of(l, layer->value)->scale <
+           NAS_QUANT_ADD_RATIO_MAX;
+}
+
+static bool same_quant(const nas_quant *a, const nas_quant *b) {
+    return a->is_signed == b->is_signed && a->scale == b->scale && a->zero_point == b->zero_point;
+}
+
 /* An activation on codes alone: a copy with other bounds. */
 static bool clamp_to_integers(nas__layer *layer, nas__layer_act act, float lo, float hi) {
     layer->qop = nas__qop_copy();
@@ -52,10 +64,7 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
     layer->qop = (nas__qop){.pool = node->pool};
     switch (node->op) {
     case NAS_OP_INPUT: layer->qop.kind = NAS__QOP_QUANTIZE; return true;
-    case NAS_OP_MAX_POOL:
-        layer->qop.kind = NAS__QOP_MAX_POOL;
-        return in->is_signed == out->is_signed && in->scale == out->scale &&
-               in->zero_point == out->zero_point;
+    case NAS_OP_MAX_POOL: layer->qop.kind = NAS__QOP_MAX_POOL; return same_quant(in, out);
     case NAS_OP_AVG_POOL: layer->qop.kind = NAS__QOP_AVG_POOL; return true;
     case NAS_OP_ADD:
         layer->qop.kind = NAS__QOP_ADD;
@@ -66,13 +75,18 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
                 return false;
         }
         return true;
-    case NAS_OP_RELU: return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
+    case NAS_OP_RELU:
+        if (same_quant(in, out)) return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
+        layer->qop.kind = NAS__QOP_TABLE;
+        return true;
+    case NAS_OP_PRELU: return slopes_fit(l, layer);
     case NAS_OP_UNARY:
-        return node->unary == NAS_UNARY_CLIP &&
-               clamp_to_integers(layer, NAS__LACT_CLIP, node->alpha, node->beta);
+        if (node->unary == NAS_UNARY_CLIP && same_quant(in, out))
+            return clamp_to_integers(layer, NAS__LACT_CLIP, node->alpha, node->beta);
+        layer->qop.kind = NAS__QOP_TABLE;
+        return true;
+    case NAS_OP_ADD_SCALAR: layer->qop.kind = NAS__QOP_TABLE; return true;
     case NAS_OP_CONV:
-    case NAS_OP_PRELU:
-    case NAS_OP_ADD_SCALAR:
     case NAS_OP_DEPTH_TO_SPACE:
     case NAS_OP_CONV_TRANSPOSE:
     case NAS_OP_BATCH_NORM:
@@ -258,6 +272,42 @@ static nas_status pack_conv(nas_ctx *ctx, const nas__layers *l, const nas__layer
     return status;
 }
 
+/* What a node makes of each code, by the byte of the code. */
+static void fill_table(const nas__layers *l, const nas__layer *layer, uint8_t *table) {
+    const nas_node *node = node_of(l, layer->node);
+    const nas_quant *in = quant_of(l, layer->inputs[0]), *out = quant_of(l, layer->value);
+    const nas_requant r = bounds_of(out, NAS__LACT_NONE, 0, 0);
+    for (int32_t byte = 0; byte < 256; byte++) {
+        const int32_t code = in->is_signed && byte > 127 ? byte - 256 : byte;
+        const float real = (float)(code - in->zero_point) * in->scale;
+        float value = real > 0 ? real : 0;
+        if (node->op == NAS_OP_ADD_SCALAR) value = real + node->scalar;
+        if (node->op == NAS_OP_UNARY) value = (float)nas__unary_value(node, (double)real);
+        table[byte] = (uint8_t)nas_quant_value((double)(value / out->scale), 1, out->zero_point,
+                                               r.low, r.high);
+    }
+}
+
+static nas_status pack_map(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                           nas__qop_data *data, void *out) {
+    uint8_t table[256];
+    if (layer->qop.kind == NAS__QOP_TABLE) {
+        fill_table(l, layer, table);
+        data->table = table;
+        return nas__qop_pack(ctx, &layer->qop, data, out);
+    }
+    const nas_param *slope = param_of(l, layer->node, 0);
+    int32_t *below = nas_alloc_array(ctx, slope->count, sizeof *below);
+    nas_status status = below == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    if (status == NAS_OK) status = nas_quant_add_multiplier(ctx, data->ratio, &data->multiplier[0]);
+    for (size_t c = 0; c < slope->count && status == NAS_OK; c++)
+        status = nas_quant_slope_multiplier(ctx, data->ratio, (double)slope->data[c], &below[c]);
+    data->below = below;
+    if (status == NAS_OK) status = nas__qop_pack(ctx, &layer->qop, data, out);
+    nas_free(below);
+    return status;
+}
+
 static nas_status pack_op(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer, void *out) {
     nas__qop_data data = {.scale = 1, .ratio = 1};
     const nas_quant *result = layer->kind == NAS__LAYER_OUTPUT ? NULL : quant_of(l, layer->value);
@@ -279,6 +329,8 @@ static nas_status pack_op(nas_ctx *ctx, const nas__layers *l, const nas__layer *
         const nas_status status = nas_quant_add_multiplier(ctx, ratio, &data.multiplier[k]);
         if (status != NAS_OK) return status;
     }
+    if (layer->qop.kind == NAS__QOP_PRELU || layer->qop.kind == NAS__QOP_TABLE)
+        return pack_map(ctx, l, layer, &data, out);
     return nas__qop_pack(ctx, &layer->qop, &data, out);
 }
 

@@ -107,7 +107,9 @@ typedef enum nas__qop_kind {
     NAS__QOP_QUANTIZE, /* `in` is the caller's fp32 image, planar [c][h][w], any alignment; in[] is not used */
     NAS__QOP_DEQUANTIZE, /* `out` is fp32, planar [c][h][w], any alignment; the view `out` is not used */
     NAS__QOP_ENCODE, /* QUANTIZE from a view of floats, in[0] */
-    NAS__QOP_DECODE  /* DEQUANTIZE to a view of floats, out */
+    NAS__QOP_DECODE, /* DEQUANTIZE to a view of floats, out */
+    NAS__QOP_PRELU, /* one multiplier for codes above the zero point, one for each channel below it */
+    NAS__QOP_TABLE /* any function of one code */
 } nas__qop_kind;
 
 /* One operator; views in bytes, those of floats in floats. `in` and `residual` (the second operand) point to pixel (0,0): pools look at the
@@ -130,7 +132,10 @@ typedef struct nas__qop_data {
     int32_t multiplier[2]; /* ADD: nas_quant_add_multiplier */
     double ratio;          /* AVG_POOL: scale_in/scale_out */
     float scale;           /* QUANTIZE, DEQUANTIZE */
-    nas_requant requant;   /* zero_out, low, high; left is found by the packer */
+    const int32_t *
+        below; /* PRELU: [c] multipliers where the code is less than the zero point; multiplier[0] elsewhere */
+    const uint8_t *table; /* TABLE: [256], the code of the result by the byte that is read */
+    nas_requant requant;  /* zero_out, low, high; left is found by the packer */
 } nas__qop_data;
 
 const char *nas__qop_kind_name(nas__qop_kind kind);

@@ -96,6 +96,15 @@ nas_status nas_quant_add_multiplier(nas_ctx *ctx, double ratio, int32_t *multipl
     return NAS_OK;
 }
 
+nas_status nas_quant_slope_multiplier(nas_ctx *ctx, double ratio, double slope,
+                                      int32_t *multiplier) {
+    *multiplier = 0;
+    if (slope == 0) return NAS_OK;
+    const nas_status status = nas_quant_add_multiplier(ctx, ratio * fabs(slope), multiplier);
+    if (status == NAS_OK && slope < 0) *multiplier = -*multiplier;
+    return status;
+}
+
 int32_t nas_quant_scale(int32_t acc, int32_t multiplier, int32_t left) {
     const int32_t most = NAS_QUANT_ACC_MAX >> left;
     const int64_t shifted = (int64_t)clamp(acc, -most, most) * ((int64_t)1 << left);

@@ -18,6 +18,9 @@
  *   add       q = clamp((((a - zero_a)*m_a + (b - zero_b)*m_b + 2^15) >> 16) + zero_out, low, high), m as m_r
  *   pools     the largest q (padding never wins; same quantization in and out); averages scale the sum of
  *             (q - zero_in) over the taps inside with ratio scale_in/(scale_out*divisor)
+ *   prelu     q = clamp((((q_in - zero_in)*m + 2^15) >> 16) + zero_out, low, high), m as m_r of scale_in/scale_out, and
+ *             times the slope of the channel where q_in < zero_in
+ *   function  of one value: the code of f(real) for each of the 256 codes, computed in fp32
  *
  * Why this form: a multiplication that keeps the upper half is one instruction on NEON (sqrdmulh) and four multiplies,
  * shifts and a blend for 8 lanes of AVX2; 31 bits cost nothing more there than 15, and the rounding error of m moves a
@@ -61,6 +64,10 @@ nas_status nas_quant_multiplier(nas_ctx *ctx, double ratio, int32_t left, int32_
 
 /* nas_quant_add_multiplier - m_r, m_a, m_b of scale_operand/scale_out. RANGE at NAS_QUANT_ADD_RATIO_MAX and above. */
 nas_status nas_quant_add_multiplier(nas_ctx *ctx, double ratio, int32_t *multiplier);
+
+/* nas_quant_slope_multiplier - m of prelu where the code is below its zero point; the slope may be 0 or negative. */
+nas_status nas_quant_slope_multiplier(nas_ctx *ctx, double ratio, double slope,
+                                      int32_t *multiplier);
 
 /* Bounds and zero points of a result; the scalar definitions of the formulas above. */
 typedef struct nas_requant {

@@ -97,6 +97,12 @@ static int32_t one_code(const nas__qop *op, const nas__qop_data *data, const voi
             quant_reference_code(residual[place(&op->in[1], y, x, c)], op->in_signed[1]) -
                 data->zero_in[1],
             data->multiplier[1], &data->requant);
+    case NAS__QOP_TABLE: return data->table[a[place(&op->in[0], y, x, c)]];
+    case NAS__QOP_PRELU: {
+        const int32_t q = quant_reference_code(a[place(&op->in[0], y, x, c)], op->in_signed[0]) -
+                          data->zero_in[0];
+        return nas_quant_add(q, q < 0 ? data->below[c] : data->multiplier[0], 0, 0, &data->requant);
+    }
     case NAS__QOP_MAX_POOL:
     case NAS__QOP_AVG_POOL: return pooled(op, data, a, y, x, c);
     case NAS__QOP_QUANTIZE:

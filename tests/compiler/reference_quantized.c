@@ -54,6 +54,7 @@ static reference_kind kind_of(const nas_graph *g, nas_value v, const nas_quant *
     if (node->op == NAS_OP_MAX_POOL)
         return same_quant(quant_of(g, node->inputs[0]), out) ? REFERENCE_QMAX_POOL
                                                              : REFERENCE_FLOAT;
+    if (node->op == NAS_OP_PRELU) return REFERENCE_QPRELU;
     return node->op == NAS_OP_AVG_POOL ? REFERENCE_QAVG_POOL : REFERENCE_FLOAT;
 }
 
@@ -243,6 +244,25 @@ static nas_status run_op(nas_ctx *ctx, const nas_graph *g, nas_value v, nas_valu
     return status;
 }
 
+static nas_status run_prelu(nas_ctx *ctx, const nas_graph *g, nas_value v, const walk *w) {
+    const nas_node *node = nas_graph_node(g, v);
+    const nas_quant *in = quant_of(g, node->inputs[0]), *out = quant_of(g, v);
+    const double ratio = (double)in->scale / (double)out->scale;
+    const float *slope = nas_graph_param_const(g, node->params[0])->data;
+    const nas_requant r = requant_of(g, v);
+    int32_t above = 0;
+    nas_status status = nas_quant_add_multiplier(ctx, ratio, &above);
+    const size_t count = reference_count(g, v), channels = (size_t)node->shape.c;
+    for (size_t i = 0; i < count && status == NAS_OK; i++) {
+        const int32_t q =
+            quant_reference_code(w->codes[node->inputs[0]][i], in->is_signed) - in->zero_point;
+        int32_t m = above;
+        if (q < 0) status = nas_quant_slope_multiplier(ctx, ratio, (double)slope[i % channels], &m);
+        w->codes[v][i] = (uint8_t)nas_quant_add(q, m, 0, 0, &r);
+    }
+    return status;
+}
+
 static nas_status run_integers(nas_ctx *ctx, const nas_graph *g, nas_value v, nas_value source,
                                reference_kind kind, const walk *w) {
     switch (kind) {
@@ -250,6 +270,7 @@ static nas_status run_integers(nas_ctx *ctx, const nas_graph *g, nas_value v, na
     case REFERENCE_QCONV: return run_conv(ctx, g, v, source, w);
     case REFERENCE_QADD: return run_op(ctx, g, v, source, NAS__QOP_ADD, w);
     case REFERENCE_QMAX_POOL: return run_op(ctx, g, v, source, NAS__QOP_MAX_POOL, w);
+    case REFERENCE_QPRELU: return run_prelu(ctx, g, v, w);
     case REFERENCE_QAVG_POOL: return run_op(ctx, g, v, source, NAS__QOP_AVG_POOL, w);
     }
     return nas_fail(ctx, NAS_ERR_INTERNAL, "not an integer operator");

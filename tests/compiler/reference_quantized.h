@@ -10,12 +10,14 @@ typedef enum reference_kind {
     REFERENCE_QCONV, /* integers, see below */
     REFERENCE_QADD,
     REFERENCE_QMAX_POOL,
-    REFERENCE_QAVG_POOL
+    REFERENCE_QAVG_POOL,
+    REFERENCE_QPRELU
 } reference_kind;
 
 /* reference_quantized_kind - `*source` gets the node whose operands are read: v itself, or the convolution or sum right
  * before an activation v. Integers compute, when result and operands have a quantization,
- *   CONV whose weights have scales, ADD of equal shapes, MAX_POOL that keeps the quantization, AVG_POOL;
+ *   CONV whose weights have scales, ADD of equal shapes, MAX_POOL that keeps the quantization, AVG_POOL,
+ *   PRELU;
  *   RELU and CLIP after a CONV or ADD as above without a quantization and without other readers: clamps of the codes. */
 reference_kind reference_quantized_kind(const nas_graph *g, nas_value v, nas_value *source);
 

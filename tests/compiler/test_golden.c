@@ -33,7 +33,7 @@ typedef struct quantized_file {
 static const quantized_file quantized[] = {
     {"q_branches", 0.00828451011, 2, 10, true}, /* averages at its borders */
     {"q_float_head", 0.00570899131, 1, 3, false}, {"q_float_output", 0.0170893089, 1, 2, false},
-    {"q_fsrcnn", 0.00714307511, 1, 3, true},      {"q_grouped", 0.0152577516, 1, 4, true},
+    {"q_fsrcnn", 0.00714307511, 1, 6, true},      {"q_grouped", 0.0152577516, 1, 4, true},
     {"q_island", 0.00354893319, 1, 7, true},      {"q_mobilenet", 0.0288738273, 1, 11, true},
     {"q_per_tensor", 0.00472382409, 1, 5, true},  {"q_residual", 0.0139389429, 1, 11, true},
     {"q_signed", 0.0765412673, 1, 7, true},       {"q_sr", 0.0209908746, 1, 6, true},

@@ -44,6 +44,10 @@ static const op_row rows[] = {
     {NAS__QOP_ENCODE, 3, 2, 1, {0}, 0, 0, 1, 0, 0},
     {NAS__QOP_DECODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0},
     {NAS__QOP_DECODE, 8, 1, 3, {0}, 1, 0, 0, 0, 0},
+    {NAS__QOP_PRELU, 21, 3, 5, {0}, 0, 0, 1, 0, 0},
+    {NAS__QOP_PRELU, 16, 2, 2, {0}, 1, 0, 0, 0, 0},
+    {NAS__QOP_TABLE, 21, 3, 5, {0}, 1, 0, 0, 0, 0},
+    {NAS__QOP_TABLE, 3, 2, 7, {0}, 0, 0, 1, 0, 0},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -91,8 +95,16 @@ static nas__qop op_of(const op_row *r) {
 }
 
 static nas__qop_data data_of(const op_row *r) {
+    static int32_t below[32]; /* also negative ones and none */
+    static uint8_t table[256];
+    for (int32_t i = 0; i < 32; i++)
+        below[i] = (i - 11) * 3001;
+    for (int32_t i = 0; i < 256; i++)
+        table[i] = (uint8_t)(i * 167 + 13);
     const int32_t least = r->signed_out ? -128 : 0;
-    nas__qop_data d = {.zero_in = {r->signed_a ? -5 : 120, r->signed_b ? 3 : 7},
+    nas__qop_data d = {.below = below,
+                       .table = table,
+                       .zero_in = {r->signed_a ? -5 : 120, r->signed_b ? 3 : 7},
                        .multiplier = {70001, 40503},
                        .ratio = r->ratio,
                        .scale = 0.013F,

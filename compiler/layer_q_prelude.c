@@ -229,6 +229,18 @@ static const char words[] =
     "    return (q_s16)__builtin_convertvector(v, q_s16);\n}\n"
     "HELPER vi q_x16(const short *p) {\n"
     "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)MM(set1_epi32)(v);\n}\n";
+/* Outputs as two sums side by side: eight bytes of the input for all, and the sums of neighbours. */
+static const char halves[] =
+    "HELPER vi q_x2(const qx *p) {\n"
+    "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return (vi)MM(set1_epi64x)(v);\n}\n";
+static const char fold_256[] =
+    "HELPER vi q_fold(vi a, vi b) {\n"
+    "    return (vi)_mm256_permute4x64_epi64(_mm256_hadd_epi32((__m256i)a, (__m256i)b), "
+    "0xd8);\n}\n";
+static const char fold_512[] =
+    "HELPER vi q_fold(vi a, vi b) {\n"
+    "    const vi even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};\n"
+    "    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);\n}\n";
 static const char words_pair[] = "#define q_dot16 q_dot\n";
 static const char words_vnni[] =
     "HELPER vi q_dot16(vi acc, vi x, vi w) {\n"
@@ -292,5 +304,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (avx2) nas_buf_puts(out, avx2_get);
     if (nas__dot_of(target) == NAS__DOT_PAIR) nas_buf_printf(out, "%s%s", words, words_pair);
     if (nas__dot_of(target) == NAS__DOT_VNNI) nas_buf_printf(out, "%s%s", words, words_vnni);
+    if (nas__dot_of(target) == NAS__DOT_PAIR || nas__dot_of(target) == NAS__DOT_VNNI)
+        nas_buf_printf(out, "%s%s", halves, target->vector_bytes == 64 ? fold_512 : fold_256);
     nas_buf_puts(out, plus);
 }

@@ -57,16 +57,25 @@ int32_t nas__q_staged_rows(const nas__qconv *q, int32_t rows) {
     return (rows - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
 }
 
-nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows) {
+static int32_t split_of(const nas__qconv_way *way) {
+    return way->split > 1 ? way->split : 1;
+}
+
+nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
+                             const nas__qconv_way *way, int32_t band_rows) {
     const nas__conv *c = &q->conv;
     const nas__dot dot = nas__dot_of(target);
     nas__q_stage s = {.element = dot == NAS__DOT_PLAIN || dot == NAS__DOT_PAIR ? 2 : 1,
-                      .group = nas__dot_group(dot),
+                      .group = nas__dot_group(dot) * split_of(way),
+                      .joined = c->groups == 1 && c->dilation_w == 1,
                       .step_h = 1,
                       .step_w = 1,
                       .stride_h = c->stride_h,
                       .stride_w = c->stride_w};
-    s.channels = ceil_div(c->in_c / c->groups, s.group) * s.group;
+    s.channels = c->in_c / c->groups;
+    if (!s.joined) s.channels = ceil_div(s.channels, s.group) * s.group;
+    s.steps = s.joined ? ceil_div(c->kernel_w * s.channels, s.group)
+                       : c->kernel_w * (s.channels / s.group);
     s.pixel = s.channels * c->groups;
     if (c->kernel_h == 1) {
         s.step_h = c->stride_h;
@@ -82,9 +91,12 @@ nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int3
     return s;
 }
 
-static int32_t steps_of(const nas_target *target, const nas__qconv *q) {
-    const nas__q_stage s = nas__q_stage_of(target, q, 1);
-    return q->conv.kernel_h * q->conv.kernel_w * (s.channels / s.group);
+static int32_t steps_of(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    return q->conv.kernel_h * nas__q_stage_of(target, q, way, 1).steps;
+}
+
+int32_t nas__q_heads(const nas__qconv_way *way, int32_t vectors) {
+    return ceil_div(vectors, split_of(way));
 }
 
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors) {
@@ -100,16 +112,16 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
         return (size_t)(2 * vectors * target->vector_bytes) +
                (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
     }
-    return (size_t)(2 * vectors * target->vector_bytes) +
-           (size_t)steps_of(target, q) * (size_t)nas__q_step_bytes(target, way, vectors);
+    return (size_t)(2 * nas__q_heads(way, vectors) * target->vector_bytes) +
+           (size_t)steps_of(target, q, way) * (size_t)nas__q_step_bytes(target, way, vectors);
 }
 
 /* ---- estimates --------------------------------------------------------------------------------------------------- */
 
 static const double l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 16;
 
-nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *c, int32_t vectors) {
-    nas__q_blocks b = {.lanes = target->vector_bytes / 4, .vectors = vectors};
+static nas__q_blocks blocks_of(int32_t lanes, const nas__conv *c, int32_t vectors) {
+    nas__q_blocks b = {.lanes = lanes, .vectors = vectors};
     b.in_c = c->in_c / c->groups;
     b.out_c = c->out_c / c->groups;
     b.count = (b.out_c + vectors * b.lanes - 1) / (vectors * b.lanes);
@@ -117,6 +129,15 @@ nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *c, int32_t
     b.last_vectors = (rest + b.lanes - 1) / b.lanes;
     b.last_lanes = rest - (b.last_vectors - 1) * b.lanes;
     return b;
+}
+
+nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    return blocks_of(target->vector_bytes / 4, c, vectors);
+}
+
+nas__q_blocks nas__q_block_of(const nas_target *target, const nas__conv *c,
+                              const nas__qconv_way *way) {
+    return blocks_of(target->vector_bytes / 4 / split_of(way), c, way->vectors);
 }
 
 /* Of one vector of sums. AVX2: timed; NEON and AVX-512: as llvm-mca sees the loops for Neoverse N2 and Sapphire Rapids. */
@@ -132,13 +153,13 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     const nas__dot dot = nas__dot_of(target);
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    const nas__q_blocks b = nas__q_block(target, c, way->vectors);
-    const nas__q_stage s = nas__q_stage_of(target, q, t.rows);
+    const nas__q_blocks b = nas__q_block_of(target, c, way);
+    const nas__q_stage s = nas__q_stage_of(target, q, way, t.rows);
     const double widen = way->stored_bits == 16                          ? 0
                          : way->stored_bits == 4                         ? 0.75
                          : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
                                                                          : 0;
-    const double finish = nas__q_finish_cycles(target, q), steps = steps_of(target, q);
+    const double finish = nas__q_finish_cycles(target, q), steps = steps_of(target, q, way);
     double cycles = 0;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
@@ -152,7 +173,9 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
             const double bytes = nas__q_step_bytes(target, way, vectors);
             if (bytes * steps > 0.5 * target->l1_bytes) step += 0.25 * bytes / l2_bytes_cycle;
             cycles += (double)t.bands * n * (last ? 1 : b.count - 1) *
-                      (steps * step + call_cycles + finish * pixels * vectors);
+                      (steps * step + call_cycles +
+                       pixels * (finish * nas__q_heads(way, vectors) +
+                                 (way->split > 1 ? 2.0 * vectors : 0)));
         }
     }
     cycles *= c->groups;
@@ -193,10 +216,31 @@ static bool listed(const nas__qconv_way *list, int32_t n, const nas__qconv_way *
     for (int32_t i = 0; i < n; i++) {
         if (list[i].algorithm == way->algorithm && list[i].pixels == way->pixels &&
             list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits &&
-            list[i].batch == way->batch)
+            list[i].split == way->split && list[i].batch == way->batch)
             return true;
     }
     return false;
+}
+
+/* Few outputs do not fill their last vector: half as many in each, two sums for each of them. */
+static int32_t add_split(const nas_target *target, const nas__qconv *q,
+                         nas__qconv_way out[NAS__QCONV_WAYS_MAX], int32_t n) {
+    const nas__dot dot = nas__dot_of(target);
+    const int32_t lanes = target->vector_bytes / 4 / 2, outputs = q->conv.out_c;
+    const int32_t vectors = ceil_div(outputs, lanes);
+    if ((dot != NAS__DOT_PAIR && dot != NAS__DOT_VNNI) || q->conv.groups > 1 || vectors > 3 ||
+        vectors % 2 == 0)
+        return n;
+    const int32_t sums = target->vector_registers >= 32 ? 24 : vectors == 3 ? 9 : 12;
+    const nas__conv_tiling t = nas__conv_tile(&q->conv, sums / vectors);
+    nas__qconv_way way = {.algorithm = NAS__QCONV_DIRECT,
+                          .pixels = t.rows * t.columns,
+                          .vectors = vectors,
+                          .stored_bits = dot == NAS__DOT_PAIR ? 16 : 8,
+                          .split = 2};
+    way.cycles = direct_cycles(target, q, &way);
+    out[n++] = way;
+    return n;
 }
 
 static int32_t add_winograd(const nas_target *target, const nas__qconv *q, int32_t most,
@@ -248,6 +292,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
             if (!listed(out, n, &way)) out[n++] = way;
         }
     }
+    n = add_split(target, q, out, n);
     if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
     n = nas__q_matrix_ways(target, q, n, out);
     qsort(out, (size_t)n, sizeof *out, by_cycles);
@@ -272,7 +317,7 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT:
         return nas__conv_tile(c, way->pixels).bands * c->groups *
-               nas__q_block(target, c, way->vectors).count;
+               nas__q_block_of(target, c, way).count;
     case NAS__QCONV_DEPTHWISE: return c->out_h;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: return nas__qconv_winograd_units(target, q, way);
@@ -288,8 +333,9 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
-    const nas__q_stage s = nas__q_stage_of(target, q, nas__conv_tile(&q->conv, way->pixels).rows);
-    return (size_t)s.rows_of_band * (size_t)s.row * (size_t)s.element;
+    const nas__q_stage s =
+        nas__q_stage_of(target, q, way, nas__conv_tile(&q->conv, way->pixels).rows);
+    return ((size_t)s.rows_of_band * (size_t)s.row + (size_t)s.group) * (size_t)s.element;
 }
 
 static size_t round_64(size_t n) {
@@ -308,7 +354,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     switch (way->algorithm) {
     case NAS__QCONV_MATRIX:
     case NAS__QCONV_DIRECT: {
-        const nas__q_blocks b = nas__q_block(target, c, way->vectors);
+        const nas__q_blocks b = nas__q_block_of(target, c, way);
         n += (size_t)c->groups *
              ((size_t)(b.count - 1) * nas__q_block_bytes(target, q, way, b.vectors) +
               nas__q_block_bytes(target, q, way, b.last_vectors));
@@ -332,14 +378,14 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     const int n = snprintf(
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
-        "%d",
+        "%d %d",
         target->vector_bytes, target->vector_registers,
         (int)(way->algorithm == NAS__QCONV_MATRIX ? nas__matrix_of(target) : nas__dot_of(target)),
         c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
         c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
         c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed,
         (int)q->out_signed, (int)(c->has_residual && q->residual_signed), (int)q->has_left,
-        (int)way->algorithm, way->pixels, way->vectors, way->stored_bits, way->batch);
+        (int)way->algorithm, way->pixels, way->vectors, way->stored_bits, way->split, way->batch);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",

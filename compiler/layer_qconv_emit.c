@@ -49,6 +49,29 @@ void nas__q_emit_multipliers(const nas_target *target, int32_t vectors, nas_buf 
     }
 }
 
+/* Two sums of each output become one, in order: whole vectors of outputs from pairs of vectors. */
+static void emit_folds(int32_t pixels, int32_t vectors, nas_buf *out) {
+    for (int32_t p = 0; p < pixels; p++) {
+        for (int32_t v = 0; v < vectors; v += 2) {
+            nas_buf_printf(out, "    a%d_%d = q_fold(a%d_%d, a%d_%d) + s%d;\n", p, v / 2, p, v, p,
+                           v + 1 < vectors ? v + 1 : v, v / 2);
+        }
+    }
+}
+
+/* Sums begin at 0 where they are split. */
+static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+    const int32_t bytes = target->vector_bytes, heads = (vectors + 1) / 2;
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_printf(out, "    vi a0_%d = {0}", v);
+        for (int32_t p = 1; p < pixels; p++)
+            nas_buf_printf(out, ", a%d_%d = a0_%d", p, v, v);
+        nas_buf_puts(out, ";\n");
+    }
+    nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", heads * bytes,
+                   2 * heads * bytes);
+}
+
 static void emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
     for (int32_t v = 0; v < vectors; v++) {
@@ -114,7 +137,8 @@ static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t co
         for (int32_t p = 0; p < pixels; p++) {
             const int32_t at = p / columns * d->stage.stride_h * d->stage.row +
                                p % columns * d->stage.stride_w * d->stage.pixel + u * group;
-            nas_buf_printf(out, "%s        x = q_x(s + %d);", indent, at);
+            nas_buf_printf(out, "%s        x = q_x%s(s + %d);", indent,
+                           d->way->split > 1 ? "2" : "", at);
             for (int32_t v = 0; v < vectors; v++)
                 nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x, b%d);", p, v, p, v, v);
             nas_buf_puts(out, "\n");
@@ -127,8 +151,8 @@ static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t co
 static void emit_taps(const direct *d, int32_t rows, int32_t columns, int32_t vectors,
                       nas_buf *out) {
     const nas__conv *c = &d->q->conv;
-    const bool joined = c->groups == 1 && c->dilation_w == 1;
-    const int32_t taps = joined ? 1 : c->kernel_w, steps = d->stage.channels / d->stage.group;
+    const bool joined = d->stage.joined;
+    const int32_t taps = joined ? 1 : c->kernel_w;
     const char *indent = "    ";
     nas_buf_puts(out, "    const qx *s = in;\n");
     if (c->kernel_h > 1) {
@@ -144,7 +168,8 @@ static void emit_taps(const direct *d, int32_t rows, int32_t columns, int32_t ve
         nas_buf_printf(out, "x_tap * %d;\n", c->dilation_w * d->stage.pixel);
         indent = c->kernel_h > 1 ? "            " : "        ";
     }
-    emit_steps(d, joined ? c->kernel_w * steps : steps, rows, columns, vectors, indent, out);
+    emit_steps(d, joined ? d->stage.steps : d->stage.channels / d->stage.group, rows, columns,
+               vectors, indent, out);
     if (taps > 1) nas_buf_printf(out, "%s}\n", c->kernel_h > 1 ? "        " : "    ");
     if (c->kernel_h > 1) nas_buf_puts(out, "    }\n");
 }
@@ -160,12 +185,23 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         "TILE void %s_%dx%d_%d(const qx *in, unsigned char *restrict out,%s const unsigned char "
         "*w, const int *h) {\n",
         rows, columns, channels, d->name, rows, columns, channels, residual_argument(d->q));
-    emit_biases(d->target, rows * columns, vectors, out);
+    const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
+    if (d->way->split > 1) {
+        emit_zeros(d->target, rows * columns, vectors, out);
+    } else {
+        emit_biases(d->target, rows * columns, vectors, out);
+    }
     emit_taps(d, rows, columns, vectors, out);
-    nas__q_emit_multipliers(d->target, vectors, out);
+    if (d->way->split > 1) {
+        for (int32_t v = 0; v < heads; v++)
+            nas_buf_printf(out, "    const vi s%d = q_i32(m - %d);\n", v,
+                           (heads - v) * d->target->vector_bytes);
+        emit_folds(rows * columns, vectors, out);
+    }
+    nas__q_emit_multipliers(d->target, heads, out);
     for (int32_t p = 0; p < rows * columns; p++) {
         const size_t row = (size_t)(p / columns), column = (size_t)(p % columns);
-        nas__q_emit_epilogue(d->target, d->q, p, vectors, last,
+        nas__q_emit_epilogue(d->target, d->q, p, heads, channels - (heads - 1) * lanes,
                              row * c->out_row + column * (size_t)c->out_pitch,
                              row * c->residual_row + column * (size_t)c->residual_pitch, out);
     }
@@ -247,8 +283,8 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     direct d = {.target = target, .q = q, .way = way, .name = name};
     d.tiling = nas__conv_tile(c, way->pixels);
-    d.blocks = nas__q_block(target, c, way->vectors);
-    d.stage = nas__q_stage_of(target, q, d.tiling.rows);
+    d.blocks = nas__q_block_of(target, c, way);
+    d.stage = nas__q_stage_of(target, q, way, d.tiling.rows);
     const nas__conv_tiling *t = &d.tiling;
     const nas__q_blocks *b = &d.blocks;
     const int32_t last = (b->last_vectors - 1) * b->lanes + b->last_lanes,

@@ -5,12 +5,16 @@
 #include "compiler/layer_conv_internal.h"
 #include "compiler/layers_q_internal.h"
 
-/* Input rows of a band as the products want them: 16-bit (PAIR, PLAIN) or 8-bit elements, the channels of each group
- * padded to whole groups of the dot product, and only the columns that are read. */
+/* Input rows of a band as the products want them: 16-bit (PAIR, PLAIN) or 8-bit elements, and only the columns that are
+ * read. Where the taps of a kernel row lie side by side they are one run, and only its end is padded to a whole product, with
+ * weights of 0: what is read there is the next pixel, or the slack at the end. Elsewhere the channels of each group are. */
 typedef struct nas__q_stage {
-    int32_t element;      /* bytes */
-    int32_t group;        /* channels of one product */
-    int32_t channels;     /* of one group, padded */
+    int32_t element; /* bytes */
+    int32_t
+        group; /* elements of one product: of one lane, times the sums that an output is split into */
+    bool joined;          /* a kernel row is one run */
+    int32_t channels;     /* of one group, padded where that is needed */
+    int32_t steps;        /* products of a kernel row */
     int32_t pixel;        /* elements from pixel to pixel */
     int32_t columns;      /* of a row */
     int32_t row;          /* elements from row to row */
@@ -76,11 +80,18 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
 
 nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
 
-nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q, int32_t band_rows);
+/* nas__q_block_of - of a way; the lanes of DIRECT ones are outputs. */
+nas__q_blocks nas__q_block_of(const nas_target *target, const nas__conv *conv,
+                              const nas__qconv_way *way);
+
+nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
+                             const nas__qconv_way *way, int32_t band_rows);
 double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q);
 int32_t nas__q_staged_rows(const nas__qconv *q, int32_t output_rows);
 /* nas__q_step_bytes - stored weights of one product step for `vectors` vectors. */
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors);
+/* nas__q_heads - whole vectors of outputs in `vectors` vectors of sums. */
+int32_t nas__q_heads(const nas__qconv_way *way, int32_t vectors);
 /* nas__q_block_bytes - bias, multipliers and weights of a block of `vectors` vectors, any but depthwise. */
 size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                           int32_t vectors);

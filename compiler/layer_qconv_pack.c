@@ -106,25 +106,28 @@ static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t
     }
 }
 
-/* [group][block]: bias, multipliers, then for each tap and group of input channels the vectors of the block. */
+/* [group][block]: bias, multipliers, then for each product of the taps the vectors of the block. */
 static void pack_direct(const packer *p, uint8_t *out) {
     const nas__conv *c = &p->q->conv;
-    const nas__q_blocks b = nas__q_block(p->target, c, p->way->vectors);
-    const nas__q_stage s = nas__q_stage_of(p->target, p->q, 1);
+    const nas__q_blocks b = nas__q_block_of(p->target, c, p->way);
+    const nas__q_stage s = nas__q_stage_of(p->target, p->q, p->way, 1);
     const int32_t full = b.vectors * b.lanes, elements = b.lanes * s.group;
     for (int32_t g = 0; g < c->groups; g++) {
         for (int32_t k = 0; k < b.count; k++) {
             const int32_t first = g * b.out_c + k * full, n = min_i32(b.out_c - k * full, full);
             const int32_t vectors = k + 1 < b.count ? b.vectors : b.last_vectors;
             const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
-            uint8_t *at = pack_heads(p, first, n, vectors * b.lanes, out);
+            uint8_t *at = pack_heads(
+                p, first, n, nas__q_heads(p->way, vectors) * (p->target->vector_bytes / 4), out);
             for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
                 for (int32_t i = 0; i < b.in_c; i++) {
-                    uint8_t *step = at + (size_t)(tap * (s.channels / s.group) + i / s.group) *
+                    /* place within the kernel row */
+                    const int32_t e = tap % c->kernel_w * s.channels + i;
+                    uint8_t *step = at + (size_t)(tap / c->kernel_w * s.steps + e / s.group) *
                                              (size_t)step_bytes;
                     for (int32_t o = 0; o < n; o++) {
                         put_weight(p, step, elements, o / b.lanes,
-                                   o % b.lanes * s.group + i % s.group,
+                                   o % b.lanes * s.group + e % s.group,
                                    p->data->weight[(size_t)(first + o) * p->taps +
                                                    (size_t)(tap * b.in_c + i)]);
                     }

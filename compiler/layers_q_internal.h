@@ -60,8 +60,10 @@ typedef struct nas__qconv_way {
     nas__qconv_algorithm algorithm;
     int32_t pixels, vectors; /* register tile */
     int32_t stored_bits; /* of a weight in memory: 4, 8, or 16 (widened before; PAIR or WINOGRAD) */
-    int32_t batch;       /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
-    double cycles;       /* estimate for the whole layer, one thread */
+    int32_t
+        split; /* DIRECT: 2 when a vector holds half as many outputs, each as two sums; else 0 */
+    int32_t batch; /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
+    double cycles; /* estimate for the whole layer, one thread */
 } nas__qconv_way;
 enum { NAS__QCONV_WAYS_MAX = 24 };
 

@@ -43,6 +43,8 @@ static const shape_row fixed_shapes[] = {
     {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, 0, 0, 0, 0, 0, 8, ANY},
     {512, 24, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME},
     {32, 48, 1, 6, 29, 1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 8, ANY},
+    {11, 9, 1, 5, 14, 3, 3, 1, 1, 1, 1, 0, 2, 1, 0, 0, 1, 1, 8, ANY},
+    {56, 4, 1, 4, 13, 5, 5, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME},
 };
 enum {
     FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
@@ -461,6 +463,9 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
     const int32_t kept = n < TRIED ? n : TRIED;
     for (int32_t k = 0; k < kept; k++)
         out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
+    for (int32_t k = 0; k < n && kept == TRIED; k++) {
+        if (ways[k].split > 0) out[1] = ways[k];
+    }
     int32_t winograd = 0; /* one of these always, both sizes in turn */
     for (int32_t k = 0; k < n && kept == TRIED; k++) {
         if (ways[k].batch > 0 && winograd++ <= turn % 6) out[TRIED - 1] = ways[k];

@@ -328,6 +328,17 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     return 0;
 }
 
+int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) {
+    switch (way->algorithm) {
+    case NAS__QCONV_DIRECT: return nas__conv_tile(&q->conv, way->pixels).rows;
+    case NAS__QCONV_DEPTHWISE: return 1;
+    case NAS__QCONV_MATRIX:
+    case NAS__QCONV_WINOGRAD_2:
+    case NAS__QCONV_WINOGRAD_4: break;
+    }
+    return 0;
+}
+
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;

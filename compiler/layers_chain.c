@@ -1,7 +1,8 @@
 /* layers_chain.c - depth first: bands of rows go through several convolutions while they are in the cache.
  *
  * The kernels are those of whole layers, called for a few rows at a time: their units are ordered by rows. A value inside
- * a chain has a buffer as if all of it were kept, so that nothing moves; only the rows of the moment are hot. */
+ * a chain has a buffer as if all of it were kept, so that nothing moves; only the rows of the moment are hot. Where no row
+ * is needed twice, because the next kernel is one row high, the buffer holds one band: nothing of it goes to memory. */
 #include "compiler/layers_network_internal.h"
 
 enum { BAND_MAX = 16 };
@@ -16,8 +17,23 @@ static size_t row_bytes(const nas__layers *l, nas_value v) {
 
 /* Can the layer be computed for some rows alone? */
 static bool by_rows(const nas__layers *l, const nas__layer *layer) {
-    return layer->kind == NAS__LAYER_CONV && layer->conv.out_h > 1 &&
+    if (layer->conv.out_h < 2) return false;
+    if (layer->kind == NAS__LAYER_QCONV)
+        return nas__qconv_rows_of_unit(&layer->qconv, &layer->qways[layer->way]) == 1;
+    return layer->kind == NAS__LAYER_CONV &&
            nas__conv_rows_of_unit(l->target, &layer->conv, &layer->ways[layer->way]) == 1;
+}
+
+/* Does `next` read each row of its input once, and nothing around it? */
+static bool reads_once(const nas__layers *l, const nas__layer *next) {
+    const nas_conv_attributes *a = &node_of(l, next->node)->conv;
+    const nas__layer_buffer *in = &l->buffers[l->places[next->inputs[0]].buffer];
+    return a->kernel_h == 1 && a->stride_h == 1 && in->top == 0 && in->left == 0 &&
+           in->bottom == 0 && in->right == 0;
+}
+
+static size_t floats_of(size_t elements, size_t element) {
+    return (elements * element + sizeof(float) - 1) / sizeof(float);
 }
 
 /* Is the value of layer i read by layer i + 1 alone, as the data of a convolution? */
@@ -71,8 +87,17 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
         }
         if (k < i + n - 1) {
             nas__place *p = &l->places[layer->value];
-            p->shift = (size_t)((overlap > 0 ? overlap : 0) + 1) * p->row;
-            b->floats += p->shift * (size_t)(l->max_threads - 1);
+            const size_t threads = (size_t)l->max_threads;
+            const size_t element = nas__layers_element(l, layer->value);
+            p->banded = reads_once(l, layer + 1);
+            if (p->banded) {
+                p->shift = (size_t)l->layers[i].band * p->row;
+                b->floats = floats_of(p->at + p->shift * threads, element);
+            } else {
+                p->shift = (size_t)((overlap > 0 ? overlap : 0) + 1) * p->row;
+                b->floats += floats_of(p->shift * (threads - 1), element);
+            }
+            b->floats = (b->floats + 15) / 16 * 16; /* whole cache lines */
         }
         const nas__conv *c = &layer->conv;
         overlap = overlap * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1 - c->stride_h;

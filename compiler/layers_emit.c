@@ -46,15 +46,18 @@ static const char chain_helpers[] =
     "    const int row = begin * stride - pad;\n"
     "    return row > 0 ? row : 0;\n"
     "}\n\n"
-    "/* Zeroes the border of a thread's rows [from, to): the gaps beside them, and what lies "
+    "/* Sets the border of a thread's rows [from, to), in bytes: the gaps beside them, and what "
+    "lies "
     "beyond the image. */\n"
-    "static inline void clear_rows(float *image, int from, int to, int height, size_t row, size_t "
-    "gap, size_t front, "
-    "size_t back) {\n"
-    "    for (int y = from; y <= to && gap > 0; y++) memset(image + (size_t)y * row - gap, 0, gap "
-    "* sizeof *image);\n"
-    "    if (from == 0) memset(image - front, 0, front * sizeof *image);\n"
-    "    if (to == height) memset(image + (size_t)height * row - gap, 0, back * sizeof *image);\n"
+    "static inline void clear_rows(void *image, int value, int from, int to, int height, size_t "
+    "row, "
+    "size_t gap, size_t front,\n"
+    "                              size_t back) {\n"
+    "    char *p = image;\n"
+    "    for (int y = from; y <= to && gap > 0; y++) memset(p + (size_t)y * row - gap, value, "
+    "gap);\n"
+    "    if (from == 0) memset(p - front, value, front);\n"
+    "    if (to == height) memset(p + (size_t)height * row - gap, value, back);\n"
     "}\n\n";
 
 static const char clock_text[] = "static double clock_us(void) {\n"
@@ -182,6 +185,12 @@ static bool has_border(const border *b) {
     return b->front > 0 || b->gap > 0 || b->back > 0;
 }
 
+/* The byte that borders are made of: 0.0, or the code of zero. */
+static int32_t border_value(const nas__layers *l, nas_value v) {
+    const nas_quant *q = nas__layers_quant(l, v);
+    return q == NULL ? 0 : q->zero_point & 255;
+}
+
 /* The first layer of a buffer's life clears its border. */
 static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf *out) {
     const nas__layer_buffer *b = &l->buffers[l->places[value].buffer];
@@ -189,17 +198,22 @@ static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf
     if (b->first != i || !has_border(&around)) return;
     const nas__place *p = &l->places[b->value];
     const size_t element = nas__layers_element(l, b->value);
-    const nas_quant *q = nas__layers_quant(l, b->value);
     nas_buf_puts(out, "    clear_border(");
     emit_place(l, b->value, 0, 0, out);
     nas_buf_printf(out, ", %d, %zu, %d, %zu, %zu, %zu, thread, threads);\n",
-                   q == NULL ? 0 : q->zero_point & 255, around.front * element,
-                   node_of(l, b->value)->shape.h, p->row * element, around.gap * element,
-                   around.back * element);
+                   border_value(l, b->value), around.front * element, node_of(l, b->value)->shape.h,
+                   p->row * element, around.gap * element, around.back * element);
 }
 
-/* in, out, residual */
-static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+/* Further to row from<k> times `stride` of value v, k >= 0. A band begins at its first row. */
+static void emit_row(const nas__layers *l, nas_value v, int32_t k, int32_t stride, nas_buf *out) {
+    const nas__place *p = &l->places[v];
+    if (k >= 0 && !p->banded)
+        nas_buf_printf(out, " + (size_t)from%d * %zu", k, (size_t)stride * p->row);
+}
+
+/* in, out, residual; for the rows of its result from from<k> on where k >= 0 */
+static void emit_operands(const nas__layers *l, const nas__layer *layer, int32_t k, nas_buf *out) {
     switch (layer->kind) {
     case NAS__LAYER_CONV:
     case NAS__LAYER_QCONV: {
@@ -207,6 +221,7 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf
         const nas__place *in = &l->places[layer->inputs[0]];
         emit_place(l, layer->inputs[0], 0,
                    (size_t)a->pad_top * in->row + (size_t)(a->pad_left * in->pitch), out);
+        emit_row(l, layer->inputs[0], k, a->stride_h, out);
         break;
     }
     case NAS__LAYER_OP:
@@ -224,10 +239,12 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, nas_buf
         nas_buf_puts(out, "m->out");
     } else {
         emit_place(l, layer->value, layer->out_offset, 0, out);
+        emit_row(l, layer->value, k, 1, out);
     }
     nas_buf_puts(out, ", ");
     if (layer->n_inputs == 2) {
         emit_place(l, layer->inputs[1], 0, 0, out);
+        emit_row(l, layer->inputs[1], k, 1, out);
     } else {
         nas_buf_puts(out, "NULL");
     }
@@ -244,7 +261,7 @@ static void emit_alone(const nas__layers *l, int32_t i, const char *name, nas_bu
     const nas__layer *layer = &l->layers[i];
     if (layer->kind != NAS__LAYER_OUTPUT) emit_clear(l, i, layer->value, out);
     nas_buf_printf(out, "    %s(", name);
-    emit_operands(l, layer, out);
+    emit_operands(l, layer, -1, out);
     nas_buf_printf(out, ", FROM(%d), TO(%d));\n", layer->units, layer->units);
 }
 
@@ -275,9 +292,10 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
         if (!has_border(&around)) continue;
         nas_buf_puts(out, "        clear_rows(");
         emit_place(l, v, 0, 0, out);
-        nas_buf_printf(out, ", from%d, end%d, %d, %zu, %zu, %zu, %zu);\n", k, k,
-                       l->layers[k].conv.out_h, l->places[v].row, around.gap, around.front,
-                       around.back);
+        const size_t element = nas__layers_element(l, v);
+        nas_buf_printf(out, ", %d, from%d, end%d, %d, %zu, %zu, %zu, %zu);\n", border_value(l, v),
+                       k, k, l->layers[k].conv.out_h, l->places[v].row * element,
+                       around.gap * element, around.front * element, around.back * element);
     }
     nas_buf_printf(out,
                    "        while (from%d < end%d) {\n"
@@ -292,8 +310,14 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
     for (int32_t k = i; k <= last; k++) {
         const int32_t units = l->layers[k].units / l->layers[k].conv.out_h;
         nas_buf_printf(out, "            %s(", names[k]);
-        emit_operands(l, &l->layers[k], out);
-        nas_buf_printf(out, ", from%d * %d, to%d * %d);\n", k, units, k, units);
+        const nas__layer *layer = &l->layers[k];
+        const bool banded = l->places[layer->value].banded || l->places[layer->inputs[0]].banded;
+        emit_operands(l, layer, banded ? k : -1, out);
+        if (banded) {
+            nas_buf_printf(out, ", 0, (to%d - from%d) * %d);\n", k, k, units);
+        } else {
+            nas_buf_printf(out, ", from%d * %d, to%d * %d);\n", k, units, k, units);
+        }
         nas_buf_printf(out, "            from%d = to%d;\n", k, k);
     }
     nas_buf_puts(out, "        }\n    }\n");

@@ -72,6 +72,8 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
                         nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
 int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__qconv_rows_of_unit - as nas__conv_rows_of_unit. */
+int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way);
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way); /* per thread */
 size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,

@@ -6,6 +6,7 @@
  *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
  *   q_dot                  acc + x*w
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
+ *   q_x2, q_x4, q_dot_0 ..  two, four groups of a pixel; acc + (one of them)*w, on NEON
  *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix_emit.c
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
 #include "compiler/layer_qconv_internal.h"
@@ -213,7 +214,18 @@ static const char neon[] =
     "HELPER vi q_w4_high(const unsigned char *p) {\n"
     "    return (vi)vshrq_n_s8((int8x16_t)q_i32(p), 4);\n}\n"
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
-    "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n";
+    "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n"
+    "HELPER vi q_x4(const qx *p) {\n    return q_i32(p);\n}\n"
+    "HELPER vi q_x2(const qx *p) {\n"
+    "    return (vi)vcombine_u8(vld1_u8(p), vdup_n_u8(0));\n}\n"
+    /* Left to itself gcc 12 copies sums, and keeps loads of one pass for the next: more than registers hold. */
+    "#define Q_ANY(p) __asm__(\"\" : \"+r\"(p))\n"
+    "#define Q_DOT(element) \\\n"
+    "HELPER vi q_dot_##element(vi acc, vi x, vi w) { \\\n"
+    "    __asm__(\"sdot %0.4s, %2.16b, %1.4b[\" #element \"]\" : \"+w\"(acc) : \"w\"(x), "
+    "\"w\"(w)); \\\n"
+    "    return acc; \\\n}\n"
+    "Q_DOT(0) Q_DOT(1) Q_DOT(2) Q_DOT(3)\n";
 
 /* Pairs of int16 for the products of Winograd. */
 static const char words[] =

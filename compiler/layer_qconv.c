@@ -170,6 +170,10 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
             double step = products > loads ? products : loads;
             step += 0.1 * loads; /* broadcasts compete with the products, if little */
             if (step < 1) step = 1;
+            /* sdot by element: cores in order wait when no register is left to load ahead */
+            if (dot == NAS__DOT_NEON &&
+                pixels * vectors + min_i32(pixels, 2 * vectors) + 2 >= target->vector_registers)
+                step *= 1.05;
             const double bytes = nas__q_step_bytes(target, way, vectors);
             if (bytes * steps > 0.5 * target->l1_bytes) step += 0.25 * bytes / l2_bytes_cycle;
             cycles += (double)t.bands * n * (last ? 1 : b.count - 1) *

@@ -108,25 +108,103 @@ int32_t nas__q_unroll(int32_t length, int32_t products) {
     return 1;
 }
 
-static void emit_weight_loads(const direct *d, int32_t vectors, int32_t at, nas_buf *out) {
+static void emit_weight(const direct *d, int32_t v, int32_t at, nas_buf *out) {
     const int32_t elements = d->blocks.lanes * d->stage.group;
+    if (d->way->stored_bits == 4) {
+        nas_buf_printf(out, "q_w4_%s(w + %d)", v % 2 == 0 ? "low" : "high", at + v / 2 * elements);
+    } else {
+        nas_buf_printf(out, "q_w%d(w + %d)", d->way->stored_bits,
+                       at + v * elements * (d->way->stored_bits / 8));
+    }
+}
+
+static void emit_weight_loads(const direct *d, int32_t vectors, int32_t at, nas_buf *out) {
     for (int32_t v = 0; v < vectors; v++) {
-        nas_buf_puts(out, v == 0 ? "const vi " : ", ");
-        if (d->way->stored_bits == 4) {
-            nas_buf_printf(out, "b%d = q_w4_%s(w + %d)", v, v % 2 == 0 ? "low" : "high",
-                           at + v / 2 * elements);
-        } else {
-            nas_buf_printf(out, "b%d = q_w%d(w + %d)", v, d->way->stored_bits,
-                           at + v * elements * (d->way->stored_bits / 8));
-        }
+        nas_buf_printf(out, "%sb%d = ", v == 0 ? "const vi " : ", ", v);
+        emit_weight(d, v, at, out);
     }
     nas_buf_puts(out, ";\n");
+}
+
+/* Bytes from `s` to pixel `p` of a tile. */
+static int32_t pixel_at(const direct *d, int32_t p, int32_t columns) {
+    return p / columns * d->stage.stride_h * d->stage.row +
+           p % columns * d->stage.stride_w * d->stage.pixel;
+}
+
+/* ---- sdot by element: one load of a pixel is for up to four steps ---- */
+
+/* Steps of one load; the pixels or the weights stay in registers for all of them, the others are loaded `ahead` products
+ * before they are needed, best 1. gcc 12 spills when all registers are in use. */
+typedef struct by_element {
+    int32_t steps, ahead;
+} by_element;
+
+static by_element by_element_of(const direct *d, int32_t length, int32_t pixels, int32_t vectors) {
+    if (nas__dot_of(d->target) != NAS__DOT_NEON) return (by_element){1, 0};
+    for (int32_t ahead = 1; ahead >= 0; ahead--) {
+        for (int32_t steps = 4; steps > 1; steps /= 2) {
+            const int32_t held = pixels <= steps * vectors ? pixels : steps * vectors;
+            const int32_t registers = pixels * vectors + held + 1 + ahead;
+            if (length % steps == 0 && registers < d->target->vector_registers)
+                return (by_element){steps, ahead};
+        }
+    }
+    return (by_element){1, 0};
+}
+
+/* Operand `k`: a pixel, or weights of step k / vectors. */
+static void emit_operand(const direct *d, bool pixels, int32_t k, int32_t steps, int32_t columns,
+                         int32_t vectors, nas_buf *out) {
+    if (pixels) {
+        nas_buf_printf(out, "q_x%d(s + %d)", steps, pixel_at(d, k, columns));
+    } else {
+        const int32_t step = nas__q_step_bytes(d->target, d->way, vectors);
+        emit_weight(d, k % vectors, k / vectors * step, out);
+    }
+}
+
+static void emit_steps_by_element(const direct *d, int32_t length, by_element by, int32_t pixels,
+                                  int32_t columns, int32_t vectors, const char *indent,
+                                  nas_buf *out) {
+    const int32_t steps = by.steps, weights = steps * vectors;
+    const bool stay = pixels <= weights; /* the pixels do */
+    const int32_t held = stay ? pixels : weights, others = stay ? weights : pixels;
+    nas_buf_printf(out, "%sfor (int i = 0; i < %d; i += %d, s += %d, w += %d) {\n", indent, length,
+                   steps, steps * d->stage.group,
+                   steps * nas__q_step_bytes(d->target, d->way, vectors));
+    nas_buf_printf(out, "%s    Q_ANY(s);\n", indent);
+    for (int32_t k = 0; k < held; k++) {
+        nas_buf_printf(out, "%s    const vi x%d = ", indent, k);
+        emit_operand(d, stay, k, steps, columns, vectors, out);
+        nas_buf_puts(out, ";\n");
+    }
+    for (int32_t k = 0, loaded = 0; k < others; k++) {
+        for (; loaded <= k + by.ahead && loaded < others; loaded++) {
+            nas_buf_printf(out, "%s    const vi b%d = ", indent, loaded);
+            emit_operand(d, !stay, loaded, steps, columns, vectors, out);
+            nas_buf_puts(out, ";\n");
+        }
+        nas_buf_printf(out, "%s   ", indent);
+        for (int32_t h = 0; h < held; h++) {
+            const int32_t p = stay ? h : k, at = stay ? k : h, v = at % vectors;
+            nas_buf_printf(out, " a%d_%d = q_dot_%d(a%d_%d, %c%d, %c%d);", p, v, at / vectors, p, v,
+                           stay ? 'x' : 'b', p, stay ? 'b' : 'x', at);
+        }
+        nas_buf_puts(out, "\n");
+    }
+    nas_buf_printf(out, "%s}\n", indent);
 }
 
 /* `length` product steps at `s`, advancing `s` and `w`. */
 static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t columns,
                        int32_t vectors, const char *indent, nas_buf *out) {
     const int32_t pixels = rows * columns, round = nas__q_unroll(length, pixels * vectors);
+    const by_element by = by_element_of(d, length, pixels, vectors);
+    if (by.steps > 1) {
+        emit_steps_by_element(d, length, by, pixels, columns, vectors, indent, out);
+        return;
+    }
     const int32_t step = nas__q_step_bytes(d->target, d->way, vectors), group = d->stage.group;
     nas_buf_printf(out, "%sfor (int i = 0; i < %d; i += %d, s += %d, w += %d) {\n", indent, length,
                    round, round * group, round * step);
@@ -135,10 +213,8 @@ static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t co
         emit_weight_loads(d, vectors, u * step, out);
         nas_buf_printf(out, "%s        vi x;\n", indent);
         for (int32_t p = 0; p < pixels; p++) {
-            const int32_t at = p / columns * d->stage.stride_h * d->stage.row +
-                               p % columns * d->stage.stride_w * d->stage.pixel + u * group;
             nas_buf_printf(out, "%s        x = q_x%s(s + %d);", indent,
-                           d->way->split > 1 ? "2" : "", at);
+                           d->way->split > 1 ? "2" : "", pixel_at(d, p, columns) + u * group);
             for (int32_t v = 0; v < vectors; v++)
                 nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x, b%d);", p, v, p, v, v);
             nas_buf_puts(out, "\n");

@@ -79,10 +79,10 @@ static void emit_step(const matrix *d, int32_t units, int32_t vectors, int32_t u
         load_operand(d, pixels, k, u, vectors, out);
     }
     nas_buf_puts(out, ";\n");
-    for (int32_t k = 0; k < others; k++) {
-        for (int32_t ahead = k == 0 ? 0 : k + 1; ahead <= k + 1 && ahead < others; ahead++) {
-            nas_buf_printf(out, "            const vi b%d = ", ahead);
-            load_operand(d, !pixels, ahead, u, vectors, out);
+    for (int32_t k = 0, loaded = 0; k < others; k++) {
+        for (; loaded <= k + 1 && loaded < others; loaded++) {
+            nas_buf_printf(out, "            const vi b%d = ", loaded);
+            load_operand(d, !pixels, loaded, u, vectors, out);
             nas_buf_puts(out, ";\n");
         }
         nas_buf_puts(out, "           ");

@@ -65,6 +65,18 @@ Test(compiler_targets, a_processor_sets_flags_and_caches_and_keeps_the_vectors) 
     cr_assert(eq(str, (char *)t.flags, "-march=znver3"));
 }
 
+Test(compiler_targets, processors_with_matrix_products_keep_them) {
+    static const char *const names[] = {"neoverse-v1", "neoverse-n2", "cortex-a510", "cortex-a710",
+                                        "cortex-x2"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        nas_target t;
+        cr_assert(
+            eq(int, (int)nas_target_find_cpu(ctx, find("aarch64-i8mm"), names[i], &t), NAS_OK),
+            "%s", nas_ctx_message(ctx));
+        cr_assert(ne(ptr, strstr(t.needs, "i8mm"), NULL));
+    }
+}
+
 Test(compiler_targets, processors_that_do_not_fit_are_refused_with_the_reason) {
     nas_target t;
     const nas_target *i8mm = find("aarch64-i8mm");

@@ -236,14 +236,15 @@ static nas_status split_sizes(nas__onnx *m, const nas__onnx_node *n, int64_t ext
 static nas_status import_split(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
     (void)arg;
     nas__onnx_value x;
-    int64_t sizes[2 * NAS__ONNX_RANK_MAX], begin[NAS__ONNX_RANK_MAX] = {0}, end[NAS__ONNX_RANK_MAX],
-                                           at = 0;
+    int64_t sizes[2 * NAS__ONNX_RANK_MAX] = {0};
+    int64_t begin[NAS__ONNX_RANK_MAX] = {0}, end[NAS__ONNX_RANK_MAX], at = 0;
     int32_t axis = 0, ir = 0, inner = 0;
     nas_status status = nas__onnx_activation(m, n, 0, &x);
     if (status == NAS_OK)
         status = nas__onnx_axis(m, nas__onnx_attr_int(n, "axis", 0), x.rank, &axis);
     if (status == NAS_OK) status = split_sizes(m, n, x.dims[axis], sizes);
-    if (status == NAS_OK && n->n_output > 1 && !range_axis(&x, axis, &ir, &inner)) {
+    if (status != NAS_OK) return status;
+    if (n->n_output > 1 && !range_axis(&x, axis, &ir, &inner)) {
         const nas__onnx_axes axes = nas__onnx_around(m, x.dims, x.rank, axis);
         status = nas__onnx_arrange_axes(m, n, &x, &axes); /* once for all parts */
     }
@@ -321,13 +322,14 @@ static nas_status stride(nas__onnx *m, const nas__onnx_node *n, const int64_t *s
     int32_t strides[4] = {1, 1, 1, 1};
     nas_status status = NAS_OK;
     if (!steps_in_place(x, step, strides)) { /* one after the other */
-        int32_t stepped = 0, first = -1;
+        int32_t stepped = 0, first = 0;
         int64_t one[NAS__ONNX_RANK_MAX], rest[NAS__ONNX_RANK_MAX];
-        for (int32_t i = 0; i < x->rank; i++) {
+        for (int32_t i = x->rank; i-- > 0;) {
             one[i] = 1;
             rest[i] = step[i];
-            stepped += step[i] > 1 && x->dims[i] > 1 ? 1 : 0;
-            if (first < 0 && stepped == 1) first = i;
+            if (step[i] == 1 || x->dims[i] == 1) continue;
+            first = i;
+            stepped++;
         }
         one[first] = step[first];
         rest[first] = 1;

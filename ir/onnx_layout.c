@@ -354,8 +354,8 @@ typedef struct groups {
 } groups;
 
 static void find_groups(const pairs *p, int32_t batch, groups *out) {
-    int32_t place[PAIRS_MAX]; /* of a pair in the order before */
-    int32_t starts[PAIRS_MAX];
+    int32_t place[PAIRS_MAX] = {0}; /* of a pair in the order before */
+    int32_t starts[PAIRS_MAX] = {0};
     for (int32_t k = 0; k < p->n; k++)
         place[p->from_order[k]] = k;
     out->n = 0;

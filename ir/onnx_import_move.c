@@ -378,46 +378,56 @@ static nas_status import_slice(nas__onnx *m, const nas__onnx_node *n, int32_t ar
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
-/* Gather of one element drops the axis, of a list of numbers in a row it is a slice; of a constant it may be any list. */
-static nas_status import_gather(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
-    (void)arg;
-    nas__onnx_value x = *nas__onnx_input(m, n, 0);
+/* Where Gather looks; indices of the file count from 0. */
+static nas_status read_index(nas__onnx *m, const nas__onnx_node *n, int64_t extent,
+                             nas__onnx_value *out) {
     const nas__onnx_value *index = NULL;
-    int32_t axis = 0;
-    nas_status status = nas__onnx_need_const(m, n, 1, "the index", &index);
-    if (status == NAS_OK)
-        status = nas__onnx_axis(m, nas__onnx_attr_int(n, "axis", 0), x.rank, &axis);
-    if (status != NAS_OK) return status;
-    const int64_t extent = x.dims[axis], len = (int64_t)index->count;
-    if (index->rank > 1 || len < 1) return nas__onnx_unsupported(m, "an index of rank above 1");
     nas__onnx_value c;
+    nas_status status = nas__onnx_need_const(m, n, 1, "the index", &index);
+    if (status != NAS_OK) return status;
+    if (index->rank > 1 || index->count < 1)
+        return nas__onnx_unsupported(m, "an index of rank above 1, or an empty one");
     status = nas__onnx_new_const(m, true, index->count, &c);
     if (status != NAS_OK) return status;
     int64_t *at = (int64_t *)(uintptr_t)c.data; /* fresh, ours */
-    bool in_a_row = true;
-    for (int64_t i = 0; i < len; i++) {
-        const int64_t k = nas__onnx_int_at(index, (size_t)i);
+    for (size_t i = 0; i < c.count; i++) {
+        const int64_t k = nas__onnx_int_at(index, i);
         if (k < -extent || k >= extent)
             return nas_fail(m->ctx, NAS_ERR_RANGE, "index %" PRId64 " of %" PRId64, k, extent);
         at[i] = k < 0 ? k + extent : k;
-        in_a_row = in_a_row && at[i] == at[0] + i;
     }
+    nas__onnx_set_dims(&c, index->dims, index->rank);
+    *out = c;
+    return NAS_OK;
+}
+
+/* Gather of one element drops the axis, of a list of numbers in a row it is a slice; of a list of the file it may be any. */
+static nas_status import_gather(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    (void)arg;
+    nas__onnx_value x = *nas__onnx_input(m, n, 0), index;
+    int32_t axis = 0;
+    nas_status status = nas__onnx_axis(m, nas__onnx_attr_int(n, "axis", 0), x.rank, &axis);
+    if (status == NAS_OK) status = read_index(m, n, x.dims[axis], &index);
+    if (status != NAS_OK) return status;
+    int64_t *at = (int64_t *)(uintptr_t)index.data; /* fresh, ours */
+    const int64_t len = (int64_t)index.count;
     if (x.kind == NAS__ONNX_CONST && x.rank == 1 && nas__onnx_is_int(&x)) {
         for (int64_t i = 0; i < len; i++)
             at[i] = nas__onnx_int_at(&x, (size_t)at[i]);
-        c.rank = index->rank;
-        return nas__onnx_output(m, n, c);
+        return nas__onnx_output(m, n, index);
     }
-    if (!in_a_row) return nas__onnx_unsupported(m, "indices that are not in a row");
+    for (int64_t i = 0; i < len; i++) {
+        if (at[i] != at[0] + i) return nas__onnx_unsupported(m, "indices that are not in a row");
+    }
     int64_t begin[NAS__ONNX_RANK_MAX] = {0}, end[NAS__ONNX_RANK_MAX], dims[NAS__ONNX_RANK_MAX];
     memcpy(end, x.dims, sizeof end);
+    memcpy(dims, x.dims, sizeof dims);
     begin[axis] = at[0];
     end[axis] = at[0] + len;
+    dims[axis] = len;
     if (x.kind == NAS__ONNX_CONST) {
         size_t by[NAS__ONNX_RANK_MAX] = {0};
         nas__onnx_steps(&x, by);
-        memcpy(dims, x.dims, sizeof dims);
-        dims[axis] = len;
         status = nas__onnx_reindex(m, &x, dims, x.rank, by, (size_t)at[0] * by[axis], &x);
     } else {
         status = cut(m, n, "", &x, begin, end);
@@ -425,7 +435,7 @@ static nas_status import_gather(nas__onnx *m, const nas__onnx_node *n, int32_t a
     if (status != NAS_OK) return status;
     int32_t rank = 0;
     for (int32_t i = 0; i < x.rank; i++) {
-        if (i != axis || index->rank == 1) dims[rank++] = x.dims[i];
+        if (i != axis || index.rank == 1) dims[rank++] = x.dims[i];
     }
     nas__onnx_set_dims(&x, dims, rank); /* of extent 1: no factor */
     return nas__onnx_output(m, n, x);
@@ -584,20 +594,23 @@ static nas_status import_depth_to_space(nas__onnx *m, const nas__onnx_node *n, i
     return nas__onnx_emit(m, n, &proto, 4);
 }
 
-/* [N,C,H,W] to [N,r*r*C,H/r,W/r], channels in the order (row, column, channel). */
+/* [N,C,H,W] to [N,r*r*C,H/r,W/r]; channels in the order (row, column, channel) or, of mode CRD, (channel, row, column). */
 static nas_status import_space_to_depth(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
-    static const int32_t perm[6] = {0, 3, 5, 1, 2, 4};
+    static const int32_t dcr[6] = {0, 3, 5, 1, 2, 4}, crd[6] = {0, 1, 3, 5, 2, 4};
     (void)arg;
     nas__onnx_value x;
     nas_status status = nas__onnx_activation(m, n, 0, &x);
     if (status != NAS_OK) return status;
     const int64_t r = nas__onnx_attr_int(n, "blocksize", 0);
+    const bool is_crd = nas__onnx_attr_is(n, "mode", "CRD", false);
     if (x.rank != 4 || r < 1 || r > 1024 || x.dims[2] % r != 0 || x.dims[3] % r != 0)
         return nas_fail(m->ctx, NAS_ERR_RANGE, "blocksize %" PRId64, r);
+    if (!is_crd && !nas__onnx_attr_is(n, "mode", "DCR", true))
+        return nas__onnx_unsupported(m, "unknown mode");
     const int64_t parts[6] = {x.dims[0], x.dims[1], x.dims[2] / r, r, x.dims[3] / r, r};
     const int64_t dims[4] = {x.dims[0], x.dims[1] * r * r, x.dims[2] / r, x.dims[3] / r};
     status = nas__onnx_regroup(m, n, &x, parts, 6);
-    if (status == NAS_OK) status = nas__onnx_permute(m, n, &x, perm);
+    if (status == NAS_OK) status = nas__onnx_permute(m, n, &x, is_crd ? crd : dcr);
     if (status == NAS_OK) status = nas__onnx_regroup(m, n, &x, dims, 4);
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }

@@ -425,6 +425,24 @@ static program_array eval_gather(const program_array *a, const program_array *in
     return reshaped(b, dims, rank);
 }
 
+/* [n,c,y*r + i,x*r + j] to [n,k,y,x] with k of (i, j, c) or, of mode CRD, (c, i, j). */
+static program_array eval_space_to_depth(const program_array *a) {
+    const int64_t r = setting_or("blocksize", 1), channels = a->dims[1];
+    const bool crd = find_setting("mode") != NULL && strcmp(find_setting("mode")->word, "CRD") == 0;
+    const int64_t dims[4] = {a->dims[0], channels * r * r, a->dims[2] / r, a->dims[3] / r};
+    int64_t at[PROGRAM_RANK_MAX];
+    program_array b = array(4, dims);
+    for (size_t e = 0; e < b.count; e++) {
+        index_of(&b, e, at);
+        const int64_t tap = crd ? at[1] % (r * r) : at[1] / channels;
+        at[1] = crd ? at[1] / (r * r) : at[1] % channels;
+        at[2] = at[2] * r + tap / r;
+        at[3] = at[3] * r + tap % r;
+        b.data[e] = at_index(a, at, 4);
+    }
+    return b;
+}
+
 static program_array eval_concat(const program_array *const in[], size_t n) {
     program_array shape = *in[0];
     const int axis = axis_in(setting_or("axis", 0), shape.rank);
@@ -618,6 +636,7 @@ static program_array evaluate(const program_array *const in[], size_t n, int64_t
     if (strcmp(op, "Transpose") == 0) return eval_transpose(in[0]);
     if (strcmp(op, "Slice") == 0) return eval_slice(in);
     if (strcmp(op, "Gather") == 0) return eval_gather(in[0], in[1]);
+    if (strcmp(op, "SpaceToDepth") == 0) return eval_space_to_depth(in[0]);
     if (strcmp(op, "Concat") == 0) return eval_concat(in, n);
     if (strcmp(op, "Pad") == 0) return eval_pad(in[0], in[1]);
     if (strcmp(op, "Expand") == 0) return eval_expand(in[0], in[1]);

@@ -329,6 +329,8 @@ Test(ir_onnx_layout, parts_of_any_axis) {
 
 Test(ir_onnx_layout, concatenations_and_pads_of_any_axis) {
     static const rule rules[] = {
+        {{13, {1, 3, 4, 6}, "y = SpaceToDepth x blocksize=2"}, -1},
+        {{27, {1, 3, 4, 6}, "y = SpaceToDepth x blocksize=2 mode=CRD"}, -1},
         {{17, {1, 6, 4}, "y = Concat w[1,1,4] x axis=1"}, 0},
         {{17, {1, 6, 4}, "y = Concat x x axis=2"}, 0},
         {{17, {1, 3, 4, 5}, "a = Transpose x perm=0,2,3,1; y = Concat a w[1,4,2,3] axis=2"}, -1},

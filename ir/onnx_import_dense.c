@@ -128,16 +128,6 @@ static nas__onnx_axes product_axes(const nas__onnx *m, const int64_t *dims, int3
     return axes;
 }
 
-/* Does memory have the rows of x outside of its columns? */
-static bool rows_outside(const nas__onnx_value *x) {
-    int32_t row = 0, column = 0, count = 0, columns = 0;
-    nas__onnx_span(x, x->rank - 2, &row, &count);
-    nas__onnx_span(x, x->rank - 1, &column, &columns);
-    if (x->kind == NAS__ONNX_CONST || count == 0 || columns == 0) return true;
-    const nas__onnx_factor *a = &x->layout.f[row], *b = &x->layout.f[column];
-    return a->axis < b->axis || (a->axis == b->axis && a->place < b->place);
-}
-
 /* 0: the leading axes of b are those of a or 1; 1: the other way; 2: neither. */
 static int32_t leading_axes(const nas__onnx_value *a, const nas__onnx_value *b,
                             int64_t dims[NAS__ONNX_RANK_MAX]) {
@@ -168,9 +158,12 @@ static nas_status product(nas__onnx *m, const nas__onnx_node *n, nas__onnx_value
     /* The IR repeats the second operand alone: (a*b) transposed is b transposed times a transposed. */
     const bool swapped = leading == 1;
     nas__onnx_value *first = swapped ? &b : &a, *second = swapped ? &a : &b;
-    const bool transpose_second = swapped ? rows_outside(second) : !rows_outside(second);
-    const nas__onnx_axes axes = product_axes(m, dims, rank, swapped),
-                         axes_second = product_axes(m, dims, rank, transpose_second != swapped);
+    const nas__onnx_axes axes = product_axes(m, dims, rank, swapped), plain = axes,
+                         turned = product_axes(m, dims, rank, !swapped);
+    /* Transposed only where it lies so: the kernel for that is the slower one. */
+    const bool transpose_second =
+        nas__onnx_moves(m, second, &plain) && !nas__onnx_moves(m, second, &turned);
+    const nas__onnx_axes axes_second = transpose_second ? turned : plain;
     nas_status status = leading == 2 ? nas__onnx_unsupported(m, "both operands are repeated")
                                      : nas__onnx_arrange_axes(m, n, first, &axes);
     if (status == NAS_OK) status = nas__onnx_arrange_axes(m, n, second, &axes_second);

@@ -136,6 +136,8 @@ nas_status nas__onnx_arrange(nas__onnx *m, const nas__onnx_node *n, nas__onnx_va
                              const nas__onnx_layout *to);
 nas_status nas__onnx_arrange_axes(nas__onnx *m, const nas__onnx_node *n, nas__onnx_value *x,
                                   const nas__onnx_axes *axes);
+/* nas__onnx_moves - would that take more than a RESHAPE? */
+bool nas__onnx_moves(nas__onnx *m, const nas__onnx_value *x, const nas__onnx_axes *axes);
 /* nas__onnx_constant - a CONSTANT node: c broadcast to `dims`, in layout `to`. */
 nas_status nas__onnx_constant(nas__onnx *m, const nas__onnx_node *n, const char *suffix,
                               const nas__onnx_value *c, const int64_t *dims, int32_t rank,

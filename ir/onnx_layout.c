@@ -490,6 +490,15 @@ nas_status nas__onnx_arrange_axes(nas__onnx *m, const nas__onnx_node *n, nas__on
     return status == NAS_OK ? nas__onnx_arrange(m, n, x, &to) : status;
 }
 
+bool nas__onnx_moves(nas__onnx *m, const nas__onnx_value *x, const nas__onnx_axes *axes) {
+    nas__onnx_layout to;
+    pairs p;
+    if (x->kind == NAS__ONNX_CONST) return false;
+    return nas__onnx_layout_of(m, x->dims, x->rank, axes, &to) != NAS_OK ||
+           !refine(&x->layout, &to, &p) ||
+           memcmp(p.from_order, p.to_order, (size_t)p.n * sizeof *p.to_order) != 0;
+}
+
 /* ---- constants ----------------------------------------------------------------------------------------------------- */
 
 nas_status nas__onnx_constant(nas__onnx *m, const nas__onnx_node *n, const char *suffix,

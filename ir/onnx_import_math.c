@@ -322,6 +322,41 @@ static nas_status import_pow(nas__onnx *m, const nas__onnx_node *n, int32_t arg)
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
+/* x*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3)))/2 (Hendrycks & Gimpel, arXiv:1606.08415); without approximation one operator. */
+static nas_status import_gelu(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
+    (void)arg;
+    nas__onnx_value x;
+    nas_status status = nas__onnx_activation(m, n, 0, &x);
+    if (status != NAS_OK) return status;
+    if (nas__onnx_attr_is(n, "approximate", "none", true)) {
+        const nas_node gelu = {.op = NAS_OP_UNARY, .unary = NAS_UNARY_GELU};
+        return nas__onnx_elementwise(m, n, gelu, x);
+    }
+    if (!nas__onnx_attr_is(n, "approximate", "tanh", false))
+        return nas__onnx_unsupported(m, "an unknown approximation");
+    /* steps[i] reads the step before it, and x as second operand */
+    const nas_node scaled = {.op = NAS_OP_UNARY, .unary = NAS_UNARY_AFFINE, .alpha = 0.044715f},
+                   inner = {.op = NAS_OP_UNARY, .unary = NAS_UNARY_AFFINE, .alpha = 0.7978845608f},
+                   curve = {.op = NAS_OP_UNARY, .unary = NAS_UNARY_TANH},
+                   half = {.op = NAS_OP_UNARY,
+                           .unary = NAS_UNARY_AFFINE,
+                           .alpha = 0.5f,
+                           .beta = 0.5f},
+                   times = {.op = NAS_OP_MUL}, plus = {.op = NAS_OP_ADD};
+    const nas_node *const steps[] = {&times, &times, &scaled, &plus, &inner, &curve, &half, &times};
+    enum { STEPS = sizeof steps / sizeof steps[0] };
+    nas_value v = x.v;
+    for (int32_t i = 0; i < STEPS && status == NAS_OK; i++) {
+        nas_node step = *steps[i];
+        step.n_inputs = step.op == NAS_OP_UNARY ? 1 : 2;
+        step.inputs[0] = v;
+        step.inputs[1] = x.v;
+        status = nas__onnx_add(m, n, i + 1 < STEPS ? "_part" : "", &step, &v);
+    }
+    x.v = v;
+    return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
+}
+
 static nas_status import_expand(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
     (void)arg;
     int64_t list[2 * NAS__ONNX_RANK_MAX], dims[NAS__ONNX_RANK_MAX] = {0};
@@ -473,6 +508,7 @@ const nas__onnx_operator *nas__onnx_find_math_operator(const char *op_type) {
         {"Sum", 1, import_sum, 0},
         {"Pow", 2, import_pow, 0},
         {"Sqrt", 1, import_sqrt, 0},
+        {"Gelu", 1, import_gelu, 0},
         {"Expand", 2, import_expand, 0},
         {"ReduceMean", 1, import_reduce, MEAN},
         {"ReduceSum", 1, import_reduce, SUM},

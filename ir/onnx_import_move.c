@@ -385,8 +385,7 @@ static nas_status read_index(nas__onnx *m, const nas__onnx_node *n, int64_t exte
     nas__onnx_value c;
     nas_status status = nas__onnx_need_const(m, n, 1, "the index", &index);
     if (status != NAS_OK) return status;
-    if (index->rank > 1 || index->count < 1)
-        return nas__onnx_unsupported(m, "an index of rank above 1, or an empty one");
+    if (index->count < 1) return nas__onnx_unsupported(m, "an empty index");
     status = nas__onnx_new_const(m, true, index->count, &c);
     if (status != NAS_OK) return status;
     int64_t *at = (int64_t *)(uintptr_t)c.data; /* fresh, ours */
@@ -401,7 +400,35 @@ static nas_status read_index(nas__onnx *m, const nas__onnx_node *n, int64_t exte
     return NAS_OK;
 }
 
-/* Gather of one element drops the axis, of a list of numbers in a row it is a slice; of a list of the file it may be any. */
+/* Of a constant any elements: it may be the table of a position bias. */
+static nas_status gather_const(nas__onnx *m, const nas__onnx_node *n, const nas__onnx_value *x,
+                               int32_t axis, const nas__onnx_value *index, const int64_t *dims,
+                               int32_t rank) {
+    nas__onnx_value c;
+    int64_t count = 0, outer = 0, inner = 0;
+    nas_status status = nas__onnx_count(m, dims, rank, &count);
+    if (status == NAS_OK) status = nas__onnx_count(m, x->dims, axis, &outer);
+    if (status == NAS_OK)
+        status = nas__onnx_count(m, x->dims + axis + 1, x->rank - axis - 1, &inner);
+    const bool is_int = nas__onnx_is_int(x);
+    if (status == NAS_OK) status = nas__onnx_new_const(m, is_int, (size_t)count, &c);
+    if (status != NAS_OK) return status;
+    void *data = (void *)(uintptr_t)c.data; /* fresh, ours */
+    const size_t len = index->count, extent = (size_t)x->dims[axis], run = (size_t)inner;
+    for (size_t i = 0; i < c.count; i++) {
+        const size_t k = (size_t)nas__onnx_int_at(index, i / run % len);
+        const size_t from = (i / (run * len) * extent + k) * run + i % run;
+        if (is_int) {
+            ((int64_t *)data)[i] = nas__onnx_int_at(x, from);
+        } else {
+            ((double *)data)[i] = nas__onnx_at(x, from);
+        }
+    }
+    nas__onnx_set_dims(&c, dims, rank);
+    return nas__onnx_output(m, n, c);
+}
+
+/* Gather of one element drops the axis, of a list of numbers in a row it is a slice. */
 static nas_status import_gather(nas__onnx *m, const nas__onnx_node *n, int32_t arg) {
     (void)arg;
     nas__onnx_value x = *nas__onnx_input(m, n, 0), index;
@@ -409,36 +436,27 @@ static nas_status import_gather(nas__onnx *m, const nas__onnx_node *n, int32_t a
     nas_status status = nas__onnx_axis(m, nas__onnx_attr_int(n, "axis", 0), x.rank, &axis);
     if (status == NAS_OK) status = read_index(m, n, x.dims[axis], &index);
     if (status != NAS_OK) return status;
-    int64_t *at = (int64_t *)(uintptr_t)index.data; /* fresh, ours */
-    const int64_t len = (int64_t)index.count;
-    if (x.kind == NAS__ONNX_CONST && x.rank == 1 && nas__onnx_is_int(&x)) {
-        for (int64_t i = 0; i < len; i++)
-            at[i] = nas__onnx_int_at(&x, (size_t)at[i]);
-        return nas__onnx_output(m, n, index);
-    }
+    const int32_t rank = x.rank - 1 + index.rank;
+    int64_t dims[2 * NAS__ONNX_RANK_MAX] = {0};
+    for (int32_t i = 0; i < rank; i++)
+        dims[i] = i < axis                ? x.dims[i]
+                  : i < axis + index.rank ? index.dims[i - axis]
+                                          : x.dims[i - index.rank + 1];
+    if (rank > NAS__ONNX_RANK_MAX) return nas__onnx_unsupported(m, "a rank above 8");
+    if (x.kind == NAS__ONNX_CONST) return gather_const(m, n, &x, axis, &index, dims, rank);
+    const int64_t first = nas__onnx_int_at(&index, 0), len = (int64_t)index.count;
+    if (index.rank > 1) return nas__onnx_unsupported(m, "an index of rank above 1");
     for (int64_t i = 0; i < len; i++) {
-        if (at[i] != at[0] + i) return nas__onnx_unsupported(m, "indices that are not in a row");
+        if (nas__onnx_int_at(&index, (size_t)i) != first + i)
+            return nas__onnx_unsupported(m, "indices that are not in a row");
     }
-    int64_t begin[NAS__ONNX_RANK_MAX] = {0}, end[NAS__ONNX_RANK_MAX], dims[NAS__ONNX_RANK_MAX];
+    int64_t begin[NAS__ONNX_RANK_MAX] = {0}, end[NAS__ONNX_RANK_MAX];
     memcpy(end, x.dims, sizeof end);
-    memcpy(dims, x.dims, sizeof dims);
-    begin[axis] = at[0];
-    end[axis] = at[0] + len;
-    dims[axis] = len;
-    if (x.kind == NAS__ONNX_CONST) {
-        size_t by[NAS__ONNX_RANK_MAX] = {0};
-        nas__onnx_steps(&x, by);
-        status = nas__onnx_reindex(m, &x, dims, x.rank, by, (size_t)at[0] * by[axis], &x);
-    } else {
-        status = cut(m, n, "", &x, begin, end);
-    }
-    if (status != NAS_OK) return status;
-    int32_t rank = 0;
-    for (int32_t i = 0; i < x.rank; i++) {
-        if (i != axis || index.rank == 1) dims[rank++] = x.dims[i];
-    }
-    nas__onnx_set_dims(&x, dims, rank); /* of extent 1: no factor */
-    return nas__onnx_output(m, n, x);
+    begin[axis] = first;
+    end[axis] = first + len;
+    status = cut(m, n, "", &x, begin, end);
+    nas__onnx_set_dims(&x, dims, rank); /* what is dropped has extent 1: no factor */
+    return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
 /* ---- concatenation, padding ---------------------------------------------------------------------------------------- */

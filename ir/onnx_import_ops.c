@@ -307,8 +307,6 @@ static nas_status import_unary(nas__onnx *m, const nas__onnx_node *n, int32_t fn
         proto.alpha = nas__onnx_attr_float(n, "alpha", 0.2f);
         proto.beta = nas__onnx_attr_float(n, "beta", 0.5f);
     }
-    if (proto.unary == NAS_UNARY_GELU && !nas__onnx_attr_is(n, "approximate", "none", true))
-        return nas__onnx_unsupported(m, "the approximation by tanh");
     return nas__onnx_elementwise(m, n, proto, x);
 }
 
@@ -456,7 +454,6 @@ const nas__onnx_operator *nas__onnx_find_operator(const char *op_type) {
         {"HardSwish", 1, import_unary, NAS_UNARY_HARD_SWISH},
         {"Tanh", 1, import_unary, NAS_UNARY_TANH},
         {"Erf", 1, import_unary, NAS_UNARY_ERF},
-        {"Gelu", 1, import_unary, NAS_UNARY_GELU},
         {"Exp", 1, import_unary, NAS_UNARY_EXP},
         {"Neg", 1, import_unary, NAS_UNARY_NEG},
         {"Abs", 1, import_unary, NAS_UNARY_ABS},

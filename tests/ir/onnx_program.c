@@ -412,19 +412,6 @@ static program_array eval_slice(const program_array *const in[]) {
     return a;
 }
 
-static program_array eval_gather(const program_array *a, const program_array *index) {
-    const int axis = axis_in(setting_or("axis", 0), a->rank);
-    const int64_t first = (int64_t)index->data[0], extent = a->dims[axis];
-    const int64_t begin = first < 0 ? first + extent : first;
-    program_array b = range(a, axis, begin, begin + (int64_t)index->count, 1);
-    int64_t dims[PROGRAM_RANK_MAX];
-    int rank = 0;
-    for (int i = 0; i < b.rank; i++) {
-        if (i != axis || index->rank == 1) dims[rank++] = b.dims[i];
-    }
-    return reshaped(b, dims, rank);
-}
-
 /* [n,c,y*r + i,x*r + j] to [n,k,y,x] with k of (i, j, c) or, of mode CRD, (c, i, j). */
 static program_array eval_space_to_depth(const program_array *a) {
     const int64_t r = setting_or("blocksize", 1), channels = a->dims[1];
@@ -623,6 +610,61 @@ static program_array eval_layer_norm(const program_array *const in[]) {
     return in[2] != NULL ? eval_binary('+', &scaled, in[2]) : scaled;
 }
 
+static program_array eval_shape(const program_array *a) {
+    const int64_t rank = a->rank;
+    program_array b = array(1, &rank);
+    for (int i = 0; i < a->rank; i++)
+        b.data[i] = (double)a->dims[i];
+    return b;
+}
+
+static program_array eval_where(const program_array *const in[]) {
+    program_array zeros = eval_binary('*', in[0], in[1]);
+    const program_array b = eval_binary('+', &zeros, in[2]); /* its shape */
+    int64_t at[PROGRAM_RANK_MAX];
+    for (size_t e = 0; e < b.count; e++) {
+        index_of(&b, e, at);
+        b.data[e] = at_index(at_index(in[0], at, b.rank) != 0 ? in[1] : in[2], at, b.rank);
+    }
+    return b;
+}
+
+static program_array eval_gather(const program_array *a, const program_array *index) {
+    const int axis = axis_in(setting_or("axis", 0), a->rank);
+    int64_t dims[PROGRAM_RANK_MAX], at[PROGRAM_RANK_MAX], from[PROGRAM_RANK_MAX];
+    int rank = 0;
+    for (int i = 0; i < a->rank; i++) {
+        if (i != axis) dims[rank++] = a->dims[i];
+        for (int k = 0; i == axis && k < index->rank; k++)
+            dims[rank++] = index->dims[k];
+    }
+    program_array b = array(rank, dims);
+    for (size_t e = 0; e < b.count; e++) {
+        index_of(&b, e, at);
+        int64_t k = 0;
+        for (int i = 0; i < index->rank; i++)
+            k = k * index->dims[i] + at[axis + i];
+        k = (int64_t)index->data[k];
+        for (int i = 0; i < a->rank; i++)
+            from[i] = i < axis ? at[i] : i > axis ? at[i + index->rank - 1] : k;
+        from[axis] = k < 0 ? k + a->dims[axis] : k;
+        b.data[e] = at_index(a, from, a->rank);
+    }
+    return b;
+}
+
+static double same(double x) {
+    return x;
+}
+
+static double gelu(double x) {
+    return x * (1 + erf(x * sqrt(0.5))) / 2;
+}
+
+static double gelu_tanh(double x) {
+    return x * (1 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x))) / 2;
+}
+
 static double relu(double x) {
     return x > 0 ? x : 0;
 }
@@ -653,6 +695,12 @@ static program_array evaluate(const program_array *const in[], size_t n, int64_t
     if (strcmp(op, "Softmax") == 0) return eval_softmax(in[0], opset);
     if (strcmp(op, "LayerNormalization") == 0) return eval_layer_norm(in);
     if (strcmp(op, "Relu") == 0) return mapped(in[0], relu);
+    if (strcmp(op, "Shape") == 0) return eval_shape(in[0]);
+    if (strcmp(op, "Equal") == 0) return eval_binary('=', in[0], in[1]);
+    if (strcmp(op, "Where") == 0) return eval_where(in);
+    if (strcmp(op, "Cast") == 0) return mapped(in[0], same);
+    if (strcmp(op, "Gelu") == 0)
+        return mapped(in[0], find_setting("approximate") != NULL ? gelu_tanh : gelu);
     if (strcmp(op, "Sqrt") == 0) return mapped(in[0], sqrt);
     cr_assert(strcmp(op, "Erf") == 0, "%s: not evaluated", op);
     return mapped(in[0], erf);

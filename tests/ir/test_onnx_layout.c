@@ -299,6 +299,8 @@ Test(ir_onnx_layout, operands_broadcast_in_the_layout_of_the_larger) {
         {{17, {1, 3, 1, 1}, "y = Expand x i[1,1,4,5]"}, -1},
         {{17, {1, 6, 4}, "a = Expand w[1,1,4] i[1,2,4]; y = Concat a x axis=1"}, -1},
         {{17, {1, 6, 4}, "a = Sqrt p[4]; y = Mul x a"}, 0},
+        {{20, {1, 6, 4}, "y = Gelu x"}, 0},
+        {{20, {1, 6, 4}, "y = Gelu x approximate=tanh"}, 0},
     };
     CHECK_RULES(rules);
 }
@@ -341,6 +343,30 @@ Test(ir_onnx_layout, concatenations_and_pads_of_any_axis) {
         {{17, {1, 6, 4}, "y = Pad x i[0,1,2,0,0,1]"}, 0},
         {{17, {1, 6, 4}, "a = Reshape x i[1,2,3,4]; y = Pad a i[0,1,0,1,0,0,2,0]"}, -1},
         {{17, {1, 5}, "a = Reshape x i[1,1,1,5]; y = Pad a i[0,1,1,1,0,0,1,0]"}, -1},
+    };
+    CHECK_RULES(rules);
+}
+
+/* What torch writes for expand(batch, -1, -1) of a class token, and for the scale of an attention. */
+Test(ir_onnx_layout, shapes_and_scales_that_the_file_calculates) {
+    static const rule rules[] = {
+        {{17,
+          {1, 6, 4},
+          "s = Shape x; g = Gather s k(0) axis=0; u = Unsqueeze g i[0]; n = Concat u i[-1,-1] "
+          "axis=0; "
+          "e = Equal n i[-1]; r = Where e i[1] n; t = Expand w[1,1,4] r; y = Concat t x axis=1"},
+         0},
+        {{17,
+          {1, 6, 4},
+          "s = Shape x; l = Slice s i[-1] i[9999]; f = Cast l to=1; r = Sqrt f; d = Div s(1.0) r; "
+          "e = Sqrt d; y = Mul x e"},
+         0},
+        {{17, {1, 6, 4}, "t = Gather w[5,4] i[4,0,-1,2,2,1] axis=0; y = Add x t"}, 0},
+        {{17,
+          {1, 6, 4},
+          "i = Reshape i[0,1,2,1,0,2] i[2,3]; t = Gather w[4,3] i axis=1; r = Reshape t i[4,6]; "
+          "u = Transpose r perm=1,0; y = Add x u"},
+         0},
     };
     CHECK_RULES(rules);
 }
@@ -462,7 +488,9 @@ Test(ir_onnx_layout, what_has_no_form_is_refused_by_name) {
         {{17, {1, 3, 4}, "y = Where x x x"}, NAS_ERR_UNSUPPORTED, "but constants"},
         {{17, {1, 3, 4}, "y = ReduceMax x axes=3"}, NAS_ERR_RANGE, "axis 3"},
         {{17, {1, 3, 4}, "y = ReduceL2 x axes=1"}, NAS_ERR_UNSUPPORTED, "not supported"},
-        {{17, {1, 3, 4}, "y = Gelu x approximate=tanh"}, NAS_ERR_UNSUPPORTED, "tanh"},
+        {{17, {1, 3, 4}, "y = Gelu x approximate=cubic"},
+         NAS_ERR_UNSUPPORTED,
+         "an unknown approximation"},
         {{17, {1, 3, 4, 5}, "y = SpaceToDepth x blocksize=2"}, NAS_ERR_RANGE, "blocksize 2"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -380,6 +380,64 @@ def spatial_attention(net):
     return net.add(net.conv(net.op("Reshape", [y, net.ints(1, 4, 6, 5)]), 4, 8, 1), x)
 
 
+def attend_qkv(net, x, batch, tokens, channels, heads, bias=None):
+    """Queries, keys and values of one projection: rank 5, as timm writes it. `bias` of the scores, [1, heads, tokens, tokens]."""
+    y = linear(net, x, channels, 3 * channels)
+    y = net.op("Reshape", [y, net.ints(batch, tokens, 3, heads, channels // heads)])
+    y = net.op("Transpose", y, perm=[2, 0, 3, 1, 4])
+    q, k, v = (net.op("Gather", [y, net.weight(i, np.int64)], axis=0) for i in range(3))
+    q = net.op("Mul", [q, net.weight((channels // heads) ** -0.5)])
+    scores = net.op("MatMul", [q, net.op("Transpose", k, perm=[0, 1, 3, 2])])
+    if bias is not None:
+        scores = net.op("Add", [scores, net.weight(bias)])
+    y = net.op("MatMul", [net.op("Softmax", scores, axis=-1), v])
+    y = net.op("Reshape", [net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(batch, tokens, channels)])
+    return linear(net, y, channels, channels)
+
+
+def vit_token(net):
+    """A class token before the patches, the answer read off it (Dosovitskiy et al., arXiv:2010.11929)."""
+    x = net.conv(net.input(1, 3, 16, 16), 3, 12, 4, 4, pads=[0] * 4)
+    x = net.op("Transpose", net.op("Reshape", [x, net.ints(0, 0, -1)]), perm=[0, 2, 1])
+    token = net.op("Expand", [net.weight(net.normal((1, 1, 12), 0.2)), net.ints(1, 1, 12)])
+    x = net.op("Add", [net.op("Concat", [token, x], axis=1), net.weight(net.normal((1, 17, 12), 0.2))])
+    x = net.add(x, attend_qkv(net, layer_norm(net, x, 12), 1, 17, 12, 3))
+    x = net.add(x, linear(net, gelu(net, linear(net, layer_norm(net, x, 12), 12, 24)), 24, 12))
+    return net.gemm(net.op("Gather", [layer_norm(net, x, 12), net.weight(0, np.int64)], axis=1), 12, 5)
+
+
+def windows(net, x, side, window, channels, back=False):
+    """[1, side, side, channels] in windows of window^2 tokens, and back."""
+    n = side // window
+    apart = (1, n, n, window, window, channels) if back else (1, n, window, n, window, channels)
+    x = net.op("Transpose", net.op("Reshape", [x, net.ints(*apart)]), perm=[0, 1, 3, 2, 4, 5])
+    return net.op("Reshape", [x, net.ints(*((1, side, side, channels) if back else (n * n, window**2, channels)))])
+
+
+def swin(net):
+    """Attention in shifted windows with a bias of position, then merged patches (Liu et al., arXiv:2103.14030)."""
+    x = net.conv(net.input(1, 3, 32, 32), 3, 12, 4, 4, pads=[0] * 4)
+    x = net.op("Transpose", x, perm=[0, 2, 3, 1])
+    y, end = layer_norm(net, x, 12), net.ints(2**31)
+    for axis in (1, 2):  # torch.roll
+        parts = [net.op("Slice", [y, net.ints(2), end, net.ints(axis)]),
+                 net.op("Slice", [y, net.ints(0), net.ints(2), net.ints(axis)])]
+        y = net.op("Concat", parts, axis=axis)
+    y = attend_qkv(net, windows(net, y, 8, 4, 12), 4, 16, 12, 3, net.normal((1, 3, 16, 16), 0.3))
+    x = net.add(x, windows(net, y, 8, 4, 12, back=True))
+    parts = [net.op("Slice", [x, net.ints(i, j), net.ints(2**31, 2**31), net.ints(1, 2), net.ints(2, 2)])
+             for j in (0, 1) for i in (0, 1)]
+    x = linear(net, layer_norm(net, net.op("Concat", parts, axis=-1), 48), 48, 24)
+    return net.gemm(net.op("ReduceMean", x, axes=[1, 2], keepdims=0), 24, 5)
+
+
+def cbam(net):
+    """A gate from the mean and the maximum over channels (Woo et al., arXiv:1807.06521)."""
+    x = net.conv(net.input(1, 3, 8, 9), 3, 8, 3)
+    parts = [net.op(how, x, axes=[1], keepdims=1) for how in ("ReduceMean", "ReduceMax")]
+    return net.op("Mul", [x, net.op("Sigmoid", net.conv(net.op("Concat", parts, axis=1), 2, 1, 3))])
+
+
 # ---- 8-bit networks --------------------------------------------------------------------------------------------------
 
 
@@ -483,7 +541,8 @@ def q_float_head(net):
 
 NETWORKS = (resnet_basic, resnet_bottleneck, resnext, mobilenet_v2, mobilenet_v3, efficientnet, shufflenet_v1,
             shufflenet_v2, squeezenet, densenet, inception, alexnet, vgg_reshape, fsrcnn, wdsr, espcn, unet,
-            unet_transposed, deeplab, yolo_tiny, tensorflow_pads, vit, vit_parts, convnext, spatial_attention)
+            unet_transposed, deeplab, yolo_tiny, tensorflow_pads, vit, vit_parts, convnext, spatial_attention,
+            vit_token, swin, cbam)
 
 SIGNED = {"signed": True, "activation_type": QuantType.QInt8,
           "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True}}

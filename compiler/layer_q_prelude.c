@@ -153,8 +153,7 @@ static const char x86_round[] =
 
 static const char pair[] =
     "typedef short q_pairs __attribute__((vector_size(4 * LANES)));\n"
-    "HELPER vi q_x(const qx *p) {\n"
-    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)MM(set1_epi32)(v);\n}\n"
+    "HELPER vi q_x(const qx *p) {\n    return Q_BROADCAST(p);\n}\n"
     "HELPER vi q_w16(const unsigned char *p) {\n    return q_i32(p);\n}\n"
     "HELPER vi q_w8(const unsigned char *p) {\n"
     "    return (vi)MM(cvtepi8_epi16)(*(const HALF *)p);\n}\n"
@@ -239,12 +238,9 @@ static const char words[] =
     "HELPER q_s16 q_words_s(const unsigned char *p, int n) {\n"
     "    q_bytes_s v = {0};\n    __builtin_memcpy(&v, p, (unsigned)n);\n"
     "    return (q_s16)__builtin_convertvector(v, q_s16);\n}\n"
-    "HELPER vi q_x16(const short *p) {\n"
-    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)MM(set1_epi32)(v);\n}\n";
+    "HELPER vi q_x16(const short *p) {\n    return Q_BROADCAST(p);\n}\n";
 /* Outputs as two sums side by side: eight bytes of the input for all, and the sums of neighbours. */
-static const char halves[] =
-    "HELPER vi q_x2(const qx *p) {\n"
-    "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return (vi)MM(set1_epi64x)(v);\n}\n";
+static const char halves[] = "HELPER vi q_x2(const qx *p) {\n    return Q_BROADCAST2(p);\n}\n";
 static const char fold_256[] =
     "HELPER vi q_fold(vi a, vi b) {\n"
     "    return (vi)_mm256_permute4x64_epi64(_mm256_hadd_epi32((__m256i)a, (__m256i)b), "
@@ -279,6 +275,26 @@ static const char mmla[] =
 /* The intrinsics do not say that they read memory. */
 static const char amx[] = "#define q_fence() __asm__ volatile(\"\" ::: \"memory\")\n";
 
+/* From memory, always: gcc 12 sees that a step reads what the step before has read for the pixel beside, keeps it in a general
+ * register, and moves it over for two instructions more. */
+static const char broadcast[] =
+    "typedef struct q_word { int v; } __attribute__((packed, may_alias)) q_word;\n"
+    "typedef struct q_two { long long v; } __attribute__((packed, may_alias)) q_two;\n"
+    "HELPER vi q_broadcast(const q_word *p) {\n"
+    "    vi v;\n    __asm__(\"vpbroadcastd %1, %0\" : \"=v\"(v) : \"m\"(*p));\n    return v;\n}\n"
+    "HELPER vi q_broadcast2(const q_two *p) {\n"
+    "    vi v;\n    __asm__(\"vpbroadcastq %1, %0\" : \"=v\"(v) : \"m\"(*p));\n    return v;\n}\n"
+    "#define Q_BROADCAST(p) q_broadcast((const q_word *)(const void *)(p))\n"
+    "#define Q_BROADCAST2(p) q_broadcast2((const q_two *)(const void *)(p))\n";
+/* Where the compiler's vectors are used as they are. */
+static const char broadcast_plain[] =
+    "HELPER int q_word(const void *p) {\n    int v;\n    __builtin_memcpy(&v, p, 4);\n    return "
+    "v;\n}\n"
+    "HELPER long long q_two(const void *p) {\n"
+    "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return v;\n}\n"
+    "#define Q_BROADCAST(p) ((vi)MM(set1_epi32)(q_word(p)))\n"
+    "#define Q_BROADCAST2(p) ((vi)MM(set1_epi64x)(q_two(p)))\n";
+
 static const char names_256[] =
     "#include <immintrin.h>\n#define MM(name) _mm256_##name\n#define MI __m256i\n"
     "#define HALF __m128i_u\n#define MM_ODD(e, o) _mm256_blend_epi32(e, o, 0xaa)\n";
@@ -296,13 +312,13 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "%s%s%s%s", generic_round, generic_put, words_stage, plain);
         break;
     case NAS__DOT_PAIR:
-        nas_buf_printf(out, "%s%s%s%s%s", target->vector_bytes == 64 ? names_512 : names_256,
-                       x86_round, words_stage, pair,
+        nas_buf_printf(out, "%s%s%s%s%s%s", target->vector_bytes == 64 ? names_512 : names_256,
+                       broadcast, x86_round, words_stage, pair,
                        target->vector_bytes == 64 ? avx512_put : avx2_put);
         break;
     case NAS__DOT_VNNI:
-        nas_buf_printf(out, "%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, x86_round, bytes_stage,
-                       vnni, avx512_put);
+        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, broadcast_plain,
+                       x86_round, bytes_stage, vnni, avx512_put);
         break;
     case NAS__DOT_MMLA:
     case NAS__DOT_AMX: break; /* not of vectors */

@@ -227,6 +227,18 @@ static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
                    type_of(op->out_signed), n);
 }
 
+/* x, n: the pixels of a step. The last one goes back over pixels that are done rather than do fewer. */
+static void emit_span(int32_t width, int32_t lanes, nas_buf *out) {
+    nas_buf_printf(out, "        for (int first = 0; first < %d; first += LANES) {\n", width);
+    if (width >= lanes) {
+        nas_buf_printf(out,
+                       "            const int x = first + LANES <= %d ? first : %d, n = LANES;\n",
+                       width, width - lanes);
+    } else {
+        nas_buf_printf(out, "            const int x = first, n = %d;\n", width);
+    }
+}
+
 enum { TOGETHER = 4 }; /* channels that the two ends of a network move as one word */
 
 /* Codes of LANES pixels of channel c + k, in vector q<k>. 0x1.8p+23 leaves no bits below one: adding it rounds half to
@@ -290,17 +302,15 @@ static void emit_together(const nas__qop *op, int32_t channels,
     }
 }
 
-static void emit_quantize(const nas__qop *op, nas_buf *out) {
+static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
     nas_buf_printf(
         out,
         "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
         "        const vf low = splat((float)(h[%d] - h[%d])), high = splat((float)(h[%d] "
         "- h[%d]));\n"
-        "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
-        "        for (int x = 0; x < %d; x += LANES) {\n"
-        "            const int n = %d - x < LANES ? %d - x : LANES;\n",
-        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, op->out.row,
-        op->out.shape.w, op->out.shape.w, op->out.shape.w);
+        "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n",
+        NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, op->out.row);
+    emit_span(op->out.shape.w, lanes, out);
     emit_together(op, op->out.shape.c, quantize_channels, out);
     nas_buf_puts(out, "        }\n");
 }
@@ -415,15 +425,14 @@ static void dequantize_channels(const nas__qop *op, int32_t channels, nas_buf *o
     nas_buf_puts(out, "                    }\n                }\n");
 }
 
-static void emit_dequantize(const nas__qop *op, nas_buf *out) {
+static void emit_dequantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
     const nas_shape s = op->in[0].shape;
     const char *type = op->in_signed[0] ? "signed" : "unsigned";
     nas_buf_printf(out,
                    "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
-                   "        const %s char *p = (const %s char *)in + (long)y * %zu;\n"
-                   "        for (int x = 0; x < %d; x += LANES) {\n"
-                   "            const int n = %d - x < LANES ? %d - x : LANES;\n",
-                   NAS__Q_SCALE, type, type, op->in[0].row, s.w, s.w, s.w);
+                   "        const %s char *p = (const %s char *)in + (long)y * %zu;\n",
+                   NAS__Q_SCALE, type, type, op->in[0].row);
+    emit_span(s.w, lanes, out);
     emit_together(op, s.c, dequantize_channels, out);
     nas_buf_puts(out, "        }\n");
 }
@@ -449,8 +458,8 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
         emit_channels(op->out.shape.c, lanes, op, average_body, out);
         nas_buf_puts(out, "        }\n");
         break;
-    case NAS__QOP_QUANTIZE: emit_quantize(op, out); break;
-    case NAS__QOP_DEQUANTIZE: emit_dequantize(op, out); break;
+    case NAS__QOP_QUANTIZE: emit_quantize(op, lanes, out); break;
+    case NAS__QOP_DEQUANTIZE: emit_dequantize(op, lanes, out); break;
     case NAS__QOP_ENCODE: emit_encode(op, lanes, out); break;
     case NAS__QOP_DECODE: emit_decode(op, lanes, out); break;
     case NAS__QOP_PRELU:

@@ -52,10 +52,14 @@ static const char avx2_get[] = "HELPER __m128i q_load(const unsigned char *p, in
                                "_mm_loadl_epi64((const __m128i_u *)p) : q_load(p, "
                                "n));\n}\n";
 
-static const char plus[] = "HELPER vi q_left(vi a, const int *h) {\n"
-                           "    return q_min(q_max(a, q_splat(-h[5])), q_splat(h[5])) << h[4];\n}\n"
-                           "HELPER vi q_plus(vi t, vi r, const int *h) {\n"
-                           "    return (t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6;\n}\n\n";
+static const char plus[] =
+    "HELPER vi q_left(vi a, const int *h) {\n"
+    "    return q_min(q_max(a, q_splat(-h[5])), q_splat(h[5])) << h[4];\n}\n"
+    "HELPER vi q_plus(vi t, vi r, const int *h) {\n"
+    "    return (t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6;\n}\n"
+    "HELPER vi q_join(vi t, vi r, const int *h) {\n"
+    "    const vi code = q_min(q_max(t + h[8], q_splat(h[9])), q_splat(h[10]));\n"
+    "    return ((code - h[8]) * h[11] + (r - h[6]) * h[7] + 32768) >> 16;\n}\n\n";
 
 static const char generic_round[] =
     "#if defined(__ARM_NEON)\n"

@@ -398,9 +398,10 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         (int)(way->algorithm == NAS__QCONV_MATRIX ? nas__matrix_of(target) : nas__dot_of(target)),
         c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
         c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
-        c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)q->in_signed,
-        (int)q->out_signed, (int)(c->has_residual && q->residual_signed), (int)q->has_left,
-        (int)way->algorithm, way->pixels, way->vectors, way->stored_bits, way->split, way->batch);
+        c->in_row, c->out_row, c->residual_row, (int)c->has_residual + (int)q->joins,
+        (int)q->in_signed, (int)q->out_signed, (int)(c->has_residual && q->residual_signed),
+        (int)q->has_left, (int)way->algorithm, way->pixels, way->vectors, way->stored_bits,
+        way->split, way->batch);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",

@@ -10,7 +10,7 @@
 static void epilogue_value(const nas__qconv *q, int32_t pixel, int32_t v, int32_t lanes, int32_t n,
                            size_t residual_at, nas_buf *out) {
     nas_buf_printf(out, "        %st%d = ", v == 0 ? "const vi " : "", v);
-    if (q->conv.has_residual) nas_buf_puts(out, "q_plus(");
+    if (q->conv.has_residual) nas_buf_puts(out, q->joins ? "q_join(" : "q_plus(");
     nas_buf_printf(out, q->has_left ? "q_round(q_left(a%d_%d, h), m%d)" : "q_round(a%d_%d, m%d)",
                    pixel, v, v);
     if (q->conv.has_residual) {

@@ -46,6 +46,10 @@ static void pack_head(const nas__qconv_data *d, uint8_t *out) {
     put_i32(out + 4 * NAS__Q_MOST, NAS_QUANT_ACC_MAX >> r->left);
     put_i32(out + 4 * NAS__Q_ZERO_RESIDUAL, r->zero_residual);
     put_i32(out + 4 * NAS__Q_MULTIPLIER_RESIDUAL, r->multiplier_residual);
+    put_i32(out + 4 * NAS__Q_ZERO_BETWEEN, d->between.zero_out);
+    put_i32(out + 4 * NAS__Q_LOW_BETWEEN, d->between.low);
+    put_i32(out + 4 * NAS__Q_HIGH_BETWEEN, d->between.high);
+    put_i32(out + 4 * NAS__Q_MULTIPLIER_BETWEEN, d->multiplier_between);
 }
 
 /* The zero point that still has to be subtracted after staging; its share of the sum moves to the bias. */

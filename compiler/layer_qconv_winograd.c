@@ -376,10 +376,11 @@ static void emit_output(const nas__qconv *q, const geometry *g, const char *name
                        q->has_left ? "q_left(" : "", v, q->has_left ? ", h)" : "", v);
         if (c->has_residual) {
             nas_buf_printf(out,
-                           "            t%d = q_plus(t%d, q_get_%c(residual + y * %zu + x * %d + "
+                           "            t%d = %s(t%d, q_get_%c(residual + y * %zu + x * %d + "
                            "%d, %d), h);\n",
-                           v, v, q->residual_signed ? 's' : 'u', c->residual_row, c->residual_pitch,
-                           v * g->lanes, v + 1 == vectors ? last : g->lanes);
+                           v, q->joins ? "q_join" : "q_plus", v, q->residual_signed ? 's' : 'u',
+                           c->residual_row, c->residual_pitch, v * g->lanes,
+                           v + 1 == vectors ? last : g->lanes);
         }
     }
     if (vectors == 2) {

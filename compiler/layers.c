@@ -153,6 +153,49 @@ static void fuse_activation(const nas__layers *l, const users *u, nas__layer *la
     layer->value = user;
 }
 
+/* Codes that differ by less than the limit of added operands. */
+static bool scales_fit(const nas_quant *a, const nas_quant *sum) {
+    return (double)a->scale / (double)sum->scale < NAS_QUANT_ADD_RATIO_MAX;
+}
+
+/* Where the sum `sum` ends as codes: there, or at a clamp that alone reads it; NONE when it does not. */
+static nas_value end_of_sum(const nas__layers *l, const users *u, nas_value sum,
+                            nas__layer *layer) {
+    if (coded(l, sum)) return sum;
+    const nas_value user = only_user(u, sum);
+    if (user == NAS_VALUE_NONE || !coded(l, user)) return NAS_VALUE_NONE;
+    nas__op *op = &layer->op;
+    if (!as_activation(node_of(l, user), layer, &op->act, &op->lo, &op->hi)) return NAS_VALUE_NONE;
+    return op->act == NAS__LACT_RELU || op->act == NAS__LACT_CLIP ? user : NAS_VALUE_NONE;
+}
+
+/* An integer convolution whose codes are read by a sum alone adds the other operand before it stores: the same codes as
+ * from two layers. */
+static void fuse_sum_of_codes(const nas__layers *l, const users *u, nas__layer *layer) {
+    const nas_value v = layer->value, sum = only_user(u, v);
+    if (layer->conv.has_residual || !coded(l, v) || sum == NAS_VALUE_NONE) return;
+    const nas_node *node = node_of(l, sum);
+    if (node->op != NAS_OP_ADD) return;
+    const nas_value other = node->inputs[node->inputs[0] == v ? 1 : 0];
+    const nas_node *o = node_of(l, other);
+    if (other == v || !coded(l, other) || !same_shape(&o->shape, &node->shape)) return;
+    if (other > v && o->op == NAS_OP_CONV && only_user(u, other) == sum) return; /* it adds */
+    nas__layer made = *layer;
+    made.inputs[0] = l->places[layer->inputs[0]].same;
+    if (!nas__layer_to_integers(l, &made)) return;
+    made = *layer;
+    const nas_value end = end_of_sum(l, u, sum, &made);
+    if (end == NAS_VALUE_NONE || !scales_fit(nas__layers_quant(l, v), nas__layers_quant(l, end)) ||
+        !scales_fit(nas__layers_quant(l, other), nas__layers_quant(l, end)))
+        return;
+    *layer = made;
+    layer->between = v;
+    layer->inputs[1] = other;
+    layer->n_inputs = 2;
+    layer->conv.has_residual = true;
+    layer->value = end;
+}
+
 /* ---- lowering ----------------------------------------------------------------------------------------------------- */
 
 static nas__conv conv_of(const nas__layers *l, const nas_node *node) {
@@ -189,7 +232,11 @@ static bool is_last_shuffle(const nas__layers *l, nas_value v) {
 }
 
 static nas__layer layer_of(nas__layer_kind kind, nas_value node) {
-    return (nas__layer){.kind = kind, .node = node, .value = node, .slope = NAS_VALUE_NONE};
+    return (nas__layer){.kind = kind,
+                        .node = node,
+                        .value = node,
+                        .between = NAS_VALUE_NONE,
+                        .slope = NAS_VALUE_NONE};
 }
 
 /* Codes to floats or back, between a value and its twin. */
@@ -309,6 +356,7 @@ static nas_status lower_node(nas_ctx *ctx, nas__layers *l, const users *u, nas_v
         fuse_residual(l, u, layer);
     }
     fuse_activation(l, u, layer);
+    if (conv) fuse_sum_of_codes(l, u, layer);
     return NAS_OK;
 }
 

@@ -139,11 +139,14 @@ static nas_requant bounds_of(const nas_quant *q, nas__layer_act act, float lo, f
 
 /* Of output channel o: steps of the result for one step of the accumulator. */
 static double ratio_of(const nas__layers *l, const nas__layer *layer, int32_t o) {
+    const nas_value result = layer->between == NAS_VALUE_NONE ? layer->value : layer->between;
     const double in = (double)quant_of(l, layer->inputs[0])->scale,
-                 out = (double)quant_of(l, layer->value)->scale,
+                 out = (double)quant_of(l, result)->scale,
                  weight = (double)param_of(l, layer->node, 0)->scales[o];
     const double ratio = in * weight / out;
-    return layer->conv.has_residual ? ratio * (1 << NAS_QUANT_FRACTION) : ratio;
+    return layer->conv.has_residual && layer->between == NAS_VALUE_NONE
+               ? ratio * (1 << NAS_QUANT_FRACTION)
+               : ratio;
 }
 
 static double ratio_max(const nas__layers *l, const nas__layer *layer) {
@@ -162,6 +165,7 @@ static void plan_conv(const nas__layers *l, nas__layer *layer, size_t *scratch, 
     *q = (nas__qconv){.conv = layer->conv,
                       .in_signed = quant_of(l, layer->inputs[0])->is_signed,
                       .out_signed = quant_of(l, layer->value)->is_signed,
+                      .joins = layer->between != NAS_VALUE_NONE,
                       .weight_bits = param_of(l, layer->node, 0)->bits,
                       .has_left = ratio_max(l, layer) >= 1};
     q->conv.act = NAS__LACT_NONE;
@@ -247,6 +251,15 @@ static nas_status pack_conv(nas_ctx *ctx, const nas__layers *l, const nas__layer
                             .requant =
                                 bounds_of(result, layer->conv.act, layer->conv.lo, layer->conv.hi)};
     nas_status status = nas_quant_left(ctx, ratio_max(l, layer), &data.requant.left);
+    if (status == NAS_OK && layer->between != NAS_VALUE_NONE) {
+        const nas_quant *between = quant_of(l, layer->between);
+        data.between = bounds_of(between, layer->conv.act, layer->conv.lo, layer->conv.hi);
+        data.between.left = data.requant.left;
+        data.requant = bounds_of(result, layer->op.act, layer->op.lo, layer->op.hi);
+        data.requant.left = data.between.left;
+        status = nas_quant_add_multiplier(ctx, (double)between->scale / (double)result->scale,
+                                          &data.multiplier_between);
+    }
     if (status == NAS_OK && layer->conv.has_residual) {
         const nas_quant *residual = quant_of(l, layer->inputs[1]);
         data.requant.zero_residual = residual->zero_point;

@@ -28,6 +28,9 @@ typedef struct nas__layer {
         value; /* what it produces: the last node of the chain or its twin; OUTPUT: what it reads */
     int32_t n_inputs;
     nas_value inputs[2]; /* CONV: data and residual */
+    /* QCONV that adds: the convolution's own coded value, which no other layer reads; else NAS_VALUE_NONE. The activation of
+     * the sum is in op. */
+    nas_value between;
     nas_value slope;     /* PRELU node whose slopes are fused, NAS_VALUE_NONE without */
     nas__conv conv;      /* CONV */
     int32_t n_ways, way; /* of ways[] or qways[], the one that is used */

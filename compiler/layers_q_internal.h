@@ -35,6 +35,8 @@ int32_t nas__dot_group(nas__dot dot); /* input channels multiplied by one lane a
 typedef struct nas__qconv {
     nas__conv conv; /* pitches and rows in bytes */
     bool in_signed, out_signed, residual_signed;
+    bool
+        joins; /* with has_residual: the sum is rounded to a code of its own, which is then added */
     int32_t weight_bits; /* 2..8; up to 4 are stored two a byte */
     bool has_left;       /* the layer needs nas_requant.left > 0 */
 } nas__qconv;
@@ -45,7 +47,9 @@ typedef struct nas__qconv_data {
     const int32_t *bias;       /* [O] */
     const int32_t *multiplier; /* [O] */
     int32_t zero_in;
-    nas_requant requant; /* zero_residual and multiplier_residual with has_residual */
+    nas_requant requant;        /* zero_residual and multiplier_residual with has_residual */
+    nas_requant between;        /* joins: of the code before the addition */
+    int32_t multiplier_between; /* joins: nas_quant_add_multiplier of that code */
 } nas__qconv_data;
 
 typedef enum nas__qconv_algorithm {
@@ -153,6 +157,10 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op,
 
 /* More places in the head. */
 enum {
+    NAS__Q_ZERO_BETWEEN = 8,
+    NAS__Q_LOW_BETWEEN,
+    NAS__Q_HIGH_BETWEEN,
+    NAS__Q_MULTIPLIER_BETWEEN,
     NAS__Q_ZERO_IN_2 = 8,
     NAS__Q_MULTIPLIER_1,
     NAS__Q_MULTIPLIER_2,

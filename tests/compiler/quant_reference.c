@@ -33,7 +33,13 @@ void quant_reference_conv(const nas__qconv *q, const nas__qconv_data *data, cons
                 const int32_t acc = sum_of(q, data, in, y, x, o), m = data->multiplier[o];
                 const size_t at = (size_t)y * c->residual_row + (size_t)(x * c->residual_pitch + o);
                 const int32_t code =
-                    c->has_residual
+                    q->joins ? nas_quant_add(
+                                   nas_requantize(acc, m, &data->between) - data->between.zero_out,
+                                   data->multiplier_between,
+                                   quant_reference_code(residual[at], q->residual_signed) -
+                                       data->requant.zero_residual,
+                                   data->requant.multiplier_residual, &data->requant)
+                    : c->has_residual
                         ? nas_requantize_add(acc, m,
                                              quant_reference_code(residual[at], q->residual_signed),
                                              &data->requant)

@@ -112,6 +112,7 @@ static nas__qconv conv_of(const shape_row *r) {
     nas__qconv q = {.in_signed = r->in_signed,
                     .out_signed = r->out_signed,
                     .residual_signed = r->residual_signed,
+                    .joins = r->residual && r->out_c % 2 == 0,
                     .weight_bits = r->bits,
                     .has_left = r->has_left};
     nas__conv *c = &q.conv;
@@ -202,10 +203,15 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
                                .zero_in = row->in_signed ? code_between(rng, -128, 127)
                                                          : code_between(rng, 0, 255),
                                .requant = requant_of(rng, &t.q)};
+    if (t.q.joins) {
+        t.data.between = requant_of(rng, &t.q);
+        t.data.between.left = t.data.requant.left;
+        t.data.multiplier_between = code_between(rng, 1000, 200000);
+    }
     const double spread = 255.0 * most * sqrt((double)taps);
     for (int32_t o = 0; o < c->out_c; o++) {
         t.bias[o] = (int32_t)(spread * (2 * nas_rng_uniform(rng) - 1));
-        const double fraction = c->has_residual ? 64 : 1;
+        const double fraction = c->has_residual && !t.q.joins ? 64 : 1;
         const double m =
             ldexp(fraction * 200 / spread * nas_rng_uniform(rng), 31 - t.data.requant.left);
         t.multiplier[o] = coin(rng) && coin(rng) ? INT32_MAX : (int32_t)fmin(m, 2147483647.0);

@@ -486,10 +486,11 @@ static void quantized(void) {
 Test(compiler_layers, codes_stay_codes) {
     quantized();
     nas__layers *l = lowered();
-    cr_assert(eq(int, l->n_layers, 5)); /* quantize, two convolutions, sum, output */
-    for (int32_t i = 0; i < 4; i++)
-        cr_assert(eq(int, (int)l->layers[i].kind,
-                     (int)(i == 1 || i == 2 ? NAS__LAYER_QCONV : NAS__LAYER_QOP)));
+    cr_assert(eq(int, l->n_layers, 4)); /* quantize, two convolutions, output */
+    for (int32_t i = 0; i < 3; i++)
+        cr_assert(
+            eq(int, (int)l->layers[i].kind, (int)(i == 0 ? NAS__LAYER_QOP : NAS__LAYER_QCONV)));
+    cr_assert(l->layers[2].qconv.joins && !l->layers[1].qconv.joins);
     nas__layers_free(l);
     nas_graph_free(g);
 }

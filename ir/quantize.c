@@ -1,6 +1,7 @@
 /* quantize.c - see quantize.h, which specifies every rounding. */
 #include "ir/quantize.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 
@@ -30,6 +31,33 @@ void nas_quant_weights(const float *weight, size_t n, double scale, int32_t bits
     const int32_t most = (1 << (bits - 1)) - 1;
     for (size_t i = 0; i < n; i++)
         out[i] = (int8_t)nas_quant_value((double)weight[i], scale, 0, -most, most);
+}
+
+static double squared_error(const float *weight, size_t n, double scale, int32_t most) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double w = (double)weight[i];
+        const double error = w - scale * nas_quant_value(w, scale, 0, -most, most);
+        sum += error * error;
+    }
+    return sum;
+}
+
+float nas_quant_weight_scale(const float *weight, size_t n, int32_t bits) {
+    const int32_t most = (1 << (bits - 1)) - 1;
+    double largest = 0, best = 1, least = INFINITY;
+    for (size_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs((double)weight[i]));
+    if (!(largest / most > (double)FLT_MIN)) return 1;
+    for (int32_t percent = 100; percent >= 40; percent--) {
+        const double scale = (double)(float)(largest / most * percent / 100);
+        const double error = squared_error(weight, n, scale, most);
+        if (error < least) {
+            least = error;
+            best = scale;
+        }
+    }
+    return (float)best;
 }
 
 nas_status nas_quant_bias(nas_ctx *ctx, double bias, double scale_in, double scale_weight,

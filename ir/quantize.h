@@ -45,6 +45,10 @@ int32_t nas_quant_value(double real, double scale, int32_t zero_point, int32_t l
 /* nas_quant_weights - codes of one output channel: n weights, bits 2..8, scale > 0. */
 void nas_quant_weights(const float *weight, size_t n, double scale, int32_t bits, int8_t *out);
 
+/* nas_quant_weight_scale - of one output channel: the scale with the least squared error among the largest absolute weight
+ * over the largest code times 0.40, 0.41 ... 1; 1 when all weights are 0. bits 2..8. */
+float nas_quant_weight_scale(const float *weight, size_t n, int32_t bits);
+
 /* nas_quant_bias - code of a bias; RANGE when it exceeds NAS_QUANT_ACC_MAX (the scale of the channel is too small for
  * its bias: a quantizer must raise it). */
 nas_status nas_quant_bias(nas_ctx *ctx, double bias, double scale_in, double scale_weight,

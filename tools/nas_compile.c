@@ -4,6 +4,7 @@
  * What was asked for goes to stdout or the output folder, everything else to stderr. */
 #include "compiler/compiler.h"
 #include "db/db.h"
+#include "ir/quantize.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -33,7 +34,9 @@ static const char help_text[] =
     "--db for ever\n"
     "  --db FILE            where times of kernels are kept (default: kernels.db in the cache "
     "folder)\n"
-    "  --recipe FILE        per-layer settings (JSON); refused when they belong to another model\n"
+    "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point; "
+    "refused\n"
+    "                       when it belongs to another model\n"
     "  --compiler NAME      another gcc or clang than the target's\n"
     "  --cache DIR          compiled kernels (default build/cache)\n"
     "  --explain            print per layer which kernels were candidates and which one won; no -o "
@@ -234,9 +237,59 @@ static nas_status import(nas_ctx *ctx, const command_line *cl, nas_graph **out) 
     return nas_onnx_import(ctx, cl->model, &o, out);
 }
 
-/* {"graph_hash": "...", "layers": {"<node>": {...}}}: is it for this model, and are its layers there? */
-static nas_status check_recipe(nas_ctx *ctx, const char *path, const nas_graph *graph,
-                               const json_t *recipe) {
+/* Weights of the layer as integers of `bits` bits, one scale for each output channel. */
+static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v,
+                                  const json_t *value) {
+    const nas_node *node = nas_graph_node(graph, v);
+    const json_int_t bits = json_integer_value(value);
+    if (node->op != NAS_OP_CONV)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "\"weight_bits\" of a %s: only convolutions and "
+                        "fully connected layers have integer weights",
+                        nas_op_name(node->op));
+    if (!json_is_integer(value) || bits < 2 || bits > 8)
+        return nas_fail(ctx, NAS_ERR_RANGE, "\"weight_bits\" has to be a whole number from 2 to 8");
+    const int32_t index = node->params[0];
+    const nas_param *p = nas_graph_param_const(graph, index);
+    const size_t channels = (size_t)p->dims[0], n = p->count / channels;
+    if (p->data == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "the layer has no weights");
+    float *scales = nas_alloc_array(ctx, channels, sizeof *scales);
+    if (scales == NULL) return NAS_ERR_NOMEM;
+    for (size_t o = 0; o < channels; o++)
+        scales[o] = nas_quant_weight_scale(p->data + o * n, n, (int32_t)bits);
+    const nas_status status = nas_graph_set_weight_scales(ctx, graph, index, (int32_t)bits, scales);
+    nas_free(scales);
+    return status;
+}
+
+/* How the result of the layer is stored: {"scale": s, "zero_point": z, "signed": b}, or null for floats. */
+static nas_status set_activation(nas_ctx *ctx, nas_graph *graph, nas_value v, const json_t *value) {
+    nas_quant q = {.is_set = !json_is_null(value)};
+    double scale = 0;
+    json_int_t zero = 0;
+    int is_signed = 0;
+    if (q.is_set && json_unpack((json_t *)(uintptr_t)value, "{s:F, s?I, s?b!}", "scale", &scale,
+                                "zero_point", &zero, "signed", &is_signed) != 0) {
+        return nas_fail(ctx, NAS_ERR_PARSE,
+                        "\"activation\" has to be {\"scale\": number, "
+                        "\"zero_point\": number, \"signed\": true or false}, or null");
+    }
+    q.scale = (float)scale;
+    q.zero_point = zero < -128 || zero > 255 ? -129 : (int32_t)zero;
+    q.is_signed = is_signed != 0;
+    return nas_graph_set_quant(ctx, graph, v, q);
+}
+
+static nas_status apply_setting(nas_ctx *ctx, nas_graph *graph, nas_value v, const char *key,
+                                const json_t *value) {
+    if (strcmp(key, "weight_bits") == 0) return set_weight_bits(ctx, graph, v, value);
+    if (strcmp(key, "activation") == 0) return set_activation(ctx, graph, v, value);
+    return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "there are no kernels for \"%s\" yet", key);
+}
+
+/* {"graph_hash": "...", "layers": {"<node>": {"weight_bits": n, "activation": {...}}}} */
+static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
+                             const json_t *recipe) {
     const char *hash = json_string_value(json_object_get(recipe, "graph_hash"));
     char ours[NAS_SHA256_HEX];
     nas_status status = nas_graph_hash(ctx, graph, false, ours);
@@ -255,21 +308,21 @@ static nas_status check_recipe(nas_ctx *ctx, const char *path, const nas_graph *
     const char *name = NULL;
     json_t *settings = NULL;
     json_object_foreach((json_t *)(uintptr_t)layers, name, settings) {
-        if (nas_graph_find(graph, name) == NAS_VALUE_NONE)
+        const nas_value v = nas_graph_find(graph, name);
+        if (v == NAS_VALUE_NONE)
             return nas_fail(ctx, NAS_ERR_NOTFOUND, "recipe %s: the model has no layer '%s'", path,
                             name);
         const char *key = NULL;
         json_t *value = NULL;
         json_object_foreach(settings, key, value) {
-            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                            "recipe %s, layer '%s': there are no kernels for \"%s\" yet", path,
-                            name, key);
+            status = apply_setting(ctx, graph, v, key, value);
+            if (status != NAS_OK) return nas_wrap(ctx, status, "recipe %s, layer '%s'", path, name);
         }
     }
     return NAS_OK;
 }
 
-static nas_status apply_recipe(nas_ctx *ctx, const char *path, const nas_graph *graph) {
+static nas_status apply_recipe(nas_ctx *ctx, const char *path, nas_graph *graph) {
     enum { RECIPE_BYTES_MAX = 16 * 1024 * 1024 };
     nas_buf text = {0};
     nas_status status = nas_file_read(ctx, path, RECIPE_BYTES_MAX, &text);
@@ -280,7 +333,7 @@ static nas_status apply_recipe(nas_ctx *ctx, const char *path, const nas_graph *
         status = nas_fail(ctx, NAS_ERR_PARSE, "recipe %s, line %d: %s", path, error.line,
                           recipe == NULL ? error.text : "not an object");
     } else {
-        status = check_recipe(ctx, path, graph, recipe);
+        status = use_recipe(ctx, path, graph, recipe);
     }
     json_decref(recipe);
     nas_buf_deinit(&text);

@@ -5,6 +5,7 @@
 #include <criterion/new/assert.h>
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 static nas_ctx *ctx;
 
@@ -54,6 +55,35 @@ Test(ir_quantize, weights_never_take_the_most_negative_code) {
         cr_assert(eq(int, q[5], most < 2 ? most : 2));
         cr_assert(eq(int, q[6], most < 10 ? most : 10));
     }
+}
+
+/* No scale of a fine grid is better by more than the step of ours; a clipped outlier beats a coarse grid for the others. */
+Test(ir_quantize, weight_scales_have_the_least_error) {
+    float w[40];
+    for (int i = 0; i < 40; i++)
+        w[i] = sinf((float)(i * i) * 1.7F);
+    w[7] = 1.8F;
+    for (int32_t bits = 2; bits <= 8; bits++) {
+        const double most = (1 << (bits - 1)) - 1;
+        double error[2] = {0, INFINITY};
+        for (int32_t k = -1; k < 2000; k++) {
+            const double scale =
+                k < 0 ? (double)nas_quant_weight_scale(w, 40, bits) : 1.8 / most * (k + 1) / 2000;
+            double sum = 0;
+            for (int i = 0; i < 40; i++) {
+                const double q = fmin(fmax(nearbyint((double)w[i] / scale), -most), most);
+                sum += ((double)w[i] - q * scale) * ((double)w[i] - q * scale);
+            }
+            if (k < 0)
+                error[0] = sum;
+            else
+                error[1] = fmin(error[1], sum);
+        }
+        cr_assert(error[0] <= 1.1 * error[1], "%d bits: %g, best %g", bits, error[0], error[1]);
+    }
+    cr_assert(nas_quant_weight_scale(w, 40, 2) < 1.7F);
+    memset(w, 0, sizeof w);
+    cr_assert(eq(flt, nas_quant_weight_scale(w, 40, 8), 1.0F));
 }
 
 Test(ir_quantize, biases_and_sums_beyond_the_limit_are_refused) {

@@ -192,6 +192,16 @@ Test(tools_nas_compile, tuning_is_remembered_and_explained) {
     expect("$P sample.onnx --dump-after melt $C", 1, "batch_norm");
 }
 
+/* Explains the sample under a recipe with these layers. */
+static void recipe_is(const char *hash, const char *layers, int code, const char *text) {
+    char line[1024];
+    (void)snprintf(line, sizeof line,
+                   "echo '{\"graph_hash\": \"%s\", \"layers\": {%s}}' > r.json; $P sample.onnx "
+                   "--recipe r.json --explain $C",
+                   hash, layers);
+    expect(line, code, text);
+}
+
 Test(tools_nas_compile, a_recipe_must_belong_to_the_model) {
     nas_graph *g = sample();
     char hash[NAS_SHA256_HEX], line[512];
@@ -218,6 +228,26 @@ Test(tools_nas_compile, a_recipe_must_belong_to_the_model) {
         "$P sample.onnx --recipe r.json -o o $C",
         hash);
     expect(line, 1, "\"bits\"");
+    recipe_is(hash, "\"conv\": {\"weight_bits\": 9}", 1, "from 2 to 8");
+    recipe_is(hash, "\"act\": {\"weight_bits\": 4}", 1, "of a relu");
+    recipe_is(hash, "\"conv\": {\"activation\": {\"scale\": 0}}", 1, "scale 0");
+    recipe_is(hash, "\"conv\": {\"activation\": {\"zero_point\": 0}}", 1, "\"scale\": number");
+    recipe_is(hash, "\"conv\": {\"activation\": {\"scale\": 1, \"zero_point\": 300}}", 1,
+              "zero point");
+}
+
+/* Image, convolution and activation as codes, weights of four bits. */
+Test(tools_nas_compile, a_recipe_makes_integers) {
+    nas_graph *g = sample();
+    char hash[NAS_SHA256_HEX];
+    OK(nas_graph_hash(ctx, g, false, hash));
+    nas_graph_free(g);
+    static const char layers[] =
+        "\"in\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 128}}, "
+        "\"conv\": {\"weight_bits\": 4}, "
+        "\"act\": {\"activation\": {\"scale\": 0.02, \"zero_point\": -128, \"signed\": true}}";
+    recipe_is(hash, layers, 0, "integer conv 3x3");
+    recipe_is(hash, layers, 0, "4-bit weights");
 }
 
 Test(tools_nas_compile, what_is_wrong_is_named) {

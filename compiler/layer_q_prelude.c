@@ -253,6 +253,25 @@ static const char fold_512[] =
     "HELPER vi q_fold(vi a, vi b) {\n"
     "    const vi even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};\n"
     "    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);\n}\n";
+/* Bytes as they are (int8 with the sign bit turned), products in 16 bits. */
+static const char bytes_256[] =
+    "HELPER void q_keep(const unsigned char *p, unsigned char *s, int n, unsigned char flip) {\n"
+    "    int i = 0;\n"
+    "    for (; i + 32 <= n; i += 32) {\n"
+    "        const __m256i v = _mm256_loadu_si256((const __m256i_u *)(p + i));\n"
+    "        _mm256_storeu_si256((__m256i_u *)(s + i), _mm256_xor_si256(v, "
+    "_mm256_set1_epi8((char)flip)));\n    }\n"
+    "    for (; i < n; i++) s[i] = p[i] ^ flip;\n}\n"
+    "#define q_keep_u(p, s, n, zero) ((void)(zero), q_keep(p, s, n, 0))\n"
+    "#define q_keep_s(p, s, n, zero) ((void)(zero), q_keep(p, s, n, 128))\n"
+    "HELPER vi q_xb(const unsigned char *p) {\n    return Q_BROADCAST(p);\n}\n"
+    "HELPER vi q_first16(vi x, vi w) {\n"
+    "    return (vi)_mm256_maddubs_epi16((__m256i)x, (__m256i)w);\n}\n"
+    "HELPER vi q_sum16(vi t, vi x, vi w) {\n    vi p;\n"
+    "    __asm__(\"vpmaddubsw %2, %3, %1\\n\\tvpaddw %1, %0, %0\" : \"+v\"(t), \"=v\"(p) : "
+    "\"v\"(w), \"v\"(x));\n    return t;\n}\n"
+    "HELPER vi q_widen(vi acc, vi t) {\n"
+    "    return acc + (vi)_mm256_madd_epi16((__m256i)t, _mm256_set1_epi16(1));\n}\n";
 static const char words_pair[] = "#define q_dot16 q_dot\n";
 static const char words_vnni[] =
     "HELPER vi q_dot16(vi acc, vi x, vi w) {\n"
@@ -324,6 +343,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, broadcast_plain,
                        x86_round, bytes_stage, vnni, avx512_put);
         break;
+    case NAS__DOT_BYTES: break; /* of single ways */
     case NAS__DOT_MMLA:
     case NAS__DOT_AMX: break; /* not of vectors */
     case NAS__DOT_NEON:
@@ -335,6 +355,7 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (nas__matrix_of(target) == NAS__DOT_AMX) nas_buf_puts(out, amx);
     if (avx2) nas_buf_puts(out, avx2_get);
     if (nas__dot_of(target) == NAS__DOT_PAIR) nas_buf_printf(out, "%s%s", words, words_pair);
+    if (avx2) nas_buf_puts(out, bytes_256);
     if (nas__dot_of(target) == NAS__DOT_VNNI) nas_buf_printf(out, "%s%s", words, words_vnni);
     if (nas__dot_of(target) == NAS__DOT_PAIR || nas__dot_of(target) == NAS__DOT_VNNI)
         nas_buf_printf(out, "%s%s", halves, target->vector_bytes == 64 ? fold_512 : fold_256);

@@ -41,6 +41,7 @@ int32_t nas__dot_group(nas__dot dot) {
     switch (dot) {
     case NAS__DOT_PLAIN: return 1;
     case NAS__DOT_PAIR: return 2;
+    case NAS__DOT_BYTES:
     case NAS__DOT_VNNI:
     case NAS__DOT_NEON:
     case NAS__DOT_AMX: return 4;
@@ -61,10 +62,14 @@ static int32_t split_of(const nas__qconv_way *way) {
     return way->split > 1 ? way->split : 1;
 }
 
+nas__dot nas__q_dot(const nas_target *target, const nas__qconv_way *way) {
+    return way->sums16 > 0 ? NAS__DOT_BYTES : nas__dot_of(target);
+}
+
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
                              const nas__qconv_way *way, int32_t band_rows) {
     const nas__conv *c = &q->conv;
-    const nas__dot dot = nas__dot_of(target);
+    const nas__dot dot = nas__q_dot(target, way);
     nas__q_stage s = {.element = dot == NAS__DOT_PLAIN || dot == NAS__DOT_PAIR ? 2 : 1,
                       .group = nas__dot_group(dot) * split_of(way),
                       .joined = c->groups == 1 && c->dilation_w == 1,
@@ -100,7 +105,7 @@ int32_t nas__q_heads(const nas__qconv_way *way, int32_t vectors) {
 }
 
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors) {
-    const int32_t elements = target->vector_bytes / 4 * nas__dot_group(nas__dot_of(target));
+    const int32_t elements = target->vector_bytes / 4 * nas__dot_group(nas__q_dot(target, way));
     if (way->stored_bits == 4) return ceil_div(vectors, 2) * elements;
     return vectors * elements * (way->stored_bits / 8);
 }
@@ -165,7 +170,8 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
         const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
         for (int32_t last = 0; last < 2; last++) {
             const int32_t vectors = last ? b.last_vectors : b.vectors;
-            const double products = pixels * vectors * 0.5 + vectors * widen;
+            const double product = way->sums16 == 0 ? 0.5 : 0.5 + 0.5 / way->sums16;
+            const double products = pixels * vectors * product + vectors * widen;
             const double loads = (pixels + vectors) / 2.0;
             double step = products > loads ? products : loads;
             step += 0.1 * loads; /* broadcasts compete with the products, if little */
@@ -220,7 +226,8 @@ static bool listed(const nas__qconv_way *list, int32_t n, const nas__qconv_way *
     for (int32_t i = 0; i < n; i++) {
         if (list[i].algorithm == way->algorithm && list[i].pixels == way->pixels &&
             list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits &&
-            list[i].split == way->split && list[i].batch == way->batch)
+            list[i].split == way->split && list[i].sums16 == way->sums16 &&
+            list[i].batch == way->batch)
             return true;
     }
     return false;
@@ -242,6 +249,26 @@ static int32_t add_split(const nas_target *target, const nas__qconv *q,
                           .vectors = vectors,
                           .stored_bits = dot == NAS__DOT_PAIR ? 16 : 8,
                           .split = 2};
+    way.cycles = direct_cycles(target, q, &way);
+    out[n++] = way;
+    return n;
+}
+
+/* Products of bytes where so few bits of weights cannot exceed 16: pairs of them, then sums of pairs. */
+static int32_t add_sums16(const nas_target *target, const nas__qconv *q, int32_t most,
+                          nas__qconv_way out[NAS__QCONV_WAYS_MAX], int32_t n) {
+    const int32_t weight_max = (1 << (q->weight_bits - 1)) - 1;
+    const int32_t sums = INT16_MAX / (2 * 255 * weight_max);
+    if (nas__dot_of(target) != NAS__DOT_PAIR || target->vector_bytes != 32 || sums == 0) return n;
+    const int32_t vectors = min_i32(2, most);
+    /* more than one: the wide sums wait in memory */
+    const int32_t pixels = sums < 4 ? 5 : 6;
+    const nas__conv_tiling t = nas__conv_tile(&q->conv, vectors == 1 ? 2 * pixels : pixels);
+    nas__qconv_way way = {.algorithm = NAS__QCONV_DIRECT,
+                          .pixels = t.rows * t.columns,
+                          .vectors = vectors,
+                          .stored_bits = 8,
+                          .sums16 = sums < 4 ? 1 : sums};
     way.cycles = direct_cycles(target, q, &way);
     out[n++] = way;
     return n;
@@ -297,6 +324,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
         }
     }
     n = add_split(target, q, out, n);
+    n = add_sums16(target, q, most, out, n);
     if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
     n = nas__q_matrix_ways(target, q, n, out);
     qsort(out, (size_t)n, sizeof *out, by_cycles);
@@ -393,7 +421,7 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     const int n = snprintf(
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
-        "%d %d",
+        "%d %d %d",
         target->vector_bytes, target->vector_registers,
         (int)(way->algorithm == NAS__QCONV_MATRIX ? nas__matrix_of(target) : nas__dot_of(target)),
         c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
@@ -401,7 +429,7 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         c->in_row, c->out_row, c->residual_row, (int)c->has_residual + (int)q->joins,
         (int)q->in_signed, (int)q->out_signed, (int)(c->has_residual && q->residual_signed),
         (int)q->has_left, (int)way->algorithm, way->pixels, way->vectors, way->stored_bits,
-        way->split, way->batch);
+        way->split, way->sums16, way->batch);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",

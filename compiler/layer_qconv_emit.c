@@ -110,7 +110,9 @@ int32_t nas__q_unroll(int32_t length, int32_t products) {
 
 static void emit_weight(const direct *d, int32_t v, int32_t at, nas_buf *out) {
     const int32_t elements = d->blocks.lanes * d->stage.group;
-    if (d->way->stored_bits == 4) {
+    if (d->way->sums16 > 0) {
+        nas_buf_printf(out, "q_i32(w + %d)", at + v * elements);
+    } else if (d->way->stored_bits == 4) {
         nas_buf_printf(out, "q_w4_%s(w + %d)", v % 2 == 0 ? "low" : "high", at + v / 2 * elements);
     } else {
         nas_buf_printf(out, "q_w%d(w + %d)", d->way->stored_bits,
@@ -196,10 +198,69 @@ static void emit_steps_by_element(const direct *d, int32_t length, by_element by
     nas_buf_printf(out, "%s}\n", indent);
 }
 
+/* Elements of a staged row: those of the target's own products, or bytes. */
+static const char *element_of(const direct *d) {
+    return d->way->sums16 > 0 ? "unsigned char" : "qx";
+}
+
+/* What a product adds to: its 16-bit sum, or, one by one, the 32-bit sum itself. */
+static void emit_product16(const direct *d, int32_t at, int32_t columns, int32_t pixels,
+                           int32_t vectors, bool alone, const char *indent, nas_buf *out) {
+    for (int32_t p = 0; p < pixels; p++) {
+        nas_buf_printf(out, "%s        x = q_xb(s + %d);", indent, pixel_at(d, p, columns) + at);
+        for (int32_t v = 0; v < vectors; v++) {
+            if (alone) {
+                nas_buf_printf(out, " a%d_%d = q_widen(a%d_%d, q_first16(x, b%d));", p, v, p, v, v);
+            } else {
+                nas_buf_printf(out, " t%d_%d = q_sum16(t%d_%d, x, b%d);", p, v, p, v, v);
+            }
+        }
+        nas_buf_puts(out, "\n");
+    }
+}
+
+/* `count` times `sums` steps whose products are added in 16 bits. */
+static void emit_sums16(const direct *d, int32_t count, int32_t sums, int32_t columns,
+                        int32_t pixels, int32_t vectors, const char *indent, nas_buf *out) {
+    const int32_t step = nas__q_step_bytes(d->target, d->way, vectors), group = d->stage.group;
+    const int32_t unroll = sums <= 4 ? sums : sums % 3 == 0 ? 3 : sums % 2 == 0 ? 2 : 1;
+    nas_buf_printf(out, "%sfor (int i = 0; i < %d; i++) {\n", indent, count);
+    for (int32_t p = 0; p < pixels && sums > 1; p++) {
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(out, "%s%st%d_%d = {0}", v == 0 ? indent : "", v == 0 ? "    vi " : ", ",
+                           p, v);
+        nas_buf_puts(out, ";\n");
+    }
+    nas_buf_printf(out, "%s    for (int k = 0; k < %d; k += %d, s += %d, w += %d) {\n", indent,
+                   sums, unroll, unroll * group, unroll * step);
+    for (int32_t u = 0; u < unroll; u++) {
+        nas_buf_printf(out, "%s    {\n%s        ", indent, indent);
+        emit_weight_loads(d, vectors, u * step, out);
+        nas_buf_printf(out, "%s        vi x;\n", indent);
+        emit_product16(d, u * group, columns, pixels, vectors, sums == 1, indent, out);
+        nas_buf_printf(out, "%s    }\n", indent);
+    }
+    nas_buf_printf(out, "%s    }\n", indent);
+    for (int32_t p = 0; p < pixels && sums > 1; p++) {
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(out, "%s    a%d_%d = q_widen(a%d_%d, t%d_%d);\n", indent, p, v, p, v, p,
+                           v);
+    }
+    nas_buf_printf(out, "%s}\n", indent);
+}
+
 /* `length` product steps at `s`, advancing `s` and `w`. */
 static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t columns,
                        int32_t vectors, const char *indent, nas_buf *out) {
     const int32_t pixels = rows * columns, round = nas__q_unroll(length, pixels * vectors);
+    const int32_t sums = d->way->sums16;
+    if (sums > 0) { /* as many whole sums as there are, then what is left */
+        if (length / sums > 0)
+            emit_sums16(d, length / sums, sums, columns, pixels, vectors, indent, out);
+        if (length % sums > 0)
+            emit_sums16(d, 1, length % sums, columns, pixels, vectors, indent, out);
+        return;
+    }
     const by_element by = by_element_of(d, length, pixels, vectors);
     if (by.steps > 1) {
         emit_steps_by_element(d, length, by, pixels, columns, vectors, indent, out);
@@ -230,7 +291,7 @@ static void emit_taps(const direct *d, int32_t rows, int32_t columns, int32_t ve
     const bool joined = d->stage.joined;
     const int32_t taps = joined ? 1 : c->kernel_w;
     const char *indent = "    ";
-    nas_buf_puts(out, "    const qx *s = in;\n");
+    nas_buf_printf(out, "    const %s *s = in;\n", element_of(d));
     if (c->kernel_h > 1) {
         nas_buf_printf(out, "    for (int y = 0; y < %d; y++) {\n", c->kernel_h);
         indent = "        ";
@@ -258,9 +319,10 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
     nas_buf_printf(
         out,
         "/* %d x %d pixels, %d channels */\n"
-        "TILE void %s_%dx%d_%d(const qx *in, unsigned char *restrict out,%s const unsigned char "
+        "TILE void %s_%dx%d_%d(const %s *in, unsigned char *restrict out,%s const unsigned char "
         "*w, const int *h) {\n",
-        rows, columns, channels, d->name, rows, columns, channels, residual_argument(d->q));
+        rows, columns, channels, d->name, rows, columns, channels, element_of(d),
+        residual_argument(d->q));
     const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
     if (d->way->split > 1) {
         emit_zeros(d->target, rows * columns, vectors, out);
@@ -291,19 +353,20 @@ static void emit_stage(const direct *d, nas_buf *out) {
     const int32_t in_c = c->in_c / c->groups;
     const char type = d->q->in_signed ? 's' : 'u';
     nas_buf_printf(out,
-                   "TILE void %s_stage(const unsigned char *in, qx *s, int rows, int zero) {\n"
+                   "TILE void %s_stage(const unsigned char *in, %s *s, int rows, int zero) {\n"
                    "    for (int y = 0; y < rows; y++, in += %zu, s += %d) {\n",
-                   d->name, (size_t)s->step_h * c->in_row, s->row);
+                   d->name, element_of(d), (size_t)s->step_h * c->in_row, s->row);
+    const char *copy = d->way->sums16 > 0 ? "q_keep" : "q_stage";
     if (s->step_w == 1 && c->in_pitch == c->in_c && s->pixel == c->in_c) {
-        nas_buf_printf(out, "        q_stage_%c(in, s, %d, zero);\n", type, s->row);
+        nas_buf_printf(out, "        %s_%c(in, s, %d, zero);\n", copy, type, s->row);
     } else {
         nas_buf_printf(out,
-                       "        const unsigned char *p = in;\n        qx *t = s;\n"
+                       "        const unsigned char *p = in;\n        %s *t = s;\n"
                        "        for (int x = 0; x < %d; x++, p += %d) {\n"
                        "            for (int g = 0; g < %d; g++, t += %d) {\n"
-                       "                q_stage_%c(p + g * %d, t, %d, zero);\n",
-                       s->columns, s->step_w * c->in_pitch, c->groups, s->channels, type, in_c,
-                       in_c);
+                       "                %s_%c(p + g * %d, t, %d, zero);\n",
+                       element_of(d), s->columns, s->step_w * c->in_pitch, c->groups, s->channels,
+                       copy, type, in_c, in_c);
         for (int32_t i = in_c; i < s->channels; i++)
             nas_buf_printf(out, "                t[%d] = 0;\n", i);
         nas_buf_puts(out, "            }\n        }\n");
@@ -381,13 +444,13 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
                    "            %s_stage((const unsigned char *)in + (long)band * %zu, scratch, "
                    "band < %d ? %d : %d, h[0]);\n"
                    "            staged = band;\n        }\n"
-                   "        const qx *s = (const qx *)scratch + group * %d;\n"
+                   "        const %s *s = (const %s *)scratch + group * %d;\n"
                    "        const long at = group * %d + block * %d;\n"
                    "        unsigned char *o = (unsigned char *)out + (long)band * %zu + at;\n",
                    c->groups * b->count, c->groups * b->count, b->count, b->count, name,
                    (size_t)(t->rows * c->stride_h) * c->in_row, t->bands - 1, d.stage.rows_of_band,
-                   nas__q_staged_rows(q, t->last_rows), d.stage.channels, b->out_c, full,
-                   (size_t)t->rows * c->out_row);
+                   nas__q_staged_rows(q, t->last_rows), element_of(&d), element_of(&d),
+                   d.stage.channels, b->out_c, full, (size_t)t->rows * c->out_row);
     if (c->has_residual) {
         nas_buf_printf(
             out,

@@ -84,6 +84,9 @@ nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int3
 nas__q_blocks nas__q_block_of(const nas_target *target, const nas__conv *conv,
                               const nas__qconv_way *way);
 
+/* nas__q_dot - what multiplies in a way other than MATRIX. */
+nas__dot nas__q_dot(const nas_target *target, const nas__qconv_way *way);
+
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
                              const nas__qconv_way *way, int32_t band_rows);
 double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q);

@@ -57,6 +57,7 @@ static int32_t zero_left(nas__dot dot, const nas__qconv *q, const nas__qconv_dat
     switch (dot) {
     case NAS__DOT_PLAIN:
     case NAS__DOT_PAIR: return 0;
+    case NAS__DOT_BYTES:
     case NAS__DOT_VNNI: return d->zero_in + (q->in_signed ? 128 : 0);
     case NAS__DOT_NEON: return d->zero_in - (q->in_signed ? 0 : 128);
     case NAS__DOT_MMLA:
@@ -197,7 +198,7 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
     uint8_t *blocks = (uint8_t *)out + 4 * NAS__Q_HEAD;
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT:
-        p.zero = zero_left(nas__dot_of(target), q, data);
+        p.zero = zero_left(nas__q_dot(target, way), q, data);
         pack_direct(&p, blocks);
         break;
     case NAS__QCONV_MATRIX:

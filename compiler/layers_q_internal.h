@@ -21,11 +21,12 @@
  * an offer beside the vectors of the same target, for ways of the algorithm MATRIX. */
 typedef enum nas__dot {
     NAS__DOT_PLAIN, /* vectors of int32, any target */
-    NAS__DOT_PAIR,  /* vpmaddwd: pairs of int16, AVX2 and AVX-512BW */
-    NAS__DOT_VNNI,  /* vpdpbusd: uint8 x int8 in fours */
-    NAS__DOT_NEON,  /* sdot: int8 x int8 in fours */
-    NAS__DOT_MMLA,  /* smmla, usmmla: 2 pixels x 8 by 8 x 2 channels, Arm i8mm */
-    NAS__DOT_AMX    /* tdpbusd, tdpbssd: 16 pixels x 64 by 64 x 16 channels, in tile registers */
+    NAS__DOT_BYTES, /* vpmaddubsw: uint8 x int8 in twos to 16 bits, a way of AVX2 for weights of up to 7 bits */
+    NAS__DOT_PAIR, /* vpmaddwd: pairs of int16, AVX2 and AVX-512BW */
+    NAS__DOT_VNNI, /* vpdpbusd: uint8 x int8 in fours */
+    NAS__DOT_NEON, /* sdot: int8 x int8 in fours */
+    NAS__DOT_MMLA, /* smmla, usmmla: 2 pixels x 8 by 8 x 2 channels, Arm i8mm */
+    NAS__DOT_AMX   /* tdpbusd, tdpbssd: 16 pixels x 64 by 64 x 16 channels, in tile registers */
 } nas__dot;
 nas__dot nas__dot_of(const nas_target *target);    /* of vectors */
 nas__dot nas__matrix_of(const nas_target *target); /* the matrix unit, nas__dot_of without one */
@@ -66,6 +67,8 @@ typedef struct nas__qconv_way {
     int32_t stored_bits; /* of a weight in memory: 4, 8, or 16 (widened before; PAIR or WINOGRAD) */
     int32_t
         split; /* DIRECT: 2 when a vector holds half as many outputs, each as two sums; else 0 */
+    int32_t
+        sums16; /* DIRECT: products added in 16 bits before they are widened; 0: 32 bits at once */
     int32_t batch; /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
     double cycles; /* estimate for the whole layer, one thread */
 } nas__qconv_way;

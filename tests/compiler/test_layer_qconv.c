@@ -44,6 +44,10 @@ static const shape_row fixed_shapes[] = {
     {512, 24, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME},
     {32, 48, 1, 6, 29, 1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 8, ANY},
     {11, 9, 1, 5, 14, 3, 3, 1, 1, 1, 1, 0, 2, 1, 0, 0, 1, 1, 8, ANY},
+    {24, 20, 1, 5, 9, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 7, EXTREME},
+    {70, 16, 1, 6, 11, 1, 1, 1, 1, 1, 1, 2, 0, 0, 1, 1, 0, 0, 5, EXTREME},
+    {13, 24, 1, 9, 8, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 1, 0, 0, 6, EXTREME},
+    {64, 8, 1, 7, 7, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 2, EXTREME},
     {56, 4, 1, 4, 13, 5, 5, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME},
 };
 enum {
@@ -470,7 +474,7 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
     for (int32_t k = 0; k < kept; k++)
         out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
     for (int32_t k = 0; k < n && kept == TRIED; k++) {
-        if (ways[k].split > 0) out[1] = ways[k];
+        if (ways[k].split > 0 || ways[k].sums16 > 0) out[1] = ways[k];
     }
     int32_t winograd = 0; /* one of these always, both sizes in turn */
     for (int32_t k = 0; k < n && kept == TRIED; k++) {

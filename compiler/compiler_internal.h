@@ -244,7 +244,8 @@ void nas__emit_entry_points(bool threads, nas_buf *out);
 typedef struct nas__form {
     nas__program *rows; /* one of the two */
     struct nas__layers *layers;
-    nas_graph *graph;                /* simplified */
+    nas_graph *graph;  /* simplified */
+    nas_graph *phases; /* what layers are of, where it is not `graph`: see nas__graph_phases */
     char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
 } nas__form;
 
@@ -285,6 +286,10 @@ nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *form, const n
 nas_status nas__graph_optimize(nas_ctx *ctx, const nas_graph *in, const char *dump_after,
                                nas_buf *dump, nas_graph **out);
 const char *nas__graph_pass(int32_t index); /* names in order; NULL past the last */
+
+/* nas__graph_phases - transposed convolutions as convolutions and depth-to-space; *out NULL when there are none that can.
+ * graph_phases.c */
+nas_status nas__graph_phases(nas_ctx *ctx, const nas_graph *in, nas_graph **out);
 
 /* A node with constant operands. */
 typedef struct nas__constant {

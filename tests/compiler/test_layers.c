@@ -495,6 +495,30 @@ Test(compiler_layers, codes_stay_codes) {
     nas_graph_free(g);
 }
 
+/* By layers a transposed convolution is one of its phases, and the shuffle. */
+Test(compiler_layers, transposed_convolutions_become_phases) {
+    const nas_value x = input(5, 6, 3);
+    nas_node proto = {.op = NAS_OP_CONV_TRANSPOSE, .n_inputs = 1, .inputs = {x}};
+    proto.conv = nas_conv_same(2, 5);
+    proto.conv.stride_h = proto.conv.stride_w = 2;
+    proto.output_pad_h = proto.output_pad_w = 1;
+    nas_value v = NAS_VALUE_NONE;
+    cr_assert(eq(int, (int)nas_graph_add_node(ctx, g, "up", &proto, &v), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    finish(v);
+    nas_graph *phases = NULL;
+    cr_assert(eq(int, (int)nas__graph_phases(ctx, g, &phases), NAS_OK));
+    cr_assert(eq(int, nas_graph_node_count(phases), 3));
+    const nas_node *conv_node = nas_graph_node(phases, 1);
+    cr_assert(eq(int, (int)conv_node->op, (int)NAS_OP_CONV));
+    cr_assert(eq(int, conv_node->conv.out_channels, 8));
+    cr_assert(eq(int, conv_node->conv.kernel_h, 3)); /* 5 taps reach one pixel to each side */
+    cr_assert(eq(int, (int)nas_graph_verify(ctx, phases), NAS_OK));
+    nas_graph_free(phases);
+    check("phases");
+    g = NULL;
+}
+
 /* A value that is rounded is not the same as the sum it comes from, and what has no integer kernel computes in floats. */
 Test(compiler_layers, what_has_no_integer_kernel_is_decoded_and_coded_again) {
     const nas_quant q = {.is_set = true, .scale = 0.05F, .zero_point = 120};

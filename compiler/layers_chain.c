@@ -74,7 +74,9 @@ static int32_t band_rows(const nas__layers *l, int32_t i, int32_t n) {
 
 /* Buffers of a chain live together; values inside get room for the rows that two threads compute both. */
 static void widen(nas__layers *l, int32_t i, int32_t n) {
-    int32_t overlap = 0;
+    int32_t overlap = 0,
+            rows =
+                l->layers[i].band; /* rows: of the value of layer k that one band makes at most */
     for (int32_t k = i + n - 1; k >= i; k--) {
         nas__layer *layer = &l->layers[k];
         nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
@@ -91,7 +93,7 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
             const size_t element = nas__layers_element(l, layer->value);
             p->banded = reads_once(l, layer + 1);
             if (p->banded) {
-                p->shift = (size_t)l->layers[i].band * p->row;
+                p->shift = (size_t)rows * p->row;
                 b->floats = floats_of(p->at + p->shift * threads, element);
             } else {
                 p->shift = (size_t)((overlap > 0 ? overlap : 0) + 1) * p->row;
@@ -100,6 +102,7 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
             b->floats = (b->floats + 15) / 16 * 16; /* whole cache lines */
         }
         const nas__conv *c = &layer->conv;
+        rows = (rows - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
         overlap = overlap * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1 - c->stride_h;
     }
 }

@@ -185,6 +185,16 @@ static void bands(void) {
     finish(conv(y, 4, 1, 1, 1));
 }
 
+/* As bands, with values that one band holds far from the end of the chain: its rows are more than those of the result. */
+static void long_bands(void) {
+    nas_value y = relu(conv(input(60, 64, 3), 100, 3, 1, 1));
+    y = relu(conv(y, 96, 1, 1, 1));
+    y = relu(conv(y, 96, 5, 1, 96));
+    y = relu(conv(y, 100, 1, 1, 1));
+    y = relu(conv(y, 100, 3, 2, 100));
+    finish(conv(y, 64, 1, 1, 1));
+}
+
 /* Blocks of planes that are turned, with rests on both axes. */
 static void planes(void) {
     finish(relu(input(5, 19, 17)));
@@ -300,12 +310,12 @@ static void no_kernel_but_a_copy(void) {
 }
 
 typedef void build(void);
-static build *const networks[] = {resnet, mobilenet, dense_block,         orders,
-                                  bands,  planes,    elementwise,         moves,
-                                  mixers, one_pixel, no_kernel_but_a_copy};
-static const char *const network_names[] = {"resnet", "mobilenet", "dense_block",         "orders",
-                                            "bands",  "planes",    "elementwise",         "moves",
-                                            "mixers", "one_pixel", "no_kernel_but_a_copy"};
+static build *const networks[] = {resnet, mobilenet,  dense_block, orders,
+                                  bands,  long_bands, planes,      elementwise,
+                                  moves,  mixers,     one_pixel,   no_kernel_but_a_copy};
+static const char *const network_names[] = {
+    "resnet", "mobilenet",   "dense_block", "orders", "bands",     "long_bands",
+    "planes", "elementwise", "moves",       "mixers", "one_pixel", "no_kernel_but_a_copy"};
 enum { NETWORKS = sizeof networks / sizeof networks[0] };
 
 /* ---- tests --------------------------------------------------------------------------------------------------------- */

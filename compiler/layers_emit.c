@@ -54,8 +54,8 @@ static const char chain_helpers[] =
     "size_t gap, size_t front,\n"
     "                              size_t back) {\n"
     "    char *p = image;\n"
-    "    for (int y = from; y <= to && gap > 0; y++) memset(p + (size_t)y * row - gap, value, "
-    "gap);\n"
+    "    for (int y = from > 0 ? from : 1; y <= to && y < height && gap > 0; y++) {\n"
+    "        memset(p + (size_t)y * row - gap, value, gap);\n    }\n"
     "    if (from == 0) memset(p - front, value, front);\n"
     "    if (to == height) memset(p + (size_t)height * row - gap, value, back);\n"
     "}\n\n";

@@ -139,6 +139,8 @@ size_t nas__pitch(const nas__program *program, int32_t rate); /* floats from cha
 /* nas__phase_tap - along one axis: which tap of a kernel with `pad` zeros before it reaches output phase `phase` from the
  * input `offset` places ahead; -1 for none. From out[y*up + k - pad] += w[k]*in[y]: k = phase + pad - offset*up. */
 int32_t nas__phase_tap(int32_t up, int32_t kernel, int32_t pad, int32_t phase, int32_t offset);
+/* nas__phase_reach - input pixels to either side that the taps of all phases reach. */
+int32_t nas__phase_reach(int32_t up, int32_t kernel, int32_t pad);
 /* nas__term_taps - places (ky, kx) of the window at which outputs [first, first + n) of the stage have a tap: all of them,
  * or for a transposed convolution those of the phases; `tap` gets the tap's index in the kernel for each output, or -1.
  * Returns how many outputs have one. */

@@ -11,18 +11,6 @@ typedef struct phases {
     int32_t reach_h, reach_w; /* input pixels that taps reach to either side */
 } phases;
 
-static int32_t reach_of(int32_t rate, int32_t kernel, int32_t pad) {
-    int32_t reach = 0;
-    for (int32_t phase = 0; phase < rate; phase++) {
-        for (int32_t offset = -kernel; offset <= kernel; offset++) {
-            const int32_t distance = offset < 0 ? -offset : offset;
-            if (nas__phase_tap(rate, kernel, pad, phase, offset) >= 0 && distance > reach)
-                reach = distance;
-        }
-    }
-    return reach;
-}
-
 /* False for other operators, and where the output is not r times the input. */
 static bool phases_of(const nas_graph *g, const nas_node *node, phases *out) {
     if (node->op != NAS_OP_CONV_TRANSPOSE) return false;
@@ -34,8 +22,8 @@ static bool phases_of(const nas_graph *g, const nas_node *node, phases *out) {
         c->out_channels > INT32_MAX / (c->stride_h * c->stride_h))
         return false;
     *out = (phases){.rate = c->stride_h,
-                    .reach_h = reach_of(c->stride_h, c->kernel_h, c->pad_top),
-                    .reach_w = reach_of(c->stride_h, c->kernel_w, c->pad_left)};
+                    .reach_h = nas__phase_reach(c->stride_h, c->kernel_h, c->pad_top),
+                    .reach_w = nas__phase_reach(c->stride_h, c->kernel_w, c->pad_left)};
     return true;
 }
 

@@ -11,16 +11,16 @@ const nas_quant *nas__layers_quant(const nas__layers *l, nas_value v) {
     return node->quant.is_set ? &node->quant : NULL;
 }
 
+bool nas__same_quant(const nas_quant *a, const nas_quant *b) {
+    return a->is_signed == b->is_signed && a->scale == b->scale && a->zero_point == b->zero_point;
+}
+
 size_t nas__layers_element(const nas__layers *l, nas_value v) {
     return nas__layers_quant(l, v) != NULL ? 1 : sizeof(float);
 }
 
 static bool coded(const nas__layers *l, nas_value v) {
     return nas__layers_quant(l, v) != NULL;
-}
-
-static bool same_quant(const nas_quant *a, const nas_quant *b) {
-    return a->is_signed == b->is_signed && a->scale == b->scale && a->zero_point == b->zero_point;
 }
 
 static bool same_shape(const nas_shape *a, const nas_shape *b) {
@@ -220,7 +220,7 @@ static bool is_alias(const nas__layers *l, nas_value v) {
     const nas_value x = l->places[node->inputs[0]].same;
     if (!same_shape(&node->shape, &node_of(l, node->inputs[0])->shape)) return false;
     return !node->quant.is_set ||
-           (coded(l, x) && same_quant(&node->quant, nas__layers_quant(l, x)));
+           (coded(l, x) && nas__same_quant(&node->quant, nas__layers_quant(l, x)));
 }
 
 /* Codes that the output is depth-to-space of need not be moved: they are decoded where they belong. */
@@ -228,7 +228,7 @@ static bool is_last_shuffle(const nas__layers *l, nas_value v) {
     const nas_node *node = node_of(l, v);
     if (node->op != NAS_OP_DEPTH_TO_SPACE || v != l->output) return false;
     const nas_quant *x = nas__layers_quant(l, l->places[node->inputs[0]].same);
-    return x != NULL && (!node->quant.is_set || same_quant(&node->quant, x));
+    return x != NULL && (!node->quant.is_set || nas__same_quant(&node->quant, x));
 }
 
 static nas__layer layer_of(nas__layer_kind kind, nas_value node) {
@@ -285,7 +285,7 @@ static bool can_move_in(const nas__layers *l, nas_value concat, nas_value m) {
     int32_t times = 0;
     for (int32_t i = 0; i < node->n_inputs; i++)
         times += l->places[node->inputs[i]].same == m % n;
-    if (coded(l, m) && !same_quant(nas__layers_quant(l, m), nas__layers_quant(l, concat)))
+    if (coded(l, m) && !nas__same_quant(nas__layers_quant(l, m), nas__layers_quant(l, concat)))
         return false;
     return node->axis == 3 && times == 1 && l->places[m].host == m && !l->places[m].constant;
 }

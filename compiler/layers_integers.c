@@ -43,10 +43,6 @@ static bool slopes_fit(const nas__layers *l, nas__layer *layer) {
            NAS_QUANT_ADD_RATIO_MAX;
 }
 
-static bool same_quant(const nas_quant *a, const nas_quant *b) {
-    return a->is_signed == b->is_signed && a->scale == b->scale && a->zero_point == b->zero_point;
-}
-
 /* An activation on codes alone: a copy with other bounds. */
 static bool clamp_to_integers(nas__layer *layer, nas__layer_act act, float lo, float hi) {
     layer->qop = nas__qop_copy();
@@ -64,7 +60,7 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
     layer->qop = (nas__qop){.pool = node->pool};
     switch (node->op) {
     case NAS_OP_INPUT: layer->qop.kind = NAS__QOP_QUANTIZE; return true;
-    case NAS_OP_MAX_POOL: layer->qop.kind = NAS__QOP_MAX_POOL; return same_quant(in, out);
+    case NAS_OP_MAX_POOL: layer->qop.kind = NAS__QOP_MAX_POOL; return nas__same_quant(in, out);
     case NAS_OP_AVG_POOL: layer->qop.kind = NAS__QOP_AVG_POOL; return true;
     case NAS_OP_ADD:
         layer->qop.kind = NAS__QOP_ADD;
@@ -76,12 +72,12 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
         }
         return true;
     case NAS_OP_RELU:
-        if (same_quant(in, out)) return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
+        if (nas__same_quant(in, out)) return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
         layer->qop.kind = NAS__QOP_TABLE;
         return true;
     case NAS_OP_PRELU: return slopes_fit(l, layer);
     case NAS_OP_UNARY:
-        if (node->unary == NAS_UNARY_CLIP && same_quant(in, out))
+        if (node->unary == NAS_UNARY_CLIP && nas__same_quant(in, out))
             return clamp_to_integers(layer, NAS__LACT_CLIP, node->alpha, node->beta);
         layer->qop.kind = NAS__QOP_TABLE;
         return true;

@@ -103,6 +103,7 @@ static inline const nas_node *nas__layers_node(const nas__layers *l, nas_value v
 }
 /* nas__layers_quant - how the elements of value v are stored: NULL as floats. */
 const nas_quant *nas__layers_quant(const nas__layers *l, nas_value v);
+bool nas__same_quant(const nas_quant *a, const nas_quant *b);  /* both are set */
 size_t nas__layers_element(const nas__layers *l, nas_value v); /* bytes: 1 or 4 */
 
 /* nas__layers_lower - passes, fusion, ways, plan. Errors: UNSUPPORTED naming the node. */

@@ -31,19 +31,6 @@ static nas_status check_conv(nas_ctx *ctx, const nas_node *node) {
                     c->dilation_w, c->groups, NAS__KERNEL_MAX);
 }
 
-/* Places from the input pixel of an output pixel that its taps reach, on the far side. */
-static int32_t phase_reach(int32_t up, int32_t kernel, int32_t pad) {
-    int32_t reach = 0;
-    for (int32_t phase = 0; phase < up; phase++) {
-        for (int32_t offset = -kernel; offset <= kernel; offset++) {
-            if (nas__phase_tap(up, kernel, pad, phase, offset) < 0) continue;
-            const int32_t distance = offset < 0 ? -offset : offset;
-            reach = distance > reach ? distance : reach;
-        }
-    }
-    return reach;
-}
-
 static nas_status check_conv_transpose(nas_ctx *ctx, const nas_node *node, const nas_shape *in,
                                        const nas__term *t) {
     const nas_conv_attributes *c = &node->conv;
@@ -220,8 +207,8 @@ static nas_status lower_conv_transpose(nas_ctx *ctx, nas__program *p, const nas_
                    .up_top = c->pad_top,
                    .up_left = c->pad_left,
                    .weight = param_data(p->graph, node->params[0])};
-    t.kernel_h = 2 * phase_reach(t.up, t.up_h, t.up_top) + 1;
-    t.kernel_w = 2 * phase_reach(t.up, t.up_w, t.up_left) + 1;
+    t.kernel_h = 2 * nas__phase_reach(t.up, t.up_h, t.up_top) + 1;
+    t.kernel_w = 2 * nas__phase_reach(t.up, t.up_w, t.up_left) + 1;
     nas_status status = check_conv_transpose(ctx, node, in, &t);
     if (status != NAS_OK) return status;
     const int32_t phases = t.up * t.up, rate = p->stages[t.source].rate;
@@ -385,6 +372,18 @@ size_t nas__pitch(const nas__program *p, int32_t rate) {
 int32_t nas__phase_tap(int32_t up, int32_t kernel, int32_t pad, int32_t phase, int32_t offset) {
     const int32_t k = phase + pad - offset * up;
     return k >= 0 && k < kernel ? k : -1;
+}
+
+int32_t nas__phase_reach(int32_t up, int32_t kernel, int32_t pad) {
+    int32_t reach = 0;
+    for (int32_t phase = 0; phase < up; phase++) {
+        for (int32_t offset = -kernel; offset <= kernel; offset++) {
+            if (nas__phase_tap(up, kernel, pad, phase, offset) < 0) continue;
+            const int32_t distance = offset < 0 ? -offset : offset;
+            reach = distance > reach ? distance : reach;
+        }
+    }
+    return reach;
 }
 
 int32_t nas__term_taps(const nas__term *t, int32_t first, int32_t n, int32_t ky, int32_t kx,

@@ -104,6 +104,16 @@ static nas_status open_http(nas_ctx *ctx, const nas_device_options *o, nas_devic
 /* ---- handle ------------------------------------------------------------------------------------------------------- */
 
 /* "" or numbers, commas and dashes: what the agent accepts. */
+nas_device_options nas_device_options_default(void) {
+    return (nas_device_options){.name = "device",
+                                .connect = "local",
+                                .threads = 1,
+                                .cores = "",
+                                .mode = NAS_DEVICE_BURST,
+                                .sustained_s = 300,
+                                .frequency = ""};
+}
+
 static bool cpus_ok(const char *cpus) {
     return strlen(cpus) < 64 && cpus[strspn(cpus, "0123456789,-")] == '\0';
 }
@@ -112,11 +122,11 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     if (o->threads < 1 || o->threads > 64) {
         return nas_fail(ctx, NAS_ERR_RANGE, "threads %d: need 1 to 64", (int)o->threads);
     }
-    if (!cpus_ok(o->cpus))
-        return nas_fail(ctx, NAS_ERR_INVALID, "cpus '%s': need a list like 0,1 or 0-3", o->cpus);
+    if (!cpus_ok(o->cores))
+        return nas_fail(ctx, NAS_ERR_INVALID, "cores '%s': need a list like 0,1 or 0-3", o->cores);
     d->threads = o->threads;
     nas_status status = set_text(ctx, &d->name, o->name);
-    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cpus);
+    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
     if (status != NAS_OK) return status;
     if (strcmp(o->connect, "simulated") == 0) return open_simulated(ctx, d);
     if (strcmp(o->connect, "local") == 0) return open_local(ctx, o, d);

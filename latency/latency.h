@@ -23,15 +23,31 @@ nas_status nas_sample_stats_of(nas_ctx *ctx, const double *samples, size_t n,
 
 /* ---- devices --------------------------------------------------------------------------------------------------- */
 
+typedef enum nas_device_mode {
+    NAS_DEVICE_BURST,    /* a cool device, short runs: what one inference now and then costs */
+    NAS_DEVICE_SUSTAINED /* back to back for minutes, the last third counts */
+} nas_device_mode;
+
 typedef struct nas_device_options {
-    const char *name;       /* how the study calls it */
-    const char *connect;    /* "local", "http://host:port", or "simulated" (see below) */
+    const char *name;    /* how the study calls it */
+    const char *connect; /* "local", "http://host:port", "adb:SERIAL", "adb:*" (any one phone that
+                                nobody else holds), or "simulated" (see below) */
     const char *agent_path; /* local: the nas-agent program; NULL = beside the running program */
+    const char *agents_dir; /* adb: folder of static agents nas-agent-<arch>; NULL = "agents" beside
+                                the folder of the running program */
     const char *key_file;   /* http: the agent's key */
-    const char *work_dir;   /* local: agent's cache and key live here */
+    const char *work_dir;   /* local: agent's cache and key live here; adb: the session's key */
     int32_t threads;        /* of the measured program */
-    const char *cpus;       /* "0,1", "" = no pinning */
+    const char *cores;      /* "0,1", "0-3", "big", "little"; "" = no pinning */
+    nas_device_mode mode;
+    int32_t sustained_s;   /* length of a sustained measurement, 10..3600 */
+    const char *frequency; /* "" = as found, "max", or MHz of each cluster from the smallest to the
+                                largest, "1800,2400"; pinned where permitted, read back and recorded */
+    double max_temperature_c; /* no run starts above it; 0 = no limit of its own */
 } nas_device_options;
+
+/* nas_device_options_default - "local", one thread, no pinning, burst, frequency as found. */
+nas_device_options nas_device_options_default(void);
 
 typedef struct nas_device nas_device;
 

@@ -310,12 +310,13 @@ static nas_status open_device(nas__study *s) {
                         "%d devices in the config: one [[device]] a study is supported",
                         (int)s->config->n_devices);
     }
-    nas_device_options o = {.name = c->name,
-                            .connect = c->connect,
-                            .agent_path = s->options->agent_path,
-                            .key_file = c->key_file[0] == '\0' ? NULL : c->key_file,
-                            .threads = c->threads,
-                            .cpus = c->cpus};
+    nas_device_options o = nas_device_options_default();
+    o.name = c->name;
+    o.connect = c->connect;
+    o.agent_path = s->options->agent_path;
+    o.key_file = c->key_file[0] == '\0' ? NULL : c->key_file;
+    o.threads = c->threads;
+    o.cores = c->cpus;
     char work[NAS__PATH_MAX];
     nas_status status = nas__study_path(s, "agent", work);
     o.work_dir = work;

@@ -37,7 +37,7 @@ static nas_device_options options(const char *connect) {
                                 .agent_path = agent,
                                 .work_dir = dir,
                                 .threads = 1,
-                                .cpus = ""};
+                                .cores = ""};
 }
 
 /* input 32x32xc -> conv k x k to `out` channels */
@@ -153,7 +153,7 @@ Test(latency_device, bad_options_say_what_is_wrong) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         nas_device *d = NULL;
         nas_device_options o = options(rows[i].connect);
-        o.cpus = rows[i].cpus;
+        o.cores = rows[i].cpus;
         o.key_file = rows[i].key_file;
         o.threads = rows[i].threads;
         cr_assert(eq(int, (int)nas_device_open(ctx, &o, &d), (int)rows[i].status), "row %zu: %s", i,

@@ -90,7 +90,7 @@ static void open_device(const char *cpus) {
                                   .agent_path = agent,
                                   .work_dir = dir,
                                   .threads = 1,
-                                  .cpus = cpus};
+                                  .cores = cpus};
     cr_assert(eq(int, (int)nas_device_open(ctx, &o, &device), NAS_OK), "%s", nas_ctx_message(ctx));
 }
 
@@ -238,7 +238,7 @@ Test(latency_measure, a_vanished_agent_is_a_net_error) {
 Test(latency_measure, options_out_of_range_are_refused) {
     nas_measurement m = {0};
     const nas_device_options simulated = {
-        .name = "s", .connect = "simulated", .threads = 1, .cpus = ""};
+        .name = "s", .connect = "simulated", .threads = 1, .cores = ""};
     cr_assert(eq(int, (int)nas_device_open(ctx, &simulated, &device), NAS_OK));
     for (int row = 0; row < 6; row++) {
         nas_measure_options o = nas_measure_options_default();

@@ -316,7 +316,7 @@ static nas_status open_device(nas__study *s) {
     o.agent_path = s->options->agent_path;
     o.key_file = c->key_file[0] == '\0' ? NULL : c->key_file;
     o.threads = c->threads;
-    o.cores = c->cpus;
+    o.cores = c->cores;
     char work[NAS__PATH_MAX];
     nas_status status = nas__study_path(s, "agent", work);
     o.work_dir = work;

@@ -57,7 +57,7 @@ double nas__violation(const nas__study *s, const nas_db_values *values) {
 bool nas__objective_values(const nas__study *s, const nas_db_values *values,
                            double out[NAS_OBJECTIVES_MAX]) {
     for (int32_t i = 0; i < s->config->n_objectives; i++) {
-        const nas_metric metric = s->config->objectives[i];
+        const nas_metric metric = s->config->objectives[i].metric;
         double value = 0;
         if (!nas__metric_value(values, metric, &value) || !isfinite(value)) return false;
         out[i] = nas_metric_maximise(metric) ? -value : value;
@@ -69,7 +69,7 @@ double nas__hypervolume(const nas__study *s) {
     double reference[NAS_OBJECTIVES_MAX] = {0};
     if (s->config->n_objectives < 2 || s->config->n_objectives > 3) return NAN;
     for (int32_t i = 0; i < s->config->n_objectives; i++) {
-        const nas_metric metric = s->config->objectives[i];
+        const nas_metric metric = s->config->objectives[i].metric;
         /* Worst point of interest: bicubic for quality, the full-width supernet for every cost. */
         switch (metric) {
         case NAS_METRIC_PSNR_Y: reference[i] = -s->bicubic_select.psnr_y_db; break;

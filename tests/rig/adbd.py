@@ -36,7 +36,7 @@ class Closed(ConnectionError):
 class Stream:
     def __init__(self, link, local, remote):
         self.link, self.local, self.remote = link, local, remote
-        self.open, self.acknowledged = True, asyncio.Event()
+        self.open, self.accepted, self.acknowledged = True, False, asyncio.Event()
         self.incoming, self.rest = asyncio.Queue(), b""
 
     async def write(self, data):
@@ -79,10 +79,15 @@ class Stream:
         self.acknowledged.set()
         self.incoming.put_nowait(b"")
 
+    async def accept(self):
+        self.accepted = True
+        await self.link.send(OKAY, self.local, self.remote)
+
     async def close(self):
         if self.link.streams.pop(self.local, None) is not None and self.open:
             self.open = False
-            await self.link.send(CLSE, self.local, self.remote)
+            # a refused OPEN has no number of ours: with one, the server would not find its stream and wait for ever
+            await self.link.send(CLSE, self.local if self.accepted else 0, self.remote)
 
 
 class Link:
@@ -159,20 +164,19 @@ async def serve(phone, stream, name):
     phone.log("open", name[:200])
     kind, _, rest = name.partition(":")
     options = kind.split(",")
-    accept = lambda: stream.link.send(OKAY, stream.local, stream.remote)
     try:
         if kind == "sync":
-            await accept()
+            await stream.accept()
             await Sync(phone, stream).run()
         elif options[0] in ("shell", "exec"):
-            await accept()
+            await stream.accept()
             await Shell(phone, stream, rest, options).run()
         elif kind in ("tcp", "localabstract", "localfilesystem", "dev"):
             reader, writer = await dial(kind, rest)
-            await accept()
+            await stream.accept()
             await pump(stream, reader, writer)
         elif kind == "reboot":
-            await accept()
+            await stream.accept()
             asyncio.get_running_loop().call_later(0.05, phone.reboot, 1.0)
     except (OSError, ValueError, asyncio.IncompleteReadError) as e:
         phone.log("ended", name[:80], repr(e))

@@ -84,7 +84,7 @@ archives = $(foreach m,$(1),$(call archive,$(m)))
 
 GENOBJ_ir := $(B)/obj/gen/onnx.pb-c.o
 
-.PHONY: all help deps run agent test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
+.PHONY: all help deps run agents test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
 all: $(foreach p,$(PROGRAMS),$(B)/bin/$(p))
 
 help: ## list the targets
@@ -98,6 +98,7 @@ run: deps ## install, build, and run the main job to its Pareto table
 	$(B)/bin/nas-search --config configs/sr720p.toml
 
 test: deps ## install, build and run every test
+	$(Q)$(MAKE) --no-print-directory agents || echo "note: not every agent for a device could be built: their tests skip"
 	$(Q)$(MAKE) --no-print-directory check
 
 # Changed flags rebuild: every object depends on this stamp.
@@ -255,13 +256,9 @@ soak: all $(B)/tests/search ## 50 rounds of kill -9 and resume
 golden: ## rewrite the golden files of the tests (review the diff)
 	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler check-search
 
-# The agent for a device: static, from sources, so that one command serves any compiler.
-CC_agent := $(if $(CROSS),$(CROSS)gcc,$(or $(shell command -v musl-gcc),$(CC)))
-agent: ## static nas-agent for a device, CROSS=<compiler prefix>
-	@mkdir -p $(BUILD)/agent
-	@echo "  LD    $(BUILD)/agent/$(CROSS)nas-agent ($(CC_agent))"
-	$(Q)$(CC_agent) -std=c17 -D_POSIX_C_SOURCE=200809L -I. $(WARN) -O2 -static -pthread -Wl,-z,max-page-size=16384 \
-	    -o $(BUILD)/agent/$(CROSS)nas-agent $(wildcard core/*.c device-agent/*.c) -lm
+# Agents for devices: static, stripped, at most 250 KB, without the system's C library (scripts/agents.sh).
+agents: ## static nas-agent for aarch64, armv7, riscv64, x86_64 in build/agents (ANDROID_NDK_HOME: Android's NDK)
+	$(Q)BUILD=$(BUILD) WERROR=$(WERROR) scripts/agents.sh $(AGENT_ARCHS)
 
 lint: ## formatter in check mode, layers, banned calls, static analysis
 	$(Q)scripts/lint.sh

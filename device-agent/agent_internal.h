@@ -1,8 +1,10 @@
 /* agent_internal.h - what the parts of the agent share: probes, sandbox, runs, blob store, routes, server.
  *
- *   nas_agent.c   the command line: serve, run, doctor
- *   server.c      sockets, connections, the loop           http.c    request heads
+ *   nas_agent.c   the command line: run, doctor            serve.c   the command line of serve
+ *   server.c      connections, the loop                    http.c    request heads
+ *   listen.c      addresses, who may connect               session.c one controller at a time
  *   routes.c      what each request does                   sign.c    macs and keys
+ *   agent_log.c   the log file
  *   job.c         one measured run: child, pipes, deadline sandbox.c what the child may not do
  *   blobs.c       artifacts by hash, least recently used   probe.c   state of the machine
  *   json_check.c  is a program's output one JSON object?
@@ -16,6 +18,12 @@
 #include <sys/types.h>
 
 /* ---- probe.c ---- */
+
+/* nas__probe_set_root - /proc and /sys are looked for below `root` from now on: for tests and for looking at a copy of
+ * another machine's files. Chosen on the command line by whoever starts the agent, never over the wire; info and every
+ * run then say "sys_root". INVALID (no folder, too long). */
+nas_status nas__probe_set_root(nas_ctx *ctx, const char *root);
+const char *nas__probe_root(void); /* "" = the real ones */
 
 /* nas__probe_state - what changes while measuring, as one JSON object: time, clocks, governor, temperatures, load,
  * memory, stolen ticks. Every probe is a value or {"unavailable": "<errno text>"}. */
@@ -94,7 +102,8 @@ nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *p
 /* nas__job_step - reads what is there, enforces the deadline, reaps. Call after every wake-up. */
 void nas__job_step(nas_ctx *ctx, nas__job *job);
 void nas__job_kill(nas__job *job,
-                   const char *why); /* SIGKILL to the group; nas__job_step finishes it */
+                   const char *why);     /* SIGKILL to the group; nas__job_step finishes it */
+bool nas__job_runs(const nas__job *job); /* begun and not over */
 void nas__job_json(nas_json *j, const nas__job *job); /* the GET /v1/run/<id> object */
 void nas__job_deinit(nas_ctx *ctx, nas__job *job);    /* kills and reaps what still runs */
 
@@ -117,16 +126,63 @@ void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const
 /* nas__blob_use - checks the stored bytes against the name again and marks the blob as used now. */
 nas_status nas__blob_use(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash);
 
-/* ---- server.c, routes.c ---- */
+/* ---- listen.c ---- */
+
+typedef enum nas__address_kind {
+    NAS__ADDRESS_TCP,      /* name: numeric IPv4 */
+    NAS__ADDRESS_ABSTRACT, /* name without the leading NUL */
+    NAS__ADDRESS_PATH
+} nas__address_kind;
+
+typedef struct nas__address {
+    nas__address_kind kind;
+    char name[108];
+    int port; /* TCP: 0 = any free */
+} nas__address;
+
+/* nas__address_parse - "127.0.0.1:7917", "@name", "unix-abstract:name", "/path" or "unix:path". INVALID. */
+nas_status nas__address_parse(nas_ctx *ctx, const char *text, nas__address *out);
+/* nas__address_text - "127.0.0.1:7917", "@name", "unix:/path". */
+void nas__address_text(const nas__address *address, char *out, size_t size);
+/* nas__listen - INVALID for an address that is not local without allow_remote; NET. A port 0 becomes the real one. */
+nas_status nas__listen(nas_ctx *ctx, nas__address *address, bool allow_remote, int *listener);
+void nas__listen_end(const nas__address *address, int listener);
+/* nas__peer_allowed - by SO_PEERCRED on unix sockets: root, Android's shell, this user. *uid -1 when not asked. */
+bool nas__peer_allowed(const nas__address *address, int fd, int64_t *uid);
+bool nas__uid_allowed(int64_t peer, int64_t self);
+
+/* ---- agent_log.c ---- */
+
+typedef struct nas__log {
+    int fd; /* -1: none */
+    int64_t bytes;
+    char path[1000];
+} nas__log;
+
+/* nas__log_open - from now on ctx logs into the file. IO. */
+nas_status nas__log_open(nas_ctx *ctx, nas__log *log, const char *path);
+void nas__log_close(nas_ctx *ctx, nas__log *log);
+void nas__log_json(nas_json *j, const char *path); /* {"log": text or null} */
+
+/* ---- server.c, routes.c, session.c ---- */
 
 typedef struct nas__agent_options {
-    char host[64];
-    int port; /* 0 = any free */
-    const char *key_file, *cache_dir;
+    nas__address address;
+    const char *key_file, *cache_dir, *log_file; /* log_file may be NULL */
     uint64_t cache_bytes;
     int64_t parent_pid; /* 0 = none */
+    int64_t abandon_ms; /* a run nobody asks for is killed after this time */
     bool allow_remote;
+    /* Called once when the agent listens; `where` as nas__address_text. */
+    nas_status (*ready)(nas_ctx *ctx, void *user, const char *where);
+    void *ready_user;
 } nas__agent_options;
+
+/* The controller that holds the agent; token "" = nobody does. */
+typedef struct nas__session {
+    char token[2 * NAS_AGENT_NONCE_BYTES + 1], holder[64];
+    int64_t lease_ms, renewed_ns;
+} nas__session;
 
 typedef struct nas__agent {
     nas_ctx *ctx;
@@ -135,8 +191,11 @@ typedef struct nas__agent {
     nas__blobs blobs;
     nas__job job;
     char job_blob[NAS_SHA256_HEX];
+    bool job_in_session;
+    int64_t asked_ns; /* last authentic request */
     int64_t next_id;
     nas__limits limits; /* found at the start */
+    nas__session session;
     bool stopping;
 } nas__agent;
 
@@ -153,8 +212,24 @@ uint64_t nas__route_body_max(const nas__http_request *request);
 void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
                 nas__answer *answer);
 void nas__answer_error(nas__answer *answer, int status, const char *message);
-/* nas__info_json - the /v1/info and doctor document. */
-void nas__info_json(nas_json *j, const nas__limits *limits);
+/* nas__info_json - the /v1/info and doctor document; session NULL for doctor. */
+void nas__info_json(nas_json *j, const nas__limits *limits, const nas__session *session);
+
+/* nas__session_* - see session.c. take: POST /v1/session; release: DELETE /v1/session/<token>; admit: may a request
+ * with this query act now (else the answer is filled)? check: ends what is over; `held`: a controller waits right
+ * now. */
+void nas__session_take(nas__agent *agent, nas__slice query, nas__answer *answer);
+void nas__session_release(nas__agent *agent, nas__slice token, nas__answer *answer);
+void nas__session_end(nas__agent *agent, const char *why);
+bool nas__session_admit(nas__agent *agent, nas__slice query, nas__answer *answer);
+void nas__session_check(nas__agent *agent, bool held);
+int64_t nas__session_due_ns(const nas__agent *agent);
+void nas__session_json(nas_json *j, const nas__session *session);
+
+/* ---- serve.c ---- */
+
+/* nas__serve_command - `nas-agent serve ...`; *code is the exit code when it returns NAS_OK. */
+nas_status nas__serve_command(nas_ctx *ctx, int argc, char **argv, int *code);
 
 /* nas__serve - listens and answers until /v1/stop, SIGTERM or the end of the parent. */
 nas_status nas__serve(nas_ctx *ctx, const nas__agent_options *options);

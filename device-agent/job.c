@@ -367,6 +367,10 @@ static void write_stderr(nas_json *j, const nas_buf *err) {
     nas_buf_deinit(&text);
 }
 
+bool nas__job_runs(const nas__job *job) {
+    return job->pid > 0 && !job->reaped;
+}
+
 void nas__job_json(nas_json *j, const nas__job *job) {
     const bool over = job->reaped;
     nas_json_object(j);

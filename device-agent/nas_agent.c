@@ -16,10 +16,14 @@
 static const char help[] =
     "nas-agent " NAS_VERSION " - times compiled networks on this machine\n"
     "\n"
-    "  nas-agent serve --key-file FILE [--listen 127.0.0.1:7917] [--cache-dir DIR] [--cache-mb "
-    "512]\n"
-    "                  [--parent-pid PID] [--allow-remote]\n"
-    "      answers signed requests of a controller until it is stopped\n"
+    "  nas-agent serve --key-file FILE [--listen 127.0.0.1:7917 | @NAME | /PATH] [--cache-dir "
+    "DIR]\n"
+    "                  [--cache-mb 512] [--parent-pid PID] [--abandon-ms 20000] [--allow-remote]\n"
+    "                  [--detach] [--log-file FILE] [--state-file FILE] [--sys-root DIR]\n"
+    "      answers signed requests of a controller until it is stopped. @NAME is an abstract unix "
+    "socket, open to this\n"
+    "      user, root and Android's shell. --detach: returns when it listens and stays without a "
+    "terminal.\n"
     "  nas-agent run ARTIFACT [--deadline-ms N] [--threads N] [--cpus LIST] [--min-batches N] "
     "[--min-time-ms N]\n"
     "                [--max-time-ms N] [--batch-ms N] [--warmup-runs N] [--warmup-ms N] "
@@ -66,7 +70,7 @@ static int run_doctor(nas_ctx *ctx) {
     if (status != NAS_OK) fprintf(stderr, "nas-agent: %s\n", nas_ctx_message(ctx));
     nas_buf text = {0};
     nas_json j = nas_json_begin(&text);
-    nas__info_json(&j, &limits);
+    nas__info_json(&j, &limits, NULL);
     const int code = print_json(ctx, &text);
     nas_buf_deinit(&text);
     return status == NAS_OK ? code : NAS_EXIT_FAILED;
@@ -147,72 +151,6 @@ static int run_artifact(nas_ctx *ctx, int argc, char **argv) {
     return status == NAS_OK ? code : report(ctx, status);
 }
 
-/* ---- serve -------------------------------------------------------------------------------------------------------- */
-
-static nas_status parse_listen(nas_ctx *ctx, const char *text, nas__agent_options *o) {
-    const char *colon = strrchr(text, ':');
-    int64_t port = 0;
-    if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof o->host) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "--listen %s: need ADDRESS:PORT like 127.0.0.1:7917",
-                        text);
-    }
-    if (nas_parse_i64(ctx, "--listen", colon + 1, 0, 65535, &port) != NAS_OK) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "--listen %s: need a port from 0 to 65535", text);
-    }
-    (void)snprintf(o->host, sizeof o->host, "%.*s", (int)(colon - text), text);
-    o->port = (int)port;
-    return NAS_OK;
-}
-
-static nas_status parse_serve(nas_ctx *ctx, int argc, char **argv, nas__agent_options *o) {
-    for (int i = 2; i < argc; i++) {
-        const char *name = argv[i];
-        int64_t number = 0;
-        if (strcmp(name, "--allow-remote") == 0) {
-            o->allow_remote = true;
-            continue;
-        }
-        if (i + 1 == argc)
-            return nas_fail(ctx, NAS_ERR_INVALID, "%s: unknown option or no value", name);
-        const char *value = argv[++i];
-        nas_status status = NAS_OK;
-        if (strcmp(name, "--listen") == 0) {
-            status = parse_listen(ctx, value, o);
-        } else if (strcmp(name, "--key-file") == 0) {
-            o->key_file = value;
-        } else if (strcmp(name, "--cache-dir") == 0) {
-            o->cache_dir = value;
-        } else if (strcmp(name, "--cache-mb") == 0) {
-            status = nas_parse_i64(ctx, name, value, 1, 1 << 20, &number);
-            o->cache_bytes = (uint64_t)number << 20;
-        } else if (strcmp(name, "--parent-pid") == 0) {
-            status = nas_parse_i64(ctx, name, value, 1, INT32_MAX, &o->parent_pid);
-        } else {
-            status = nas_fail(ctx, NAS_ERR_INVALID, "%s: unknown option", name);
-        }
-        if (status != NAS_OK) return nas_fail(ctx, NAS_ERR_INVALID, "%s", nas_ctx_message(ctx));
-    }
-    if (o->key_file != NULL) return NAS_OK;
-    return nas_fail(ctx, NAS_ERR_INVALID,
-                    "serve: --key-file is missing; make one with: nas-agent keygen FILE");
-}
-
-static int run_serve(nas_ctx *ctx, int argc, char **argv) {
-    nas__agent_options o = {.host = "127.0.0.1",
-                            .port = 7917,
-                            .cache_dir = "nas-agent-cache",
-                            .cache_bytes = (uint64_t)512 << 20};
-    nas_status status = parse_serve(ctx, argc, argv, &o);
-    if (status == NAS_OK) status = nas_mkdirs(ctx, o.cache_dir);
-    char absolute[PATH_MAX]; /* children change their folder */
-    if (status == NAS_OK && realpath(o.cache_dir, absolute) == NULL) {
-        status = nas_fail(ctx, NAS_ERR_IO, "%s: %s", o.cache_dir, strerror(errno));
-    }
-    o.cache_dir = absolute;
-    if (status == NAS_OK) status = nas__serve(ctx, &o);
-    return report(ctx, status);
-}
-
 int main(int argc, char **argv) {
     if (argc < 2) return usage("which command?");
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
@@ -227,7 +165,8 @@ int main(int argc, char **argv) {
     if (ctx == NULL) return NAS_EXIT_FAILED;
     int code = NAS_EXIT_USAGE;
     if (strcmp(argv[1], "serve") == 0) {
-        code = run_serve(ctx, argc, argv);
+        const nas_status status = nas__serve_command(ctx, argc, argv, &code);
+        if (status != NAS_OK) code = report(ctx, status);
     } else if (strcmp(argv[1], "run") == 0) {
         code = run_artifact(ctx, argc, argv);
     } else if (strcmp(argv[1], "doctor") == 0) {

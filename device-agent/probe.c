@@ -26,6 +26,22 @@ static void unavailable(nas_json *j, int code) {
     nas_json_object_end(j);
 }
 
+/* Set once at the start, before anything is read. */
+static char root[256];
+
+nas_status nas__probe_set_root(nas_ctx *ctx, const char *path) {
+    if (strlen(path) >= sizeof root || !nas_file_exists(path)) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "--sys-root %.200s: %s", path,
+                        strlen(path) >= sizeof root ? "longer than 255 bytes" : strerror(ENOENT));
+    }
+    (void)snprintf(root, sizeof root, "%s", strcmp(path, "/") == 0 ? "" : path);
+    return NAS_OK;
+}
+
+const char *nas__probe_root(void) {
+    return root;
+}
+
 /* Reads a small file, cuts trailing white space, replaces bytes that JSON or people could not take. 0 or errno. */
 static int read_text(const char *path, char *out, size_t size) {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);

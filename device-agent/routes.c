@@ -23,7 +23,7 @@ uint64_t nas__route_body_max(const nas__http_request *request) {
     return blob ? (uint64_t)NAS_AGENT_BODY_MAX : (uint64_t)SMALL_BODY_MAX;
 }
 
-void nas__info_json(nas_json *j, const nas__limits *limits) {
+void nas__info_json(nas_json *j, const nas__limits *limits, const nas__session *session) {
     nas_json_object(j);
     nas_json_key(j, "agent");
     nas_json_string(j, "nas-agent");
@@ -40,6 +40,10 @@ void nas__info_json(nas_json *j, const nas__limits *limits) {
     if (limits->landlock_abi == 0) {
         nas_json_key(j, "landlock_unavailable");
         nas_json_string(j, strerror(limits->landlock_errno));
+    }
+    if (session != NULL) {
+        nas_json_key(j, "session");
+        nas__session_json(j, session);
     }
     nas__probe_machine(j);
     nas_json_key(j, "state");
@@ -95,7 +99,7 @@ static const char *read_run_query(nas__slice query, run_request *out) {
                 out->deadline_ms == 0) {
                 return "deadline_ms: need 1 to 120000";
             }
-        } else {
+        } else if (!nas__slice_is(key, "session")) { /* that one was looked at before */
             const char *error = nas__bench_arg_add(&out->args, key, value);
             if (error != NULL) return error;
         }
@@ -135,7 +139,8 @@ static void run_route(nas__agent *agent, const nas__http_request *r, nas__answer
         nas__answer_error(answer, 500, nas_ctx_message(agent->ctx));
         return;
     }
-    nas_log(agent->ctx, NAS_LOG_DEBUG, "run started id=%" PRId64 " blob=%s", id, agent->job_blob);
+    agent->job_in_session = agent->session.token[0] != '\0';
+    nas_log(agent->ctx, NAS_LOG_INFO, "run started id=%" PRId64 " blob=%s", id, agent->job_blob);
     answer->status = 202;
     nas_buf_printf(&answer->body, "{\"id\":%" PRId64 "}", id);
 }
@@ -151,6 +156,7 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
         return;
     }
     while (nas__http_query_next(&query, &key, &value)) {
+        if (nas__slice_is(key, "session")) continue;
         if (!nas__slice_is(key, "wait_ms") ||
             !nas__slice_u64(value, NAS_AGENT_WAIT_MS_MAX, &wait_ms)) {
             nas__answer_error(answer, 400, "query: only wait_ms=0..60000 is known");
@@ -177,15 +183,28 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
     const bool post = nas__slice_is(request->method, "POST"),
                delete = nas__slice_is(request->method, "DELETE");
     nas__slice rest;
+    const bool run = post && nas__slice_is(request->path, "/v1/run");
+    const bool result = (get || delete) && nas__slice_after(request->path, "/v1/run/", &rest);
+    const bool upload = put && nas__slice_after(request->path, "/v1/blob/", &rest);
+    nas__session_check(agent, false);
+    if ((run || result || upload) && !nas__session_admit(agent, request->query, answer)) return;
     if (get && nas__slice_is(request->path, "/v1/info")) {
         nas_json j = nas_json_begin(&answer->body);
         answer->status = 200;
-        nas__info_json(&j, &agent->limits);
+        nas__info_json(&j, &agent->limits, &agent->session);
+    } else if (get && nas__slice_is(request->path, "/v1/log")) {
+        nas_json j = nas_json_begin(&answer->body);
+        answer->status = 200;
+        nas__log_json(&j, agent->o->log_file);
+    } else if (post && nas__slice_is(request->path, "/v1/session")) {
+        nas__session_take(agent, request->query, answer);
+    } else if (delete &&nas__slice_after(request->path, "/v1/session/", &rest)) {
+        nas__session_release(agent, rest, answer);
     } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
         blob_route(agent, request, rest, body, len, answer);
-    } else if (post && nas__slice_is(request->path, "/v1/run")) {
+    } else if (run) {
         run_route(agent, request, answer);
-    } else if ((get || delete) && nas__slice_after(request->path, "/v1/run/", &rest)) {
+    } else if (result && nas__slice_after(request->path, "/v1/run/", &rest)) {
         result_route(agent, request, rest, answer);
     } else if (post && nas__slice_is(request->path, "/v1/stop")) {
         agent->stopping = true;

@@ -269,7 +269,7 @@ Test(device_agent_job, probes_give_a_value_or_a_reason) {
     nas_buf_clear(&text);
     nas__limits limits = {.rlimits = true, .seccomp_errno = ENOSYS, .landlock_errno = ENOSYS};
     j = nas_json_begin(&text);
-    nas__info_json(&j, &limits);
+    nas__info_json(&j, &limits, NULL);
     cr_assert(nas__json_object_ok(text.data, text.len), "%s", text.data);
     cr_assert(ne(ptr, strstr(text.data, "\"limits\":[\"deadline\",\"rlimits\"]"), NULL));
     cr_assert(ne(ptr, strstr(text.data, "seccomp_unavailable"), NULL));

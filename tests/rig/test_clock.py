@@ -49,6 +49,16 @@ class VirtualClock(LabTest):
         self.assertGreater(state["state"]["unix_time_ms"], 1600000000000)
         self.assertEqual(state["system"]["clock_source"], self.phones[0].profile["clock"]["name"])
 
+    def test_another_virtual_clock_is_another_device(self):
+        """Its name is part of the fingerprint: numbers of different clocks are never compared."""
+        self.adb("push", rig_test.agent(), "/data/local/tmp/nas-agent")
+        doctor = lambda: json.loads(self.shell("/data/local/tmp/nas-agent doctor").stdout)["fingerprint"]
+        clock, before = "devices/system/clocksource/clocksource0/current_clocksource", doctor()
+        self.assertEqual(doctor(), before)
+        self.phones[0].order(sysfs={clock: "virtual-other"})
+        self.assertNotEqual(doctor(), before)
+        self.phones[0].order(sysfs={clock: self.phones[0].profile["clock"]["name"]})
+
 
 class Processors(LabTest):
     """Emitted code on cores that have what it needs, and on cores that do not."""

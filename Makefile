@@ -207,6 +207,25 @@ asan: ## all tests under AddressSanitizer and LeakSanitizer
 ubsan: ## all tests under UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
 
+# ---- the device lab of the tests: tests/rig/ -----------------------------------------------------------------------
+# Fake phones in Python; what runs inside them, before and below qemu-user, is C. Never sanitized: it is no code of ours
+# that a user runs, and a sanitizer's start-up would be part of every program of a phone.
+RIG_TOOLS := $(B)/rig/launch $(B)/rig/shim.so $(B)/rig/vclock.so
+RIG_CFLAGS := -std=c17 -O2 $(WARN) $(WERROR)
+$(B)/rig/launch: tests/rig/launch.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -D_POSIX_C_SOURCE=200809L -static -o $@ $<
+$(B)/rig/%.so: tests/rig/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
+.PHONY: rig check-rig
+rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
+check-rig: $(RIG_TOOLS)
+	@echo "  TEST  rig"
+	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig python3 tests/rig/run.py
+
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast

@@ -339,6 +339,17 @@ static void probe_cpu(nas_json *j, nas_sha256 *hash) {
     nas_json_object_end(j);
 }
 
+/* A clock called virtual... counts instructions (an emulator of the test rig): whatever is measured by it is simulated,
+ * and comparable with what was measured by the same clock only. */
+static void probe_clock(nas_json *j, nas_sha256 *hash) {
+    static const char path[] = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    static const char counted[] = "virtual";
+    char text[64];
+    text_file(j, "clock_source", path);
+    if (read_text(path, text, sizeof text) == 0 && strncmp(text, counted, sizeof counted - 1) == 0)
+        nas_sha256_update(hash, text, strlen(text) + 1);
+}
+
 void nas__probe_machine(nas_json *j) {
     struct utsname host = {0};
     const bool named = uname(&host) == 0;
@@ -354,8 +365,7 @@ void nas__probe_machine(nas_json *j) {
     nas_json_key(j, "page_bytes");
     nas_json_int(j, sysconf(_SC_PAGESIZE));
     probe_memory(j, "memory_bytes", "MemTotal");
-    text_file(j, "clock_source",
-              "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    probe_clock(j, &hash);
     text_file(j, "cpu_quota", "/sys/fs/cgroup/cpu.max");
     text_file(j, "smt", "/sys/devices/system/cpu/smt/control");
     number_file(j, "perf_event_paranoid", "/proc/sys/kernel/perf_event_paranoid");

@@ -267,7 +267,7 @@ const char *nas_device_name(const nas_device *device) {
 }
 
 bool nas_device_is_simulated(const nas_device *device) {
-    return device->simulated;
+    return device->simulated || device->facts.virtual_clock;
 }
 
 bool nas_device_is_local(const nas_device *device) {

@@ -269,7 +269,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     nas_json j = nas_json_begin(&text);
     nas_json_object(&j);
     nas_json_key(&j, "simulated");
-    nas_json_bool(&j, false);
+    nas_json_bool(&j, nas_device_is_simulated(d));
     passport_head(&j, d, sha256, o);
     nas_json_key(&j, "attempts");
     nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
@@ -286,6 +286,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     if (status != NAS_OK) return status;
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
+    best->m.simulated = nas_device_is_simulated(d);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
     return NAS_OK;

@@ -32,7 +32,9 @@ folder = $(or $(DIR_$(1)),$(1))
 
 # Programs: their main files are left out of the module libraries.
 MAIN_nas-search := search/nas_search.c
-MAIN_nas-agent := device-agent/nas_agent.c
+MAIN_nas-agent := tools/nas_agent.c
+# The agents for devices take their main from here (scripts/agents.sh).
+CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
 PROGRAMS := nas-search nas-compile nas-agent nas-query
@@ -52,7 +54,7 @@ LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compiler eval latency adb device-agent db ir core
 LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
-LINK_nas-agent := device-agent core
+LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
 LINK_nas-compile := $(LINK_tools)
 

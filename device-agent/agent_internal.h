@@ -86,6 +86,7 @@ void nas__probe_state(nas_json *j);
 /* nas__probe_machine - members of the surrounding object that do not change: host, kernel, CPU, caches of numbers
  * people compare, and "fingerprint" = SHA-256 over CPU model, features, CPU count and kernel release. */
 void nas__probe_machine(nas_json *j);
+int64_t nas__probe_available_bytes(void); /* 0 unknown */
 /* nas__probe_copy_members - writes the members of the object text `object` into the surrounding object. */
 void nas__probe_copy_members(nas_json *j, const nas_buf *object);
 

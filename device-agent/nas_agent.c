@@ -175,6 +175,7 @@ int main(int argc, char **argv) {
     }
     nas_ctx *ctx = nas_ctx_new();
     if (ctx == NULL) return NAS_EXIT_FAILED;
+    if (strcmp(argv[1], "serve") != 0) nas_ctx_set_log(ctx, NULL, NULL, NAS_LOG_WARN);
     int code = NAS_EXIT_USAGE;
     if (strcmp(argv[1], "serve") == 0) {
         const nas_status status = nas__serve_command(ctx, argc, argv, &code);

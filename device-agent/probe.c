@@ -176,14 +176,29 @@ static void probe_steal(nas_json *j) {
     nas_json_int(j, ticks);
 }
 
-static void probe_memory(nas_json *j, const char *key, const char *line) {
+/* Bytes of one line of /proc/meminfo; 0 or errno. */
+static int memory_line(const char *line, int64_t *out) {
     char text[4096], number[64];
     const int code = nas__probe_text("/proc/meminfo", text, sizeof text);
+    if (code != 0) return code;
+    if (!field(text, line, number, sizeof number)) return ENODATA;
+    *out = strtoll(number, NULL, 10) * 1024;
+    return 0;
+}
+
+int64_t nas__probe_available_bytes(void) {
+    int64_t bytes = 0;
+    return memory_line("MemAvailable", &bytes) == 0 ? bytes : 0;
+}
+
+static void probe_memory(nas_json *j, const char *key, const char *line) {
+    int64_t bytes = 0;
+    const int code = memory_line(line, &bytes);
     nas_json_key(j, key);
-    if (code != 0 || !field(text, line, number, sizeof number)) {
-        nas__probe_unavailable(j, code != 0 ? code : ENODATA);
+    if (code != 0) {
+        nas__probe_unavailable(j, code);
     } else {
-        nas_json_int(j, strtoll(number, NULL, 10) * 1024);
+        nas_json_int(j, bytes);
     }
 }
 

@@ -26,7 +26,7 @@ CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR)
 CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
 
 # ---- modules ---------------------------------------------------------------------------------------------------
-MODULES := core ir spaces compiler eval device-agent latency db strategies search tools
+MODULES := core ir spaces compiler eval device-agent adb latency db strategies search tools
 DIR_strategies := search/strategies
 folder = $(or $(DIR_$(1)),$(1))
 
@@ -45,10 +45,11 @@ LINK_spaces := spaces ir core
 LINK_compiler := compiler ir core
 LINK_eval := eval ir core
 LINK_device-agent := device-agent core
-LINK_latency := latency device-agent ir core
+LINK_adb := adb device-agent core
+LINK_latency := latency adb device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
-LINK_search := search strategies spaces compiler eval latency device-agent db ir core
+LINK_search := search strategies spaces compiler eval latency adb device-agent db ir core
 LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
@@ -165,7 +166,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 # ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
 TEST_MODULES := $(foreach m,$(MODULES),$(if $(wildcard tests/$(m)/*.c),$(m)))
-LINK_TEST_latency := latency device-agent ir core
+LINK_TEST_latency := latency adb device-agent ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
 # Criterion's assertion macros convert int to a bit field. `private`: the flags stamp must not see it.

@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000 };
 
 static nas_status set_text(nas_ctx *ctx, char **slot, const char *text) {
     *slot = nas_strdup(ctx, text);
@@ -35,6 +38,14 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
 
 /* ---- agents ------------------------------------------------------------------------------------------------------- */
 
+static nas_status replace_text(nas_ctx *ctx, char **slot, const char *text) {
+    char *fresh = nas_strdup(ctx, text);
+    if (fresh == NULL) return NAS_ERR_NOMEM;
+    nas_free(*slot);
+    *slot = fresh;
+    return NAS_OK;
+}
+
 /* Asks who is there; checks key (through the signature) and protocol. */
 static nas_status greet(nas_ctx *ctx, nas_device *d) {
     const nas__request request = {
@@ -59,17 +70,24 @@ static nas_status greet(nas_ctx *ctx, nas_device *d) {
         status =
             nas__json_member_text(ctx, &reply.body, "fingerprint", fingerprint, sizeof fingerprint);
     }
-    if (status == NAS_OK) status = set_text(ctx, &d->fingerprint, fingerprint);
-    if (status == NAS_OK) status = set_text(ctx, &d->info, reply.body.data);
+    /* Measurements before and after a reopening must be comparable. */
+    if (status == NAS_OK && d->fingerprint != NULL && strcmp(d->fingerprint, fingerprint) != 0) {
+        status = nas_fail(ctx, NAS_ERR_DEVICE,
+                          "another machine answers than before (fingerprint %.12s, was %.12s); "
+                          "start a new study for it",
+                          fingerprint, d->fingerprint);
+    }
+    if (status == NAS_OK) status = replace_text(ctx, &d->fingerprint, fingerprint);
+    if (status == NAS_OK) status = replace_text(ctx, &d->info, reply.body.data);
+    if (status == NAS_OK) status = nas__facts_read(ctx, d);
     nas_buf_deinit(&reply.body);
     return status;
 }
 
-static nas_status open_local(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+static nas_status connect_local(nas_ctx *ctx, nas_device *d) {
     uint8_t key[NAS_AGENT_KEY_BYTES];
     char base[64];
-    d->local = true;
-    nas_status status = nas__agent_start(ctx, o->agent_path, o->work_dir, &d->process, key);
+    nas_status status = nas__agent_start(ctx, d->agent_path, d->work_dir, &d->process, key);
     if (status != NAS_OK) return status;
     (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->process.port);
     status = nas__client_new(ctx, base, key, &d->client);
@@ -85,25 +103,48 @@ static bool base_ok(const char *text) {
     return nas_parse_i64(NULL, "port", colon + 1, 1, 65535, &port) == NAS_OK;
 }
 
-static nas_status open_http(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     uint8_t key[NAS_AGENT_KEY_BYTES];
-    if (!base_ok(o->connect)) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need http://HOST:PORT", o->connect);
+    if (!base_ok(d->connect)) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need http://HOST:PORT", d->connect);
     }
-    if (o->key_file == NULL || o->key_file[0] == '\0') {
+    if (d->key_file == NULL || d->key_file[0] == '\0') {
         return nas_fail(
             ctx, NAS_ERR_INVALID,
             "connect '%s': key_file is missing; copy the agent's key (nas-agent keygen)",
-            o->connect);
+            d->connect);
     }
-    nas_status status = nas_agent_key_read(ctx, o->key_file, key);
-    if (status == NAS_OK) status = nas__client_new(ctx, o->connect, key, &d->client);
+    nas_status status = nas_agent_key_read(ctx, d->key_file, key);
+    if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
     return status == NAS_OK ? greet(ctx, d) : status;
+}
+
+static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
+    switch (d->kind) {
+    case NAS__DEVICE_SIMULATED: return NAS_OK;
+    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
+    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
+    }
+    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
+}
+
+/* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
+static void disconnect_device(nas_device *d) {
+    if (d->process.pid > 0 && d->client != NULL) {
+        const nas__request stop = {
+            .method = "POST", .target = "/v1/stop", .timeout_ms = 1000, .no_cancel = true};
+        nas__reply reply = {0};
+        (void)nas__client_send(NULL, d->client, &stop,
+                               &reply); /* if it does not listen, it is killed below */
+        nas_buf_deinit(&reply.body);
+    }
+    nas__client_free(d->client);
+    d->client = NULL;
+    nas__agent_end(&d->process);
 }
 
 /* ---- handle ------------------------------------------------------------------------------------------------------- */
 
-/* "" or numbers, commas and dashes: what the agent accepts. */
 nas_device_options nas_device_options_default(void) {
     return (nas_device_options){.name = "device",
                                 .connect = "local",
@@ -114,8 +155,26 @@ nas_device_options nas_device_options_default(void) {
                                 .frequency = ""};
 }
 
+/* "" or numbers, commas and dashes: what the agent accepts. */
 static bool cpus_ok(const char *cpus) {
     return strlen(cpus) < 64 && cpus[strspn(cpus, "0123456789,-")] == '\0';
+}
+
+static nas_status copy_optional(nas_ctx *ctx, char **slot, const char *text) {
+    return text != NULL ? set_text(ctx, slot, text) : NAS_OK;
+}
+
+/* What a reopening needs again. */
+static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+    d->threads = o->threads;
+    nas_status status = set_text(ctx, &d->name, o->name);
+    if (status == NAS_OK) status = set_text(ctx, &d->connect, o->connect);
+    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->agent_path, o->agent_path);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->agents_dir, o->agents_dir);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->key_file, o->key_file);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->work_dir, o->work_dir);
+    return status;
 }
 
 static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
@@ -124,15 +183,21 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     }
     if (!cpus_ok(o->cores))
         return nas_fail(ctx, NAS_ERR_INVALID, "cores '%s': need a list like 0,1 or 0-3", o->cores);
-    d->threads = o->threads;
-    nas_status status = set_text(ctx, &d->name, o->name);
-    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
+    nas_status status = keep_options(ctx, o, d);
     if (status != NAS_OK) return status;
-    if (strcmp(o->connect, "simulated") == 0) return open_simulated(ctx, d);
-    if (strcmp(o->connect, "local") == 0) return open_local(ctx, o, d);
-    if (strncmp(o->connect, "http://", 7) == 0) return open_http(ctx, o, d);
-    return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need local, simulated or http://HOST:PORT",
-                    o->connect);
+    if (strcmp(o->connect, "simulated") == 0) {
+        d->kind = NAS__DEVICE_SIMULATED;
+        return open_simulated(ctx, d);
+    }
+    if (strcmp(o->connect, "local") == 0) {
+        d->kind = NAS__DEVICE_LOCAL;
+    } else if (strncmp(o->connect, "http://", 7) == 0) {
+        d->kind = NAS__DEVICE_HTTP;
+    } else {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "connect '%s': need local, simulated or http://HOST:PORT", o->connect);
+    }
+    return connect_device(ctx, d);
 }
 
 nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_device **out) {
@@ -149,22 +214,53 @@ nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_
 
 void nas_device_close(nas_device *d) {
     if (d == NULL) return;
-    if (d->process.pid > 0 && d->client != NULL) {
-        const nas__request stop = {
-            .method = "POST", .target = "/v1/stop", .timeout_ms = 1000, .no_cancel = true};
-        nas__reply reply = {0};
-        (void)nas__client_send(NULL, d->client, &stop,
-                               &reply); /* if it does not listen, it is killed below */
-        nas_buf_deinit(&reply.body);
-    }
-    nas__client_free(d->client);
-    nas__agent_end(&d->process);
-    nas_free(d->name);
-    nas_free(d->cpus);
-    nas_free(d->info);
-    nas_free(d->fingerprint);
+    disconnect_device(d);
+    char *const texts[] = {d->name,       d->connect,  d->cpus,     d->info,       d->fingerprint,
+                           d->agent_path, d->features, d->key_file, d->agents_dir, d->work_dir};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        nas_free(texts[i]);
     nas_free(d);
 }
+
+/* ---- lost and found ------------------------------------------------------------------------------------------------ */
+
+static bool lost(nas_status status) {
+    return status == NAS_ERR_NET || status == NAS_ERR_TIMEOUT;
+}
+
+/* Sleeps in naps, so that a cancel is seen. */
+static nas_status wait_ms(nas_ctx *ctx, int64_t ms) {
+    const int64_t end = nas_now_ns() + ms * 1000000;
+    while (nas_now_ns() < end) {
+        const struct timespec nap = {0, 20 * 1000000};
+        const nas_status status = nas_check_cancel(ctx);
+        if (status != NAS_OK) return status;
+        (void)nanosleep(&nap, NULL); /* a signal may shorten it */
+    }
+    return NAS_OK;
+}
+
+nas_status nas_device_reopen(nas_ctx *ctx, nas_device *d, int64_t deadline_ms) {
+    const int64_t end = nas_now_ns() + deadline_ms * 1000000;
+    int64_t pause = REOPEN_FIRST_MS;
+    if (deadline_ms < 0)
+        return nas_fail(ctx, NAS_ERR_RANGE, "device %s: deadline %" PRId64 " ms", d->name,
+                        deadline_ms);
+    for (;;) {
+        disconnect_device(d);
+        nas_status status = connect_device(ctx, d);
+        if (!lost(status)) return nas_wrap(ctx, status, "device %s", d->name);
+        const int64_t left = (end - nas_now_ns()) / 1000000;
+        if (left <= 0) return nas_wrap(ctx, status, "device %s", d->name);
+        nas_log(ctx, NAS_LOG_INFO, "device.lost name=%s retry_ms=%" PRId64 " reason=\"%s\"",
+                d->name, pause < left ? pause : left, nas_ctx_message(ctx));
+        status = wait_ms(ctx, pause < left ? pause : left);
+        if (status != NAS_OK) return status;
+        pause = pause * 2 < REOPEN_LAST_MS ? pause * 2 : REOPEN_LAST_MS;
+    }
+}
+
+/* ---- what is known --------------------------------------------------------------------------------------------------- */
 
 const char *nas_device_name(const nas_device *device) {
     return device->name;
@@ -175,7 +271,7 @@ bool nas_device_is_simulated(const nas_device *device) {
 }
 
 bool nas_device_is_local(const nas_device *device) {
-    return device->local;
+    return device->kind == NAS__DEVICE_LOCAL;
 }
 
 const char *nas_device_info_json(const nas_device *device) {
@@ -188,6 +284,8 @@ const char *nas_device_fingerprint(const nas_device *device) {
 
 nas_status nas_device_alive(nas_ctx *ctx, nas_device *device) {
     if (device->simulated) return NAS_OK;
+    if (device->client == NULL)
+        return nas_fail(ctx, NAS_ERR_NET, "device %s is not connected", device->name);
     const nas__request request = {
         .method = "GET", .target = "/v1/info", .timeout_ms = NAS__REQUEST_MS};
     nas__reply reply = {0};

@@ -2,7 +2,8 @@
  *
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
- *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in */
+ *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
+ *   facts.c          what a program must suit */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
@@ -80,13 +81,31 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
+/* ---- facts.c ---- */
+
+/* nas__facts_read - d->info -> d->facts, d->features. */
+nas_status nas__facts_read(nas_ctx *ctx, nas_device *d);
+/* nas__artifact_suits - UNSUPPORTED when the device could not run this program. */
+nas_status nas__artifact_suits(nas_ctx *ctx, const nas_device *d, const void *bytes, size_t len,
+                               const char *needs);
+
 /* ---- device.c ---- */
 
+typedef enum nas__device_kind {
+    NAS__DEVICE_SIMULATED,
+    NAS__DEVICE_LOCAL,
+    NAS__DEVICE_HTTP
+} nas__device_kind;
+
 struct nas_device {
+    nas__device_kind kind;
     char *name, *cpus, *info, *fingerprint;
+    char *connect, *agent_path, *agents_dir, *key_file, *work_dir; /* as given; NULL = not given */
+    char *features; /* canonical names, a blank between them; NULL = not told */
+    nas_device_facts facts;
     int32_t threads;
-    bool local, simulated;
-    nas__client *client; /* NULL when simulated */
+    bool simulated;
+    nas__client *client; /* NULL when simulated, or lost */
     nas__agent_process process;
 };
 

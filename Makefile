@@ -200,7 +200,8 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
-	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; echo "all tests passed ($(MODE))"
+	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
+	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 
 asan: ## all tests under AddressSanitizer and LeakSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=asan check
@@ -222,9 +223,11 @@ $(B)/rig/%.so: tests/rig/%.c Makefile
 	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
 .PHONY: rig check-rig
 rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
-check-rig: $(RIG_TOOLS)
+check-rig: all $(RIG_TOOLS)
 	@echo "  TEST  rig"
-	$(Q)NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig python3 tests/rig/run.py
+	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
+	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.

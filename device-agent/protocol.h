@@ -56,7 +56,12 @@ enum {
     NAS_AGENT_LEASE_MS_MIN = 1000,
     NAS_AGENT_LEASE_MS_MAX = 3600 * 1000,
     NAS_AGENT_ABANDON_MS = 20 * 1000, /* a run nobody has asked for so long is killed */
-    NAS_AGENT_LOG_MAX = 128 * 1024
+    NAS_AGENT_LOG_MAX = 128 * 1024,
+    NAS_AGENT_GATE_MS =
+        60 * 1000, /* how long a run waits for a cool device, without another wish */
+    NAS_AGENT_GATE_MS_MAX = 600 * 1000,
+    NAS_AGENT_IDLE_POWER_MS_MAX = 60 * 1000,
+    NAS_AGENT_SUSTAINED_S_MAX = 3600
 };
 
 /* Start of a private local agent by a controller:

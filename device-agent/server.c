@@ -352,9 +352,8 @@ static struct timespec next_timeout(const server *s) {
         const connection *c = &s->connections[i];
         if (c->fd >= 0 && due_ns(c) - now < wait) wait = due_ns(c) - now;
     }
-    const nas__job *job = &s->agent.job;
-    if (job->pid > 0 && !job->reaped && !job->stopped && job->deadline_ns - now < wait)
-        wait = job->deadline_ns - now;
+    const int64_t job_due = nas__job_due_ns(&s->agent.job);
+    if (job_due - now < wait) wait = job_due - now;
     const int64_t due = nas__session_due_ns(&s->agent);
     if (due - now < wait) wait = due - now;
     if (wait < 0) wait = 0;
@@ -451,6 +450,15 @@ static nas_status server_open(nas_ctx *ctx, const nas__agent_options *o, server 
     if (status == NAS_OK)
         status = nas__blobs_init(ctx, &s->agent.blobs, o->cache_dir, o->cache_bytes);
     if (status == NAS_OK) status = nas__sandbox_probe(ctx, &s->agent.limits);
+    if (status != NAS_OK) return status;
+    char memory[1000];
+    (void)snprintf(memory, sizeof memory, "%s/" NAS__FREQUENCY_MEMORY, o->cache_dir);
+    nas__frequency_recover(ctx, memory);
+    nas_json j = nas_json_begin(&s->agent.machine);
+    nas_json_object(&j);
+    nas__probe_machine(&j);
+    nas_json_object_end(&j);
+    status = nas_buf_status(ctx, &s->agent.machine);
     if (status == NAS_OK) status = nas__listen(ctx, &s->address, o->allow_remote, &s->listener);
     return status;
 }
@@ -483,6 +491,7 @@ nas_status nas__serve(nas_ctx *ctx, const nas__agent_options *o) {
         wait_and_serve(s, &outside);
     }
     nas__job_deinit(ctx, &s->agent.job);
+    nas_buf_deinit(&s->agent.machine);
     for (int i = 0; i < NAS_AGENT_CONNECTIONS_MAX; i++)
         connection_close(&s->connections[i]);
     nas__listen_end(&s->address, s->listener);

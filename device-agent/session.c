@@ -83,11 +83,11 @@ void nas__session_take(nas__agent *agent, nas__slice query, nas__answer *answer)
                    s->lease_ms);
 }
 
-void nas__session_end(nas__agent *agent, const char *why) {
+void nas__session_end(nas__agent *agent, const char *reason, const char *why) {
     nas__session *s = &agent->session;
     if (s->token[0] == '\0') return;
     nas_log(agent->ctx, NAS_LOG_INFO, "session ends holder=%s: %s", s->holder, why);
-    if (agent->job_in_session) nas__job_kill(&agent->job, why);
+    if (agent->job_in_session) nas__job_kill(&agent->job, reason, why);
     *s = (nas__session){0};
 }
 
@@ -101,7 +101,7 @@ void nas__session_release(nas__agent *agent, nas__slice token, nas__answer *answ
         nas__answer_error(answer, 404, "no such session: it ended already");
         return;
     }
-    nas__session_end(agent, "its controller released it");
+    nas__session_end(agent, "killed", "its controller released it");
     answer->status = 200;
     nas_buf_puts(&answer->body, "{\"released\":true}");
 }
@@ -134,7 +134,7 @@ void nas__session_check(nas__agent *agent, bool held) {
     nas__job *job = &agent->job;
     if (held) s->renewed_ns = agent->asked_ns = now;
     if (s->token[0] != '\0' && now >= s->renewed_ns + s->lease_ms * 1000000)
-        nas__session_end(agent, "its controller went away: the lease is over");
+        nas__session_end(agent, "lease", "its controller went away: the lease is over");
     if (nas__job_runs(job) && !job->stopped &&
         now >= agent->asked_ns + agent->o->abandon_ms * 1000000) {
         char why[120];
@@ -142,7 +142,7 @@ void nas__session_check(nas__agent *agent, bool held) {
                        "the controller went away: nobody has asked for this run for %" PRId64 " ms",
                        agent->o->abandon_ms);
         nas_log(agent->ctx, NAS_LOG_WARN, "run killed id=%" PRId64 ": %s", job->id, why);
-        nas__job_kill(job, why);
+        nas__job_kill(job, "abandoned", why);
     }
 }
 

@@ -8,7 +8,7 @@ import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SLOW_S = 3.0
+SLOW_S = 1.0
 
 
 class Result(unittest.TextTestResult):

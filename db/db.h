@@ -325,8 +325,6 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *   v_latency      study, trial, role (search, final), queue, device, simulated, latency_p50_ms, latency_p50_lo_ms,
  *                  latency_p50_hi_ms, latency_p90_ms, noisy, checked, study_id, trial_id, measurement_id: of each
  *                  queue the measurement that stands
- *   v_passport     study, trial, measurement_id, place (order), key, value: all that is known about a measurement, one
- *                  fact a row; the members of its passport and of its device's info by their path
  *   v_prediction   study, trial, device, predictor, latency_pred_ms, latency_pred_lo_ms, latency_pred_hi_ms, decided,
  *                  in_sample (1: the trial had been measured), made, study_id, trial_id, prediction_id
  *   v_layer        study, trial, layer (order), node, family, h, w, c_in, c_out, kernel, macs, macs_padded, bytes,

@@ -164,37 +164,7 @@
 "  l.p50_hi_us / 1000.0 AS latency_p50_hi_ms, l.p90_us / 1000.0 AS latency_p90_ms, l.noisy, l.checked,\n" \
 "  t.study_id, l.trial_id, l.measurement_id\n" \
 "FROM trial_latencies l JOIN trials t ON t.id = l.trial_id JOIN studies s ON s.id = t.study_id\n" \
-"LEFT JOIN measurements m ON m.id = l.measurement_id LEFT JOIN devices d ON d.id = m.device_id", \
-/* Everything that is known about a measurement, one fact a row, whatever its passport holds. */ \
-"CREATE VIEW v_passport AS\n" \
-"WITH fact(measurement_id, place, key, value) AS (\n" \
-"  SELECT measurement_id, 1, 'study', study FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 2, 'trial', trial FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 3, 'role', role FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 4, 'simulated', iif(simulated, 'yes: nothing was timed', 'no') FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 5, 'taken', taken FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 6, 'device', device FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 7, 'queue', queue FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 8, 'fingerprint', fingerprint FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 9, 'threads', threads FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 10, 'latency_p50_ms', latency_p50_ms FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 11, 'latency_p50_lo_ms', latency_p50_lo_ms FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 12, 'latency_p50_hi_ms', latency_p50_hi_ms FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 13, 'latency_p90_ms', latency_p90_ms FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 14, 'noisy', noisy FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 15, 'drift_ratio', drift_ratio FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 16, 'batches', batches FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 17, 'dropped', dropped FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 18, 'artifact_sha256', artifact_sha256 FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 19, 'target', target FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 20, 'compiler', compiler FROM v_measurement UNION ALL\n" \
-"  SELECT measurement_id, 21, 'flags', flags FROM v_measurement UNION ALL\n" \
-"  SELECT v.measurement_id, 100 + j.id, substr(j.fullkey, 3), j.atom FROM v_measurement v, json_tree(v.passport) j\n" \
-"    WHERE json_valid(v.passport) AND j.atom IS NOT NULL UNION ALL\n" \
-"  SELECT v.measurement_id, 1000000 + j.id, 'device_info.' || substr(j.fullkey, 3), j.atom\n" \
-"    FROM v_measurement v, json_tree(v.device_info) j WHERE json_valid(v.device_info) AND j.atom IS NOT NULL)\n" \
-"SELECT m.study, m.trial, f.measurement_id, f.place, f.key, f.value\n" \
-"FROM fact f JOIN v_measurement m ON m.measurement_id = f.measurement_id WHERE f.value IS NOT NULL",
+"LEFT JOIN measurements m ON m.id = l.measurement_id LEFT JOIN devices d ON d.id = m.device_id",
 
 /* clang-format on */
 

@@ -119,7 +119,8 @@ struct nas_device {
     nas_device_facts facts;
     int32_t threads;
     bool simulated;
-    nas__client *client; /* NULL when simulated, or lost */
+    double simulated_factor; /* times the nominal CPU's latency */
+    nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
 };

@@ -35,7 +35,6 @@ Test(db_views, every_documented_column_is_there_in_order) {
         {"v_latency",
          "study,trial,role,queue,device,simulated,latency_p50_ms,latency_p50_lo_ms,"
          "latency_p50_hi_ms,latency_p90_ms,noisy,checked,study_id,trial_id,measurement_id"},
-        {"v_passport", "study,trial,measurement_id,place,key,value"},
         {"v_prediction", "study,trial,device,predictor,latency_pred_ms,latency_pred_lo_ms,latency_"
                          "pred_hi_ms,decided,"
                          "in_sample,made,study_id,trial_id,prediction_id"},

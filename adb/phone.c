@@ -102,6 +102,7 @@ typedef struct opening {
     nas_adb adb;
     nas_phone phone;
     nas__phone_program program;
+    bool again;
 } opening;
 
 static nas_status ensure_program(nas_ctx *ctx, opening *o) {
@@ -113,6 +114,12 @@ static nas_status ensure_program(nas_ctx *ctx, opening *o) {
     return status;
 }
 
+static bool ours(const nas__phone_found *found) {
+    char holder[NAS_PHONE_HOLDER_BYTES];
+    nas_phone_holder(holder);
+    return strcmp(holder, found->holder) == 0;
+}
+
 /* One look and what follows from it; *done when an agent with a key of ours runs. */
 static nas_status step(nas_ctx *ctx, opening *o, bool last, bool *done) {
     nas__phone_found found = {0};
@@ -122,7 +129,8 @@ static nas_status step(nas_ctx *ctx, opening *o, bool last, bool *done) {
     if (status != NAS_OK) return status;
     switch (found.agent) {
     case NAS_PHONE_AGENT_RUNS:
-        if (nas__phone_held(&found)) return nas__phone_refuse(ctx, serial, &found);
+        if (nas__phone_held(&found) && !(o->again && ours(&found)))
+            return nas__phone_refuse(ctx, serial, &found);
         status = nas__phone_has(ctx, &o->adb, serial, o->program.sha256, &current);
         if (status != NAS_OK) return status;
         if (current && found.holder[0] == '\0') {
@@ -160,7 +168,7 @@ static nas_status open_agent(nas_ctx *ctx, opening *o) {
 
 static nas_status open_one(nas_ctx *ctx, const nas_phone_options *options, const nas_adb *adb,
                            const char *serial, nas_phone *out) {
-    opening o = {.adb = *adb};
+    opening o = {.adb = *adb, .again = options->again};
     (void)snprintf(o.phone.serial, sizeof o.phone.serial, "%s", serial);
     nas_status status = nas__phone_identify(ctx, adb, &o.phone);
     if (status == NAS_OK)

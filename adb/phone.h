@@ -23,6 +23,8 @@ typedef struct nas_phone_options {
     const char *
         agents_dir; /* folder of nas-agent-<arch>; NULL = "agents" beside the folder of the running program, or
                                one above */
+    bool
+        again; /* this process had it before and comes back: its own session there is ended, not respected */
 } nas_phone_options;
 
 /* Plain data: what is known of a phone with our agent on it. */

@@ -113,7 +113,8 @@ static bool parse_line(const char *line, size_t len, nas_adb_device *out) {
     const char *state = text + serial + strspn(text + serial, " \t");
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
         const size_t n = strlen(states[i].text);
-        if (strncmp(state, states[i].text, n) != 0 || (state[n] != '\0' && state[n] != ' '))
+        if (strncmp(state, states[i].text, n) != 0 ||
+            (state[n] != '\0' && state[n] != ' ' && state[n] != ';'))
             continue;
         *out = (nas_adb_device){.state = states[i].state};
         memcpy(out->serial, text, serial);

@@ -3,7 +3,7 @@
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
  *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
- *   facts.c          what a program must suit */
+ *   facts.c          what a program must suit              hold.c        one controller at a time */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
@@ -81,6 +81,15 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
+/* ---- hold.c ---- */
+
+/* nas__hold_take - DEVICE when another controller has the device: who, and for how long. */
+nas_status nas__hold_take(nas_ctx *ctx, nas_device *d);
+void nas__hold_release(nas_device *d); /* best effort */
+/* nas__held_send - nas__client_send as the holder; takes the device anew when the lease had lapsed. */
+nas_status nas__held_send(nas_ctx *ctx, nas_device *d, const nas__request *request,
+                          nas__reply *out);
+
 /* ---- facts.c ---- */
 
 /* nas__facts_read - d->info -> d->facts, d->features. */
@@ -104,6 +113,11 @@ struct nas_device {
     char *features; /* canonical names, a blank between them; NULL = not told */
     nas_device_facts facts;
     int32_t threads;
+    nas_device_mode mode;
+    int32_t sustained_s;
+    char *frequency; /* "" = as found */
+    double max_temperature_c;
+    char session[2 * NAS_AGENT_NONCE_BYTES + 1]; /* "" = not held */
     bool simulated;
     nas__client *client; /* NULL when simulated, or lost */
     nas__agent_process process;

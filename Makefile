@@ -57,7 +57,7 @@ LINK_nas-compile := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
-PKG_eval := libpng libjpeg
+PKG_eval := libpng libjpeg zlib
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
@@ -68,8 +68,8 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c
-ISA_FLAGS_base :=
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c
+ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
 ISAS := base $(if $(findstring x86_64,$(shell uname -m)),avx2 avx512)

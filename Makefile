@@ -26,7 +26,7 @@ CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR)
 CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
 
 # ---- modules ---------------------------------------------------------------------------------------------------
-MODULES := core ir spaces compiler eval device-agent latency db strategies search tools
+MODULES := core ir spaces compress compiler eval device-agent latency db strategies search tools
 DIR_strategies := search/strategies
 folder = $(or $(DIR_$(1)),$(1))
 
@@ -42,13 +42,14 @@ MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 LINK_core := core
 LINK_ir := ir core
 LINK_spaces := spaces ir core
+LINK_compress := compress ir core
 LINK_compiler := compiler ir core
 LINK_eval := eval ir core
 LINK_device-agent := device-agent core
 LINK_latency := latency device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
-LINK_search := search strategies spaces compiler eval latency device-agent db ir core
+LINK_search := search strategies spaces compress compiler eval latency device-agent db ir core
 LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
@@ -57,6 +58,7 @@ LINK_nas-compile := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
+PKG_compress := openblas lapacke
 PKG_eval := libpng libjpeg zlib
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
@@ -179,6 +181,7 @@ endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.
 $(B)/tests/ir: $(patsubst %,$(B)/obj/tests/compiler/%.o,reference reference_forward)
+$(B)/tests/compress: $(B)/obj/tests/compiler/reference.o $(B)/obj/tests/compiler/reference_forward.o
 
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.

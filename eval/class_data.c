@@ -196,8 +196,9 @@ static void summarise(nas_class_data *d) {
     }
     const bool built_in = strcmp(d->options.kind, "glyphs") == 0;
     (void)snprintf(d->description, sizeof d->description,
-                   "%s%s%.200s: %zu tune, %zu reward, %zu report images, %d classes",
-                   built_in ? "built-in " : "", d->options.kind, built_in ? "" : d->options.path,
+                   "%s%s%s%.200s: %zu tune, %zu reward, %zu report images, %d classes",
+                   built_in ? "built-in " : "", d->options.kind, built_in ? "" : " ",
+                   built_in ? "" : d->options.path,
                    d->count[NAS_CLASS_TUNE], d->count[NAS_CLASS_REWARD], d->count[NAS_CLASS_REPORT],
                    (int)d->classes);
 }

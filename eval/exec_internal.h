@@ -56,8 +56,8 @@ float *nas__exec_at(const nas_exec *exec, float *space, nas_value v);
 /* nas__exec_load - images [first, first + n) of the caller into the input value. */
 void nas__exec_load(const nas_exec *exec, float *space, size_t first, int32_t n,
                     nas_exec_read_fn read, void *arg, float *scratch);
-/* nas__exec_forward - all steps for n <= chunk images in a worker's space. */
-void nas__exec_forward(const nas_exec *exec, float *space, int32_t n);
+/* nas__exec_forward - all steps before node `stop` for n <= chunk images in a worker's space. */
+void nas__exec_forward(const nas_exec *exec, float *space, int32_t n, nas_value stop);
 bool nas__exec_is_depthwise(const nas_graph *g, const nas_node *node);
 /* nas__exec_supported - NULL, or why a node cannot be run. */
 const char *nas__exec_supported(const nas_graph *g, const nas_node *node);

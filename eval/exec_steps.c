@@ -352,8 +352,8 @@ static void run_step(const nas_exec *e, const nas__exec_step *s, float *space, i
     }
 }
 
-void nas__exec_forward(const nas_exec *e, float *space, int32_t n) {
-    for (int32_t i = 0; i < e->n_steps; i++)
+void nas__exec_forward(const nas_exec *e, float *space, int32_t n, nas_value stop) {
+    for (int32_t i = 0; i < e->n_steps && e->steps[i].node < stop; i++)
         run_step(e, &e->steps[i], space, n);
 }
 
@@ -391,7 +391,7 @@ static nas_status run_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     const nas_status status = nas_check_cancel(ctx);
     if (status != NAS_OK) return status;
     nas__exec_load(e, space, first, n, r->read, r->arg, r->scratch + (size_t)worker * r->image_floats);
-    nas__exec_forward(e, space, n);
+    nas__exec_forward(e, space, n, NAS_GRAPH_NODES_MAX);
     const operand o = operand_of(e, space, nas_graph_output(e->graph));
     const size_t c = (size_t)o.v->c, pixels = (size_t)o.v->h * (size_t)o.v->w;
     for (int32_t image = 0; image < n; image++) {

@@ -47,13 +47,14 @@ typedef struct nas_moments {
 /* ---- importance --------------------------------------------------------------------------------------------------- */
 
 typedef enum nas_importance {
-    NAS_IMPORTANCE_L1,            /* sum of |w| of the filters that write the channel, and of the weights that read it */
-    NAS_IMPORTANCE_L2,            /* roots of sums of squares, the same way */
-    NAS_IMPORTANCE_NORM_SCALE,    /* |scale| of its BATCH_NORM (Liu et al., arXiv:1708.06519) */
+    NAS_IMPORTANCE_L1, /* sum of |w| of the filters that write the channel, and of the weights that read it */
+    NAS_IMPORTANCE_L2,         /* roots of sums of squares, the same way */
+    NAS_IMPORTANCE_NORM_SCALE, /* |scale| of its BATCH_NORM (Liu et al., arXiv:1708.06519) */
     NAS_IMPORTANCE_RECONSTRUCTION, /* what its readers lose: energy of its share of their outputs, from moments */
     NAS_IMPORTANCE_COUNT
 } nas_importance;
-const char *nas_importance_name(nas_importance kind); /* "l1", "l2", "norm_scale", "reconstruction" */
+const char *
+nas_importance_name(nas_importance kind); /* "l1", "l2", "norm_scale", "reconstruction" */
 
 /* nas_channels_importance - scores[class], larger = more important; each layer's part is relative to the layer's mean, so
  * that scores of a group's members add up fairly. Moments are read by RECONSTRUCTION only (NOTFOUND when a convolution that

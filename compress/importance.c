@@ -130,7 +130,8 @@ static nas_status vote_reconstruction(nas_ctx *ctx, const nas_channels *ch, cons
         const nas_moments *m = moments_of(moments, n, v);
         if (m == NULL)
             return nas_fail(ctx, NAS_ERR_NOTFOUND,
-                            "importance reconstruction: no moments of convolution '%s'", node->name);
+                            "importance reconstruction: no moments of convolution '%s'",
+                            node->name);
         begin(b, node->inputs[0], p->dims[3]);
         for (int32_t c = 0; c < b->n; c++)
             b->parts[c] = energy_of(p, m, c);
@@ -140,8 +141,8 @@ static nas_status vote_reconstruction(nas_ctx *ctx, const nas_channels *ch, cons
 }
 
 nas_status nas_channels_importance(nas_ctx *ctx, const nas_channels *ch, const nas_graph *g,
-                                   nas_importance kind, const nas_moments *moments, size_t n_moments,
-                                   double *scores) {
+                                   nas_importance kind, const nas_moments *moments,
+                                   size_t n_moments, double *scores) {
     if (!nas_graph_has_weights(g))
         return nas_fail(ctx, NAS_ERR_INVALID, "importance in '%s': no weights", nas_graph_name(g));
     int32_t widest = 1;

@@ -49,13 +49,15 @@ static void gather(const layer *l, double ridge, double *gs, double *w, double *
     for (size_t r = 0; r < n; r++)
         a[r * n + r] += lift;
     for (int32_t o = 0; o < l->n_outputs; o++) {
-        const float *filter = l->old_weight->data +
-                              (size_t)l->outputs[o] * (l->old_weight->count / (size_t)l->old_weight->dims[0]);
+        const float *filter =
+            l->old_weight->data +
+            (size_t)l->outputs[o] * (l->old_weight->count / (size_t)l->old_weight->dims[0]);
         const size_t weights = size - (l->old_bias != NULL);
         for (size_t k = 0; k < weights; k++)
             w[k * (size_t)l->n_outputs + (size_t)o] = (double)filter[k];
         if (l->old_bias != NULL)
-            w[weights * (size_t)l->n_outputs + (size_t)o] = (double)l->old_bias->data[l->outputs[o]];
+            w[weights * (size_t)l->n_outputs + (size_t)o] =
+                (double)l->old_bias->data[l->outputs[o]];
     }
 }
 
@@ -78,11 +80,11 @@ static nas_status solve(nas_ctx *ctx, const layer *l, double ridge, bool *solved
     nas_status status = gs == NULL || w == NULL || a == NULL || v == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) {
         gather(l, ridge, gs, w, a);
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)outputs, (int)size, 1, gs,
-                    (int)size, w, (int)outputs, 0, v, (int)outputs);
-        const lapack_int info = LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (lapack_int)n,
-                                              (lapack_int)outputs, a, (lapack_int)n, v,
-                                              (lapack_int)outputs);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)outputs, (int)size, 1,
+                    gs, (int)size, w, (int)outputs, 0, v, (int)outputs);
+        const lapack_int info =
+            LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (lapack_int)n, (lapack_int)outputs, a,
+                          (lapack_int)n, v, (lapack_int)outputs);
         *solved = info == 0;
         if (*solved) write_back(l, v);
     }
@@ -100,12 +102,11 @@ static nas_status repair_layer(nas_ctx *ctx, const nas_channels *ch, const nas_g
     const nas_param *weight = nas_graph_param_const(g, node->params[0]);
     const int32_t expected = (int32_t)(weight->count / (size_t)weight->dims[0]) + 1;
     if (node->op != NAS_OP_CONV || node->conv.groups > 1 || m->size != expected)
-        return nas_fail(ctx, NAS_ERR_INVALID,
-                        "repair: moments of size %d for node '%s', which needs a convolution with %d",
-                        (int)m->size, node->name, (int)expected);
-    layer l = {.m = m,
-               .old_weight = weight,
-               .weight = nas_graph_param(sliced, made->params[0])};
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "repair: moments of size %d for node '%s', which needs a convolution with %d",
+            (int)m->size, node->name, (int)expected);
+    layer l = {.m = m, .old_weight = weight, .weight = nas_graph_param(sliced, made->params[0])};
     if (node->conv.has_bias) {
         l.old_bias = nas_graph_param_const(g, node->params[1]);
         l.bias = nas_graph_param(sliced, made->params[1]);
@@ -129,7 +130,8 @@ nas_status nas_channels_repair(nas_ctx *ctx, const nas_channels *ch, const nas_g
                                const bool *keep, const nas_moments *moments, size_t n_moments,
                                double ridge, nas_graph *sliced, int32_t *repaired) {
     if (!nas_graph_has_weights(g) || !nas_graph_has_weights(sliced) || !(ridge >= 0))
-        return nas_fail(ctx, NAS_ERR_INVALID, "repair of '%s': both networks need weights, ridge >= 0",
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "repair of '%s': both networks need weights, ridge >= 0",
                         nas_graph_name(g));
     *repaired = 0;
     nas_status status = NAS_OK;

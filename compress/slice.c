@@ -122,7 +122,8 @@ static nas_status slice_nodes(nas_ctx *ctx, slicer *s, bool weights) {
         if (node->n_inputs > 0)
             s->k.n_in = nas__kept_channels(s->ch, s->from, node->inputs[0], s->keep, s->k.in);
         if (s->k.n_out == 0)
-            return nas_fail(ctx, NAS_ERR_INVALID, "pruning '%s': node '%s' would lose all its %d channels",
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "pruning '%s': node '%s' would lose all its %d channels",
                             nas_graph_name(s->from), node->name, (int)node->shape.c);
         if (!weights) {
             const nas_node proto = smaller_node(s, node);
@@ -148,8 +149,7 @@ nas_status nas_channels_slice(nas_ctx *ctx, const nas_channels *ch, const nas_gr
     s.k.out = nas_alloc_array(ctx, (size_t)widest, sizeof *s.k.out);
     s.k.in = nas_alloc_array(ctx, (size_t)widest, sizeof *s.k.in);
     s.to = nas_graph_new(ctx, nas_graph_name(graph));
-    nas_status status =
-        s.k.out == NULL || s.k.in == NULL || s.to == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    nas_status status = s.k.out == NULL || s.k.in == NULL || s.to == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) status = slice_nodes(ctx, &s, false);
     if (status == NAS_OK) status = nas_graph_set_output(ctx, s.to, nas_graph_output(graph));
     if (status == NAS_OK && nas_graph_has_weights(graph)) {

@@ -198,12 +198,12 @@ static void summarise(nas_class_data *d) {
     (void)snprintf(d->description, sizeof d->description,
                    "%s%s%s%.200s: %zu tune, %zu reward, %zu report images, %d classes",
                    built_in ? "built-in " : "", d->options.kind, built_in ? "" : " ",
-                   built_in ? "" : d->options.path,
-                   d->count[NAS_CLASS_TUNE], d->count[NAS_CLASS_REWARD], d->count[NAS_CLASS_REPORT],
-                   (int)d->classes);
+                   built_in ? "" : d->options.path, d->count[NAS_CLASS_TUNE],
+                   d->count[NAS_CLASS_REWARD], d->count[NAS_CLASS_REPORT], (int)d->classes);
 }
 
-nas_status nas_class_data_open(nas_ctx *ctx, const nas_class_data_options *o, nas_class_data **out) {
+nas_status nas_class_data_open(nas_ctx *ctx, const nas_class_data_options *o,
+                               nas_class_data **out) {
     nas_status status = check_options(ctx, o);
     if (status != NAS_OK) return status;
     nas_class_data *d = nas_alloc_array(ctx, 1, sizeof *d);

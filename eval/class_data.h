@@ -27,11 +27,12 @@ typedef struct nas_class_data_options {
      *           applied), and one byte or one int32 a label */
     const char *kind;
     const char *path;
-    const char *report_path; /* REPORT comes from here; "" or NULL: from `path` */
-    int32_t h, w, c;         /* of the network's input */
+    const char *report_path;                  /* REPORT comes from here; "" or NULL: from `path` */
+    int32_t h, w, c;                          /* of the network's input */
     int32_t reward_max, report_max, tune_max; /* images, >= 1; TUNE gets what the others leave */
     int32_t glyphs;                           /* images to render, for "glyphs" */
-    float mean[NAS_CLASS_CHANNELS_MAX], deviation[NAS_CLASS_CHANNELS_MAX]; /* (x/255 - mean)/deviation */
+    float mean[NAS_CLASS_CHANNELS_MAX],
+        deviation[NAS_CLASS_CHANNELS_MAX]; /* (x/255 - mean)/deviation */
     uint64_t seed;
 } nas_class_data_options;
 

@@ -19,6 +19,7 @@ size_t nas__class_image_bytes(const nas__class_set *set);
 nas_status nas__class_add(nas_ctx *ctx, nas__class_set *set, int32_t label, uint8_t **pixels);
 void nas__class_set_deinit(nas__class_set *set);
 /* nas__class_read_set - all images of `path`, of any kind but "glyphs". */
-nas_status nas__class_read_set(nas_ctx *ctx, const char *kind, const char *path, nas__class_set *set);
+nas_status nas__class_read_set(nas_ctx *ctx, const char *kind, const char *path,
+                               nas__class_set *set);
 
 #endif

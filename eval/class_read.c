@@ -55,10 +55,11 @@ static nas_status read_batch(nas_ctx *ctx, const char *path, nas__class_set *s) 
     if (status != NAS_OK) return status;
     const size_t record = nas__class_image_bytes(s) + 1;
     if (file.len == 0 || file.len % record != 0) {
-        status = nas_fail(ctx, NAS_ERR_PARSE,
-                          "%s: %zu bytes are no whole number of records of %zu (a label, %d planes of "
-                          "%dx%d)",
-                          path, file.len, record, (int)s->c, (int)s->w, (int)s->h);
+        status =
+            nas_fail(ctx, NAS_ERR_PARSE,
+                     "%s: %zu bytes are no whole number of records of %zu (a label, %d planes of "
+                     "%dx%d)",
+                     path, file.len, record, (int)s->c, (int)s->w, (int)s->h);
     }
     for (size_t i = 0; status == NAS_OK && i < file.len / record; i++) {
         const uint8_t *from = (const uint8_t *)file.data + i * record;
@@ -117,7 +118,8 @@ static nas_status read_cifar(nas_ctx *ctx, const char *path, nas__class_set *s) 
     return is_folder(path) ? each_entry(ctx, path, batch_entry, 0, s) : read_batch(ctx, path, s);
 }
 
-static nas_status add_image(nas_ctx *ctx, const nas_image *image, int32_t label, nas__class_set *s) {
+static nas_status add_image(nas_ctx *ctx, const nas_image *image, int32_t label,
+                            nas__class_set *s) {
     uint8_t *to = NULL;
     nas_status status = nas__class_add(ctx, s, label, &to);
     const size_t n = (size_t)s->h * (size_t)s->w, c = (size_t)s->c;
@@ -214,8 +216,7 @@ static nas_status read_idx_pair(nas_ctx *ctx, const char *images, const char *la
     if (status == NAS_OK && n != dims[0])
         status = nas_fail(ctx, NAS_ERR_PARSE, "%s has %u images, %s %u labels", images, dims[0],
                           labels, n);
-    if (status == NAS_OK &&
-        (s->c != 1 || (uint32_t)s->h != dims[1] || (uint32_t)s->w != dims[2]))
+    if (status == NAS_OK && (s->c != 1 || (uint32_t)s->h != dims[1] || (uint32_t)s->w != dims[2]))
         status = nas_fail(ctx, NAS_ERR_SHAPE, "%s: images of %ux%ux1, the network reads %dx%dx%d",
                           images, dims[1], dims[2], (int)s->h, (int)s->w, (int)s->c);
     const size_t bytes = nas__class_image_bytes(s);
@@ -250,15 +251,17 @@ static nas_status read_raw_pair(nas_ctx *ctx, const char *images, const char *la
         status = nas_fail(ctx, NAS_ERR_PARSE, "%s: %zu bytes are no whole number of tensors of %zu",
                           images, pixels.len, bytes);
     if (status == NAS_OK && classes.len != n && classes.len != 4 * n)
-        status = nas_fail(ctx, NAS_ERR_PARSE, "%s: %zu bytes for %zu labels: one byte or one int32 each",
-                          labels, classes.len, n);
+        status =
+            nas_fail(ctx, NAS_ERR_PARSE, "%s: %zu bytes for %zu labels: one byte or one int32 each",
+                     labels, classes.len, n);
     const size_t plane = (size_t)s->h * (size_t)s->w, c = (size_t)s->c;
     for (size_t i = 0; status == NAS_OK && i < n; i++) {
         uint8_t *to = NULL;
         status = nas__class_add(ctx, s, raw_label(&classes, n, i), &to);
         for (size_t k = 0; status == NAS_OK && k < plane * c; k++) {
             memcpy(to + k * sizeof(float),
-                   pixels.data + i * bytes + (k % c * plane + k / c) * sizeof(float), sizeof(float));
+                   pixels.data + i * bytes + (k % c * plane + k / c) * sizeof(float),
+                   sizeof(float));
         }
     }
     nas_buf_deinit(&pixels);
@@ -291,11 +294,12 @@ static nas_status read_pairs(nas_ctx *ctx, const char *path, pair_fn fn, nas__cl
     return status;
 }
 
-nas_status nas__class_read_set(nas_ctx *ctx, const char *kind, const char *path, nas__class_set *s) {
+nas_status nas__class_read_set(nas_ctx *ctx, const char *kind, const char *path,
+                               nas__class_set *s) {
     if (strcmp(kind, "cifar10") == 0) return read_cifar(ctx, path, s);
     if (strcmp(kind, "folder") == 0) return each_entry(ctx, path, class_entry, 0, s);
     if (strcmp(kind, "idx") == 0) return read_pairs(ctx, path, read_idx_pair, s);
     if (strcmp(kind, "raw") == 0) return read_pairs(ctx, path, read_raw_pair, s);
-    return nas_fail(ctx, NAS_ERR_INVALID,
-                    "data kind '%s': use glyphs, cifar10, idx, folder or raw", kind);
+    return nas_fail(ctx, NAS_ERR_INVALID, "data kind '%s': use glyphs, cifar10, idx, folder or raw",
+                    kind);
 }

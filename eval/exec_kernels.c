@@ -50,8 +50,7 @@ INLINE int32_t smaller(int32_t a, int32_t b) {
 #define ROW_2(M, p) M(p, 0) M(p, 1)
 #define ROW_3(M, p) M(p, 0) M(p, 1) M(p, 2)
 #define EACH_4X3(M) ROW_3(M, 0) ROW_3(M, 1) ROW_3(M, 2) ROW_3(M, 3)
-#define EACH_6X2(M)                                                                                \
-    ROW_2(M, 0) ROW_2(M, 1) ROW_2(M, 2) ROW_2(M, 3) ROW_2(M, 4) ROW_2(M, 5)
+#define EACH_6X2(M) ROW_2(M, 0) ROW_2(M, 1) ROW_2(M, 2) ROW_2(M, 3) ROW_2(M, 4) ROW_2(M, 5)
 #define EACH_8X1(M)                                                                                \
     ROW_1(M, 0)                                                                                    \
     ROW_1(M, 1) ROW_1(M, 2) ROW_1(M, 3) ROW_1(M, 4) ROW_1(M, 5) ROW_1(M, 6) ROW_1(M, 7)

@@ -45,9 +45,9 @@ typedef struct nas__exec_kernels {
     void (*add_clamp)(const float *a, const float *b, float *out, size_t n, float lo, float hi);
     void (*clamp)(const float *a, float *out, size_t n, float lo, float hi);
     void (*max)(const float *a, float *inout, size_t n);
-    void (*add_scaled)(const float *a, float factor, float *inout, size_t n); /* inout += factor*a */
-    void (*multiply_add)(const float *a, const float *b, float *inout,
-                         size_t n); /* inout += a*b */
+    void (*add_scaled)(const float *a, float factor, float *inout,
+                       size_t n); /* inout += factor*a */
+    void (*multiply_add)(const float *a, const float *b, float *inout, size_t n); /* inout += a*b */
     /* out = clamp(a*scale + bias), scale and bias [n] */
     void (*affine)(const float *a, const float *scale, const float *bias, float *out, size_t n,
                    float lo, float hi);

@@ -265,7 +265,8 @@ static void pack_norm(nas_exec *e, const nas__exec_step *s) {
 /* A constant lies in its slot once for every image. */
 static void write_constant(const nas_exec *e, float *space, nas_value v) {
     const nas__exec_value *value = &e->values[v];
-    const float *data = nas_graph_param_const(e->graph, nas_graph_node(e->graph, v)->params[0])->data;
+    const float *data =
+        nas_graph_param_const(e->graph, nas_graph_node(e->graph, v)->params[0])->data;
     for (int32_t image = 0; image < e->options.chunk; image++) {
         for (int32_t p = 0; p < value->h * value->w; p++) {
             float *to = nas__exec_at(e, space, v) + image * value->image +

@@ -165,8 +165,8 @@ nas_status nas_exec_grams(nas_ctx *ctx, const nas_graph *graph, const nas_exec_o
                           const nas_value *convs, size_t n_convs, size_t n, int32_t positions,
                           uint64_t seed, nas_exec_read_fn read, void *arg, nas_exec_gram *out) {
     if (n < 1 || positions < 1)
-        return nas_fail(ctx, NAS_ERR_INVALID, "moments from %zu images at %d positions: at least one",
-                        n, (int)positions);
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "moments from %zu images at %d positions: at least one", n, (int)positions);
     gram_run r = {.n = n, .positions = positions, .seed = seed, .read = read, .arg = arg};
     nas_status status = nas__exec_plan(ctx, graph, options, true, &r.e);
     if (status != NAS_OK) return status;

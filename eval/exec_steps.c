@@ -147,9 +147,8 @@ static void binary_pixel(const row_job *j, int32_t image, int32_t y, int32_t x, 
 static void map_pixel(const row_job *j, const float *in, float *out) {
     const nas_node *node = j->node;
     const int32_t c = j->out.v->c;
-    const float *slope = node->op == NAS_OP_PRELU
-                             ? nas_graph_param_const(j->e->graph, node->params[0])->data
-                             : NULL;
+    const float *slope =
+        node->op == NAS_OP_PRELU ? nas_graph_param_const(j->e->graph, node->params[0])->data : NULL;
     if (node->op == NAS_OP_SOFTMAX) {
         softmax(in, out, c);
         return;
@@ -390,15 +389,16 @@ static nas_status run_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     float *space = e->spaces[worker];
     const nas_status status = nas_check_cancel(ctx);
     if (status != NAS_OK) return status;
-    nas__exec_load(e, space, first, n, r->read, r->arg, r->scratch + (size_t)worker * r->image_floats);
+    nas__exec_load(e, space, first, n, r->read, r->arg,
+                   r->scratch + (size_t)worker * r->image_floats);
     nas__exec_forward(e, space, n, NAS_GRAPH_NODES_MAX);
     const operand o = operand_of(e, space, nas_graph_output(e->graph));
     const size_t c = (size_t)o.v->c, pixels = (size_t)o.v->h * (size_t)o.v->w;
     for (int32_t image = 0; image < n; image++) {
         float *to = r->out + (first + (size_t)image) * pixels * c;
         for (size_t p = 0; p < pixels; p++)
-            memcpy(to + p * c,
-                   pixel(&o, image, (int32_t)p / o.v->w, (int32_t)p % o.v->w), c * sizeof *to);
+            memcpy(to + p * c, pixel(&o, image, (int32_t)p / o.v->w, (int32_t)p % o.v->w),
+                   c * sizeof *to);
     }
     return NAS_OK;
 }

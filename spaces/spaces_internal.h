@@ -23,6 +23,7 @@ typedef struct nas__space_ops {
                          nas_graph **out);
     void (*format)(const nas_space *space, const nas_point *point, nas_buf *out);
     nas_status (*parse)(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
+    void (*free)(nas_space *space); /* what the space owns beside its genes; NULL = nothing */
 } nas__space_ops;
 
 struct nas_space {

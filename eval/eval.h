@@ -9,6 +9,7 @@
 #include "eval/data.h"
 #include "eval/train.h"
 #include "eval/class_data.h"
+#include "eval/class_train.h"
 #include "eval/exec.h"
 
 #endif

@@ -58,6 +58,14 @@ void nas__exec_load(const nas_exec *exec, float *space, size_t first, int32_t n,
                     nas_exec_read_fn read, void *arg, float *scratch);
 /* nas__exec_forward - all steps before node `stop` for n <= chunk images in a worker's space. */
 void nas__exec_forward(const nas_exec *exec, float *space, int32_t n, nas_value stop);
+/* nas__exec_backward - an executor with `keep`, after nas__exec_forward: `grads` has a space's layout and holds the gradient of
+ * the value it starts from; gradients of params are added to gradient[param_at[i]...], in the layout of the params.
+ * `scratch`: nas__exec_backward_floats. The first and the last step are given by their values. */
+void nas__exec_backward(const nas_exec *exec, float *space, float *grads, int32_t n, nas_value from,
+                        const size_t *param_at, float *gradient, float *scratch);
+size_t nas__exec_backward_floats(const nas_exec *exec);
+/* nas__exec_trainable - NULL, or why no gradient goes through a node. */
+const char *nas__exec_trainable(const nas_graph *g, const nas_node *node);
 bool nas__exec_is_depthwise(const nas_graph *g, const nas_node *node);
 /* nas__exec_supported - NULL, or why a node cannot be run. */
 const char *nas__exec_supported(const nas_graph *g, const nas_node *node);

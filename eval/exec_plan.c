@@ -351,7 +351,8 @@ nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_o
         if (e->packed == NULL) status = NAS_ERR_NOMEM;
     }
     for (int32_t i = 0; i < options->threads && status == NAS_OK; i++) {
-        e->spaces[i] = nas_alloc_aligned(ctx, e->space_floats, sizeof(float), 64);
+        /* the last group of a grouped convolution reads and rewrites a few floats too far */
+        e->spaces[i] = nas_alloc_aligned(ctx, e->space_floats + 64, sizeof(float), 64);
         if (e->spaces[i] == NULL) status = NAS_ERR_NOMEM;
     }
     if (status != NAS_OK) {

@@ -40,7 +40,7 @@ typedef struct tuner {
     nas_arena *arena;
     size_t *param_at, n_floats;
     float *gradients; /* [chunks][n_floats]; the sum ends in the first */
-    float *velocity;
+    float *velocity, *squares; /* momentum or first moments; Adam's second moments */
     float **grads;   /* [thread] a space each */
     float **scratch; /* [thread] image and scratch of the backward pass */
     size_t image_floats;
@@ -167,6 +167,19 @@ static bool is_statistic(const nas_graph *g, int32_t param) {
                            strcmp(dot, ".value") == 0);
 }
 
+static void adam(nas_param *p, const float *g, float *first, float *second, float scale, float rate,
+                 int32_t step) {
+    static const double beta1 = 0.9, beta2 = 0.999;
+    const double right = sqrt(1 - pow(beta2, step + 1)) / (1 - pow(beta1, step + 1));
+    const float a = (float)beta1, b = (float)beta2, size = (float)(rate * right);
+    for (size_t i = 0; i < p->count; i++) {
+        const float d = scale * g[i];
+        first[i] = a * first[i] + (1 - a) * d;
+        second[i] = b * second[i] + (1 - b) * d * d;
+        p->data[i] -= size * first[i] / (sqrtf(second[i]) + 1e-8F);
+    }
+}
+
 static void apply(tuner *t, int32_t step) {
     const nas_tune_options *o = t->o;
     double norm = 0;
@@ -182,6 +195,10 @@ static void apply(tuner *t, int32_t step) {
         const float decay = p->rank > 1 ? (float)o->weight_decay : 0;
         float *v = t->velocity + t->param_at[k];
         const float *g = t->gradients + t->param_at[k];
+        if (o->adam) {
+            adam(p, g, v, t->squares + t->param_at[k], scale, rate, step);
+            continue;
+        }
         for (size_t i = 0; i < p->count; i++) {
             v[i] = keep * v[i] + scale * g[i] + decay * p->data[i];
             p->data[i] -= rate * v[i];
@@ -254,11 +271,12 @@ static nas_status alloc_tuner(nas_ctx *ctx, tuner *t) {
     }
     t->gradients = nas_arena_alloc(ctx, t->arena, chunks * t->n_floats, sizeof(float));
     t->velocity = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
+    t->squares = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
     t->grads = nas_arena_alloc(ctx, t->arena, threads, sizeof *t->grads);
     t->scratch = nas_arena_alloc(ctx, t->arena, threads, sizeof *t->scratch);
     t->losses = nas_arena_alloc(ctx, t->arena, chunks, sizeof *t->losses);
     t->batch = nas_arena_alloc(ctx, t->arena, (size_t)t->o->batch, sizeof *t->batch);
-    if (t->gradients == NULL || t->velocity == NULL || t->grads == NULL || t->scratch == NULL ||
+    if (t->gradients == NULL || t->velocity == NULL || t->squares == NULL || t->grads == NULL || t->scratch == NULL ||
         t->losses == NULL || t->batch == NULL)
         return NAS_ERR_NOMEM;
     const size_t scratch = t->image_floats + nas__exec_backward_floats(t->e);
@@ -345,6 +363,21 @@ static bool ends_branch(const nas_graph *g, nas_value v) {
     return false;
 }
 
+/* Filters that do not see how bright an image is: sums of 0 over each input channel. */
+static void balance(nas_param *p) {
+    const size_t width = (size_t)p->dims[3], filter = p->count / (size_t)p->dims[0];
+    if (filter <= width) return;
+    for (size_t o = 0; o < (size_t)p->dims[0]; o++) {
+        for (size_t i = 0; i < width; i++) {
+            double mean = 0;
+            for (size_t k = i; k < filter; k += width)
+                mean += (double)p->data[o * filter + k] / (double)(filter / width);
+            for (size_t k = i; k < filter; k += width)
+                p->data[o * filter + k] -= (float)mean;
+        }
+    }
+}
+
 nas_status nas_class_init(nas_ctx *ctx, nas_graph *g, nas_rng *rng) {
     const nas_status status = nas_graph_alloc_weights(ctx, g);
     if (status != NAS_OK) return status;
@@ -354,12 +387,15 @@ nas_status nas_class_init(nas_ctx *ctx, nas_graph *g, nas_rng *rng) {
             if (node->params[slot] < 0) continue;
             nas_param *p = nas_graph_param(g, node->params[slot]);
             const double fan = (double)p->count / p->dims[0];
-            const double scale = sqrt(2 / fan) * (ends_branch(g, v) ? 0.1 : 1);
+            const double scale = sqrt(2 / fan) * (ends_branch(g, v) ? 0.3 : 1);
             const bool one = node->op == NAS_OP_BATCH_NORM && (slot == 0 || slot == 3);
             for (size_t i = 0; i < p->count; i++)
                 p->data[i] = node->op == NAS_OP_CONV && slot == 0
                                  ? (float)(scale * nas_rng_normal(rng))
                                  : (float)one;
+            const bool first = node->op == NAS_OP_CONV && slot == 0 &&
+                               nas_graph_node(g, node->inputs[0])->op == NAS_OP_INPUT;
+            if (first) balance(p);
         }
     }
     return NAS_OK;

@@ -1,6 +1,6 @@
 /* class_train.h - training and fine-tuning of classifiers, with or without a teacher. Part of eval/eval.h.
  *
- * SGD with momentum on cross-entropy, (1 - distill)*CE(labels) + distill*T^2*KL(teacher || student) at temperature T (Hinton
+ * SGD with momentum, or Adam, on cross-entropy, (1 - distill)*CE(labels) + distill*T^2*KL(teacher || student) at temperature T (Hinton
  * et al., arXiv:1503.02531). Statistics of normalisations stay as they are. Deterministic for (options, data, graph): results
  * do not depend on the number of threads. */
 #ifndef NAS_EVAL_CLASS_TRAIN_H
@@ -14,6 +14,7 @@ typedef struct nas_tune_options {
     int32_t steps;
     double learning_rate; /* at the start; falls to 0 by a cosine after `warmup` steps of rise */
     int32_t warmup;
+    bool adam; /* steps by Adam (Kingma & Ba, arXiv:1412.6980) instead of SGD: for training from scratch */
     double momentum, weight_decay;
     double gradient_clip;        /* L2 norm of the mean gradient, 0 = off */
     double distill, temperature; /* 0..1; read when there is a teacher */
@@ -41,8 +42,8 @@ nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_gra
                              const nas_class_data *data, const nas_tune_options *options, int32_t n,
                              double *loss, float *gradient);
 
-/* nas_class_init - He normal weights for training from scratch; the last convolution before an addition starts at a tenth of
- * that, biases at 0 (Zhang et al., arXiv:1901.09321 in spirit). */
+/* nas_class_init - He normal weights for training from scratch; the last convolution before an addition starts at 0.3 of
+ * that (Zhang et al., arXiv:1901.09321 in spirit), the first one's filters sum to 0 over each channel, biases are 0. */
 nas_status nas_class_init(nas_ctx *ctx, nas_graph *graph, nas_rng *rng);
 
 #endif

@@ -99,14 +99,15 @@ int32_t nas_glyph(uint64_t seed, uint64_t index, int32_t h, int32_t w, uint8_t *
     const double side = h < w ? h : w;
     point line[STROKES_MAX], bar[2];
     const int32_t n = place_digit(&rng, label, side, line);
-    const double width = side * between(&rng, 0.025, 0.07), noise = between(&rng, 5, 40);
+    const double width = side * between(&rng, 0.025, 0.07), noise = between(&rng, 5, 30);
     for (int i = 0; i < 2; i++) /* a line across, that belongs to no digit */
         bar[i] = (point){between(&rng, 0, w), between(&rng, 0, h)};
-    double ground[3], ink[3], shade[2] = {between(&rng, -60, 60), between(&rng, -60, 60)};
+    double ground[3], ink[3], shade[2] = {between(&rng, -40, 40), between(&rng, -40, 40)};
     const bool dark = nas_rng_below(&rng, 2) == 0;
+    const double grey = between(&rng, dark ? 40 : 130, dark ? 120 : 215);
     for (int c = 0; c < 3; c++) {
-        ground[c] = between(&rng, dark ? 20 : 110, dark ? 130 : 235);
-        ink[c] = ground[c] + (dark ? 1 : -1) * between(&rng, 35, 100);
+        ground[c] = grey + between(&rng, -25, 25);
+        ink[c] = ground[c] + (dark ? 1 : -1) * between(&rng, 50, 110);
     }
     for (int32_t y = 0; y < h; y++) {
         for (int32_t x = 0; x < w; x++) {

@@ -12,7 +12,7 @@ Faults, from the start with --fault or at any time with {"fault": {...}}, a null
     push_fail=REGEX      pushing to a path that matches is refused
     hang=REGEX           shell commands that match hang
     down_s=S             how long the cable stays out when drop_after_kb strikes (0)
-No space on the device: --data-mb. Needs Linux 6.7 (binfmt_misc in user namespaces), qemu-user, unprivileged user
+No space on the device: --data-mb; a phone that executes nothing: --data-noexec. Needs Linux 6.7 (binfmt_misc in user namespaces), qemu-user, unprivileged user
 namespaces; no root. Exit code 3 and a reason on stderr when the machine cannot do it.
 """
 import argparse
@@ -190,6 +190,7 @@ def arguments():
     p.add_argument("--tools", required=True, help="folder of launch, shim.so and vclock.so")
     p.add_argument("--port", type=int, default=0)
     p.add_argument("--data-mb", type=int, help="/data of this size, in memory")
+    p.add_argument("--data-noexec", action="store_true", help="/data executes nothing")
     p.add_argument("--fault", action="append", default=[], metavar="NAME=VALUE")
     return p.parse_args()
 
@@ -224,7 +225,7 @@ def main():
 
     def work():
         try:
-            sandbox.build(a.state, profile, os.path.abspath(a.tools), a.data_mb)
+            sandbox.build(a.state, profile, os.path.abspath(a.tools), a.data_mb, a.data_noexec)
         except OSError as e:
             print(f"fake phone: cannot build the sandbox: {e}", file=sys.stderr, flush=True)
             os._exit(EXIT_UNAVAILABLE)

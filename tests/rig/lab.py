@@ -88,10 +88,11 @@ def move_apart(state={"done": False}):
 
 
 class Phone:
-    def __init__(self, folder, profile, data_mb=None, faults=None, port=0):
+    def __init__(self, folder, profile, data_mb=None, data_noexec=False, faults=None, port=0):
         arguments = ["--profile", profile_path(profile), "--state", folder, "--tools", tools_dir(), "--port", str(port)]
         if data_mb:
             arguments += ["--data-mb", str(data_mb)]
+        arguments += ["--data-noexec"] if data_noexec else []
         for k, v in (faults or {}).items():
             arguments += ["--fault", f"{k}={v}"]
         self.folder, self.stderr = folder, open(folder + ".stderr", "w+")

@@ -14,7 +14,7 @@ import struct
 import sys
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG = 1
 SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
@@ -245,7 +245,7 @@ def register_machine(arch):
         f.write(f":rig:M::{code(magic)}:{code(mask)}:/.rig/launch:PF")
 
 
-def build(state_dir, profile, tools_dir, data_mb=None):
+def build(state_dir, profile, tools_dir, data_mb=None, data_noexec=False):
     """Process 1: makes the phone's root and moves into it. `data_mb` limits /data, else it is state_dir/data."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     loopback_up()
@@ -268,6 +268,8 @@ def build(state_dir, profile, tools_dir, data_mb=None):
         os.makedirs(f"{root}/data/local/tmp")
     else:
         mount(f"{state_dir}/data", f"{root}/data", None, MS_BIND)
+    if data_noexec:
+        mount(None, f"{root}/data", None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.chmod(f"{root}/data/local/tmp", 0o771)
     mount("tmpfs", f"{root}/sdcard", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64m,mode=777")
     make_proc(root, profile)

@@ -91,6 +91,8 @@ class Phone:
                 await link.connect()
 
     async def client(self, reader, writer):
+        # asyncio does it for sockets that say they are TCP; without it head and payload wait 40 ms for each other
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = adbd.Link(self, reader, writer)
         if time.monotonic() < self.down_until:
             writer.transport.abort()

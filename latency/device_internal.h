@@ -123,7 +123,8 @@ struct nas_device {
     char *frequency; /* "" = as found */
     double max_temperature_c;
     bool simulated;
-    nas__client *client; /* NULL when simulated, or lost */
+    double simulated_factor; /* times the nominal CPU's latency */
+    nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
 };

@@ -535,7 +535,8 @@ Test(search_config, diff_names_the_keys_that_changed) {
 /* ---- shipped files --------------------------------------------------------------------------------------------- */
 
 Test(search_config, shipped_configs_are_valid) {
-    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml"};
+    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml",
+                                        "configs/sr720p-android.toml", "configs/two-devices.toml"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         const nas_config_source source = {.path = paths[i]};
         nas_config *config = nas_alloc_array(ctx, 1, sizeof *config);

@@ -130,6 +130,12 @@ $(B)/obj/%.$(1).o: %.c $(STAMP)
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
+# The policies' small nets: loops worth the vectoriser.
+CFLAGS_search_strategies_dense := -O3
+ifneq ($(filter asan ubsan debug,$(MODE)),)
+CFLAGS_search_strategies_dense :=
+endif
+
 # ONNX schema: generated from the packaged onnx.proto.
 ONNX_PROTO ?= /usr/include/onnx/onnx.proto
 $(B)/gen/onnx.pb-c.c: $(ONNX_PROTO)

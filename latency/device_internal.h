@@ -118,8 +118,13 @@ struct nas_device {
     char *features; /* canonical names, a blank between them; NULL = not told */
     nas_device_facts facts;
     int32_t threads;
+    nas_device_mode mode;
+    int32_t sustained_s;
+    char *frequency; /* "" = as found */
+    double max_temperature_c;
     bool simulated;
-    nas__client *client; /* NULL when simulated, or lost */
+    double simulated_factor; /* times the nominal CPU's latency */
+    nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
 };

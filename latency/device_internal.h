@@ -117,6 +117,7 @@ struct nas_device {
     int32_t sustained_s;
     char *frequency; /* "" = as found */
     double max_temperature_c;
+    int32_t gate_ms; /* how long a run may wait for the device to cool */
     char session[2 * NAS_AGENT_NONCE_BYTES + 1]; /* "" = not held */
     bool simulated;
     nas__client *client; /* NULL when simulated, or lost */

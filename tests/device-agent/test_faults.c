@@ -2,7 +2,7 @@
  * and the agent goes on. */
 #include "agent_fixture.h"
 #include "device-agent/agent_internal.h"
-#include "machine_tree.h"
+#include "tests/support/machine_tree.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>

@@ -32,7 +32,9 @@ folder = $(or $(DIR_$(1)),$(1))
 
 # Programs: their main files are left out of the module libraries.
 MAIN_nas-search := search/nas_search.c
-MAIN_nas-agent := device-agent/nas_agent.c
+MAIN_nas-agent := tools/nas_agent.c
+# The agents for devices take their main from here (scripts/agents.sh).
+CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
 PROGRAMS := nas-search nas-compile nas-agent nas-query
@@ -52,7 +54,7 @@ LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compiler eval latency adb device-agent db ir core
 LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
-LINK_nas-agent := device-agent core
+LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
 LINK_nas-compile := $(LINK_tools)
 
@@ -128,6 +130,12 @@ $(B)/obj/%.$(1).o: %.c $(STAMP)
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
+# The policies' small nets: loops worth the vectoriser.
+CFLAGS_search_strategies_dense := -O3
+ifneq ($(filter asan ubsan debug,$(MODE)),)
+CFLAGS_search_strategies_dense :=
+endif
+
 # ONNX schema: generated from the packaged onnx.proto.
 ONNX_PROTO ?= /usr/include/onnx/onnx.proto
 $(B)/gen/onnx.pb-c.c: $(ONNX_PROTO)
@@ -198,12 +206,34 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
-	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; echo "all tests passed ($(MODE))"
+	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
+	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 
 asan: ## all tests under AddressSanitizer and LeakSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=asan check
 ubsan: ## all tests under UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
+
+# ---- the device lab of the tests: tests/rig/ -----------------------------------------------------------------------
+# Fake phones in Python; what runs inside them, before and below qemu-user, is C. Never sanitized: it is no code of ours
+# that a user runs, and a sanitizer's start-up would be part of every program of a phone.
+RIG_TOOLS := $(B)/rig/launch $(B)/rig/shim.so $(B)/rig/vclock.so
+RIG_CFLAGS := -std=c17 -O2 $(WARN) $(WERROR)
+$(B)/rig/launch: tests/rig/launch.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -D_POSIX_C_SOURCE=200809L -static -o $@ $<
+$(B)/rig/%.so: tests/rig/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
+.PHONY: rig check-rig
+rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
+check-rig: all $(RIG_TOOLS)
+	@echo "  TEST  rig"
+	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
+	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.

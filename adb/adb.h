@@ -93,6 +93,9 @@ nas_status nas_adb_stat(nas_ctx *ctx, const nas_adb *adb, const char *serial, co
 /* nas_adb_forward - connections to 127.0.0.1:*port reach the phone's abstract socket `name`. */
 nas_status nas_adb_forward(nas_ctx *ctx, const nas_adb *adb, const char *serial, const char *name,
                            int *port);
+/* nas_adb_forward_find - the port of one that is there already; NOTFOUND. */
+nas_status nas_adb_forward_find(nas_ctx *ctx, const nas_adb *adb, const char *serial,
+                                const char *name, int *port);
 nas_status nas_adb_forward_remove(nas_ctx *ctx, const nas_adb *adb, const char *serial, int port);
 
 #endif

@@ -44,6 +44,8 @@ typedef struct nas__adb_link {
 
 /* nas__adb_connect - to the server. NOTFOUND when nobody listens; the caller knows what that means. */
 nas_status nas__adb_connect(nas_ctx *ctx, const nas_adb *adb, const char *who, nas__adb_link *out);
+/* nas__adb_dial - the same where a server was there a moment ago: NET when nobody listens. */
+nas_status nas__adb_dial(nas_ctx *ctx, const nas_adb *adb, const char *who, nas__adb_link *out);
 void nas__adb_close(nas__adb_link *link);
 /* nas__adb_read - exactly len bytes. nas__adb_read_some - at least one, or *n = 0 at the end of the stream. */
 nas_status nas__adb_read(nas_ctx *ctx, nas__adb_link *link, void *data, size_t len);

@@ -17,7 +17,7 @@ enum { WAKE_MS = 50 };
 /* Waits until the socket is ready, the deadline passes or the call is cancelled. */
 static nas_status await(nas_ctx *ctx, const nas__adb_link *link, short events, short *seen) {
     for (;;) {
-        nas_status status = nas_check_cancel(ctx);
+        nas_status status = ctx != NULL ? nas_check_cancel(ctx) : NAS_OK;
         if (status != NAS_OK) return status;
         const int64_t left_ms = (link->end_ns - nas_now_ns()) / 1000000;
         if (left_ms <= 0) return nas_fail(ctx, NAS_ERR_TIMEOUT, "%s: no answer in time", link->who);
@@ -53,6 +53,14 @@ nas_status nas__adb_connect(nas_ctx *ctx, const nas_adb *adb, const char *who, n
     }
     *out = link;
     return NAS_OK;
+}
+
+nas_status nas__adb_dial(nas_ctx *ctx, const nas_adb *adb, const char *who, nas__adb_link *out) {
+    const nas_status status = nas__adb_connect(ctx, adb, who, out);
+    /* it ended since it was started: as if unplugged, since it can be started again */
+    return status == NAS_ERR_NOTFOUND
+               ? nas_fail(ctx, NAS_ERR_NET, "%s: the adb server has ended", who)
+               : status;
 }
 
 void nas__adb_close(nas__adb_link *link) {
@@ -175,9 +183,7 @@ nas_status nas__adb_request(nas_ctx *ctx, nas__adb_link *link, const char *forma
 nas_status nas__adb_service(nas_ctx *ctx, const nas_adb *adb, const char *serial,
                             const char *service, nas__adb_link *out) {
     nas__adb_link link = {.fd = -1};
-    nas_status status = nas__adb_connect(ctx, adb, serial, &link);
-    if (status == NAS_ERR_NOTFOUND) /* the server ended since it was started: as if unplugged */
-        status = nas_fail(ctx, NAS_ERR_NET, "%s: the adb server has ended", serial);
+    nas_status status = nas__adb_dial(ctx, adb, serial, &link);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "host:transport:%s", serial);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "%s", service);
     if (status != NAS_OK) {

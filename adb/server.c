@@ -113,7 +113,8 @@ static bool parse_line(const char *line, size_t len, nas_adb_device *out) {
     const char *state = text + serial + strspn(text + serial, " \t");
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
         const size_t n = strlen(states[i].text);
-        if (strncmp(state, states[i].text, n) != 0 || (state[n] != '\0' && state[n] != ' '))
+        if (strncmp(state, states[i].text, n) != 0 ||
+            (state[n] != '\0' && state[n] != ' ' && state[n] != ';'))
             continue;
         *out = (nas_adb_device){.state = states[i].state};
         memcpy(out->serial, text, serial);
@@ -144,9 +145,7 @@ nas_status nas_adb_devices(nas_ctx *ctx, const nas_adb *adb, nas_adb_device *out
                            size_t *n) {
     nas__adb_link link = {.fd = -1};
     nas_buf text = {0};
-    nas_status status = nas__adb_connect(ctx, adb, "adb", &link);
-    if (status == NAS_ERR_NOTFOUND)
-        status = nas_fail(ctx, NAS_ERR_NET, "adb: the adb server has ended");
+    nas_status status = nas__adb_dial(ctx, adb, "adb", &link);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "host:devices-l");
     if (status == NAS_OK) status = nas__adb_text(ctx, &link, &text);
     if (status == NAS_OK) *n = nas__adb_devices_parse(text.data, text.len, out, max);
@@ -193,9 +192,7 @@ nas_status nas_adb_wait(nas_ctx *ctx, const nas_adb *adb, const char *serial, in
     nas_adb patient = *adb;
     nas__adb_link link = {.fd = -1};
     patient.timeout_ms = deadline_ms > 0 ? deadline_ms : 1;
-    nas_status status = nas__adb_connect(ctx, &patient, serial, &link);
-    if (status == NAS_ERR_NOTFOUND)
-        status = nas_fail(ctx, NAS_ERR_NET, "%s: the adb server has ended", serial);
+    nas_status status = nas__adb_dial(ctx, &patient, serial, &link);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "host:track-devices");
     for (bool ready = false; status == NAS_OK && !ready;) {
         nas_adb_device list[NAS_ADB_DEVICES_MAX];

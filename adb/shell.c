@@ -139,9 +139,7 @@ nas_status nas__adb_shell_plain(nas_ctx *ctx, nas__adb_link *link, const char *m
 static nas_status has_shell_v2(nas_ctx *ctx, const nas_adb *adb, const char *serial, bool *out) {
     nas__adb_link link = {.fd = -1};
     nas_buf text = {0};
-    nas_status status = nas__adb_connect(ctx, adb, serial, &link);
-    if (status == NAS_ERR_NOTFOUND)
-        status = nas_fail(ctx, NAS_ERR_NET, "%s: the adb server has ended", serial);
+    nas_status status = nas__adb_dial(ctx, adb, serial, &link);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "host-serial:%s:features", serial);
     if (status == NAS_OK) status = nas__adb_text(ctx, &link, &text);
     if (status == NAS_OK) *out = text.len > 0 && nas__adb_feature(text.data, "shell_v2");

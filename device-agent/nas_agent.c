@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #endif
 #include "device-agent/agent_internal.h"
+#include "device-agent/agent_main.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -163,7 +164,7 @@ static int run_artifact(nas_ctx *ctx, int argc, char **argv) {
     return status == NAS_OK ? code : report(ctx, status);
 }
 
-int main(int argc, char **argv) {
+int nas_agent_main(int argc, char **argv) {
     if (argc < 2) return usage("which command?");
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
         return fputs(help, stdout) >= 0 && fflush(stdout) == 0 ? NAS_EXIT_OK : NAS_EXIT_FAILED;
@@ -194,3 +195,9 @@ int main(int argc, char **argv) {
     nas_ctx_free(ctx);
     return code;
 }
+
+#ifndef NAS_AGENT_HOST /* on a device; the controller's program has its own main: tools/nas_agent.c */
+int main(int argc, char **argv) {
+    return nas_agent_main(argc, argv);
+}
+#endif

@@ -434,6 +434,18 @@ static const char libc_name[] =
     "musl";
 #endif
 
+/* A clock called virtual... counts instructions (an emulator of the test rig): whatever is measured by it is simulated,
+ * and comparable with what was measured by the same clock only. */
+static void probe_clock(nas_json *j, nas_sha256 *hash) {
+    static const char path[] = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    static const char counted[] = "virtual";
+    char text[64];
+    nas__probe_text_member(j, "clock_source", path);
+    if (nas__probe_text(path, text, sizeof text) == 0 &&
+        strncmp(text, counted, sizeof counted - 1) == 0)
+        nas_sha256_update(hash, text, strlen(text) + 1);
+}
+
 void nas__probe_machine(nas_json *j) {
     struct utsname host = {0};
     char built_with[128];
@@ -471,8 +483,7 @@ void nas__probe_machine(nas_json *j) {
     probe_memory(j, "memory_bytes", "MemTotal");
     nas_json_key(j, "os");
     nas_json_string(j, is_android() ? "android" : "linux");
-    nas__probe_text_member(j, "clock_source",
-                           "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    probe_clock(j, &hash);
     nas__probe_text_member(j, "cpu_quota", "/sys/fs/cgroup/cpu.max");
     nas__probe_text_member(j, "smt", "/sys/devices/system/cpu/smt/control");
     nas__probe_number_member(j, "perf_event_paranoid", "/proc/sys/kernel/perf_event_paranoid");

@@ -1,4 +1,4 @@
-/* device.c - the handle of one device: a private local agent, an agent over HTTP, or the simulated stand-in. */
+/* device.c - the handle of one device: a private local agent, an agent over HTTP, a phone, or the simulated stand-in. */
 #include "latency/device_internal.h"
 
 #include <stdio.h>
@@ -81,7 +81,6 @@ static nas_status greet(nas_ctx *ctx, nas_device *d) {
     if (status == NAS_OK) status = replace_text(ctx, &d->info, reply.body.data);
     if (status == NAS_OK) status = nas__facts_read(ctx, d);
     nas_buf_deinit(&reply.body);
-    if (status == NAS_OK && d->kind != NAS__DEVICE_LOCAL) status = nas__hold_take(ctx, d);
     return status;
 }
 
@@ -117,7 +116,26 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     }
     nas_status status = nas_agent_key_read(ctx, d->key_file, key);
     if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
-    return status == NAS_OK ? greet(ctx, d) : status;
+    if (status == NAS_OK) status = greet(ctx, d);
+    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
+}
+
+/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
+static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
+    const bool again = d->facts.serial[0] != '\0';
+    const nas_phone_options options = {.serial = again ? d->facts.serial : d->connect + 4,
+                                       .agents_dir = d->agents_dir,
+                                       .again = again};
+    char base[64];
+    nas_status status = nas_phone_open(ctx, &options, &d->phone);
+    if (status != NAS_OK) return status;
+    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
+    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
+    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
+    status = nas__client_new(ctx, base, d->phone.key, &d->client);
+    if (status == NAS_OK) status = greet(ctx, d);
+    if (status == NAS_OK) status = nas__session_begin(ctx, d);
+    return nas_wrap(ctx, status, "%s", d->phone.serial);
 }
 
 static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
@@ -125,13 +143,13 @@ static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
     case NAS__DEVICE_SIMULATED: return NAS_OK;
     case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
     case NAS__DEVICE_HTTP: return connect_http(ctx, d);
+    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
     }
     return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
 }
 
 /* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
 static void disconnect_device(nas_device *d) {
-    nas__hold_release(d);
     if (d->process.pid > 0 && d->client != NULL) {
         const nas__request stop = {
             .method = "POST", .target = "/v1/stop", .timeout_ms = 1000, .no_cancel = true};
@@ -140,9 +158,11 @@ static void disconnect_device(nas_device *d) {
                                &reply); /* if it does not listen, it is killed below */
         nas_buf_deinit(&reply.body);
     }
+    nas__session_end(d);
     nas__client_free(d->client);
     d->client = NULL;
     nas__agent_end(&d->process);
+    nas_phone_close(&d->phone);
 }
 
 /* ---- handle ------------------------------------------------------------------------------------------------------- */
@@ -230,9 +250,13 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
         d->kind = NAS__DEVICE_LOCAL;
     } else if (strncmp(o->connect, "http://", 7) == 0) {
         d->kind = NAS__DEVICE_HTTP;
+    } else if (strncmp(o->connect, "adb:", 4) == 0) {
+        d->kind = NAS__DEVICE_PHONE;
     } else {
-        return nas_fail(ctx, NAS_ERR_INVALID,
-                        "connect '%s': need local, simulated or http://HOST:PORT", o->connect);
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "connect '%s': need local, simulated, http://HOST:PORT, adb:SERIAL or adb:*",
+            o->connect);
     }
     return connect_device(ctx, d);
 }
@@ -278,6 +302,19 @@ static nas_status wait_ms(nas_ctx *ctx, int64_t ms) {
     return NAS_OK;
 }
 
+/* A phone's return is told by the adb server; others are asked again after the pause. */
+static nas_status wait_for_return(nas_ctx *ctx, const nas_device *d, int64_t ms) {
+    const int64_t end = nas_now_ns() + ms * 1000000;
+    nas_adb adb;
+    if (d->facts.serial[0] != '\0' && nas_adb_default(ctx, &adb) == NAS_OK) {
+        const nas_status status = wait_ms(ctx, ms < REOPEN_FIRST_MS ? ms : REOPEN_FIRST_MS);
+        if (status != NAS_OK) return status;
+        if (nas_adb_wait(ctx, &adb, d->facts.serial, ms) == NAS_OK) return NAS_OK;
+    }
+    const int64_t left = (end - nas_now_ns()) / 1000000;
+    return wait_ms(ctx, left > 0 ? left : 0);
+}
+
 nas_status nas_device_reopen(nas_ctx *ctx, nas_device *d, int64_t deadline_ms) {
     const int64_t end = nas_now_ns() + deadline_ms * 1000000;
     int64_t pause = REOPEN_FIRST_MS;
@@ -292,7 +329,7 @@ nas_status nas_device_reopen(nas_ctx *ctx, nas_device *d, int64_t deadline_ms) {
         if (left <= 0) return nas_wrap(ctx, status, "device %s", d->name);
         nas_log(ctx, NAS_LOG_INFO, "device.lost name=%s retry_ms=%" PRId64 " reason=\"%s\"",
                 d->name, pause < left ? pause : left, nas_ctx_message(ctx));
-        status = wait_ms(ctx, pause < left ? pause : left);
+        status = wait_for_return(ctx, d, pause < left ? pause : left);
         if (status != NAS_OK) return status;
         pause = pause * 2 < REOPEN_LAST_MS ? pause * 2 : REOPEN_LAST_MS;
     }
@@ -305,7 +342,7 @@ const char *nas_device_name(const nas_device *device) {
 }
 
 bool nas_device_is_simulated(const nas_device *device) {
-    return device->simulated;
+    return device->simulated || device->facts.virtual_clock;
 }
 
 bool nas_device_is_local(const nas_device *device) {

@@ -3,10 +3,11 @@
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
  *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
- *   facts.c          what a program must suit              hold.c        one controller at a time */
+ *   facts.c          what a program must suit                session.c     one controller at a time */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
+#include "adb/phone.h"
 #include "latency/latency.h"
 
 /* ---- agent_client.c ---- */
@@ -37,6 +38,10 @@ void nas__client_free(nas__client *client);
  * with our key), TIMEOUT, CANCELLED. HTTP errors are answers: see reply->status. */
 nas_status nas__client_send(nas_ctx *ctx, nas__client *client, const nas__request *request,
                             nas__reply *out);
+/* nas__client_session - requests that need one carry this session from now on ("" = none). A session that has ended is
+ * taken anew, once, unless somebody else has it. */
+void nas__client_session(nas__client *client, const char *token);
+const char *nas__client_session_of(const nas__client *client);
 /* nas__reply_error - a DEVICE failure with the agent's {"error": ...} text. */
 nas_status nas__reply_error(nas_ctx *ctx, const char *what, const nas__reply *reply);
 
@@ -81,14 +86,13 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
-/* ---- hold.c ---- */
+/* ---- session.c ---- */
 
-/* nas__hold_take - DEVICE when another controller has the device: who, and for how long. */
-nas_status nas__hold_take(nas_ctx *ctx, nas_device *d);
-void nas__hold_release(nas_device *d); /* best effort */
-/* nas__held_send - nas__client_send as the holder; takes the device anew when the lease had lapsed. */
-nas_status nas__held_send(nas_ctx *ctx, nas_device *d, const nas__request *request,
-                          nas__reply *out);
+/* nas__session_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
+ * none. nas__session_end - gives it back. nas__session_take - asks for one. */
+nas_status nas__session_begin(nas_ctx *ctx, nas_device *d);
+void nas__session_end(nas_device *d);
+nas_status nas__session_take(nas_ctx *ctx, nas__client *client, char token[33]);
 
 /* ---- facts.c ---- */
 
@@ -103,7 +107,8 @@ nas_status nas__artifact_suits(nas_ctx *ctx, const nas_device *d, const void *by
 typedef enum nas__device_kind {
     NAS__DEVICE_SIMULATED,
     NAS__DEVICE_LOCAL,
-    NAS__DEVICE_HTTP
+    NAS__DEVICE_HTTP,
+    NAS__DEVICE_PHONE
 } nas__device_kind;
 
 struct nas_device {
@@ -118,10 +123,10 @@ struct nas_device {
     char *frequency; /* "" = as found */
     double max_temperature_c;
     int32_t gate_ms; /* how long a run may wait for the device to cool */
-    char session[2 * NAS_AGENT_NONCE_BYTES + 1]; /* "" = not held */
     bool simulated;
     nas__client *client; /* NULL when simulated, or lost */
     nas__agent_process process;
+    nas_phone phone; /* serial "" unless a phone is connected */
 };
 
 #endif

@@ -138,6 +138,9 @@ static void read_facts(const json_t *root, nas_device_facts *f, nas_buf *feature
         if (strcmp(arches[i].machine, machine) == 0)
             (void)snprintf(f->arch, sizeof f->arch, "%s", arches[i].arch);
     }
+    char clock[32] = "";
+    copy_text(clock, sizeof clock, json_object_get(system, "clock_source"));
+    f->virtual_clock = strncmp(clock, "virtual", 7) == 0;
     copy_text(f->os, sizeof f->os, json_object_get(system, "os"));
     if (f->model[0] == '\0') copy_text(f->model, sizeof f->model, json_object_get(cpu, "model"));
     const json_t *online = json_object_get(cpu, "online");

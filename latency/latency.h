@@ -69,6 +69,7 @@ nas_status nas_device_alive(nas_ctx *ctx, nas_device *device);
  * Errors: NET or TIMEOUT (still lost at the deadline), DEVICE (failed: a person has to act, or another device answers
  * there than before), CANCELLED. */
 nas_status nas_device_reopen(nas_ctx *ctx, nas_device *device, int64_t deadline_ms);
+/* nas_device_is_simulated - "simulated", or a device whose clock is virtual: no number of it is a measured one. */
 bool nas_device_is_simulated(const nas_device *device);
 /* nas_device_is_local - shares this machine's CPUs: nothing else of ours may run while it measures. */
 bool nas_device_is_local(const nas_device *device);
@@ -83,8 +84,10 @@ typedef struct nas_device_facts {
     char arch[16];  /* as nas_target.arch: "x86-64", "aarch64", "armv7", "riscv64"; "" = not told */
     char os[16];    /* "android", "linux"; "" = not told */
     char model[64]; /* of the processor, or of the phone; "" = not told */
-    char serial[64]; /* adb serial; "" when the device is no phone */
-    int32_t cpus;    /* online; 0 = not told */
+    char serial[64];    /* adb serial; "" when the device is no phone */
+    int32_t cpus;       /* online; 0 = not told */
+    bool virtual_clock; /* its clock counts instructions (clock_source "virtual..."): an emulated
+                           device, all of whose times are simulated */
 } nas_device_facts;
 
 /* nas_device_facts_of - read from the agent's document when the device was opened. All empty when simulated. Borrowed

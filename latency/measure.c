@@ -81,7 +81,7 @@ static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const ch
     }
     const nas__request put = {"PUT", target, bytes.data, bytes.len, BLOB_TIMEOUT_MS, false};
     nas__reply reply = {0};
-    status = nas__held_send(ctx, d, &put, &reply);
+    status = nas__client_send(ctx, d->client, &put, &reply);
     nas_buf_deinit(&bytes);
     if (status == NAS_OK && reply.status != 200 && reply.status != 201) {
         status = nas__reply_error(ctx, "upload of the artifact", &reply);
@@ -151,7 +151,7 @@ static nas_status start_run(nas_ctx *ctx, nas_device *d, const char *sha256,
     const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
     for (;;) {
         nas__reply reply = {0};
-        nas_status status = nas__held_send(ctx, d, &post, &reply);
+        nas_status status = nas__client_send(ctx, d->client, &post, &reply);
         if (status != NAS_OK) return status;
         const bool busy = reply.status == 409 && nas_now_ns() < give_up_ns;
         if (reply.status == 202) {
@@ -173,7 +173,7 @@ static void kill_run(nas_device *d, int64_t id) {
     const nas__request delete = {
         .method = "DELETE", .target = target, .timeout_ms = 2000, .no_cancel = true};
     nas__reply reply = {0};
-    (void)nas__held_send(NULL, d, &delete, &reply); /* its deadline ends it otherwise */
+    (void)nas__client_send(NULL, d->client, &delete, &reply); /* its deadline ends it otherwise */
     nas_buf_deinit(&reply.body);
 }
 
@@ -183,7 +183,7 @@ static nas_status ask_run(nas_ctx *ctx, nas_device *d, int64_t id, nas__run *out
     const nas__request get = {
         .method = "GET", .target = target, .timeout_ms = WAIT_MS + NAS__REQUEST_MS};
     nas__reply reply = {0};
-    nas_status status = nas__held_send(ctx, d, &get, &reply);
+    nas_status status = nas__client_send(ctx, d->client, &get, &reply);
     if (status != NAS_OK) return status;
     status = reply.status == 200 ? nas__run_parse(ctx, &reply.body, out)
                                  : nas__reply_error(ctx, "result", &reply);
@@ -307,7 +307,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     nas_json j = nas_json_begin(&text);
     nas_json_object(&j);
     nas_json_key(&j, "simulated");
-    nas_json_bool(&j, false);
+    nas_json_bool(&j, nas_device_is_simulated(d));
     passport_head(&j, d, sha256, o);
     nas_json_key(&j, "attempts");
     nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
@@ -324,6 +324,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     if (status != NAS_OK) return status;
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
+    best->m.simulated = nas_device_is_simulated(d);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
     return NAS_OK;

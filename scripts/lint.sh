@@ -33,7 +33,7 @@ allowed() {
     latency) echo 'latency adb device-agent/protocol.h ir core' ;;
     search/strategies) echo 'search/strategies spaces ir core' ;;
     search) echo 'search spaces compiler eval latency db ir core device-agent/protocol.h' ;;
-    tools) echo 'compiler db ir core tools' ;;
+    tools) echo 'compiler db adb device-agent/agent_main.h device-agent/protocol.h ir core tools' ;;
     *) echo '*' ;;
     esac
 }

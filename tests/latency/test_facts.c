@@ -114,3 +114,20 @@ Test(latency_facts, a_document_that_says_nothing_gives_nothing) {
     cr_assert(eq(int, (int)nas_device_suits(ctx, &d, "x86-64", ""), (int)NAS_ERR_UNSUPPORTED));
     done(&d);
 }
+
+Test(latency_facts, a_device_whose_clock_counts_instructions_is_simulated) {
+    static const struct {
+        const char *clock;
+        bool simulated;
+    } rows[] = {{"\"virtual-a76-50mhz\"", true},
+                {"\"arch_sys_counter\"", false},
+                {"{\"unavailable\":\"No such file or directory\"}", false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char info[200];
+        (void)snprintf(info, sizeof info, "{\"system\":{\"clock_source\":%s}}", rows[i].clock);
+        nas_device d = device_of(info, "");
+        cr_assert(eq(int, nas_device_is_simulated(&d), rows[i].simulated), "row %zu", i);
+        cr_assert(not(d.simulated), "it is still asked, not computed");
+        done(&d);
+    }
+}

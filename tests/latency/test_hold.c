@@ -109,15 +109,20 @@ Test(latency_hold, a_lapsed_lease_is_taken_anew) {
     nas_measurement m = {0};
     nas_device *d = NULL;
     cr_assert(eq(int, (int)nas_device_open(ctx, &o, &d), NAS_OK), "%s", nas_ctx_message(ctx));
-    char token[sizeof d->session];
-    memcpy(token, d->session, sizeof token);
-    nas__hold_release(d); /* as a lease that is over */
-    memcpy(d->session, token, sizeof token);
+    char token[33], target[64];
+    (void)snprintf(token, sizeof token, "%s", nas__client_session_of(d->client));
+    (void)snprintf(target, sizeof target, "/v1/session/%s", token);
+    const nas__request release = {
+        .method = "DELETE", .target = target, .timeout_ms = NAS__REQUEST_MS};
+    nas__reply reply = {0}; /* as a lease that is over */
+    cr_assert(eq(int, (int)nas__client_send(ctx, d->client, &release, &reply), NAS_OK));
+    cr_assert(eq(int, reply.status, 200));
+    nas_buf_deinit(&reply.body);
     cr_assert(eq(int, (int)nas_measure(ctx, d, NULL, program, hash, &how, &m), NAS_OK), "%s",
               nas_ctx_message(ctx));
-    cr_assert(ne(str, d->session, token));
+    cr_assert(ne(str, (char *)(uintptr_t)nas__client_session_of(d->client), token));
     nas_measurement_deinit(&m);
-    memset(d->session, 'a', sizeof d->session - 1); /* as if the agent had forgotten it */
+    nas__client_session(d->client, "00112233445566778899aabbccddeeff"); /* not ours */
     cr_assert(eq(int, (int)nas_measure(ctx, d, NULL, program, hash, &how, &m), NAS_ERR_DEVICE));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "in use by "), NULL), "%s",
               nas_ctx_message(ctx)); /* the real one is still in force */

@@ -231,6 +231,7 @@ static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_de
     d->threads = o->threads;
     d->mode = o->mode;
     d->sustained_s = o->sustained_s;
+    d->gate_ms = NAS_AGENT_GATE_MS;
     d->max_temperature_c = o->max_temperature_c;
     nas_status status = set_text(ctx, &d->name, o->name);
     if (status == NAS_OK)

@@ -122,6 +122,7 @@ struct nas_device {
     int32_t sustained_s;
     char *frequency; /* "" = as found */
     double max_temperature_c;
+    int32_t gate_ms; /* how long a run may wait for the device to cool */
     bool simulated;
     double simulated_factor; /* times the nominal CPU's latency */
     nas__client *client;     /* NULL when simulated, or lost */

@@ -203,6 +203,35 @@ Test(search_devices, a_study_of_a_device_that_is_gone_names_what_changed) {
     nas_process_result_deinit(&r);
 }
 
+Test(search_devices, a_profile_times_each_convolution_of_the_front_on_each_device) {
+    write_config("[objectives]\nmaximise = [\"psnr_y\"]\n"
+                 "minimise = [\"latency_p50_ms@a\", \"latency_p50_ms@b\"]\n"
+                 "[[device]]\nname = \"a\"\nconnect = \"simulated\"\n"
+                 "[[device]]\nname = \"b\"\nconnect = \"simulated:2\"\n");
+    nas_process_result r = search();
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    cr_expect(eq(str, (char *)query("SELECT count(*) FROM kernel_timings"), "0\n"));
+    r = test_run(
+        ctx, "nas-search", /* on demand, also of a study that has ended */
+        (const char *const[]){"--config", config_path, "--set", set_dir, "--profile", NULL});
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    cr_expect(eq(str,
+                 (char *)query("SELECT count(*) > 2, count(DISTINCT device), min(device LIKE"
+                               " 'SIMULATED %'), max(way) FROM kernel_timings"),
+                 "1|2|1|alone\n"));
+    const char *trial = query("SELECT min(trial) FROM v_trial WHERE final_psnr_y IS NOT NULL"
+                              " AND origin NOT LIKE 'baseline%'");
+    char number[16];
+    (void)snprintf(number, sizeof number, "%.*s", (int)strcspn(trial, "\n"), trial);
+    r = test_run(ctx, "nas-query", (const char *const[]){db_path, "profile", number, NULL});
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    assert_says(r.out.data, "alone_ms");
+    assert_says(r.out.data, "conv3x3");
+    nas_process_result_deinit(&r);
+}
+
 /* ---- agents that die ----------------------------------------------------------------------------------------------------- */
 
 typedef struct agent {

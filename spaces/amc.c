@@ -70,7 +70,7 @@ static bool fits(const amc_space *s, double macs) {
 /* Takes one step from a random group until the budget holds; the smallest network holds it. */
 static void restore_budget(const amc_space *s, nas_rng *rng, nas_point *p) {
     while (!fits(s, point_macs(s, p))) {
-        int32_t open[NAS_POINT_GENES_MAX], n = 0;
+        int32_t open[NAS_POINT_GENES_MAX] = {0}, n = 0;
         for (int32_t i = 0; i < p->n; i++) {
             if (p->gene[i] > 0) open[n++] = i;
         }

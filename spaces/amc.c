@@ -292,7 +292,7 @@ static nas_status amc_steps(nas_ctx *ctx, const nas_space *space, nas_space_step
     return NAS_OK;
 }
 
-static void amc_free(nas_space *space) {
+static void amc_release(nas_space *space) {
     nas_arena_free(((amc_space *)space)->arena);
 }
 
@@ -307,7 +307,7 @@ static const nas__space_ops amc_ops = {
     .decode = amc_decode,
     .format = amc_format,
     .parse = amc_parse,
-    .free = amc_free,
+    .release = amc_release,
     .outlook = amc_outlook,
     .steps = amc_steps,
 };

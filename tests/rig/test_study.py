@@ -127,8 +127,15 @@ threads = 1
 
         self.disturbed("unplugged", unplug_in_the_run, lose_a_result)
 
-    def test_a_killed_agent_a_new_key_and_a_reboot_change_nothing(self):
+    def test_a_second_controller_a_killed_agent_and_a_reboot_change_nothing(self):
+        """The agent that is started after each has a new key. The second controller is refused."""
         big, little = self.phones
+
+        def second_controller(process):
+            self.wait_bench(0, process)
+            other = self.study("second").run(timeout=60)
+            self.assertEqual(other.returncode, 4, other.stderr)
+            self.assertIn("another controller uses this phone", other.stderr)
 
         def kill_the_agent(process):
             self.wait_bench(0, process)
@@ -138,7 +145,7 @@ threads = 1
             self.wait_bench(1, process)
             little.order(reboot=0.6)
 
-        self.disturbed("killed-agents", kill_the_agent, reboot)
+        self.disturbed("killed-agents", second_controller, kill_the_agent, reboot)
 
     def test_a_killed_controller_resumes_and_its_run_is_reaped(self):
         self.expected()
@@ -153,11 +160,39 @@ threads = 1
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_as_undisturbed(study)
 
-    def test_a_second_controller_is_refused_and_the_first_goes_on(self):
-        def second(process):
-            self.wait_bench(0, process)
-            other = self.study("second").run(timeout=60)
-            self.assertEqual(other.returncode, 4, other.stderr)
-            self.assertIn("another controller uses this phone", other.stderr)
+    def test_a_phone_gone_for_good_stops_nothing_but_its_own_work(self):
+        """The other goes on; the end says who is missing and what to do, and the same command ends the study later."""
+        self.expected()
+        study = self.study("gone")
+        process = study.start("--set", "measure.away_s=1")
+        self.addCleanup(rig.stop, process)
+        rig.wait_for("a finished trial", 300, lambda: process.poll() is not None or study.rows(
+            "SELECT 1 FROM v_trial WHERE state = 'COMPLETE'"))
+        self.wait_bench(1, process)
+        self.phones[1].order(unplug=3600)
+        self.assertEqual(process.wait(TIMEOUT_S), 4, study.log())
+        self.assertIn("connect it and run the same command again", study.log())
+        self.assertIn("little is lost, its work goes back to queue little", study.log())
+        self.phones[1].order(replug=True)
+        self.lab.wait_state(self.phones[1], "device")
+        done = study.run(timeout=TIMEOUT_S)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_as_undisturbed(study)
 
-        self.disturbed("first", second)
+
+class FullPhone(LabTest):
+    profiles = ("virtual",)
+    phone_options = {"data_mb": 5}  # the agent, and no room for a candidate
+
+    def test_a_full_phone_ends_a_study_with_what_to_do(self):
+        agent()
+        study = Study(self.lab, self.folder(), name="full", trials=4, finals=1, more=f'''target = "auto"
+[[device]]
+name = "full"
+connect = "adb:{self.phones[0].serial}"
+threads = 1
+''')
+        done = study.run(timeout=TIMEOUT_S)
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertIn("disk full", done.stderr)
+        print(done.returncode, done.stderr)

@@ -70,10 +70,12 @@
     " UNION ALL SELECT measurement_id, 19, 'target', target FROM m"                                \
     " UNION ALL SELECT measurement_id, 20, 'compiler', compiler FROM m"                            \
     " UNION ALL SELECT measurement_id, 21, 'flags', flags FROM m"                                  \
-    " UNION ALL SELECT m.measurement_id, 100 + j.id, substr(j.fullkey, 3), j.atom FROM m,"         \
+    " UNION ALL SELECT m.measurement_id, 100 + j.id, 'passport.' || replace(substr(j.fullkey, "    \
+    "3), '\"', ''), j.atom FROM m,"                                                                \
     " json_tree(m.passport) j WHERE json_valid(m.passport) AND j.atom IS NOT NULL"
 #define DEVICE_FACTS                                                                               \
-    " UNION ALL SELECT m.measurement_id, 1000000 + j.id, 'device_info.' || substr(j.fullkey, 3),"  \
+    " UNION ALL SELECT m.measurement_id, 1000000 + j.id, 'device_info.' ||"                        \
+    " replace(substr(j.fullkey, 3), '\"', ''),"                                                    \
     " j.atom FROM m, json_tree(m.device_info) j"                                                   \
     " WHERE json_valid(m.device_info) AND j.atom IS NOT NULL"
 

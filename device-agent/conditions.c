@@ -129,7 +129,7 @@ static bool find_battery(nas__power *out) {
             out->charging = true; /* its current is the charger's */
             continue;
         }
-        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%s",
+        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s",
                        e->d_name);
     }
     (void)closedir(dir);

@@ -5,6 +5,7 @@
 #include "compiler/compiler.h"
 #include "db/db.h"
 #include "ir/quantize.h"
+#include "tools/recipe_sparsity.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -34,7 +35,9 @@ static const char help_text[] =
     "--db for ever\n"
     "  --db FILE            where times of kernels are kept (default: kernels.db in the cache "
     "folder)\n"
-    "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point; "
+    "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point, "
+    "sparsity\n"
+    "                       (pattern and rate, or the zeros of the model: docs/sparse.md); "
     "refused\n"
     "                       when it belongs to another model\n"
     "  --compiler NAME      another gcc or clang than the target's\n"
@@ -284,10 +287,12 @@ static nas_status apply_setting(nas_ctx *ctx, nas_graph *graph, nas_value v, con
                                 const json_t *value) {
     if (strcmp(key, "weight_bits") == 0) return set_weight_bits(ctx, graph, v, value);
     if (strcmp(key, "activation") == 0) return set_activation(ctx, graph, v, value);
+    if (strcmp(key, "sparsity") == 0) return nas_recipe_sparsity(ctx, graph, v, value);
     return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "there are no kernels for \"%s\" yet", key);
 }
 
-/* {"graph_hash": "...", "layers": {"<node>": {"weight_bits": n, "activation": {...}}}} */
+/* {"graph_hash": "...", "sparsity": {...}, "layers": {"<node>": {"weight_bits": n, "activation": {...}, "sparsity": {...}}}}
+ * (recipe_sparsity.h) */
 static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
                              const json_t *recipe) {
     const char *hash = json_string_value(json_object_get(recipe, "graph_hash"));
@@ -305,6 +310,11 @@ static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
     const json_t *layers = json_object_get(recipe, "layers");
     if (layers != NULL && !json_is_object(layers))
         return nas_fail(ctx, NAS_ERR_PARSE, "recipe %s: \"layers\" is no object", path);
+    const json_t *sparsity = json_object_get(recipe, "sparsity");
+    if (sparsity != NULL) {
+        status = nas_recipe_sparsity_all(ctx, graph, sparsity);
+        if (status != NAS_OK) return nas_wrap(ctx, status, "recipe %s", path);
+    }
     const char *name = NULL;
     json_t *settings = NULL;
     json_object_foreach((json_t *)(uintptr_t)layers, name, settings) {

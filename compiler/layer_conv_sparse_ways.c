@@ -1,0 +1,121 @@
+/* layer_conv_sparse_ways.c - which sparse ways of a convolution make sense, and what they cost. The dense ways stay in the
+ * list beside them. */
+#include "compiler/layer_conv_internal.h"
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+static double max_double(double a, double b) {
+    return a > b ? a : b;
+}
+
+/* ---- cost --------------------------------------------------------------------------------------------------------- */
+
+/* Two multiply-adds and two loads a cycle, a multiply-add takes four; the rest is fitted (bench_sparse). */
+static const double fma_latency = 4, call_cycles = 20, entry_cycles = 0.7, move_cycles = 3,
+                    pixel_cycles = 6, l2_cycles_vector = 1.5;
+
+static double direct_cycles(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const double pixels = way->pixels, vectors = b.vectors, loads = pixels + vectors + 0.5;
+    const double step = max_double(max_double(pixels * vectors, loads) / 2, fma_latency) +
+                        0.15 * pixels + 0.05 * vectors;
+    const double tiles = (double)t.bands * (t.wide + t.narrow);
+    return tiles * (way->entries * (step + entry_cycles) +
+                    b.count * (call_cycles + 2.5 * pixels * vectors));
+}
+
+static double panel_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas__panel_tiling t = nas__panel_tile(target, c, way);
+    const double steps = (double)c->kernel_h * c->kernel_w * c->in_c;
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const double vectors = way->vectors - narrow, products = way->group * vectors;
+        const double loads = vectors + way->group + 1;
+        double step = max_double(max_double(products, loads) / 2, fma_latency) + entry_cycles;
+        if (t.depth * vectors * target->vector_bytes > target->l1_bytes)
+            step = max_double(step, l2_cycles_vector * vectors);
+        const double lists = (double)t.parts * t.groups;
+        cycles += (narrow ? t.narrow : t.wide) *
+                  (way->entries * step + lists * (call_cycles + products) +
+                   move_cycles * vectors * (steps + c->out_c) +
+                   pixel_cycles * vectors * (target->vector_bytes / 4) + 4 * call_cycles);
+    }
+    return cycles * t.lines;
+}
+
+double nas__sparse_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    return way->algorithm == NAS__CONV_SPARSE ? direct_cycles(target, c, way)
+                                              : panel_cycles(target, c, way);
+}
+
+double nas__sparse_products(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const int32_t lanes = target->vector_bytes / 4;
+    if (way->algorithm == NAS__CONV_SPARSE_PANEL) return (double)way->entries * way->group;
+    return (double)way->entries * nas__conv_block(target, c, way->vectors).vectors * lanes;
+}
+
+/* ---- candidates --------------------------------------------------------------------------------------------------- */
+
+/* Does the way leave anything out? */
+static bool leaves_out(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const int64_t steps = (int64_t)c->kernel_h * c->kernel_w * c->in_c;
+    const int32_t lists = way->algorithm == NAS__CONV_SPARSE
+                              ? nas__conv_block(target, c, way->vectors).count
+                              : ceil_div(c->out_c, way->group);
+    return way->entries < steps * lists;
+}
+
+static int32_t direct_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    static const int32_t few[][2] = {{12, 1}, {6, 2}}, many[][2] = {{28, 1}, {12, 2}};
+    const int32_t most = ceil_div(c->out_c, target->vector_bytes / 4);
+    int32_t n = 0;
+    for (int32_t i = 0; i < 2; i++) {
+        const int32_t *tile = target->vector_registers >= 32 ? many[i] : few[i];
+        const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
+        nas__conv_way way = {.algorithm = NAS__CONV_SPARSE, .pixels = t.rows * t.columns};
+        way.vectors = tile[1] < most ? tile[1] : most;
+        way.entries = nas__sparse_entries(target, c, &way);
+        if (leaves_out(target, c, &way)) out[n++] = way;
+    }
+    return n;
+}
+
+/* Steps of the sum whose panel leaves room in L1; 0: all of them, or they cannot be cut into whole vectors of channels. */
+static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    const int32_t lanes = target->vector_bytes / 4, steps = c->kernel_h * c->kernel_w * c->in_c;
+    const int32_t most = target->l1_bytes * 3 / 4 / (vectors * target->vector_bytes);
+    if (steps <= most || c->in_c % lanes != 0) return 0;
+    const int32_t parts = ceil_div(steps, most);
+    return ceil_div(ceil_div(steps, parts), lanes) * lanes;
+}
+
+static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    const bool many = target->vector_registers >= 32;
+    int32_t n = 0;
+    for (int32_t group = 1; group <= (many ? 8 : 4); group *= 2) {
+        nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
+                             .pixels = 1,
+                             .group = group,
+                             .vectors = (many ? 24 : 12) / group};
+        const nas__panel_tiling t = nas__panel_tile(target, c, &way);
+        way.vectors = ceil_div(t.vectors, t.wide + t.narrow); /* evenly */
+        way.entries = nas__sparse_entries(target, c, &way);
+        if (!leaves_out(target, c, &way)) continue;
+        out[n++] = way;
+        way.depth = depth_of(target, c, way.vectors);
+        if (way.depth > 0) out[n++] = way;
+    }
+    return n;
+}
+
+int32_t nas__sparse_ways(const nas_target *target, const nas__conv *c,
+                         nas__conv_way out[NAS__SPARSE_WAYS_MAX]) {
+    if (c->kept == NULL || c->groups != 1) return 0;
+    const int32_t n = direct_ways(target, c, out);
+    return c->out_h * c->out_w == 1 ? n : n + panel_ways(target, c, out + n);
+}

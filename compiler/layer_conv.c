@@ -244,7 +244,7 @@ static void add(way_list *list, nas__conv_way way) {
         const nas__conv_way *o = &list->out[i];
         if (o->algorithm == way.algorithm && o->pixels == way.pixels && o->vectors == way.vectors &&
             o->outer == way.outer && o->batch == way.batch && o->depth == way.depth &&
-            o->group == way.group)
+            o->group == way.group && o->joined == way.joined)
             return;
     }
     list->out[list->n++] = way;
@@ -347,6 +347,7 @@ static int by_cycles(const void *a, const void *b) {
     if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
     if (x->depth != y->depth) return x->depth < y->depth ? 1 : -1;
     if (x->group != y->group) return x->group < y->group ? 1 : -1;
+    if (x->joined != y->joined) return y->joined - x->joined;
     return x->outer - y->outer;
 }
 
@@ -478,12 +479,12 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
     const int n = snprintf(
         all, sizeof all,
         "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-        "%a|%d %d %d %d %d %d %d",
+        "%a|%d %d %d %d %d %d %d %d",
         target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups, c->out_h,
         c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h, c->dilation_w,
         c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row, c->out_row, c->residual_row,
         (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm,
-        way->pixels, way->vectors, way->outer, way->batch, way->depth, way->group);
+        way->pixels, way->vectors, way->outer, way->batch, way->depth, way->group, way->joined);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "conv_%s_%dx%d_%d_%d_%dx%d_%.12s", nas__conv_algorithm_name(way->algorithm),

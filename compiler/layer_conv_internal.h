@@ -92,7 +92,7 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
                             const nas__conv_way *way, const float *weight, const float *bias,
                             const float *slope, float *out);
 /* nas__sparse_ways - candidates without their cost; 0 where no group of outputs keeps less than everything. */
-enum { NAS__SPARSE_WAYS_MAX = 10 };
+enum { NAS__SPARSE_WAYS_MAX = 22 };
 int32_t nas__sparse_ways(const nas_target *target, const nas__conv *conv,
                          nas__conv_way out[NAS__SPARSE_WAYS_MAX]);
 double nas__sparse_cycles(const nas_target *target, const nas__conv *conv,

@@ -109,7 +109,8 @@ static int by_mask(const void *a, const void *b) {
 
 /* The order in which outputs form groups: as they are, or by their masks where that makes the lists shorter: outputs that
  * a filter rearrangement put together are found again. NULL: no memory. */
-static int32_t *order_of(const nas__conv *c, int32_t group) {
+static int32_t *order_of(const nas__conv *c, const nas__conv_way *way) {
+    const int32_t group = way->group;
     const size_t n = (size_t)c->out_c, steps = (size_t)steps_of(c);
     nas_ctx *ctx = nas_ctx_new();
     int32_t *order = ctx != NULL ? nas_alloc_array(ctx, n, sizeof *order) : NULL;
@@ -124,7 +125,7 @@ static int32_t *order_of(const nas__conv *c, int32_t group) {
     qsort(rows, n, sizeof *rows, by_mask);
     for (size_t i = 0; i < n; i++)
         order[i] = rows[i].output;
-    if (count_groups(c, order, group) >= count_groups(c, NULL, group)) {
+    if (way->joined || count_groups(c, order, group) >= count_groups(c, NULL, group)) {
         for (int32_t o = 0; o < c->out_c; o++)
             order[o] = o;
     }
@@ -143,7 +144,7 @@ int32_t nas__sparse_entries(const nas_target *target, const nas__conv *c,
         }
         return entries;
     }
-    int32_t *order = order_of(c, way->group);
+    int32_t *order = order_of(c, way);
     const int32_t entries = count_groups(c, order, way->group);
     nas_free(order);
     return entries;
@@ -236,7 +237,7 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
     put_word(out + 1, (int32_t)l.values);
     if (way->algorithm == NAS__CONV_SPARSE)
         return pack_blocks(ctx, target, c, way, &l, weight, bias, slope, out);
-    int32_t *order = order_of(c, way->group);
+    int32_t *order = order_of(c, way);
     if (order == NULL) return nas_fail(ctx, NAS_ERR_NOMEM, "no memory for %d outputs", c->out_c);
     const nas_status status = pack_panel(ctx, target, c, way, &l, order, weight, bias, slope, out);
     nas_free(order);

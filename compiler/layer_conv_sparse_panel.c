@@ -18,7 +18,7 @@ nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *c,
     const int32_t flat = ceil_div(c->out_h * c->out_w, lanes);
     const int32_t by_rows = c->out_h * ceil_div(c->out_w, lanes);
     nas__panel_tiling t = {.lines = 1, .width = c->out_h * c->out_w, .vectors = flat};
-    if (c->out_h > 1 && by_rows * 20 <= flat * 21) { /* rows waste little: chains want rows */
+    if (way->outer == 0 && c->out_h > 1 && by_rows * 20 <= flat * 21) { /* rows waste little */
         t.lines = c->out_h;
         t.width = c->out_w;
         t.vectors = ceil_div(c->out_w, lanes);
@@ -180,6 +180,19 @@ static void emit_products(int32_t group, int32_t vectors, int32_t lanes, nas_buf
             nas_buf_printf(out, "        MADM(a0_%d, b, s + %d);\n", p, p * lanes);
         return;
     }
+    if (group < 4) { /* the weights stay in registers, inputs come one at a time */
+        nas_buf_puts(out, "        const vf ");
+        for (int32_t g = 0; g < group; g++)
+            nas_buf_printf(out, "%sb%d = splat(v[%d])", g > 0 ? ", " : "", g, g);
+        nas_buf_puts(out, ";\n        vf x;\n");
+        for (int32_t p = 0; p < vectors; p++) {
+            nas_buf_printf(out, "        x = load(s + %d);", p * lanes);
+            for (int32_t g = 0; g < group; g++)
+                nas_buf_printf(out, " MADD(a%d_%d, x, b%d);", g, p, g);
+            nas_buf_puts(out, "\n");
+        }
+        return;
+    }
     nas_buf_puts(out, "        const vf ");
     for (int32_t p = 0; p < vectors; p++)
         nas_buf_printf(out, "%sx%d = load(s + %d)", p > 0 ? ", " : "", p, p * lanes);
@@ -192,46 +205,6 @@ static void emit_products(int32_t group, int32_t vectors, int32_t lanes, nas_buf
     }
 }
 
-/* One group: its sums over the steps in the panel, on top of those of earlier parts. */
-static void emit_sums(const nas__panel_tiling *t, const char *index, const char *name,
-                      int32_t group, int32_t vectors, int32_t lanes, nas_buf *out) {
-    const int32_t pixels = vectors * lanes;
-    nas_buf_printf(out,
-                   "TILE void %s_sum%d(const float *panel, float *sums, const int *outputs, const "
-                   "%s *i, const %s *to,\n    const float *v%s) {\n",
-                   name, vectors, index, index, t->parts > 1 ? ", int first" : "");
-    for (int32_t g = 0; g < group; g++)
-        nas_buf_printf(out, "    float *const y%d = sums + outputs[%d] * %d;\n", g, g, pixels);
-    for (int32_t g = 0; g < group; g++) {
-        nas_buf_puts(out, "    vf ");
-        for (int32_t p = 0; p < vectors; p++)
-            nas_buf_printf(out, "%sa%d_%d = {0}", p > 0 ? ", " : "", g, p);
-        nas_buf_puts(out, ";\n");
-    }
-    if (t->parts > 1) {
-        nas_buf_puts(out, "    if (!first) {\n");
-        for (int32_t g = 0; g < group; g++) {
-            nas_buf_puts(out, "       ");
-            for (int32_t p = 0; p < vectors; p++)
-                nas_buf_printf(out, " a%d_%d = load(y%d + %d);", g, p, g, p * lanes);
-            nas_buf_puts(out, "\n");
-        }
-        nas_buf_puts(out, "    }\n");
-    }
-    nas_buf_printf(
-        out, "    for (; i < to; i++, v += %d) {\n        const float *s = panel + *i * %dL;\n",
-        group, pixels);
-    emit_products(group, vectors, lanes, out);
-    nas_buf_puts(out, "    }\n");
-    for (int32_t g = 0; g < group; g++) {
-        nas_buf_puts(out, "   ");
-        for (int32_t p = 0; p < vectors; p++)
-            nas_buf_printf(out, " store(y%d + %d, a%d_%d);", g, p * lanes, g, p);
-        nas_buf_puts(out, "\n");
-    }
-    nas_buf_puts(out, "}\n");
-}
-
 /* ---- the output --------------------------------------------------------------------------------------------------- */
 
 /* Stores one pixel's vector `value`; pixel and n are text. */
@@ -240,9 +213,9 @@ static void emit_store(const nas__conv *c, const char *value, const char *pixel,
     char sum[160], count[16] = "";
     const bool partial = n < lanes;
     if (partial) (void)snprintf(count, sizeof count, ", %d", n);
-    (void)snprintf(sum, sizeof sum, "%s + bias", value);
+    (void)snprintf(sum, sizeof sum, "%s", value);
     if (c->has_residual)
-        (void)snprintf(sum, sizeof sum, "%s + bias + %s(residual + more[%s] + c%s)", value,
+        (void)snprintf(sum, sizeof sum, "%s + %s(residual + more[%s] + c%s)", value,
                        partial ? "load_n" : "load", pixel, count);
     nas_buf_printf(out, "%s%s(out + to[%s] + c, ", indent, partial ? "store_n" : "store", pixel);
     nas__conv_finish(c, sum, "slope + c", out);
@@ -254,10 +227,7 @@ static void emit_finish_block(const nas__conv *c, int32_t lanes, int32_t vectors
                               nas_buf *out) {
     const char *indent = "            ", *deeper = "                ";
     const int32_t pixels = vectors * lanes;
-    nas_buf_printf(out,
-                   "        const vf bias = load(head + c);\n"
-                   "        for (int v = 0; v < %d && v * LANES < n; v++) {\n",
-                   vectors);
+    nas_buf_printf(out, "        for (int v = 0; v < %d && v * LANES < n; v++) {\n", vectors);
     declare("r", lanes, indent, out);
     for (int32_t j = 0; j < lanes; j++) {
         if (j < n)
@@ -292,6 +262,7 @@ static void emit_finish(const nas__conv *c, const char *name, int32_t lanes, int
                    "long *to%s, int n) {\n",
                    name, vectors,
                    c->has_residual ? ", const float *residual, const long *more" : "");
+    nas_buf_puts(out, "    (void)head;\n");
     if (c->act == NAS__LACT_PRELU)
         nas_buf_printf(out, "    const float *slope = head + %d;\n",
                        ceil_div(c->out_c, lanes) * lanes);
@@ -304,6 +275,132 @@ static void emit_finish(const nas__conv *c, const char *name, int32_t lanes, int
         nas_buf_printf(out, "    {\n        const int c = %d;\n", whole);
         emit_finish_block(c, lanes, vectors, rest, out);
         nas_buf_puts(out, "    }\n");
+    }
+    nas_buf_puts(out, "}\n");
+}
+
+/* ---- groups -------------------------------------------------------------------------------------------------------- */
+
+/* Four outputs of a vector of pixels from registers: t<k> holds pixels k, k + 4 ... as quads of channels. */
+static void emit_joined_vector(const nas__conv *c, int32_t v, int32_t lanes, bool all,
+                               nas_buf *out) {
+    static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7};
+    static const int first[] = {0, 1, 4, 5}, second[] = {2, 3, 6, 7};
+    const char *indent = all ? "            " : "                ";
+    nas_buf_printf(out, "%svf", indent);
+    for (int32_t g = 0; g < 4; g++)
+        nas_buf_printf(out, "%s r%d = a%d_%d", g > 0 ? "," : "", g, g, v);
+    nas_buf_puts(out, ";\n");
+    declare("u", 4, indent, out);
+    declare("t", 4, indent, out);
+    nas_buf_puts(out, indent);
+    in_quads("u", 0, "r", 0, 1, lanes, low, out);
+    in_quads("u", 1, "r", 0, 1, lanes, high, out);
+    in_quads("u", 2, "r", 2, 3, lanes, low, out);
+    in_quads("u", 3, "r", 2, 3, lanes, high, out);
+    nas_buf_printf(out, "\n%s", indent);
+    in_quads("t", 0, "u", 0, 2, lanes, first, out);
+    in_quads("t", 1, "u", 0, 2, lanes, second, out);
+    in_quads("t", 2, "u", 1, 3, lanes, first, out);
+    in_quads("t", 3, "u", 1, 3, lanes, second, out);
+    nas_buf_puts(out, "\n");
+    for (int32_t k = 0; k < 4; k++) {
+        char sum[64];
+        (void)snprintf(sum, sizeof sum, "t%d%s", k, c->has_residual ? " + q" : "");
+        if (c->has_residual) { /* pixels that are none lie where the last one does */
+            nas_buf_printf(out, "%s{\n%s    vf q = {0};\n", indent, indent);
+            for (int32_t q = 0; q < lanes; q += 4)
+                nas_buf_printf(out, "%s    QUAD_IN(q, %d, residual + more[%d]);\n", indent, q / 4,
+                               v * lanes + q + k);
+            nas_buf_printf(out, "%s    t%d = ", indent, k);
+        } else {
+            nas_buf_printf(out, "%st%d = ", indent, k);
+        }
+        nas__conv_finish(c, sum, "slopes", out);
+        nas_buf_puts(out, ";\n");
+        if (c->has_residual) nas_buf_printf(out, "%s}\n", indent);
+    }
+    for (int32_t k = 0; k < 4; k++) {
+        for (int32_t q = 0; q < lanes; q += 4) {
+            const int32_t pixel = v * lanes + q + k;
+            nas_buf_puts(out, indent);
+            if (!all) nas_buf_printf(out, "if (%d < n) ", pixel);
+            nas_buf_printf(out, "QUAD_OUT(out + place[%d], t%d, %d);\n", pixel, k, q / 4);
+        }
+    }
+}
+
+static void emit_joined_stores(const nas__conv *c, int32_t vectors, int32_t lanes, nas_buf *out) {
+    if (c->act == NAS__LACT_PRELU) {
+        nas_buf_puts(out,
+                     "    float slopes[LANES];\n    for (int k = 0; k < LANES; k++) slopes[k] = ");
+        nas_buf_printf(out, "head[%d + k %% 4];\n", ceil_div(c->out_c, lanes) * lanes);
+    }
+    nas_buf_printf(out, "    if (n >= %d) {\n", vectors * lanes);
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_puts(out, "        {\n");
+        emit_joined_vector(c, v, lanes, true, out);
+        nas_buf_puts(out, "        }\n");
+    }
+    nas_buf_puts(out, "    } else { /* the last pixels */\n");
+    for (int32_t v = 0; v < vectors; v++) {
+        nas_buf_printf(out, "        if (%d < n) {\n", v * lanes);
+        emit_joined_vector(c, v, lanes, false, out);
+        nas_buf_puts(out, "        }\n");
+    }
+    nas_buf_puts(out, "    }\n");
+}
+
+/* One group: its sums over the steps in the panel, on top of those of earlier parts. */
+static void emit_sums(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
+                      const char *index, const char *name, int32_t vectors, int32_t lanes,
+                      nas_buf *out) {
+    const int32_t pixels = vectors * lanes, group = way->group;
+    nas_buf_printf(out,
+                   "TILE void %s_sum%d(const float *panel, float *sums, const int *outputs, const "
+                   "%s *i, const %s *to,\n    const float *v, const float *head%s%s) {\n",
+                   name, vectors, index, index, t->parts > 1 ? ", int part" : "",
+                   !way->joined      ? ""
+                   : c->has_residual ? ", float *out, const long *place, int n, const float "
+                                       "*residual, const long *more"
+                                     : ", float *out, const long *place, int n");
+    const bool stores = !way->joined || t->parts > 1;
+    for (int32_t g = 0; g < group && stores; g++)
+        nas_buf_printf(out, "    float *const y%d = sums + outputs[%d] * %d;\n", g, g, pixels);
+    if (!stores) nas_buf_puts(out, "    (void)sums;\n    (void)outputs;\n");
+    for (int32_t g = 0; g < group; g++) { /* the bias */
+        char bias[48];
+        (void)snprintf(bias, sizeof bias, way->joined ? "head[%d]" : "head[outputs[%d]]", g);
+        nas_buf_printf(out, "    vf a%d_0 = splat(%s)", g, bias);
+        for (int32_t p = 1; p < vectors; p++)
+            nas_buf_printf(out, ", a%d_%d = a%d_0", g, p, g);
+        nas_buf_puts(out, ";\n");
+    }
+    if (t->parts > 1) {
+        nas_buf_puts(out, "    if (part > 0) {\n");
+        for (int32_t g = 0; g < group; g++) {
+            nas_buf_puts(out, "       ");
+            for (int32_t p = 0; p < vectors; p++)
+                nas_buf_printf(out, " a%d_%d = load(y%d + %d);", g, p, g, p * lanes);
+            nas_buf_puts(out, "\n");
+        }
+        nas_buf_puts(out, "    }\n");
+    }
+    nas_buf_printf(
+        out, "    for (; i < to; i++, v += %d) {\n        const float *s = panel + *i * %dL;\n",
+        group, pixels);
+    emit_products(group, vectors, lanes, out);
+    nas_buf_puts(out, "    }\n");
+    if (way->joined) {
+        if (t->parts > 1) nas_buf_printf(out, "    if (part == %d) {\n", t->parts - 1);
+        emit_joined_stores(c, vectors, lanes, out);
+        if (t->parts > 1) nas_buf_puts(out, "        return;\n    }\n");
+    }
+    for (int32_t g = 0; g < group && stores; g++) {
+        nas_buf_puts(out, "   ");
+        for (int32_t p = 0; p < vectors; p++)
+            nas_buf_printf(out, " store(y%d + %d, a%d_%d);", g, p * lanes, g, p);
+        nas_buf_puts(out, "\n");
     }
     nas_buf_puts(out, "}\n");
 }
@@ -352,15 +449,38 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
     } else {
         nas_buf_printf(out, "        %s_gather%d(at, panel, 0, %d);\n", name, vectors, steps);
     }
-    nas_buf_printf(out,
-                   "        for (int g = 0; g < %d; g++, starts++)\n"
-                   "            %s_sum%d(panel, sums, words + %zu + g * %d, list + starts[0], list "
-                   "+ starts[1],\n                values + starts[0] * %dL%s);\n    }\n",
-                   t->groups, name, vectors, l->outputs, way->group, way->group,
-                   t->parts > 1 ? ", part == 0" : "");
-    nas_buf_printf(out, "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n}\n",
-                   name, vectors, l->heads, residual ? ", residual, more" : "");
+    nas_buf_printf(
+        out,
+        "        for (int g = 0; g < %d; g++, starts++)\n"
+        "            %s_sum%d(panel, sums, words + %zu + g * %d, list + starts[0], list "
+        "+ starts[1],\n                values + starts[0] * %dL, (const float *)(words + "
+        "%zu)%s%s",
+        t->groups, name, vectors, l->outputs, way->group, way->group, l->heads,
+        way->joined ? " + g * 4" : "", t->parts > 1 ? ", part" : "");
+    if (way->joined) {
+        nas_buf_printf(out, ", out + g * %d, to, n", way->group);
+        if (residual) nas_buf_printf(out, ", residual + g * %d, more", way->group);
+    }
+    nas_buf_puts(out, ");\n    }\n");
+    if (!way->joined)
+        nas_buf_printf(out, "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n",
+                       name, vectors, l->heads, residual ? ", residual, more" : "");
+    nas_buf_puts(out, "}\n");
 }
+
+/* Quads of lanes to and from memory. */
+static const char quads[] =
+    "#ifndef QUAD_OUT\n"
+    "typedef float vq __attribute__((vector_size(16), aligned(4), may_alias));\n"
+    "#if defined(__AVX__) && !defined(__AVX512F__) /* one instruction */\n"
+    "#define QUAD_OUT(p, v, q) (*(vq *)(p) = (vq)__builtin_ia32_vextractf128_ps256(v, q))\n"
+    "#elif __GNUC__ >= 12 || defined(__clang__)\n"
+    "#define QUAD_OUT(p, v, q) (*(vq *)(p) = (vq)__builtin_shufflevector(v, v, 4 * (q), 4 * (q) + "
+    "1, 4 * (q) + 2, 4 * (q) + 3))\n"
+    "#else\n"
+    "#define QUAD_OUT(p, v, q) __builtin_memcpy(p, (const char *)&(v) + 16 * (q), 16)\n"
+    "#endif\n"
+    "#define QUAD_IN(v, q, p) __builtin_memcpy((char *)&(v) + 16 * (q), p, 16)\n#endif\n";
 
 static const char memory_products[] =
     "#ifndef MADM /* a += x * *p */\n"
@@ -417,12 +537,13 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
     const nas__sparse_layout l = nas__sparse_layout_of(target, c, way);
     const int32_t lanes = target->vector_bytes / 4;
     if (way->group == 1) nas_buf_puts(out, memory_products);
+    if (way->joined) nas_buf_puts(out, quads);
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t vectors = way->vectors - narrow;
         if ((narrow ? t.narrow : t.wide) == 0) continue;
         emit_gather(c, name, lanes, vectors, out);
-        emit_sums(&t, nas__sparse_index(&l), name, way->group, vectors, lanes, out);
-        emit_finish(c, name, lanes, vectors, out);
+        if (!way->joined) emit_finish(c, name, lanes, vectors, out);
+        emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
         emit_tile(c, way, &t, &l, name, lanes, vectors, out);
     }
     emit_kernel(c, way, &t, name, lanes, out);

@@ -94,21 +94,51 @@ static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t ve
     return ceil_div(ceil_div(steps, parts), lanes) * lanes;
 }
 
-static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
-    const bool many = target->vector_registers >= 32;
+/* The way, and with a panel that leaves room in L1. Where few outputs share what is loaded, only that is worth a try. */
+static int32_t with_depths(const nas_target *target, const nas__conv *c, nas__conv_way way,
+                           nas__conv_way *out) {
     int32_t n = 0;
-    for (int32_t group = 1; group <= (many ? 8 : 4); group *= 2) {
-        nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
-                             .pixels = 1,
-                             .group = group,
-                             .vectors = (many ? 24 : 12) / group};
-        const nas__panel_tiling t = nas__panel_tile(target, c, &way);
-        way.vectors = ceil_div(t.vectors, t.wide + t.narrow); /* evenly */
-        way.entries = nas__sparse_entries(target, c, &way);
-        if (!leaves_out(target, c, &way)) continue;
-        out[n++] = way;
-        way.depth = depth_of(target, c, way.vectors);
-        if (way.depth > 0) out[n++] = way;
+    if (!leaves_out(target, c, &way)) return 0;
+    const int32_t depth = depth_of(target, c, way.vectors);
+    if (depth == 0 || way.group > 2) out[n++] = way;
+    way.depth = depth;
+    if (depth > 0) out[n++] = way;
+    return n;
+}
+
+/* The way of one group size and tiling, with the best of both orders of outputs. */
+static int32_t group_ways(const nas_target *target, const nas__conv *c, int32_t group,
+                          int32_t outer, nas__conv_way *out) {
+    enum { JOINED_GROUP = 4 }; /* a quad of lanes */
+    const int32_t accumulators = target->vector_registers >= 32 ? 24 : 12;
+    nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
+                         .pixels = 1,
+                         .outer = outer,
+                         .group = group,
+                         .vectors = accumulators / group};
+    const nas__panel_tiling t = nas__panel_tile(target, c, &way);
+    if (outer == 1) { /* does the image as one line differ from its rows? */
+        nas__conv_way rows = way;
+        rows.outer = 0;
+        if (nas__panel_tile(target, c, &rows).lines == 1) return 0;
+    }
+    way.vectors = ceil_div(t.vectors, t.wide + t.narrow); /* evenly */
+    way.joined = group == JOINED_GROUP && c->out_c % group == 0;
+    way.entries = nas__sparse_entries(target, c, &way);
+    int32_t n = with_depths(target, c, way, out);
+    if (way.joined == 0) return n;
+    const int32_t entries = way.entries;
+    way.joined = 0; /* other outputs together have shorter lists? */
+    way.entries = nas__sparse_entries(target, c, &way);
+    return way.entries < entries ? n + with_depths(target, c, way, out + n) : n;
+}
+
+static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    const int32_t most = target->vector_registers >= 32 ? 8 : 4;
+    int32_t n = 0;
+    for (int32_t group = 1; group <= most; group *= 2) {
+        n += group_ways(target, c, group, 0, out + n);
+        n += group_ways(target, c, group, 1, out + n);
     }
     return n;
 }

@@ -66,11 +66,13 @@ typedef struct nas__conv_way {
     int32_t batch;           /* WINOGRAD: tiles transformed together */
     int32_t
         depth; /* DIRECT, SPARSE_PANEL: steps of the sum that all tiles of a unit take before the next ones; 0: all */
-    int32_t group;   /* SPARSE_PANEL: outputs that share a list */
+    int32_t group; /* SPARSE_PANEL: outputs that share a list */
+    int32_t
+        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored from registers; 0: any outputs */
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
     double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;
-enum { NAS__CONV_WAYS_MAX = 32 };
+enum { NAS__CONV_WAYS_MAX = 48 };
 
 /* nas__conv_ways - the ways that make sense on this target, cheapest estimate first; >= 1 always (a direct way exists for
  * every legal convolution). The estimate is a small model: FMA issue, loads, weight traffic, transforms. */

@@ -138,7 +138,7 @@ static size_t in_floats(const nas__conv *c) {
 static bool equal_ways(const nas__conv_way *a, const nas__conv_way *b) {
     return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&
            a->outer == b->outer && a->batch == b->batch && a->depth == b->depth &&
-           a->group == b->group;
+           a->group == b->group && a->joined == b->joined;
 }
 
 static void emit_program(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
@@ -432,7 +432,8 @@ void nas__tune_way_text(const nas_target *target, const nas__conv *c, const nas_
                        nas__conv_algorithm_name(way->algorithm), way->pixels, way->vectors,
                        way->outer, way->batch, way->depth, hash);
         if (nas__conv_is_sparse(way)) /* how long the lists are, whatever is in them */
-            nas_buf_printf(out, " group %d entries %d", way->group, way->entries);
+            nas_buf_printf(out, " group %d joined %d entries %d", way->group, way->joined,
+                           way->entries);
     }
     nas_buf_deinit(&text);
 }

@@ -17,7 +17,7 @@ winograd=3:64:64:56,3:128:128:28,3:256:256:14
 table() { # title, shapes, patterns
     echo "== $1"
     "$compile" --break-even --cell "$cell" --db "$work/kernels.db" --shapes "$2" --patterns "$3" \
-        --rates 0.125,0.25,0.5,0.75,0.9
+        --rates 0.125,0.25,0.5,0.75,0.9 2>/dev/null
     echo
 }
 table "ResNet-50, 1x1 and strided" "$resnet" 1x4,1x8,1x16,punched4x4,N:8x4

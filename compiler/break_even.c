@@ -219,7 +219,7 @@ static void put_way(const nas_target *target, const nas__conv_way *way,
                     char out[NAS_BREAK_EVEN_WAY_MAX]) {
     const char *name = nas__conv_algorithm_name(way->algorithm);
     const int32_t lanes = target->vector_bytes / 4;
-    if (way->algorithm == NAS__CONV_SPARSE_PANEL)
+    if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->group);
     else if (way->algorithm == NAS__CONV_SPARSE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->vectors * lanes);

@@ -237,6 +237,7 @@ static void add(way_list *list, nas__conv_way way) {
     case NAS__CONV_WINOGRAD_4: way.cycles = winograd_cycles(list->target, list->conv, &way); break;
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE:
         way.cycles = nas__sparse_cycles(list->target, list->conv, &way);
         break;
     }
@@ -390,6 +391,7 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_VECTOR: return "vector";
     case NAS__CONV_SPARSE: return "sparse";
     case NAS__CONV_SPARSE_PANEL: return "sparse_px";
+    case NAS__CONV_SPARSE_CODE: return "sparse_code";
     }
     return "";
 }
@@ -412,7 +414,8 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_SPARSE:
         return nas__conv_tile(c, way->pixels).bands *
                nas__conv_block(target, c, way->vectors).count;
-    case NAS__CONV_SPARSE_PANEL: {
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
         return t.lines > 1 ? t.lines : t.wide + t.narrow;
     }
@@ -429,7 +432,8 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
                    ? 0
                    : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(target, c, way);
     case NAS__CONV_SPARSE: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
-    case NAS__CONV_SPARSE_PANEL: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
     case NAS__CONV_DEPTHWISE: return 1;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4:
@@ -443,7 +447,8 @@ size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
     const bool winograd =
         way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
     if (winograd) return nas__conv_winograd_scratch(target, c, way);
-    if (way->algorithm == NAS__CONV_SPARSE_PANEL) return nas__panel_scratch(target, c, way);
+    if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
+        return nas__panel_scratch(target, c, way);
     if (way->depth == 0) return 0;
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     return (size_t)(nas__conv_unit_bands(target, c, way) * t.rows) * (size_t)c->out_w *
@@ -466,7 +471,8 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
     case NAS__CONV_SPARSE:
-    case NAS__CONV_SPARSE_PANEL: return nas__sparse_layout_of(target, c, way).floats;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: return nas__sparse_layout_of(target, c, way).floats;
     }
     return 0;
 }
@@ -486,7 +492,15 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
         (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm,
         way->pixels, way->vectors, way->outer, way->batch, way->depth, way->group, way->joined);
     char hash[NAS_SHA256_HEX];
-    nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
+    nas_sha256 h;
+    uint8_t digest[NAS_SHA256_BYTES];
+    nas_sha256_init(&h);
+    nas_sha256_update(&h, all, n > 0 ? (size_t)n : 0);
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) /* here the mask is the text */
+        nas_sha256_update(&h, c->kept,
+                          (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * c->in_c));
+    nas_sha256_final(&h, digest);
+    nas_hex(digest, sizeof digest, hash);
     nas_buf_printf(out, "conv_%s_%dx%d_%d_%d_%dx%d_%.12s", nas__conv_algorithm_name(way->algorithm),
                    c->kernel_h, c->kernel_w, c->in_c, c->out_c, c->out_h, c->out_w, hash);
 }
@@ -511,7 +525,8 @@ void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__con
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
     case NAS__CONV_SPARSE: nas__conv_direct_emit(target, c, way, name.data, out); break;
-    case NAS__CONV_SPARSE_PANEL: nas__sparse_emit_panel(target, c, way, name.data, out); break;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
     case NAS__CONV_DEPTHWISE: nas__conv_depthwise_emit(target, c, way, name.data, out); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;

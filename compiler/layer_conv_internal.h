@@ -92,7 +92,7 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
                             const nas__conv_way *way, const float *weight, const float *bias,
                             const float *slope, float *out);
 /* nas__sparse_ways - candidates without their cost; 0 where no group of outputs keeps less than everything. */
-enum { NAS__SPARSE_WAYS_MAX = 22 };
+enum { NAS__SPARSE_WAYS_MAX = 23 };
 int32_t nas__sparse_ways(const nas_target *target, const nas__conv *conv,
                          nas__conv_way out[NAS__SPARSE_WAYS_MAX]);
 double nas__sparse_cycles(const nas_target *target, const nas__conv *conv,
@@ -104,6 +104,13 @@ void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t 
 /* nas__sparse_emit_panel - the whole kernel of SPARSE_PANEL. */
 void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
                             const nas__conv_way *way, const char *name, nas_buf *out);
+/* The mask as machine code: layer_conv_sparse_code.c. */
+enum { NAS__CODE_GROUP = 12, NAS__CODE_VECTORS = 7 };
+void nas__sparse_emit_code(const nas__conv *conv, const char *name, nas_buf *out);
+int32_t nas__sparse_code_weights(const nas__conv *conv, const nas__conv_way *way); /* floats */
+/* nas__sparse_code_pack - false when the mask is not the one of `way`. */
+bool nas__sparse_code_pack(const nas__conv *conv, const nas__conv_way *way, const float *weight,
+                           const float *bias, float *out);
 /* Tiles of a panel: lines of pixels (rows of the image, or the image as one line), cut into vectors. */
 typedef struct nas__panel_tiling {
     int32_t lines, width; /* pixels of a line */

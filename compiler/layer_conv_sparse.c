@@ -16,7 +16,8 @@ static size_t round_up(size_t n) {
 }
 
 bool nas__conv_is_sparse(const nas__conv_way *way) {
-    return way->algorithm == NAS__CONV_SPARSE || way->algorithm == NAS__CONV_SPARSE_PANEL;
+    return way->algorithm == NAS__CONV_SPARSE || way->algorithm == NAS__CONV_SPARSE_PANEL ||
+           way->algorithm == NAS__CONV_SPARSE_CODE;
 }
 
 const char *nas__sparse_index(const nas__sparse_layout *l) {
@@ -42,7 +43,10 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
     const bool panel = way->algorithm == NAS__CONV_SPARSE_PANEL;
     const int32_t lanes = target->vector_bytes / 4;
     size_t padded = 0, outputs = 0, start_words = 0, values = 0;
-    if (panel) {
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) {
+        padded = (size_t)((c->out_c + lanes - 1) / lanes * lanes);
+        values = (size_t)nas__sparse_code_weights(c, way);
+    } else if (panel) {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
         l.lists = t.parts * t.groups;
         l.small = t.depth <= SMALL_MAX;
@@ -62,6 +66,11 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
     l.heads = round_up(l.starts + start_words);
     l.outputs = round_up(l.heads + (size_t)nas__conv_heads(c) * padded);
     l.indices = round_up(l.outputs + outputs);
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) {
+        l.values = l.indices;
+        l.floats = round_up(l.values + values);
+        return l;
+    }
     l.values = round_up(l.indices + ((size_t)way->entries + l.small) / (l.small ? 2 : 1));
     l.floats = round_up(l.values + values);
     return l;
@@ -144,6 +153,7 @@ int32_t nas__sparse_entries(const nas_target *target, const nas__conv *c,
         }
         return entries;
     }
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) return count_groups(c, NULL, 1);
     int32_t *order = order_of(c, way);
     const int32_t entries = count_groups(c, order, way->group);
     nas_free(order);
@@ -237,6 +247,13 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
     put_word(out + 1, (int32_t)l.values);
     if (way->algorithm == NAS__CONV_SPARSE)
         return pack_blocks(ctx, target, c, way, &l, weight, bias, slope, out);
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) {
+        const int32_t lanes = target->vector_bytes / 4;
+        (void)nas__conv_head(c, bias, slope, 0, c->out_c, (c->out_c + lanes - 1) / lanes * lanes,
+                             out + l.heads);
+        return nas__sparse_code_pack(c, way, weight, bias, out + l.values) ? NAS_OK
+                                                                           : wrong_mask(ctx, c);
+    }
     int32_t *order = order_of(c, way);
     if (order == NULL) return nas_fail(ctx, NAS_ERR_NOMEM, "no memory for %d outputs", c->out_c);
     const nas_status status = pack_panel(ctx, target, c, way, &l, order, weight, bias, slope, out);

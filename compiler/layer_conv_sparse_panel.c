@@ -24,7 +24,8 @@ nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *c,
         t.vectors = ceil_div(c->out_w, lanes);
     }
     const int32_t tiles = ceil_div(t.vectors, way->vectors);
-    t.narrow = tiles * way->vectors - t.vectors;
+    if (way->algorithm != NAS__CONV_SPARSE_CODE) /* its last tile may reach beyond the pixels */
+        t.narrow = tiles * way->vectors - t.vectors;
     t.wide = tiles - t.narrow;
     t.groups = ceil_div(c->out_c, way->group);
     t.depth = way->depth > 0 ? way->depth : steps;
@@ -440,6 +441,16 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
                    "    const float *values = (const float *)(words + words[1]);\n"
                    "    const int *starts = words + %zu;\n",
                    index, index, l->starts);
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) {
+        nas_buf_printf(out,
+                       "    (void)list;\n    (void)starts;\n    %s_gather%d(at, panel, 0, %d);\n"
+                       "    %s_code(panel, values, sums);\n",
+                       name, vectors, steps, name);
+        nas_buf_printf(out,
+                       "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n}\n",
+                       name, vectors, l->heads, residual ? ", residual, more" : "");
+        return;
+    }
     nas_buf_printf(out, "    for (int part = 0; part < %d; part++) {\n", t->parts);
     if (t->parts > 1) {
         nas_buf_printf(out,
@@ -543,7 +554,10 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
         if ((narrow ? t.narrow : t.wide) == 0) continue;
         emit_gather(c, name, lanes, vectors, out);
         if (!way->joined) emit_finish(c, name, lanes, vectors, out);
-        emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
+        if (way->algorithm == NAS__CONV_SPARSE_CODE)
+            nas__sparse_emit_code(c, name, out);
+        else
+            emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
         emit_tile(c, way, &t, &l, name, lanes, vectors, out);
     }
     emit_kernel(c, way, &t, name, lanes, out);

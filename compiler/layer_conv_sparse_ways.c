@@ -2,6 +2,9 @@
  * list beside them. */
 #include "compiler/layer_conv_internal.h"
 
+#include <math.h>
+#include <string.h>
+
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
 }
@@ -14,7 +17,7 @@ static double max_double(double a, double b) {
 
 /* Two multiply-adds and two loads a cycle, a multiply-add takes four; the rest is fitted (bench_sparse). */
 static const double fma_latency = 4, call_cycles = 20, entry_cycles = 0.7, move_cycles = 3,
-                    pixel_cycles = 6, l2_cycles_vector = 1.5;
+                    pixel_cycles = 6, l2_cycles_vector = 1.5, code_slack = 1.5;
 
 static double direct_cycles(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
@@ -47,7 +50,20 @@ static double panel_cycles(const nas_target *target, const nas__conv *c, const n
     return cycles * t.lines;
 }
 
+/* Of the mask as machine code: a broadcast and a multiply-add a weight, a vector for each step that a group keeps. */
+static double code_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas__panel_tiling t = nas__panel_tile(target, c, way);
+    const double steps = (double)c->kernel_h * c->kernel_w * c->in_c, vectors = way->vectors;
+    const double kept = way->entries / (steps * c->out_c); /* of the weights */
+    const double loads = t.groups * steps * (1 - pow(1 - kept, way->group)) * vectors;
+    const double products = way->entries * vectors;
+    return t.wide * (max_double(products, loads + products) / 2 * code_slack +
+                     move_cycles * vectors * (steps + c->out_c) +
+                     pixel_cycles * vectors * (target->vector_bytes / 4) + 4 * call_cycles);
+}
+
 double nas__sparse_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) return code_cycles(target, c, way);
     return way->algorithm == NAS__CONV_SPARSE ? direct_cycles(target, c, way)
                                               : panel_cycles(target, c, way);
 }
@@ -56,6 +72,7 @@ double nas__sparse_products(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const int32_t lanes = target->vector_bytes / 4;
     if (way->algorithm == NAS__CONV_SPARSE_PANEL) return (double)way->entries * way->group;
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) return way->entries;
     return (double)way->entries * nas__conv_block(target, c, way->vectors).vectors * lanes;
 }
 
@@ -143,9 +160,26 @@ static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__con
     return n;
 }
 
+/* Code is read once for each tile: layers of more weights have more of it than the cache. */
+static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    enum { WEIGHTS_MAX = 60000 };
+    nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_CODE,
+                         .pixels = 1,
+                         .outer = 1,
+                         .group = NAS__CODE_GROUP,
+                         .vectors = NAS__CODE_VECTORS};
+    if (strcmp(target->arch, "x86-64") != 0 || target->vector_bytes != 32) return 0;
+    way.entries = nas__sparse_entries(target, c, &way);
+    if (way.entries > WEIGHTS_MAX) return 0;
+    out[0] = way;
+    return 1;
+}
+
 int32_t nas__sparse_ways(const nas_target *target, const nas__conv *c,
                          nas__conv_way out[NAS__SPARSE_WAYS_MAX]) {
     if (c->kept == NULL || c->groups != 1) return 0;
-    const int32_t n = direct_ways(target, c, out);
-    return c->out_h * c->out_w == 1 ? n : n + panel_ways(target, c, out + n);
+    int32_t n = direct_ways(target, c, out);
+    if (c->out_h * c->out_w == 1) return n;
+    n += panel_ways(target, c, out + n);
+    return n + code_ways(target, c, out + n);
 }

@@ -40,7 +40,8 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_VECTOR, /* one output pixel (fully connected): many output vectors, streams the weights once */
     /* Zeros of the weights are left out; neighbouring outputs share a list of the products that they keep. */
     NAS__CONV_SPARSE, /* DIRECT with lists: a block of whole vectors of outputs shares one */
-    NAS__CONV_SPARSE_PANEL /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
+    NAS__CONV_SPARSE_PANEL, /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
+    NAS__CONV_SPARSE_CODE /* the same panel; the mask is machine code (x86-64 with AVX2) */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */
@@ -54,7 +55,7 @@ typedef struct nas__conv {
     nas__layer_act act; /* applied after the residual */
     float lo, hi;       /* CLIP, LEAKY */
     /* Which weights are not zero, a byte each, [O,KH,KW,I]; NULL: all count. Borrowed. It decides which ways make sense and
-     * how large their lists are, never the text of a kernel. */
+     * how large their lists are, and the text of SPARSE_CODE alone. */
     const uint8_t *kept;
 } nas__conv;
 

@@ -250,6 +250,10 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
 
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
+
 .PHONY: bench-engines
 ENGINES_ARGS ?=
 bench-engines: all ## our programs beside other engines (Python, network: see bench/engines/)

@@ -233,10 +233,11 @@ $(B)/rig/%.so: tests/rig/%.c Makefile
 	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
 .PHONY: rig check-rig
 rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
-check-rig: all $(RIG_TOOLS)
+check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 	@echo "  TEST  rig"
 	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
 	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    NAS_TESTS_DIR=$(CURDIR)/$(B)/tests \
 	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------

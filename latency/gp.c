@@ -256,7 +256,7 @@ static void reweigh(nas__gp_rows *rows, const double *loo, double *sorted) {
 }
 
 nas_status nas__gp_fit(nas_ctx *ctx, nas__gp_rows *rows, uint64_t seed, nas__gp *out, double *loo,
-                       double *loo_sd) {
+                       double *loo_sd, bool *seen) {
     nas__gp gp = {.d = rows->d, .m = rows->n < NAS__GP_INDUCING ? rows->n : NAS__GP_INDUCING};
     work w = {0};
     gp.hyper.log_inverse_length = nas_alloc_array(ctx, gp.d, sizeof(double));
@@ -265,6 +265,7 @@ nas_status nas__gp_fit(nas_ctx *ctx, nas__gp_rows *rows, uint64_t seed, nas__gp 
     if (status == NAS_OK) {
         nas__gp_hyper_start(gp.d, &gp.hyper);
         shuffled(seed, rows->n, w.order);
+        for (size_t i = 0; i < rows->n; i++) seen[w.order[i]] = i < NAS__GP_CHOOSE_ROWS;
         center(rows, w.target, &gp.mean, &gp.scale);
         status = choose(ctx, &gp, rows, &w, ITERATIONS_FIRST);
     }

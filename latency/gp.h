@@ -9,7 +9,7 @@
 
 #include "latency/dense.h"
 
-enum { NAS__GP_INDUCING = 1000, NAS__GP_CHOOSE_ROWS = 256 };
+enum { NAS__GP_INDUCING = 1000, NAS__GP_CHOOSE_ROWS = 320 };
 
 typedef struct nas__gp_hyper {
     double log_linear, log_signal, log_noise; /* variances, of targets of variance 1 */
@@ -37,9 +37,9 @@ typedef struct nas__gp_rows {
 } nas__gp_rows;
 
 /* nas__gp_fit - learns hyper-parameters, weights and posterior. loo, loo_sd: [n] held-out residual of each row, and the
- * standard deviation expected of it with one measurement's noise. */
+ * standard deviation expected of it with one measurement's noise. seen: [n] whether the hyper-parameters were chosen with it. */
 nas_status nas__gp_fit(nas_ctx *ctx, nas__gp_rows *rows, uint64_t seed, nas__gp *out, double *loo,
-                       double *loo_sd);
+                       double *loo_sd, bool *seen);
 /* nas__gp_restore - the posterior alone, from hyper-parameters (taken over) and weights of an earlier fit. */
 nas_status nas__gp_restore(nas_ctx *ctx, const nas__gp_rows *rows, nas__gp_hyper take_hyper,
                            uint64_t seed, nas__gp *out);

@@ -47,6 +47,8 @@ double nas__quantile_of_scores(double *scores, size_t n, double level) {
     return scores[rank > (double)n ? n - 1 : (size_t)rank - 1];
 }
 
+enum { UNSEEN_ROWS_MIN = 100 };
+
 /* ---- fit -------------------------------------------------------------------------------------------------------- */
 
 nas_status nas__check_options(nas_ctx *ctx, const nas_device_model_options *options) {
@@ -63,8 +65,8 @@ nas_status nas__check_options(nas_ctx *ctx, const nas_device_model_options *opti
                     name == NULL ? "" : name);
 }
 
-static nas_status encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const double *x, size_t n,
-                              double **out) {
+nas_status nas__encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const double *x, size_t n,
+                            double **out) {
     double *z = nas_alloc_array(ctx, n * encoder->d, sizeof *z);
     if (z == NULL) return NAS_ERR_NOMEM;
     for (size_t i = 0; i < n; i++)
@@ -73,24 +75,36 @@ static nas_status encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const d
     return NAS_OK;
 }
 
+/* Held-out residuals of rows that took part in choosing the hyper-parameters are a little too small: where there are
+ * enough others, these alone calibrate. */
+static double calibrated(const nas__merged_rows *rows, const bool *seen, double level, double *loo,
+                         const double *sd) {
+    size_t unseen = 0, n = 0;
+    for (size_t i = 0; i < rows->n; i++) unseen += !seen[i];
+    for (size_t i = 0; i < rows->n; i++) {
+        if (unseen >= UNSEEN_ROWS_MIN && seen[i]) continue;
+        loo[n++] = fabs(loo[i]) / sd[i];
+    }
+    return nas__quantile_of_scores(loo, n, level);
+}
+
 static nas_status fit_rows(nas_ctx *ctx, nas_device_model *m) {
     nas__merged_rows *rows = &m->rows;
     double *z = NULL;
     double *loo = nas_alloc_array(ctx, rows->n, sizeof *loo);
     double *sd = nas_alloc_array(ctx, rows->n, sizeof *sd);
-    nas_status status = loo == NULL || sd == NULL
+    bool *seen = nas_alloc_array(ctx, rows->n, sizeof *seen);
+    nas_status status = loo == NULL || sd == NULL || seen == NULL
                             ? NAS_ERR_NOMEM
-                            : encode_rows(ctx, &m->encoder, rows->x, rows->n, &z);
+                            : nas__encode_rows(ctx, &m->encoder, rows->x, rows->n, &z);
     if (status == NAS_OK) {
         nas__gp_rows gp_rows = {.x = z, .y = rows->log_y, .weight = rows->weight, .n = rows->n,
                                 .d = m->encoder.d};
-        status = nas__gp_fit(ctx, &gp_rows, m->seed, &m->gp, loo, sd);
+        status = nas__gp_fit(ctx, &gp_rows, m->seed, &m->gp, loo, sd, seen);
     }
-    if (status == NAS_OK) {
-        for (size_t i = 0; i < rows->n; i++) loo[i] = fabs(loo[i]) / sd[i];
-        m->quantile = nas__quantile_of_scores(loo, rows->n, m->level);
-    }
+    if (status == NAS_OK) m->quantile = calibrated(rows, seen, m->level, loo, sd);
     nas_free(z);
+    nas_free(seen);
     nas_free(sd);
     nas_free(loo);
     return status;
@@ -165,7 +179,7 @@ nas_status nas__model_predict_log(nas_ctx *ctx, const nas_device_model *m, const
                                      mean_block, &job);
     if (status != NAS_OK || sd == NULL) return status;
     double *z = NULL;
-    status = encode_rows(ctx, &m->encoder, x, n, &z);
+    status = nas__encode_rows(ctx, &m->encoder, x, n, &z);
     if (status == NAS_OK) status = nas__gp_variances(ctx, &m->gp, z, n, nas_cpu_count(), sd);
     for (size_t i = 0; i < n && status == NAS_OK; i++) sd[i] = sqrt(sd[i]);
     nas_free(z);

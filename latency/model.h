@@ -60,14 +60,21 @@ typedef struct nas_device_model nas_device_model;
 nas_status nas_device_model_fit(nas_ctx *ctx, const nas_latency_table *table,
                                 const nas_device_model_options *options, nas_device_model **out);
 
-/* nas_device_model_transfer - learns a device from a few rows of its own (`target`, three at least) and the tables of
- * other devices (all with the target's features, same order; any rows, a hundred at least; at most 64 devices). The
+/* nas_device_model_transfer - learns a device from a few rows of its own (`target`, 3..100 different ones) and the tables of
+ * other devices (all with the target's features, same order; any rows, eight at least; at most 64 devices). The
  * sources need not hold the target's architectures. NAS_ERR_INVALID naming the first feature that differs.
  * n_sources >= 1. */
 nas_status nas_device_model_transfer(nas_ctx *ctx, const nas_latency_table *sources,
                                      size_t n_sources, const nas_latency_table *target,
                                      const nas_device_model_options *options,
                                      nas_device_model **out);
+
+/* nas_device_model_transfer_from - the same from models fitted before (never transferred ones), which are borrowed and
+ * must outlive *out: one set of sources serves many new devices. */
+nas_status nas_device_model_transfer_from(nas_ctx *ctx, const nas_device_model *const *sources,
+                                          size_t n_sources, const nas_latency_table *target,
+                                          const nas_device_model_options *options,
+                                          nas_device_model **out);
 
 void nas_device_model_free(nas_device_model *model);
 
@@ -84,6 +91,10 @@ typedef enum nas_pick {
 nas_status nas_device_model_pick(nas_ctx *ctx, const nas_latency_table *sources, size_t n_sources,
                                  const nas_latency_table *candidates, nas_pick how, size_t count,
                                  uint64_t seed, size_t *index);
+
+nas_status nas_device_model_pick_from(nas_ctx *ctx, const nas_device_model *const *sources,
+                                      size_t n_sources, const nas_latency_table *candidates,
+                                      nas_pick how, size_t count, uint64_t seed, size_t *index);
 
 /* ---- predict --------------------------------------------------------------------------------------------------- */
 

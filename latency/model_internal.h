@@ -10,6 +10,7 @@ enum {
     NAS__CODE_MAX = 31,
     NAS__FIT_ROWS_MIN = 8,
     NAS__TRANSFER_ROWS_MIN = 3,
+    NAS__TRANSFER_ROWS_MAX = 100,
     NAS__SOURCES_MAX = 64,
     NAS__FEATURE_NAME_MAX = 63
 };
@@ -31,6 +32,8 @@ typedef struct nas__encoder {
 nas_status nas__encoder_of(nas_ctx *ctx, const nas_latency_table *table, nas__encoder *out);
 void nas__encoder_deinit(nas__encoder *encoder);
 void nas__encode(const nas__encoder *encoder, const double *x, double *out); /* [d] */
+nas_status nas__encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const double *x, size_t n,
+                            double **out); /* [n][d], caller frees */
 /* nas__same_features - INVALID naming the first feature of `table` that is not that of `features`. */
 nas_status nas__same_features(nas_ctx *ctx, const char *what, const nas_feature *features, size_t n,
                               const nas_latency_table *table);
@@ -61,11 +64,23 @@ struct nas_device_model {
     nas__transfer *transfer; /* or one by way of other devices; NULL */
 };
 
-/* nas__transfer_log_mean - [n] log values of encoded... raw features x [n][n_features]. */
+nas_status nas__check_options(nas_ctx *ctx, const nas_device_model_options *options);
+
+/* nas__transfer_new - from merged rows of the new device; sources (all with the same features) are borrowed until
+ * nas__transfer_own hands them over. quantile NULL: not calibrated (it is known from an earlier fit). */
+nas_status nas__transfer_new(nas_ctx *ctx, const nas_device_model *const *sources,
+                             size_t n_sources, const nas__merged_rows *target, double level,
+                             uint64_t seed, double *quantile, nas__transfer **out);
+void nas__transfer_own(nas__transfer *t, nas_device_model **take_sources);
+nas_status nas__transfer_pick(nas_ctx *ctx, const nas_device_model *const *sources,
+                              size_t n_sources, const nas__merged_rows *candidates, size_t count,
+                              uint64_t seed, size_t *picks);
+/* nas__transfer_predict - raw features x [n][n_features]; sd may be NULL. */
 nas_status nas__transfer_predict(nas_ctx *ctx, const nas__transfer *t, const double *x, size_t n,
                                  double *log_mean, double *sd);
 void nas__transfer_free(nas__transfer *t);
 void nas__transfer_explain(const nas__transfer *t, nas_json *json);
+size_t nas__transfer_sources(const nas__transfer *t, const nas_device_model *const **sources);
 
 /* nas__model_predict_log - log mean and (sd not NULL) standard deviation before calibration, of raw features. */
 nas_status nas__model_predict_log(nas_ctx *ctx, const nas_device_model *model, const double *x,

@@ -45,7 +45,8 @@ static void finish_columns(double *x, size_t ldx, size_t rows, const double *l, 
         double *row = x + r * ldx;
         for (size_t c = 0; c < cols; c++) {
             double value = row[j + c] - s[r * NAS__TILE + c];
-            for (size_t k = 0; k < c; k++) value -= row[j + k] * l[(j + c) * n + j + k];
+            for (size_t k = 0; k < c; k++)
+                value -= row[j + k] * l[(j + c) * n + j + k];
             row[j + c] = value / l[(j + c) * n + j + c];
         }
     }
@@ -63,7 +64,8 @@ bool nas__cholesky(double *a, size_t n) {
             for (size_t c = 0; c <= r; c++) {
                 const double *other = a + (i + c) * n + i;
                 double value = row[c] - s[r * NAS__TILE + c];
-                for (size_t k = 0; k < c; k++) value -= row[k] * other[k];
+                for (size_t k = 0; k < c; k++)
+                    value -= row[k] * other[k];
                 if (c < r) {
                     row[c] = value / other[c];
                     continue;
@@ -102,7 +104,8 @@ nas_status nas__solve_rows(nas_ctx *ctx, const double *l, size_t n, double *x, s
 void nas__solve_transposed(const double *l, size_t n, double *b) {
     for (size_t i = n; i-- > 0;) {
         b[i] /= l[i * n + i];
-        for (size_t j = 0; j < i; j++) b[j] -= l[i * n + j] * b[i];
+        for (size_t j = 0; j < i; j++)
+            b[j] -= l[i * n + j] * b[i];
     }
 }
 

@@ -21,7 +21,8 @@ typedef int64_t ivec __attribute__((vector_size(LANES * 8), may_alias));
 
 INLINE double sum_of(vec v) {
     double sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
+    for (int i = 0; i < LANES; i++)
+        sum += v[i];
     return sum;
 }
 
@@ -33,7 +34,8 @@ static double dot(const double *a, const double *b, size_t n) {
         s1 += LOAD(a + i + LANES) * LOAD(b + i + LANES);
     }
     double sum = sum_of(s0 + s1);
-    for (; i < n; i++) sum += a[i] * b[i];
+    for (; i < n; i++)
+        sum += a[i] * b[i];
     return sum;
 }
 

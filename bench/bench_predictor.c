@@ -1,6 +1,6 @@
 /* bench_predictor.c - device models on published measurements: `make bench-predictor`.
  *
- *   bench_predictor [--data ../shared/data] [--seeds 5] [--only nb201|hw360|fbnet|ofa|hat|known] [--test 3000]
+ *   bench_predictor [--data ../shared/data] [--seeds 5] [--only nb201|hw360|fbnet|ofa|hat|known|classes] [--test 3000] [--random 1]
  *
  * Splits: a seed shuffles the architectures. "own": the first n are measured on the device, the others are the test.
  * "transfer": the first 900 are measured on the source devices, ten of these on the target, the others are the test and
@@ -17,6 +17,7 @@ typedef struct bench {
     const char *data;
     int seeds;
     size_t test_rows;
+    bool random; /* random samples too */
 } bench;
 
 /* One published table: features of its architectures and a column of values for each device. */
@@ -95,13 +96,14 @@ static void show(const char *data, const char *device, const char *protocol, siz
                  const results *r, const char *published) {
     const double k = r->n, mean = r->spearman / k;
     const double sd = sqrt(fmax(r->square / k - mean * mean, 0));
-    char bound[16] = "-";
+    char bound[16] = "-", macs[16] = "-";
     if (r->bound > 0) (void)snprintf(bound, sizeof bound, "%.3f", r->bound / k);
-    printf("%-10s %-26.26s %-12s %4zu | %.4f ±%.4f %6.3f %6.3f %6.3f %6.3f %7.3f | %9s %6.3f %6s | "
+    if (r->macs != 0) (void)snprintf(macs, sizeof macs, "%.3f", r->macs / k);
+    printf("%-10s %-26.26s %-12s %4zu | %.4f ±%.4f %6.3f %6.3f %6.3f %6.3f %7.3f | %9s %6s %6s | "
            "%6.2f "
            "%8.0f\n",
            data, device, protocol, n, mean, sd, r->mape / k, r->within5 / k, r->within10 / k,
-           r->coverage / k, r->width / k, published, r->macs / k, bound, r->fit_s / k, r->rate / k);
+           r->coverage / k, r->width / k, published, macs, bound, r->fit_s / k, r->rate / k);
     (void)fflush(stdout);
 }
 
@@ -253,7 +255,7 @@ static void transfer(const bench *b, const problem *p, const char *const *source
             nas_latency_table test = part(b, p, device, rest, n_test);
             nas_latency_table pool = part(b, p, p->n_devices, order, SOURCE_ROWS);
             const double macs = macs_baseline(b, p, &test), bound = noise_bound(b, p, device);
-            for (int how = 0; how < 2; how++) {
+            for (int how = 0; how < (b->random ? 2 : 1); how++) {
                 size_t picks[SAMPLES];
                 need(b, nas_device_model_pick_from(b->ctx, from, n, &pool,
                                                    how == 0 ? NAS_PICK_ACTIVE : NAS_PICK_RANDOM,
@@ -287,12 +289,13 @@ static void show_transfer(const bench *b, const problem *p, const char *const *s
     for (; targets[k] != NULL; k++) {
         show(p->name, targets[k], "transfer", SAMPLES, &r[k],
              published == NULL ? "-" : published[k]);
-        show(p->name, targets[k], "  random", SAMPLES, &random[k], "");
         join(&mean, &r[k]);
+        if (!b->random) continue;
+        show(p->name, targets[k], "  random", SAMPLES, &random[k], "");
         join(&mean_random, &random[k]);
     }
     show(p->name, "MEAN", "transfer", SAMPLES, &mean, "");
-    show(p->name, "MEAN", "  random", SAMPLES, &mean_random, "");
+    if (b->random) show(p->name, "MEAN", "  random", SAMPLES, &mean_random, "");
 }
 
 static void show_own(const bench *b, const problem *p, size_t n, bool classes,
@@ -393,7 +396,7 @@ static void set_classes(const bench *b, problem *p) {
     csv_deinit(&archs);
 }
 
-static void bench_nb201(const bench *b) {
+static void bench_nb201_split(const bench *b, bool classes) {
     problem p;
     if (!load_nb201(b, "nb201_latency_help/nb201_latency_help.csv.gz", "nb201", &p)) return;
     set_device_range(b, &p, 2);
@@ -403,10 +406,21 @@ static void bench_nb201(const bench *b) {
         "1080ti_256", "silver_4114", "pixel3",    "essential_ph_1", "samsung_s7",   NULL};
     static const char *const published[] = {"HELP .985", "HELP .890", "-", "-", "-", "-",
                                             "-",         "-",         "-", "-", "-"};
-    show_transfer(b, &p, help_sources, targets, published, false);
-    show_own(b, &p, 900, false, brp_nas);
-    show_own(b, &p, 900, true, NULL);
+    if (classes) {
+        show_own(b, &p, 900, true, NULL);
+    } else {
+        show_transfer(b, &p, help_sources, targets, published, false);
+        show_own(b, &p, 900, false, brp_nas);
+    }
     problem_deinit(&p);
+}
+
+static void bench_nb201(const bench *b) {
+    bench_nb201_split(b, false);
+}
+
+static void bench_classes(const bench *b) {
+    bench_nb201_split(b, true);
 }
 
 static void bench_hw360(const bench *b) {
@@ -445,7 +459,6 @@ static void bench_fbnet(const bench *b) {
                                           "titanx_64",    "pixel3",      NULL};
     static const char *const published[] = {"HELP .892", "HELP .887", "-", "-", "-", "-", "-", "-"};
     show_transfer(b, &p, sources, targets, published, false);
-    show_own(b, &p, 900, false, NULL);
     problem_deinit(&p);
 }
 
@@ -464,7 +477,6 @@ static void bench_ofa(const bench *b) {
     for (size_t d = 0; d < p.n_devices; d++)
         all[d] = p.devices[d];
     show_transfer(b, &p, all, all, NULL, true);
-    show_own(b, &p, 900, false, NULL);
     problem_deinit(&p);
 }
 
@@ -772,8 +784,9 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(const bench *b);
-    } parts[] = {{"nb201", bench_nb201}, {"hw360", bench_hw360}, {"fbnet", bench_fbnet},
-                 {"ofa", bench_ofa},     {"hat", bench_hat},     {"known", bench_known}};
+    } parts[] = {{"nb201", bench_nb201},    {"hw360", bench_hw360}, {"fbnet", bench_fbnet},
+                 {"ofa", bench_ofa},        {"hat", bench_hat},     {"known", bench_known},
+                 {"classes", bench_classes}};
     head();
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         if (only[0] == '\0' || strcmp(only, parts[i].name) == 0) parts[i].run(&b);

@@ -15,6 +15,8 @@ typedef struct nas__dense_kernels {
     void (*tile)(const double *a, size_t lda, const double *b, size_t ldb, size_t n, double *out);
     /* sum of a[i] * b[i] */
     double (*dot)(const double *a, const double *b, size_t n);
+    /* sum of (a[i] - b[i])^2 */
+    double (*distance)(const double *a, const double *b, size_t n);
     /* out[j] = exp(-1/2 sum_k (x[k] - zt[k * m + j])^2), j < m, m a multiple of NAS__DENSE_PAD. */
     void (*gauss)(const double *zt, size_t m, size_t d, const double *x, double *out);
 } nas__dense_kernels;

@@ -6,7 +6,8 @@
 #include <string.h>
 
 enum { ITERATIONS_FIRST = 25, ITERATIONS_AGAIN = 10, ROWS_ROBUST_MIN = 40 };
-#define JITTER 1e-7
+#define JITTER 1e-6         /* of the noise, as in gp_choose.c */
+#define NUGGET 1e-8         /* of the kernel matrix, against rounding */
 #define STUDENT_DEGREES 4.0 /* of freedom: what a residual far out still counts */
 
 void nas__gp_deinit(nas__gp *gp) {
@@ -145,7 +146,7 @@ static nas_status kernel_matrix(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *r
     for (size_t j = 0; j < gp->m; j++) {
         double *row = gp->factor + j * gp->m;
         kernel_row(gp, gp->inducing + j * gp->d, w->scratch, row);
-        row[j] += JITTER * (1 + row[j]);
+        row[j] += NUGGET * (1 + row[j]);
     }
     if (!nas__cholesky(gp->factor, gp->m)) {
         return nas_fail(ctx, NAS_ERR_INTERNAL,

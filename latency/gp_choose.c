@@ -12,8 +12,9 @@
 enum { LINEAR, SIGNAL, NOISE, LENGTHS }; /* places in the vector of hyper-parameters */
 #define AMPLITUDE_PRIOR_SD 3.0
 #define LENGTH_PRIOR_SD 1.0
-#define JITTER 1e-7
-#define BOUND 14.0 /* of any logarithm */
+#define JITTER                                                                                     \
+    1e-6 /* of the noise, too: data without any would drive its logarithm to minus infinity */
+#define BOUND 30.0 /* of any logarithm */
 
 void nas__gp_hyper_start(size_t d, nas__gp_hyper *hyper) {
     hyper->log_linear = 0;
@@ -102,7 +103,7 @@ static bool factorise(problem *p, const gsl_vector *theta) {
             p->factor[i * n + j] =
                 linear * p->linear[i * n + j] + signal * p->gauss[i * p->pad + j];
         }
-        p->factor[i * n + i] += noise / p->weight[i] + JITTER;
+        p->factor[i * n + i] += (noise + JITTER) / p->weight[i];
     }
     if (!nas__cholesky(p->factor, n)) return false;
     for (size_t i = 0; i < n; i++) {

@@ -37,4 +37,7 @@ void nas__solve_transposed(const double *l, size_t n, double *b);
 /* nas__gram - out [n][n], lower triangle: inner products of the rows of a [n][k]. */
 nas_status nas__gram(nas_ctx *ctx, const double *a, size_t n, size_t k, double *out, int threads);
 
+/* nas__inverse - out [n][n], lower triangle: (L L')^-1. work: [n][n]. */
+void nas__inverse(const double *l, size_t n, double *work, double *out);
+
 #endif

@@ -73,7 +73,7 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c latency/dense_kernels.c
 ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
@@ -243,7 +243,8 @@ check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+# bench-predictor is a target of its own: it takes many minutes and wants data.
+BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -254,6 +255,11 @@ bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never 
 .PHONY: bench-sparse
 bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
 	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
+
+.PHONY: bench-predictor
+PREDICTOR_ARGS ?=
+bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
+	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

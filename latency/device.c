@@ -1,8 +1,11 @@
-/* device.c - the handle of one device: a private local agent, an agent over HTTP, or the simulated stand-in. */
+/* device.c - the handle of one device: a private local agent, an agent over HTTP, a phone, or the simulated stand-in. */
 #include "latency/device_internal.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000 };
 
 static nas_status set_text(nas_ctx *ctx, char **slot, const char *text) {
     *slot = nas_strdup(ctx, text);
@@ -35,6 +38,14 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
 
 /* ---- agents ------------------------------------------------------------------------------------------------------- */
 
+static nas_status replace_text(nas_ctx *ctx, char **slot, const char *text) {
+    char *fresh = nas_strdup(ctx, text);
+    if (fresh == NULL) return NAS_ERR_NOMEM;
+    nas_free(*slot);
+    *slot = fresh;
+    return NAS_OK;
+}
+
 /* Asks who is there; checks key (through the signature) and protocol. */
 static nas_status greet(nas_ctx *ctx, nas_device *d) {
     const nas__request request = {
@@ -59,17 +70,24 @@ static nas_status greet(nas_ctx *ctx, nas_device *d) {
         status =
             nas__json_member_text(ctx, &reply.body, "fingerprint", fingerprint, sizeof fingerprint);
     }
-    if (status == NAS_OK) status = set_text(ctx, &d->fingerprint, fingerprint);
-    if (status == NAS_OK) status = set_text(ctx, &d->info, reply.body.data);
+    /* Measurements before and after a reopening must be comparable. */
+    if (status == NAS_OK && d->fingerprint != NULL && strcmp(d->fingerprint, fingerprint) != 0) {
+        status = nas_fail(ctx, NAS_ERR_DEVICE,
+                          "another machine answers than before (fingerprint %.12s, was %.12s); "
+                          "start a new study for it",
+                          fingerprint, d->fingerprint);
+    }
+    if (status == NAS_OK) status = replace_text(ctx, &d->fingerprint, fingerprint);
+    if (status == NAS_OK) status = replace_text(ctx, &d->info, reply.body.data);
+    if (status == NAS_OK) status = nas__facts_read(ctx, d);
     nas_buf_deinit(&reply.body);
     return status;
 }
 
-static nas_status open_local(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+static nas_status connect_local(nas_ctx *ctx, nas_device *d) {
     uint8_t key[NAS_AGENT_KEY_BYTES];
     char base[64];
-    d->local = true;
-    nas_status status = nas__agent_start(ctx, o->agent_path, o->work_dir, &d->process, key);
+    nas_status status = nas__agent_start(ctx, d->agent_path, d->work_dir, &d->process, key);
     if (status != NAS_OK) return status;
     (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->process.port);
     status = nas__client_new(ctx, base, key, &d->client);
@@ -85,25 +103,70 @@ static bool base_ok(const char *text) {
     return nas_parse_i64(NULL, "port", colon + 1, 1, 65535, &port) == NAS_OK;
 }
 
-static nas_status open_http(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     uint8_t key[NAS_AGENT_KEY_BYTES];
-    if (!base_ok(o->connect)) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need http://HOST:PORT", o->connect);
+    if (!base_ok(d->connect)) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need http://HOST:PORT", d->connect);
     }
-    if (o->key_file == NULL || o->key_file[0] == '\0') {
+    if (d->key_file == NULL || d->key_file[0] == '\0') {
         return nas_fail(
             ctx, NAS_ERR_INVALID,
             "connect '%s': key_file is missing; copy the agent's key (nas-agent keygen)",
-            o->connect);
+            d->connect);
     }
-    nas_status status = nas_agent_key_read(ctx, o->key_file, key);
-    if (status == NAS_OK) status = nas__client_new(ctx, o->connect, key, &d->client);
-    return status == NAS_OK ? greet(ctx, d) : status;
+    nas_status status = nas_agent_key_read(ctx, d->key_file, key);
+    if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
+    if (status == NAS_OK) status = greet(ctx, d);
+    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
+}
+
+/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
+static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
+    const bool again = d->facts.serial[0] != '\0';
+    const nas_phone_options options = {.serial = again ? d->facts.serial : d->connect + 4,
+                                       .agents_dir = d->agents_dir,
+                                       .again = again};
+    char base[64];
+    nas_status status = nas_phone_open(ctx, &options, &d->phone);
+    if (status != NAS_OK) return status;
+    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
+    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
+    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
+    status = nas__client_new(ctx, base, d->phone.key, &d->client);
+    if (status == NAS_OK) status = greet(ctx, d);
+    if (status == NAS_OK) status = nas__session_begin(ctx, d);
+    return nas_wrap(ctx, status, "%s", d->phone.serial);
+}
+
+static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
+    switch (d->kind) {
+    case NAS__DEVICE_SIMULATED: return NAS_OK;
+    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
+    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
+    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
+    }
+    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
+}
+
+/* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
+static void disconnect_device(nas_device *d) {
+    if (d->process.pid > 0 && d->client != NULL) {
+        const nas__request stop = {
+            .method = "POST", .target = "/v1/stop", .timeout_ms = 1000, .no_cancel = true};
+        nas__reply reply = {0};
+        (void)nas__client_send(NULL, d->client, &stop,
+                               &reply); /* if it does not listen, it is killed below */
+        nas_buf_deinit(&reply.body);
+    }
+    nas__session_end(d);
+    nas__client_free(d->client);
+    d->client = NULL;
+    nas__agent_end(&d->process);
+    nas_phone_close(&d->phone);
 }
 
 /* ---- handle ------------------------------------------------------------------------------------------------------- */
 
-/* "" or numbers, commas and dashes: what the agent accepts. */
 nas_device_options nas_device_options_default(void) {
     return (nas_device_options){.name = "device",
                                 .connect = "local",
@@ -114,8 +177,26 @@ nas_device_options nas_device_options_default(void) {
                                 .frequency = ""};
 }
 
+/* "" or numbers, commas and dashes: what the agent accepts. */
 static bool cpus_ok(const char *cpus) {
     return strlen(cpus) < 64 && cpus[strspn(cpus, "0123456789,-")] == '\0';
+}
+
+static nas_status copy_optional(nas_ctx *ctx, char **slot, const char *text) {
+    return text != NULL ? set_text(ctx, slot, text) : NAS_OK;
+}
+
+/* What a reopening needs again. */
+static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
+    d->threads = o->threads;
+    nas_status status = set_text(ctx, &d->name, o->name);
+    if (status == NAS_OK) status = set_text(ctx, &d->connect, o->connect);
+    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->agent_path, o->agent_path);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->agents_dir, o->agents_dir);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->key_file, o->key_file);
+    if (status == NAS_OK) status = copy_optional(ctx, &d->work_dir, o->work_dir);
+    return status;
 }
 
 static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
@@ -124,15 +205,25 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     }
     if (!cpus_ok(o->cores))
         return nas_fail(ctx, NAS_ERR_INVALID, "cores '%s': need a list like 0,1 or 0-3", o->cores);
-    d->threads = o->threads;
-    nas_status status = set_text(ctx, &d->name, o->name);
-    if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
+    nas_status status = keep_options(ctx, o, d);
     if (status != NAS_OK) return status;
-    if (strcmp(o->connect, "simulated") == 0) return open_simulated(ctx, d);
-    if (strcmp(o->connect, "local") == 0) return open_local(ctx, o, d);
-    if (strncmp(o->connect, "http://", 7) == 0) return open_http(ctx, o, d);
-    return nas_fail(ctx, NAS_ERR_INVALID, "connect '%s': need local, simulated or http://HOST:PORT",
-                    o->connect);
+    if (strcmp(o->connect, "simulated") == 0) {
+        d->kind = NAS__DEVICE_SIMULATED;
+        return open_simulated(ctx, d);
+    }
+    if (strcmp(o->connect, "local") == 0) {
+        d->kind = NAS__DEVICE_LOCAL;
+    } else if (strncmp(o->connect, "http://", 7) == 0) {
+        d->kind = NAS__DEVICE_HTTP;
+    } else if (strncmp(o->connect, "adb:", 4) == 0) {
+        d->kind = NAS__DEVICE_PHONE;
+    } else {
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "connect '%s': need local, simulated, http://HOST:PORT, adb:SERIAL or adb:*",
+            o->connect);
+    }
+    return connect_device(ctx, d);
 }
 
 nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_device **out) {
@@ -149,33 +240,77 @@ nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_
 
 void nas_device_close(nas_device *d) {
     if (d == NULL) return;
-    if (d->process.pid > 0 && d->client != NULL) {
-        const nas__request stop = {
-            .method = "POST", .target = "/v1/stop", .timeout_ms = 1000, .no_cancel = true};
-        nas__reply reply = {0};
-        (void)nas__client_send(NULL, d->client, &stop,
-                               &reply); /* if it does not listen, it is killed below */
-        nas_buf_deinit(&reply.body);
-    }
-    nas__client_free(d->client);
-    nas__agent_end(&d->process);
-    nas_free(d->name);
-    nas_free(d->cpus);
-    nas_free(d->info);
-    nas_free(d->fingerprint);
+    disconnect_device(d);
+    char *const texts[] = {d->name,       d->connect,  d->cpus,     d->info,       d->fingerprint,
+                           d->agent_path, d->features, d->key_file, d->agents_dir, d->work_dir};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        nas_free(texts[i]);
     nas_free(d);
 }
+
+/* ---- lost and found ------------------------------------------------------------------------------------------------ */
+
+static bool lost(nas_status status) {
+    return status == NAS_ERR_NET || status == NAS_ERR_TIMEOUT;
+}
+
+/* Sleeps in naps, so that a cancel is seen. */
+static nas_status wait_ms(nas_ctx *ctx, int64_t ms) {
+    const int64_t end = nas_now_ns() + ms * 1000000;
+    while (nas_now_ns() < end) {
+        const struct timespec nap = {0, 20 * 1000000};
+        const nas_status status = nas_check_cancel(ctx);
+        if (status != NAS_OK) return status;
+        (void)nanosleep(&nap, NULL); /* a signal may shorten it */
+    }
+    return NAS_OK;
+}
+
+/* A phone's return is told by the adb server; others are asked again after the pause. */
+static nas_status wait_for_return(nas_ctx *ctx, const nas_device *d, int64_t ms) {
+    const int64_t end = nas_now_ns() + ms * 1000000;
+    nas_adb adb;
+    if (d->facts.serial[0] != '\0' && nas_adb_default(ctx, &adb) == NAS_OK) {
+        const nas_status status = wait_ms(ctx, ms < REOPEN_FIRST_MS ? ms : REOPEN_FIRST_MS);
+        if (status != NAS_OK) return status;
+        if (nas_adb_wait(ctx, &adb, d->facts.serial, ms) == NAS_OK) return NAS_OK;
+    }
+    const int64_t left = (end - nas_now_ns()) / 1000000;
+    return wait_ms(ctx, left > 0 ? left : 0);
+}
+
+nas_status nas_device_reopen(nas_ctx *ctx, nas_device *d, int64_t deadline_ms) {
+    const int64_t end = nas_now_ns() + deadline_ms * 1000000;
+    int64_t pause = REOPEN_FIRST_MS;
+    if (deadline_ms < 0)
+        return nas_fail(ctx, NAS_ERR_RANGE, "device %s: deadline %" PRId64 " ms", d->name,
+                        deadline_ms);
+    for (;;) {
+        disconnect_device(d);
+        nas_status status = connect_device(ctx, d);
+        if (!lost(status)) return nas_wrap(ctx, status, "device %s", d->name);
+        const int64_t left = (end - nas_now_ns()) / 1000000;
+        if (left <= 0) return nas_wrap(ctx, status, "device %s", d->name);
+        nas_log(ctx, NAS_LOG_INFO, "device.lost name=%s retry_ms=%" PRId64 " reason=\"%s\"",
+                d->name, pause < left ? pause : left, nas_ctx_message(ctx));
+        status = wait_for_return(ctx, d, pause < left ? pause : left);
+        if (status != NAS_OK) return status;
+        pause = pause * 2 < REOPEN_LAST_MS ? pause * 2 : REOPEN_LAST_MS;
+    }
+}
+
+/* ---- what is known --------------------------------------------------------------------------------------------------- */
 
 const char *nas_device_name(const nas_device *device) {
     return device->name;
 }
 
 bool nas_device_is_simulated(const nas_device *device) {
-    return device->simulated;
+    return device->simulated || device->facts.virtual_clock;
 }
 
 bool nas_device_is_local(const nas_device *device) {
-    return device->local;
+    return device->kind == NAS__DEVICE_LOCAL;
 }
 
 const char *nas_device_info_json(const nas_device *device) {
@@ -188,6 +323,8 @@ const char *nas_device_fingerprint(const nas_device *device) {
 
 nas_status nas_device_alive(nas_ctx *ctx, nas_device *device) {
     if (device->simulated) return NAS_OK;
+    if (device->client == NULL)
+        return nas_fail(ctx, NAS_ERR_NET, "device %s is not connected", device->name);
     const nas__request request = {
         .method = "GET", .target = "/v1/info", .timeout_ms = NAS__REQUEST_MS};
     nas__reply reply = {0};

@@ -56,7 +56,7 @@ static nas_status check_options(nas_ctx *ctx, const nas_measure_options *o) {
 /* ---- upload ------------------------------------------------------------------------------------------------------- */
 
 static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
-                         const char *target) {
+                         const char *needs, const char *target) {
     nas_buf bytes = {0};
     char seen[NAS_SHA256_HEX];
     nas_status status = nas_file_read(ctx, path, NAS_AGENT_BODY_MAX, &bytes);
@@ -67,6 +67,11 @@ static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const ch
         return nas_fail(ctx, NAS_ERR_INVALID,
                         "artifact %s has SHA-256 %s, expected %s: it changed since it was compiled",
                         path, seen, sha256);
+    }
+    status = nas__artifact_suits(ctx, d, bytes.data, bytes.len, needs);
+    if (status != NAS_OK) {
+        nas_buf_deinit(&bytes);
+        return nas_wrap(ctx, status, "artifact %s", path);
     }
     const nas__request put = {"PUT", target, bytes.data, bytes.len, BLOB_TIMEOUT_MS, false};
     nas__reply reply = {0};
@@ -79,7 +84,8 @@ static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const ch
     return status;
 }
 
-static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256) {
+static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
+                              const char *needs) {
     char target[96];
     uint8_t raw[NAS_SHA256_BYTES];
     if (!nas_unhex(sha256, sizeof raw, raw)) {
@@ -91,7 +97,7 @@ static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, con
     nas_status status = nas__client_send(ctx, d->client, &get, &reply);
     if (status != NAS_OK) return status;
     if (reply.status == 404) {
-        status = upload(ctx, d, path, sha256, target);
+        status = upload(ctx, d, path, sha256, needs, target);
     } else if (reply.status != 200) {
         status = nas__reply_error(ctx, "question for the artifact", &reply);
     }
@@ -263,7 +269,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     nas_json j = nas_json_begin(&text);
     nas_json_object(&j);
     nas_json_key(&j, "simulated");
-    nas_json_bool(&j, false);
+    nas_json_bool(&j, nas_device_is_simulated(d));
     passport_head(&j, d, sha256, o);
     nas_json_key(&j, "attempts");
     nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
@@ -280,6 +286,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     if (status != NAS_OK) return status;
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
+    best->m.simulated = nas_device_is_simulated(d);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
     return NAS_OK;
@@ -293,7 +300,9 @@ static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, c
     bool have = false, accepted = false;
     int32_t repeats = 0;
     nas_json_array(&j);
-    nas_status status = ensure_blob(ctx, d, path, sha256);
+    nas_status status =
+        o->needs != NULL ? nas_device_suits(ctx, d, d->facts.arch, o->needs) : NAS_OK;
+    if (status == NAS_OK) status = ensure_blob(ctx, d, path, sha256, o->needs);
     for (; status == NAS_OK && !accepted; repeats++) {
         nas__run run = {0};
         status = run_once(ctx, d, sha256, o, &run);
@@ -362,6 +371,8 @@ nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
         status =
             nas_fail(ctx, NAS_ERR_INVALID, "measure: an artifact path and its hash are needed");
     }
+    if (status == NAS_OK && !device->simulated && device->client == NULL)
+        status = nas_fail(ctx, NAS_ERR_NET, "not connected");
     if (status == NAS_OK) {
         status = device->simulated
                      ? measure_simulated(ctx, device, graph, artifact_sha256, options, out)

@@ -33,7 +33,11 @@ gcc-arm-linux-gnueabihf:compiles networks for 32-bit Arm
 libc6-dev-armhf-cross:its C library
 gcc-riscv64-linux-gnu:compiles networks for RISC-V
 libc6-dev-riscv64-cross:its C library
-qemu-user:runs what was compiled for them in the tests
+patch:builds the C library of the riscv64 agent from its source package
+xz-utils:unpacks it
+qemu-user:runs what was compiled for them in the tests, and the programs of fake phones
+adb:reaches phones, fake ones in the tests
+python3:plays the phones in the tests
 '
 
 # Names of the lines "name:why" of $1 that are not installed; the reasons go to stderr.

@@ -142,12 +142,13 @@ static const nas__config_key keys[] = {
     NUMBER("eval.finetune_learning_rate", eval.finetune_learning_rate, true, 0, 1, "",
            "Adam, fine-tuning"),
 
-    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2",
-         "random sampling, regularized evolution, or NSGA-II"),
+    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2|ddpg|agmc",
+         "random sampling, regularized evolution, NSGA-II, or a learnt policy (AMC, AGMC)"),
     INTEGER("search.trials", search.trials, 1, 1000000, "trials",
             "candidates the strategy proposes"),
     INTEGER("search.population", search.options.population, 4, 4096, "candidates",
-            "NSGA-II: one generation; evolution: the living candidates"),
+            "NSGA-II: one generation; evolution: the living candidates; ddpg, agmc: "
+            "samples before the policy decides"),
     INTEGER("search.tournament", search.options.tournament, 2, 4096, "candidates",
             "drawn to pick one parent; at most the population"),
     NUMBER("search.mutation_rate", search.options.mutation_rate, true, 0, 1, "",

@@ -1,0 +1,117 @@
+"""nas-agent deploy, status, stop and logs against the real adb: what people see when a phone is not as it should be."""
+import os
+import subprocess
+
+import lab as rig
+from rig_test import LabTest, agent, program
+
+UNAVAILABLE = 4  # exit code: device or agent
+
+
+class DeployTest(LabTest):
+    def agent(self, *words, phone=None, timeout=60):
+        """nas-agent with the words; `{}` is the phone. Its result."""
+        serial = (phone or self.phones[0]).serial
+        folder = os.path.dirname(agent())
+        words = [w.replace("{}", "adb:" + serial) for w in words]
+        if words[0] == "deploy":
+            words += ["--agents", folder, "--key-file", f"{self.lab.folder}/key-{serial}"]
+        return subprocess.run([program("nas-agent"), *words], env=self.lab.environment, cwd=self.lab.folder,
+                              capture_output=True, text=True, timeout=timeout)
+
+    def succeeds(self, *words, **options):
+        done = self.agent(*words, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def refuses(self, text, *words, **options):
+        """Exit code 4, the reason and what to do about it on stderr, nothing else."""
+        done = self.agent(*words, **options)
+        self.assertEqual((done.returncode, done.stdout), (UNAVAILABLE, ""), done.stderr)
+        self.assertIn(text, done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+
+class Deploy(DeployTest):
+    profiles = ("big_little", "little")
+
+    def tearDown(self):
+        self.phones[0].order(replug=True, fault={"hang": None, "push_fail": None})
+        self.lab.wait_state(self.phones[0], "device")
+        self.agent("stop", "{}", "--force")
+
+    def test_an_agent_is_sent_started_found_again_and_stopped(self):
+        self.shell("rm -rf /data/local/tmp/nas-search")
+        self.assertIn("sent, started", self.succeeds("deploy", "{}"))
+        self.assertIn("runs already", self.succeeds("deploy", "{}"))
+        self.assertIn("used by  nobody", self.succeeds("status", "{}"))
+        self.assertIn("listening", self.succeeds("logs", "{}"))
+        self.assertIn("stopped", self.succeeds("stop", "{}"))
+        self.assertIn("does not run", self.succeeds("status", "{}"))
+
+    def test_two_phones_and_none_named_is_refused(self):
+        done = subprocess.run([program("nas-agent"), "deploy", "adb:", "--agents", os.path.dirname(agent())],
+                              env=self.lab.environment, cwd=self.lab.folder, capture_output=True, text=True)
+        self.assertEqual(done.returncode, UNAVAILABLE)
+        self.assertIn("several phones are attached and none is named", done.stderr)
+        self.assertIn(self.phones[1].serial, done.stderr)
+
+    def test_an_offline_phone_is_told_to_be_woken(self):
+        self.phones[0].order(unplug=60)
+        self.lab.wait_state(self.phones[0], "offline")
+        self.refuses("the phone is offline", "status", "{}")
+
+    def test_a_cable_lost_in_the_push_is_told_and_the_next_try_works(self):
+        self.shell("rm -rf /data/local/tmp/nas-search")
+        self.phones[0].order(fault={"drop_after_kb": 60, "down_s": 0.5})
+        done = self.agent("deploy", "{}")
+        if done.returncode != 0:  # it may also have waited for the phone by itself
+            self.assertEqual(done.returncode, UNAVAILABLE, done.stderr)
+            self.assertIn("went away in the middle", done.stderr)
+        self.assertEqual(self.phones[0].order()["counters"]["drops"], 1)
+        self.lab.wait_state(self.phones[0], "device")
+        self.assertIn("started", self.succeeds("deploy", "{}"))
+
+    def test_a_path_that_cannot_be_written_is_named(self):
+        self.shell("rm -rf /data/local/tmp/nas-search")
+        self.phones[0].order(fault={"push_fail": "nas-agent"})
+        self.refuses("does not let us write to /data/local/tmp", "deploy", "{}")
+
+    def test_a_killed_agent_is_started_again(self):
+        self.succeeds("deploy", "{}")
+        self.assertEqual(self.phones[0].order(kill="serve")["killed"], 1)
+        self.assertIn("does not run", self.succeeds("status", "{}"))
+        self.assertIn("started", self.succeeds("deploy", "{}"))
+
+    def test_after_a_reboot_the_agent_is_started_again(self):
+        self.succeeds("deploy", "{}")
+        self.phones[0].order(reboot=0.3)
+        self.lab.wait_state(self.phones[0], "device")
+        self.assertIn("started", self.succeeds("deploy", "{}"))
+
+    def test_an_agent_with_another_key_is_told_apart(self):
+        self.succeeds("deploy", "{}")
+        key = "/data/local/tmp/nas-search/agent.key"
+        self.shell(f"chmod 600 {key}; echo {'0' * 64} > {key}")
+        self.assertIn("another key", self.succeeds("status", "{}"))
+        self.assertIn("started", self.succeeds("deploy", "{}"))
+
+
+class Refused(DeployTest):
+    def test_an_unauthorized_phone_is_told_to_be_tapped(self):
+        phone = self.lab.phone("little", state="unauthorized", faults={"unauthorized": 1})
+        self.refuses("accept 'Allow USB debugging'", "deploy", "{}", phone=phone)
+
+    def test_a_full_phone_is_told_to_be_cleared(self):
+        phone = self.lab.phone("little", data_mb=1)
+        self.lab.adb("-s", phone.serial, "shell", "head -c 950000 /dev/zero > /data/local/tmp/film")
+        self.refuses("the phone's storage is full", "deploy", "{}", phone=phone)
+
+    def test_a_phone_that_executes_nothing_is_told_to_be_useless(self):
+        phone = self.lab.phone("little", data_noexec=True)
+        self.refuses("noexec", "deploy", "{}", phone=phone)
+
+    def test_a_phone_without_shell_v2_works_all_the_same(self):
+        phone = self.lab.phone("armv7")
+        self.assertIn("started", self.succeeds("deploy", "{}", phone=phone))
+        self.assertIn("stopped", self.succeeds("stop", "{}", phone=phone))

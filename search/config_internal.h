@@ -117,6 +117,8 @@ void nas__config_assign(nas__config_doc *doc, nas_config *config);
 void nas__config_bounds(nas__config_doc *doc, const nas__config_entry *entry, nas_config *config);
 void nas__config_metrics(nas__config_doc *doc, const nas__config_entry *entry, bool maximise,
                          nas_config *config);
+/* nas__config_classify - defaults and rules of classifiers, and what the other tasks do not know of them. */
+void nas__config_classify(nas__config_doc *doc, nas_config *config);
 void nas__config_validate(nas__config_doc *doc, const nas_config *config);
 nas_status nas__config_json(nas_ctx *ctx, const nas_config *config, nas_buf *out);
 

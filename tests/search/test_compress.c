@@ -7,12 +7,11 @@
 #include <string.h>
 
 static nas_ctx *ctx;
-static char folder[128], program[512];
+static char folder[128];
 
 static void setup(void) {
     ctx = nas_ctx_new();
     test_folder(folder);
-    test_bin("nas-search", program);
 }
 
 static void teardown(void) {
@@ -27,7 +26,7 @@ static nas_process_result run(const char *config, const char *name, const char *
     char dir[256], cache[256];
     (void)snprintf(dir, sizeof dir, "study.dir=%s/%s", folder, name);
     (void)snprintf(cache, sizeof cache, "compile.cache_dir=%s/cache", folder);
-    const char *args[PROGRAM_ARGS_MAX * 3] = {"--config", config, "-q", "-f", "csv"};
+    const char *args[PROGRAM_ARGS_MAX] = {"--config", config, "-q", "-f", "csv"};
     static const char *const small[] = {
         "model.train_steps=3",      "model.side=16",
         "data.glyphs=200",          "data.reward_images=40",
@@ -49,7 +48,7 @@ static nas_process_result run(const char *config, const char *name, const char *
     args[n++] = dir;
     args[n++] = "--set";
     args[n++] = cache;
-    return test_run(ctx, program, args);
+    return test_run(ctx, "nas-search", args);
 }
 
 static bool exists(const char *name) {

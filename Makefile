@@ -210,6 +210,7 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
+	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))
 	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
 	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 

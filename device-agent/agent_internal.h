@@ -404,16 +404,16 @@ void nas__answer_error(nas__answer *answer, int status, const char *message);
 /* nas__info_json - the /v1/info and doctor document; agent NULL for doctor. */
 void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *agent);
 
-/* nas__session_* - see session.c. take: POST /v1/session; release: DELETE /v1/session/<token>; admit: may a request
+/* nas__lease_* - see session.c. take: POST /v1/session; release: DELETE /v1/session/<token>; admit: may a request
  * with this query act now (else the answer is filled)? check: ends what is over; `held`: a controller waits right
  * now. */
-void nas__session_take(nas__agent *agent, nas__slice query, nas__answer *answer);
-void nas__session_release(nas__agent *agent, nas__slice token, nas__answer *answer);
-void nas__session_end(nas__agent *agent, const char *reason, const char *why);
-bool nas__session_admit(nas__agent *agent, nas__slice query, nas__answer *answer);
-void nas__session_check(nas__agent *agent, bool held);
-int64_t nas__session_due_ns(const nas__agent *agent);
-void nas__session_json(nas_json *j, const nas__session *session);
+void nas__lease_take(nas__agent *agent, nas__slice query, nas__answer *answer);
+void nas__lease_release(nas__agent *agent, nas__slice token, nas__answer *answer);
+void nas__lease_end(nas__agent *agent, const char *reason, const char *why);
+bool nas__lease_admit(nas__agent *agent, nas__slice query, nas__answer *answer);
+void nas__lease_check(nas__agent *agent, bool held);
+int64_t nas__lease_due_ns(const nas__agent *agent);
+void nas__lease_json(nas_json *j, const nas__session *session);
 
 /* ---- serve.c ---- */
 

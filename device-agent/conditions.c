@@ -129,7 +129,7 @@ static bool find_battery(nas__power *out) {
             out->charging = true; /* its current is the charger's */
             continue;
         }
-        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%s",
+        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s",
                        e->d_name);
     }
     (void)closedir(dir);
@@ -276,28 +276,38 @@ static void pin_policy(nas__pinned *p, int64_t khz) {
                 high <= khz + slack;
 }
 
+/* What there is to pin: the policies whose bounds can be read. false when one of them cannot. */
+static bool list_policies(nas__frequency *f, const nas__topology *t) {
+    bool all = true;
+    for (int i = 0; i < t->n_policies; i++) {
+        const nas__policy *policy = &t->policy[i];
+        nas__pinned p = {.number = policy->number};
+        int64_t top = 0;
+        int code = policy_read(p.number, "scaling_min_freq", &p.old_min);
+        if (code == 0) code = policy_read(p.number, "scaling_max_freq", &p.old_max);
+        if (code == 0) code = policy_read(p.number, "cpuinfo_max_freq", &top);
+        if (code != 0) {
+            f->code = code;
+            all = false;
+            continue;
+        }
+        nas__cpu_list(&policy->cpus, p.cpus, sizeof p.cpus);
+        const int cluster = policy->cluster >= 0 ? policy->cluster : 0;
+        p.asked_khz = strcmp(f->asked, "max") == 0 ? top : 1000 * wanted_mhz(f->asked, cluster);
+        f->policy[f->n++] = p;
+    }
+    return all;
+}
+
 void nas__frequency_pin(nas__frequency *f, const nas__topology *t, const char *asked,
                         const char *memory) {
-    *f = (nas__frequency){.code = ENOENT};
+    *f = (nas__frequency){0};
     (void)snprintf(f->asked, sizeof f->asked, "%s", asked);
     (void)snprintf(f->memory, sizeof f->memory, "%s", memory);
     if (asked[0] == '\0') return;
-    for (int i = 0; i < t->n_policies && f->n < NAS__POLICIES_MAX; i++) {
-        nas__pinned p = {.number = t->policy[i].number};
-        int64_t top = 0;
-        f->code = policy_read(p.number, "scaling_min_freq", &p.old_min);
-        if (f->code == 0) f->code = policy_read(p.number, "scaling_max_freq", &p.old_max);
-        if (f->code == 0) f->code = policy_read(p.number, "cpuinfo_max_freq", &top);
-        if (f->code != 0) continue;
-        nas__cpu_list(&t->policy[i].cpus, p.cpus, sizeof p.cpus);
-        p.asked_khz =
-            strcmp(asked, "max") == 0
-                ? top
-                : 1000 * wanted_mhz(asked, t->policy[i].cluster >= 0 ? t->policy[i].cluster : 0);
-        f->policy[f->n++] = p;
-    }
+    f->pinned = list_policies(f, t) && f->n > 0;
+    if (f->n == 0 && f->code == 0) f->code = ENOENT;
     remember(f, f->memory);
-    f->pinned = f->n > 0;
     for (int i = 0; i < f->n; i++) {
         pin_policy(&f->policy[i], f->policy[i].asked_khz);
         f->pinned = f->pinned && f->policy[i].pinned;

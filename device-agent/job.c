@@ -165,27 +165,37 @@ static void step_cooling(nas_ctx *ctx, nas__job *job, int64_t now) {
     }
 }
 
-nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *program,
-                          const char *parent_dir, const nas__run_options *options) {
+/* Everything that can be wrong with the request itself. */
+static nas_status prepare(nas_ctx *ctx, nas__job *job, const char *program,
+                          const char *parent_dir) {
     nas__topology t;
-    nas__job_deinit(ctx, job);
-    job->o = *options;
-    job->id = id;
-    const char *threads = nas__bench_arg_get(&options->args, "threads"),
-               *cpus = nas__bench_arg_get(&options->args, "cpus");
+    const char *threads = nas__bench_arg_get(&job->o.args, "threads"),
+               *cpus = nas__bench_arg_get(&job->o.args, "cpus");
     nas__topology_read(&t);
     const char *error = nas__topology_pick(&t, cpus != NULL ? cpus : "",
                                            threads != NULL ? (int)strtol(threads, NULL, 10) : 1,
                                            job->cpus, sizeof job->cpus);
-    if (error == NULL) error = nas__frequency_check(options->frequency, t.n);
+    if (error == NULL) error = nas__frequency_check(job->o.frequency, t.n);
     if (error != NULL) return nas_fail(ctx, NAS_ERR_INVALID, "%s", error);
     if ((size_t)snprintf(job->program, sizeof job->program, "%s", program) >= sizeof job->program ||
         (size_t)snprintf(job->parent_dir, sizeof job->parent_dir, "%s", parent_dir) >=
             sizeof job->parent_dir) {
         return nas_fail(ctx, NAS_ERR_RANGE, "run: path too long");
     }
-    const nas_status status = make_folder(ctx, job, parent_dir);
-    if (status != NAS_OK) return status;
+    return make_folder(ctx, job, parent_dir);
+}
+
+nas_status nas__job_start(nas_ctx *ctx, nas__job *job, int64_t id, const char *program,
+                          const char *parent_dir, const nas__run_options *options) {
+    nas__job_deinit(ctx, job);
+    const nas__baseline baseline = job->baseline;
+    job->o = *options;
+    job->id = id;
+    const nas_status status = prepare(ctx, job, program, parent_dir);
+    if (status != NAS_OK) { /* there is no such run */
+        *job = (nas__job){.out_fd = -1, .err_fd = -1, .baseline = baseline};
+        return status;
+    }
     nas__power_find(&job->power);
     job->state = NAS__JOB_RUNNING;
     job->phase = NAS__PHASE_COOLING;
@@ -240,7 +250,7 @@ static const char *signal_meaning(int number) {
     switch (number) {
     case SIGKILL: return ": not by the agent; the system was most likely out of memory";
     case SIGXCPU: return ": more CPU time than its deadline allows";
-    case SIGXFSZ: return ": it wrote more into a file than the limit of 64 MB";
+    case SIGXFSZ: return ": it wrote more into a file than the limit of 1 MB";
     case SIGSYS: return ": a system call of another kind of machine";
     default: return "";
     }
@@ -308,6 +318,13 @@ static void step_program(nas_ctx *ctx, nas__job *job, int64_t now) {
         (void)snprintf(text, sizeof text, "killed at the deadline of %" PRId64 " ms",
                        job->o.deadline_ms);
         nas__job_kill(job, "deadline", text);
+    }
+    if (!job->stopped && job->out.len >= NAS__OUT_MAX) {
+        nas__job_fail(job, NAS__JOB_FAILED, "output",
+                      "killed: the program wrote a megabyte to stdout, where one JSON object of "
+                      "less belongs");
+        job->stopped = true;
+        kill_group(job);
     }
     int wait_status = 0;
     if (waitpid(job->pid, &wait_status, WNOHANG) == job->pid) reap(ctx, job, wait_status);

@@ -43,7 +43,7 @@ void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *ag
     }
     if (agent != NULL) {
         nas_json_key(j, "session");
-        nas__session_json(j, &agent->session);
+        nas__lease_json(j, &agent->session);
         nas__probe_copy_members(j, &agent->machine);
     } else {
         nas__probe_machine(j);
@@ -180,8 +180,8 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
     const bool run = post && nas__slice_is(request->path, "/v1/run");
     const bool result = (get || delete) && nas__slice_after(request->path, "/v1/run/", &rest);
     const bool upload = put && nas__slice_after(request->path, "/v1/blob/", &rest);
-    nas__session_check(agent, false);
-    if ((run || result || upload) && !nas__session_admit(agent, request->query, answer)) return;
+    nas__lease_check(agent, false);
+    if ((run || result || upload) && !nas__lease_admit(agent, request->query, answer)) return;
     if (get && nas__slice_is(request->path, "/v1/info")) {
         nas_json j = nas_json_begin(&answer->body);
         answer->status = 200;
@@ -191,9 +191,9 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
         answer->status = 200;
         nas__log_json(&j, agent->o->log_file);
     } else if (post && nas__slice_is(request->path, "/v1/session")) {
-        nas__session_take(agent, request->query, answer);
+        nas__lease_take(agent, request->query, answer);
     } else if (delete &&nas__slice_after(request->path, "/v1/session/", &rest)) {
-        nas__session_release(agent, rest, answer);
+        nas__lease_release(agent, rest, answer);
     } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
         blob_route(agent, request, rest, body, len, answer);
     } else if (run) {

@@ -354,7 +354,7 @@ static struct timespec next_timeout(const server *s) {
     }
     const int64_t job_due = nas__job_due_ns(&s->agent.job);
     if (job_due - now < wait) wait = job_due - now;
-    const int64_t due = nas__session_due_ns(&s->agent);
+    const int64_t due = nas__lease_due_ns(&s->agent);
     if (due - now < wait) wait = due - now;
     if (wait < 0) wait = 0;
     return (struct timespec){(time_t)(wait / 1000000000), (long)(wait % 1000000000)};
@@ -382,7 +382,7 @@ static void wait_and_serve(server *s, const sigset_t *open_signals) {
     const int ready = ppoll(fds, n, &timeout, open_signals);
     nas__job_step(s->agent.ctx, &s->agent.job);
     check_times(s);
-    nas__session_check(&s->agent, is_held(s));
+    nas__lease_check(&s->agent, is_held(s));
     if (ready <= 0) return;
     for (nfds_t i = 3; i < n; i++) {
         connection *c = of[i];

@@ -18,7 +18,17 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     char hash[NAS_SHA256_HEX];
     nas_buf info = {0};
     d->simulated = true;
-    nas_sha256_hex(nas__simulated_id, strlen(nas__simulated_id), hash);
+    d->simulated_factor = 1;
+    const char *factor = strchr(d->connect, ':');
+    if (factor != NULL) {
+        const nas_status parsed =
+            nas_parse_double(ctx, "factor", factor + 1, 0.001, 1000, &d->simulated_factor);
+        if (parsed != NAS_OK) return nas_wrap(ctx, parsed, "connect '%s'", d->connect);
+    }
+    char id[96];
+    (void)snprintf(id, sizeof id, "%s%s%.32s", nas__simulated_id, factor == NULL ? "" : " x",
+                   factor == NULL ? "" : factor + 1);
+    nas_sha256_hex(id, strlen(id), hash);
     nas_status status = set_text(ctx, &d->fingerprint, hash);
     if (status != NAS_OK) return status;
     nas_json j = nas_json_begin(&info);
@@ -26,7 +36,7 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     nas_json_key(&j, "simulated");
     nas_json_bool(&j, true);
     nas_json_key(&j, "agent");
-    nas_json_string(&j, nas__simulated_id);
+    nas_json_string(&j, id);
     nas_json_key(&j, "fingerprint");
     nas_json_string(&j, hash);
     nas_json_object_end(&j);
@@ -117,7 +127,7 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     nas_status status = nas_agent_key_read(ctx, d->key_file, key);
     if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
+    return status == NAS_OK ? nas__loan_begin(ctx, d) : status;
 }
 
 /* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
@@ -134,7 +144,7 @@ static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
     (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
     status = nas__client_new(ctx, base, d->phone.key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    if (status == NAS_OK) status = nas__session_begin(ctx, d);
+    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
     return nas_wrap(ctx, status, "%s", d->phone.serial);
 }
 
@@ -158,7 +168,7 @@ static void disconnect_device(nas_device *d) {
                                &reply); /* if it does not listen, it is killed below */
         nas_buf_deinit(&reply.body);
     }
-    nas__session_end(d);
+    nas__loan_end(d);
     nas__client_free(d->client);
     d->client = NULL;
     nas__agent_end(&d->process);
@@ -177,9 +187,39 @@ nas_device_options nas_device_options_default(void) {
                                 .frequency = ""};
 }
 
-/* "" or numbers, commas and dashes: what the agent accepts. */
+/* "", a cluster, or numbers, commas and dashes: what the agent accepts. */
 static bool cpus_ok(const char *cpus) {
-    return strlen(cpus) < 64 && cpus[strspn(cpus, "0123456789,-")] == '\0';
+    return strcmp(cpus, "big") == 0 || strcmp(cpus, "little") == 0 ||
+           (strlen(cpus) < 64 && cpus[strspn(cpus, "0123456789,-")] == '\0');
+}
+
+/* "", "max", or MHz values; whether there is one for every cluster the agent knows. */
+static bool frequency_ok(const char *text) {
+    return text == NULL || text[0] == '\0' || strcmp(text, "max") == 0 ||
+           (strlen(text) < 64 && text[strspn(text, "0123456789,")] == '\0');
+}
+
+static nas_status check_conditions(nas_ctx *ctx, const nas_device_options *o) {
+    if (!cpus_ok(o->cores)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "cores '%s': need big, little or a list like 0,1 or 0-3", o->cores);
+    }
+    if (!frequency_ok(o->frequency)) {
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "frequency '%s': need max, or MHz of each cluster from the smallest to the "
+                        "largest, like 1800,2400",
+                        o->frequency);
+    }
+    if (o->mode == NAS_DEVICE_SUSTAINED &&
+        (o->sustained_s < 1 || o->sustained_s > NAS_AGENT_SUSTAINED_S_MAX)) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "sustained_s %d: need 1 to %d", (int)o->sustained_s,
+                        (int)NAS_AGENT_SUSTAINED_S_MAX);
+    }
+    if (!(o->max_temperature_c >= 0 && o->max_temperature_c <= 150)) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "max_temperature_c %g: need 0 (none) to 150",
+                        o->max_temperature_c);
+    }
+    return NAS_OK;
 }
 
 static nas_status copy_optional(nas_ctx *ctx, char **slot, const char *text) {
@@ -189,7 +229,13 @@ static nas_status copy_optional(nas_ctx *ctx, char **slot, const char *text) {
 /* What a reopening needs again. */
 static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_device *d) {
     d->threads = o->threads;
+    d->mode = o->mode;
+    d->sustained_s = o->sustained_s;
+    d->gate_ms = NAS_AGENT_GATE_MS;
+    d->max_temperature_c = o->max_temperature_c;
     nas_status status = set_text(ctx, &d->name, o->name);
+    if (status == NAS_OK)
+        status = set_text(ctx, &d->frequency, o->frequency != NULL ? o->frequency : "");
     if (status == NAS_OK) status = set_text(ctx, &d->connect, o->connect);
     if (status == NAS_OK) status = set_text(ctx, &d->cpus, o->cores);
     if (status == NAS_OK) status = copy_optional(ctx, &d->agent_path, o->agent_path);
@@ -203,11 +249,10 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     if (o->threads < 1 || o->threads > 64) {
         return nas_fail(ctx, NAS_ERR_RANGE, "threads %d: need 1 to 64", (int)o->threads);
     }
-    if (!cpus_ok(o->cores))
-        return nas_fail(ctx, NAS_ERR_INVALID, "cores '%s': need a list like 0,1 or 0-3", o->cores);
-    nas_status status = keep_options(ctx, o, d);
+    nas_status status = check_conditions(ctx, o);
+    if (status == NAS_OK) status = keep_options(ctx, o, d);
     if (status != NAS_OK) return status;
-    if (strcmp(o->connect, "simulated") == 0) {
+    if (strcmp(o->connect, "simulated") == 0 || strncmp(o->connect, "simulated:", 10) == 0) {
         d->kind = NAS__DEVICE_SIMULATED;
         return open_simulated(ctx, d);
     }
@@ -241,8 +286,9 @@ nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_
 void nas_device_close(nas_device *d) {
     if (d == NULL) return;
     disconnect_device(d);
-    char *const texts[] = {d->name,       d->connect,  d->cpus,     d->info,       d->fingerprint,
-                           d->agent_path, d->features, d->key_file, d->agents_dir, d->work_dir};
+    char *const texts[] = {d->name,        d->connect,    d->cpus,     d->info,
+                           d->fingerprint, d->agent_path, d->features, d->key_file,
+                           d->agents_dir,  d->work_dir,   d->frequency};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         nas_free(texts[i]);
     nas_free(d);

@@ -40,8 +40,9 @@ typedef struct nas_device_options {
     int32_t threads;        /* of the measured program */
     const char *cores;      /* "0,1", "0-3", "big", "little"; "" = no pinning */
     nas_device_mode mode;
-    int32_t sustained_s;   /* length of a sustained measurement, 10..3600 */
-    const char *frequency; /* "" = as found, "max", or MHz of each cluster from the smallest to the
+    int32_t sustained_s; /* length of a sustained measurement, 10..3600 */
+    const char
+        *frequency; /* "" or NULL = as found, "max", or MHz of each cluster from the smallest to the
                                 largest, "1800,2400"; pinned where permitted, read back and recorded */
     double max_temperature_c; /* no run starts above it; 0 = no limit of its own */
 } nas_device_options;
@@ -52,7 +53,7 @@ nas_device_options nas_device_options_default(void);
 typedef struct nas_device nas_device;
 
 /* nas_device_open - connects, checks protocol version and signature; a phone gets the agent of its processor, when
- * its own differs, and a fresh key. "simulated" is a deterministic analytic latency (roofline of a nominal CPU over
+ * its own differs, and a fresh key. "simulated" ("simulated:2.5": so many times as slow) is a deterministic analytic latency (roofline of a nominal CPU over
  * the graph) for tests and dry runs: it times nothing, and everything it reports is labelled simulated.
  * Errors: NET (lost: unplugged, offline, nobody answers; opening again may help), DEVICE (a person has to act, the
  * message says what to do), INVALID, TIMEOUT, CANCELLED. */
@@ -122,6 +123,12 @@ typedef struct nas_measurement {
     bool noisy; /* interval still wide after the repeats */
     bool simulated;
     double wall_s;
+    double rate_per_s;     /* sustained: inferences a second over the last third; 0 in a burst */
+    bool has_energy;       /* where the platform shows it */
+    bool energy_coarse;    /* the battery's: the whole device, refreshed slowly */
+    double energy_mj;      /* of one inference, minus the machine at rest where that is known */
+    double celsius_max;    /* of the CPU while it was timed; 0 = not shown */
+    bool frequency_pinned; /* asked for, written and read back */
     size_t n_samples;
     double *samples_us;  /* kept samples of the accepted run, owned */
     char *passport_json; /* before/after probes, limits, pinning, agent version, options; owned */

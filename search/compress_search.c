@@ -86,7 +86,7 @@ static nas_status tell_batch(nas__comp *c, size_t first) {
 }
 
 static void show_best(nas__comp *c) {
-    double best = -1, latency = 0;
+    double best = -1, macs = 0;
     for (size_t i = 0; i < c->n_trials; i++) {
         const nas__comp_trial *t = &c->trials[i];
         double top1 = 0;
@@ -94,13 +94,14 @@ static void show_best(nas__comp *c) {
         if (nas__comp_violation(c, t, false) > 0) continue;
         if (!nas__comp_metric(t, NAS_METRIC_TOP1, false, &top1) || top1 <= best) continue;
         best = top1;
-        (void)nas__comp_metric(t, NAS_METRIC_LATENCY_P50_MS, false, &latency); /* set with top1 */
+        (void)nas__comp_metric(t, NAS_METRIC_MACS, false, &macs); /* of every trial */
     }
     if (best < 0) {
         nas__progress_update(&c->progress, c->progress.done + 1, "none feasible yet");
     } else {
-        nas__progress_update(&c->progress, c->progress.done + 1, "best %.1f %% at %.3f ms", best,
-                             latency);
+        nas__progress_update(&c->progress, c->progress.done + 1,
+                             "best %.1f %% with %.1f %% of the MACs", best,
+                             100 * macs / c->baseline[NAS_METRIC_MACS]);
     }
 }
 

@@ -147,7 +147,11 @@ static nas_status open_device(nas__comp *c) {
     o.agent_path = c->options->agent_path;
     o.key_file = d->key_file[0] == '\0' ? NULL : d->key_file;
     o.threads = d->threads;
-    o.cores = d->cpus;
+    o.cores = d->cores;
+    o.mode = strcmp(d->mode, "sustained") == 0 ? NAS_DEVICE_SUSTAINED : NAS_DEVICE_BURST;
+    o.sustained_s = d->sustained_s;
+    o.frequency = d->frequency;
+    o.max_temperature_c = d->max_temperature_c;
     nas_status status = nas__comp_path(c, "agent", work);
     o.work_dir = work;
     if (status == NAS_OK) status = nas_device_open(c->ctx, &o, &c->device);

@@ -75,7 +75,7 @@ double nas__comp_violation(const nas__comp *c, const nas__comp_trial *t, bool fi
 bool nas__comp_objectives(const nas__comp *c, const nas__comp_trial *t,
                           double out[NAS_OBJECTIVES_MAX]) {
     for (int32_t i = 0; i < c->config->n_objectives; i++) {
-        const nas_metric metric = c->config->objectives[i];
+        const nas_metric metric = c->config->objectives[i].metric;
         double value = 0;
         if (!nas__comp_metric(t, metric, false, &value) || !isfinite(value)) return false;
         out[i] = nas_metric_maximise(metric) ? -value : value;
@@ -282,6 +282,16 @@ static nas_status finish(nas__comp *c, size_t index) {
     return status;
 }
 
+/* Candidates are compiled and timed only where a latency decides something; finalists always are. */
+static bool wants_latency(const nas__comp *c) {
+    bool wanted = false;
+    for (int32_t i = 0; i < c->config->n_objectives; i++)
+        wanted = wanted || nas_metric_is_timed(c->config->objectives[i].metric);
+    for (int32_t i = 0; i < c->config->n_constraints; i++)
+        wanted = wanted || nas_metric_is_timed(c->config->constraints[i].metric);
+    return wanted;
+}
+
 nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph,
                               const char *role) {
     nas__comp_trial *t = &c->trials[index];
@@ -289,7 +299,8 @@ nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph
     double top1 = 0;
     nas_status status = nas_db_trial_lease(c->ctx, c->db, t->row.id, c->worker, LEASE_MS);
     if (status == NAS_OK) status = nas__comp_top1(c, graph, NAS_CLASS_REWARD, &top1);
-    if (status == NAS_OK) status = nas__comp_measure(c, graph, index, role, false, &t->row.values);
+    if (status == NAS_OK && (!t->from_strategy || wants_latency(c)))
+        status = nas__comp_measure(c, graph, index, role, false, &t->row.values);
     if (status == NAS_OK) status = nas_graph_cost_total(c->ctx, graph, &cost);
     if (status == NAS_OK) {
         t->row.values.macs = nas_some_i64((int64_t)cost.macs);

@@ -15,7 +15,7 @@ static void check_metrics(nas__config_doc *doc, const nas_config *c, bool classi
     for (int32_t i = 0; i < c->n_objectives + c->n_constraints; i++) {
         const bool objective = i < c->n_objectives;
         const nas_metric metric =
-            objective ? c->objectives[i] : c->constraints[i - c->n_objectives].metric;
+            objective ? c->objectives[i].metric : c->constraints[i - c->n_objectives].metric;
         if (!nas_metric_maximise(metric) || is_quality_of(metric, classify)) continue;
         PROBLEM(doc, objective ? "objectives.maximise" : "constraints",
                 "%s is not known of task.kind = \"%s\": use %s", nas_metric_name(metric),
@@ -28,8 +28,8 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
     const bool named =
         nas__config_has(doc, "objectives.maximise") || nas__config_has(doc, "objectives.minimise");
     if (classify && !named) {
-        c->objectives[0] = NAS_METRIC_TOP1;
-        c->objectives[1] = NAS_METRIC_LATENCY_P50_MS;
+        c->objectives[0] = (nas_objective){.metric = NAS_METRIC_TOP1};
+        c->objectives[1] = (nas_objective){.metric = NAS_METRIC_LATENCY_P50_MS};
         c->n_objectives = c->search.options.n_objectives = 2;
     }
     check_metrics(doc, c, classify);

@@ -70,7 +70,7 @@ static bool fits(const amc_space *s, double macs) {
 /* Takes one step from a random group until the budget holds; the smallest network holds it. */
 static void restore_budget(const amc_space *s, nas_rng *rng, nas_point *p) {
     while (!fits(s, point_macs(s, p))) {
-        int32_t open[NAS_POINT_GENES_MAX], n = 0;
+        int32_t open[NAS_POINT_GENES_MAX] = {0}, n = 0;
         for (int32_t i = 0; i < p->n; i++) {
             if (p->gene[i] > 0) open[n++] = i;
         }
@@ -218,106 +218,81 @@ static nas_status amc_parse(nas_ctx *ctx, const nas_space *space, const char *te
     return NAS_OK;
 }
 
-/* ---- gene by gene ----------------------------------------------------------------------------------------------------- */
-
-/* Genes before `step` as in p, the others at their least or at their most. */
-static nas_point decided(const nas_space *space, const nas_point *p, int32_t step, bool most) {
-    nas_point q = {.n = space->n_genes};
-    for (int32_t i = 0; i < q.n; i++)
-        q.gene[i] = i < step ? p->gene[i] : most ? space->genes[i].cardinality - 1 : 0;
-    return q;
-}
+/* ---- gene by gene ------------------------------------------------------------------------------------------------------ */
 
 static void amc_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
                         nas_outlook *out) {
-    const amc_space *s = amc_of(space);
-    nas_point low = decided(space, prefix, step, false);
-    const nas_point high = decided(space, prefix, step, true);
-    const double least = point_macs(s, &low), most = point_macs(s, &high);
-    *out = (nas_outlook){.reduced = 1 - most / s->macs_full, .rest = (most - least) / s->macs_full};
-    for (int32_t c = 1; c < space->genes[step].cardinality; c++) {
-        low.gene[step] = c;
-        if (!fits(s, point_macs(s, &low))) break;
-        out->hi = c;
-    }
+    double f[NAS_AMC_FEATURES];
+    nas_space_amc_features(space, prefix, step, f);
+    *out = (nas_outlook){.hi = nas_space_amc_choice(space, prefix, step, 1),
+                         .reduced = f[NAS_AMC_REDUCED],
+                         .rest = f[NAS_AMC_REST]};
 }
 
-/* The first layer that writes (or, with `reads`, that reads) a group; -1 = none. */
-static int32_t layer_of(const amc_space *s, int32_t group, bool reads) {
-    for (int32_t t = 0; t < s->options.n_terms; t++) {
-        if (s->options.terms[t].group == group && s->options.terms[t].is_input == reads)
-            return s->options.terms[t].layer;
-    }
-    return -1;
+/* The network as a graph of two kinds of nodes: groups of channels, then layers; a layer is joined to the groups that it
+ * reads and writes. */
+enum { NODE_GROUP, NODE_CHANNELS, NODE_KERNEL, NODE_STRIDE, NODE_EXTENT, NODE_MACS, NODE_FEATURES };
+
+static double highest(double a, double b) {
+    return a > b ? a : b;
 }
 
-enum { FEATURES = 7 };
-
-/* State of AMC, without what changes from step to step: place, channels, kernel, stride, extent, share of MACs that hang on
- * the group, layers it concerns. */
-static void describe(const amc_space *s, int32_t group, float *out) {
+static void describe_nodes(const amc_space *s, nas_space_steps *out) {
     const nas_amc_options *o = &s->options;
-    static const nas_amc_layer none = {.kernel = 1, .stride = 1, .extent = 1};
-    const int32_t l = layer_of(s, group, false);
-    const nas_amc_layer *layer = l < 0 ? &none : &o->layers[l];
-    nas_point p = {.n = s->base.n_genes};
-    int32_t widest = 1, tallest = 1, concerned = 0;
+    double channels = 1, kernel = 1, stride = 1, extent = 1, unit = 1;
+    for (int32_t i = 0; i < o->n_groups; i++)
+        channels = highest(channels, o->groups[i].channels);
+    for (int32_t i = 0; i < o->n_layers; i++) {
+        kernel = highest(kernel, o->layers[i].kernel);
+        stride = highest(stride, o->layers[i].stride);
+        extent = highest(extent, o->layers[i].extent);
+        unit = highest(unit, o->layers[i].unit);
+    }
     for (int32_t i = 0; i < o->n_groups; i++) {
-        p.gene[i] = i == group ? 0 : s->base.genes[i].cardinality - 1;
-        widest = o->groups[i].channels > widest ? o->groups[i].channels : widest;
+        float *f = out->nodes + (ptrdiff_t)i * NODE_FEATURES;
+        f[NODE_GROUP] = 1;
+        f[NODE_CHANNELS] = (float)(o->groups[i].channels / channels);
     }
-    for (int32_t k = 0; k < o->n_layers; k++)
-        tallest = o->layers[k].extent > tallest ? o->layers[k].extent : tallest;
-    for (int32_t t = 0; t < o->n_terms; t++)
-        concerned += o->terms[t].group == group;
-    out[0] = (float)(group + 1) / (float)o->n_groups;
-    out[1] = (float)o->groups[group].channels / (float)widest;
-    out[2] = (float)layer->kernel / 7.0F;
-    out[3] = (float)layer->stride / 2.0F;
-    out[4] = (float)layer->extent / (float)tallest;
-    out[5] = (float)(1 - point_macs(s, &p) / s->macs_full);
-    out[6] = (float)concerned / (float)(o->n_terms + 1);
+    for (int32_t i = 0; i < o->n_layers; i++) {
+        float *f = out->nodes + (ptrdiff_t)(o->n_groups + i) * NODE_FEATURES;
+        f[NODE_KERNEL] = (float)(o->layers[i].kernel / kernel);
+        f[NODE_STRIDE] = (float)(o->layers[i].stride / stride);
+        f[NODE_EXTENT] = (float)(o->layers[i].extent / extent);
+        f[NODE_MACS] = (float)(o->layers[i].unit / unit);
+    }
 }
 
-/* The network as a graph: a node a group, an edge where a layer reads one and writes the other. */
 static nas_status amc_steps(nas_ctx *ctx, const nas_space *space, nas_space_steps *out) {
+    enum { STATIC = NAS_AMC_REDUCED }; /* the features before it do not depend on earlier genes */
     const amc_space *s = amc_of(space);
     const nas_amc_options *o = &s->options;
-    const size_t n = (size_t)o->n_groups;
-    out->n_steps = out->n_nodes = o->n_groups;
-    out->n_features = out->n_node_features = FEATURES;
-    out->features = nas_alloc_array(ctx, n * FEATURES, sizeof *out->features);
-    out->nodes = nas_alloc_array(ctx, n * FEATURES, sizeof *out->nodes);
-    out->node_of = nas_alloc_array(ctx, n, sizeof *out->node_of);
-    bool *joined = nas_alloc_array(ctx, n * n, sizeof *joined);
-    for (int32_t a = 0; joined != NULL && a < o->n_terms; a++) {
-        for (int32_t b = 0; b < o->n_terms; b++) {
-            const nas_amc_term *x = &o->terms[a], *y = &o->terms[b];
-            if (x->layer != y->layer || x->group >= y->group) continue;
-            bool *edge = &joined[(size_t)x->group * n + (size_t)y->group];
-            out->n_edges += !*edge;
-            *edge = true;
-        }
-    }
-    out->edges = nas_alloc_array(ctx, (size_t)out->n_edges, sizeof *out->edges);
-    const bool failed = out->features == NULL || out->nodes == NULL || out->node_of == NULL ||
-                        joined == NULL || out->edges == NULL;
-    int32_t edges = 0;
-    for (int32_t i = 0; i < o->n_groups && !failed; i++) {
+    out->n_features = STATIC;
+    out->n_nodes = o->n_groups + o->n_layers;
+    out->n_node_features = NODE_FEATURES;
+    out->n_edges = o->n_terms;
+    out->features = nas_alloc_array(ctx, (size_t)(o->n_groups * STATIC), sizeof(float));
+    out->nodes = nas_alloc_array(ctx, (size_t)(out->n_nodes * NODE_FEATURES), sizeof(float));
+    out->edges = nas_alloc_array(ctx, (size_t)o->n_terms, sizeof *out->edges);
+    out->node_of = nas_alloc_array(ctx, (size_t)o->n_groups, sizeof *out->node_of);
+    if (out->features == NULL || out->nodes == NULL || out->edges == NULL || out->node_of == NULL)
+        return NAS_ERR_NOMEM;
+    const nas_point none = {.n = space->n_genes};
+    for (int32_t i = 0; i < o->n_groups; i++) {
+        double f[NAS_AMC_FEATURES];
+        nas_space_amc_features(space, &none, i, f);
+        for (int k = 0; k < STATIC; k++)
+            out->features[(ptrdiff_t)i * STATIC + k] = (float)f[k];
         out->node_of[i] = i;
-        describe(s, i, out->features + (size_t)i * FEATURES);
-        describe(s, i, out->nodes + (size_t)i * FEATURES);
-        for (int32_t k = i + 1; k < o->n_groups; k++) {
-            if (!joined[(size_t)i * n + (size_t)k]) continue;
-            out->edges[edges][0] = i;
-            out->edges[edges++][1] = k;
-        }
     }
-    nas_free(joined);
-    return failed ? NAS_ERR_NOMEM : NAS_OK;
+    describe_nodes(s, out);
+    for (int32_t t = 0; t < o->n_terms; t++) {
+        out->edges[t][0] = o->n_groups + o->terms[t].layer;
+        out->edges[t][1] = o->terms[t].group;
+    }
+    return NAS_OK;
 }
 
-static void amc_free(nas_space *space) {
+static void amc_release(nas_space *space) {
     nas_arena_free(((amc_space *)space)->arena);
 }
 
@@ -332,7 +307,7 @@ static const nas__space_ops amc_ops = {
     .decode = amc_decode,
     .format = amc_format,
     .parse = amc_parse,
-    .free = amc_free,
+    .release = amc_release,
     .outlook = amc_outlook,
     .steps = amc_steps,
 };
@@ -440,4 +415,66 @@ int32_t nas_space_amc_kept(const nas_space *space, const nas_point *p, int32_t g
 
 double nas_space_amc_macs(const nas_space *space, const nas_point *p) {
     return point_macs(amc_of(space), p);
+}
+
+/* Genes before `gene` as in p, all others at their least. */
+static nas_point decided(const nas_space *space, const nas_point *p, int32_t gene) {
+    nas_point q = {.n = space->n_genes};
+    memcpy(q.gene, p->gene, (size_t)gene * sizeof q.gene[0]);
+    return q;
+}
+
+int32_t nas_space_amc_choice(const nas_space *space, const nas_point *p, int32_t gene,
+                             double ratio) {
+    const amc_space *s = amc_of(space);
+    nas_point q = decided(space, p, gene);
+    const double want = ratio * s->options.groups[gene].channels;
+    int32_t choice = space->genes[gene].cardinality - 1;
+    while (choice > 0 && kept_of(s, gene, choice) > want + s->options.step / 2.0)
+        choice--;
+    for (; choice > 0;
+         choice--) { /* clipped after rounding, so that ceil cannot break the budget */
+        q.gene[gene] = choice;
+        if (fits(s, point_macs(s, &q))) break;
+    }
+    return choice;
+}
+
+void nas_space_amc_features(const nas_space *space, const nas_point *p, int32_t gene,
+                            double out[NAS_AMC_FEATURES]) {
+    const amc_space *s = amc_of(space);
+    const nas_amc_options *o = &s->options;
+    const nas_amc_layer *layer = &o->layers[0];
+    for (int32_t t = o->n_terms; t-- > 0;) { /* the first layer that writes the group */
+        if (o->terms[t].group == gene && !o->terms[t].is_input)
+            layer = &o->layers[o->terms[t].layer];
+    }
+    nas_point low = decided(space, p, gene), high = low, only = low;
+    for (int32_t i = 0; i < high.n; i++) {
+        if (i >= gene) high.gene[i] = space->genes[i].cardinality - 1;
+        only.gene[i] = space->genes[i].cardinality - 1;
+    }
+    const double with = point_macs(s, &high), least = point_macs(s, &low);
+    only.gene[gene] = 0;
+    int32_t widest = 1, tallest = 1;
+    for (int32_t i = 0; i < o->n_groups; i++)
+        widest = o->groups[i].channels > widest ? o->groups[i].channels : widest;
+    for (int32_t l = 0; l < o->n_layers; l++)
+        tallest = o->layers[l].extent > tallest ? o->layers[l].extent : tallest;
+    const double last =
+        gene == 0 ? 1
+                  : (double)kept_of(s, gene - 1, p->gene[gene - 1]) / o->groups[gene - 1].channels;
+    const double features[NAS_AMC_FEATURES] = {
+        (double)gene / o->n_groups,
+        (double)o->groups[gene].channels / widest,
+        layer->kernel / 7.0,
+        layer->stride / 2.0,
+        (double)layer->extent / tallest,
+        1 - point_macs(s, &only) / s->macs_full,
+        1 - with / s->macs_full,
+        (with - least) / s->macs_full,
+        last,
+        1 - (double)gene / o->n_groups,
+    };
+    memcpy(out, features, sizeof features);
 }

@@ -1,6 +1,5 @@
 /* amc.h - the space "amc": how many channels of each group of a given network stay, under a budget of MACs that every point
- * meets (He et al., arXiv:1802.03494). Decided gene by gene, a choice is open when the budget can still be met with everything
- * after it at its least (AMC's action clipping, after rounding). Part of the module spaces/.
+ * meets (He et al., arXiv:1802.03494). Part of the module spaces/.
  *
  * Gene i is the choice for group i: kept channels are the multiples of `step` from min_ratio * channels on, and all of
  * them. MACs are a sum over layers of unit * inputs * outputs, where inputs and outputs are fixed channels plus those that
@@ -9,6 +8,9 @@
 #define NAS_SPACES_AMC_H
 
 #include "spaces/space.h"
+
+/* Places of some features; those before the reduced MACs do not depend on what was decided. */
+enum { NAS_AMC_REDUCED = 6, NAS_AMC_REST = 7, NAS_AMC_FEATURES = 10 };
 
 typedef struct nas_amc_group {
     int32_t channels; /* >= 1 */
@@ -51,6 +53,16 @@ nas_status nas_space_amc_new(nas_ctx *ctx, const nas_amc_options *options, nas_s
  * Spaces of this kind know their points' costs without a graph: */
 int32_t nas_space_amc_kept(const nas_space *space, const nas_point *point, int32_t group);
 double nas_space_amc_macs(const nas_space *space, const nas_point *point);
+/* nas_space_amc_choice - action clipping: for gene `gene`, given those before it, the choice nearest below or at the preserve
+ * ratio (0..1 of the channels) for which the budget can still be met when everything after is pruned to its limit. Genes
+ * after `gene` of the point are not read. */
+int32_t nas_space_amc_choice(const nas_space *space, const nas_point *point, int32_t gene,
+                             double ratio);
+/* nas_space_amc_features - the state of AMC for gene `gene`, each in 0..1: place, channels, kernel, stride and extent of the
+ * first layer that writes the group, its share of MACs, MACs reduced so far, MACs of what is still undecided, last ratio,
+ * groups left. */
+void nas_space_amc_features(const nas_space *space, const nas_point *point, int32_t gene,
+                            double out[NAS_AMC_FEATURES]);
 bool nas_space_is_amc(const nas_space *space);
 
 #endif

@@ -76,10 +76,12 @@ class Phone:
         """Every process ends at once, files stay, the boot id is another."""
         self.count("reboots")
         self.unplug(seconds)
-        try:
-            os.kill(-1, signal.SIGKILL)  # all in this pid namespace but its process 1 and ourselves
-        except ProcessLookupError:
-            pass  # nothing ran
+        while processes():
+            try:
+                os.kill(-1, signal.SIGKILL)  # all in this pid namespace but its process 1 and ourselves
+            except ProcessLookupError:
+                pass  # the last one ended by itself
+            time.sleep(0.01)
         sandbox.new_boot_id()
 
     async def authorize(self):
@@ -89,6 +91,8 @@ class Phone:
                 await link.connect()
 
     async def client(self, reader, writer):
+        # asyncio does it for sockets that say they are TCP; without it head and payload wait 40 ms for each other
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = adbd.Link(self, reader, writer)
         if time.monotonic() < self.down_until:
             writer.transport.abort()
@@ -142,7 +146,7 @@ def processes():
             words = open(f"/proc/{pid}/cmdline", "rb").read().decode(errors="replace").split("\0")[:-1]
         except OSError:
             continue
-        if pid > 1 and pid != os.getpid() and words:
+        if pid > 1 and pid != os.getpid() and words:  # no words: a zombie, or the kernel's
             if "-0" in words:
                 words = words[words.index("-0") + 2:]
             out.append([pid] + words)

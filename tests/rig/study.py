@@ -11,17 +11,17 @@ name = "{name}"
 seed = 7
 [task]
 scale = 2
-out_width = 64
-out_height = 48
+out_width = 96
+out_height = 80
 [data]
 leaves_train = 4
-leaves_select = 2
-leaves_report = 2
+leaves_select = 1
+leaves_report = 1
 leaves_size = 64
 [space]
-blocks_max = 2
-residual = [8, 12, 4]
-expand = [16, 32, 16]
+blocks_max = 1
+residual = [4, 8, 4]
+expand = [8, 16, 8]
 project = [4, 8, 4]
 head_kernels = [3]
 tail_kernels = [3]
@@ -74,6 +74,16 @@ class Study:
     def log(self):
         with open(f"{self.folder}/{self.name}.log") as f:
             return f.read()
+
+    def numbers(self):
+        """All that must not depend on when and where a study ran: trials, scores, every latency sample by sample."""
+        trials = self.rows("SELECT number, state, point, psnr_y, latency_p50_ms, latency_p90_ms FROM v_trial "
+                           "ORDER BY number")
+        times = self.rows("SELECT role, t.number, simulated, batch_size, batches, dropped, p50_us, p50_lo_us, p50_hi_us,"
+                          " p10_us, p90_us, min_us, mad_us, first_us, hex(samples_us) FROM measurements m "
+                          "LEFT JOIN trials t ON t.id = m.trial_id ORDER BY m.id")
+        front = self.rows("SELECT number FROM v_front ORDER BY number")
+        return trials, times, front
 
     def rows(self, sql):
         """Rows of the study's database; none while it has no such table yet."""

@@ -1,34 +1,51 @@
 """Whole studies on fake phones, through the real adb: to the front, and twice the same on the virtual clock."""
 import os
+import shutil
 import subprocess
+import unittest
 
-import rig_test
-from rig_test import LabTest, program
+import sandbox
+from rig_test import LabTest, agent, program
 from study import Study
 
 
-def start_agent(test, folder, phone=0):
-    """An agent on the phone behind a forward; (port, key file)."""
-    key = f"{folder}/key{phone}"
-    subprocess.run([program("nas-agent"), "keygen", key], check=True)
-    at = "/data/local/tmp/nas"
-    test.adb("shell", f"mkdir -p {at}", phone=phone)
-    test.adb("push", rig_test.agent(), f"{at}/nas-agent", phone=phone)
-    test.adb("push", key, f"{at}/key", phone=phone)
-    done = test.shell(f"chmod 600 {at}/key; {at}/nas-agent serve --detach --listen @nas --key-file {at}/key --cache-dir "
-                      f"{at}/cache --log-file {at}/log --state-file {at}/state", phone=phone)
-    test.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-    return int(test.adb("forward", "tcp:0", "localabstract:nas", phone=phone).stdout), key
+def deploy(test, phone):
+    """The [[device]] lines of a phone with our agent on it, deployed as people do."""
+    key = f"{test.lab.folder}/key-{phone.serial}"
+    done = subprocess.run([program("nas-agent"), "deploy", "adb:" + phone.serial, "--agents", os.path.dirname(agent()),
+                           "--key-file", key], env=test.lab.environment, capture_output=True, text=True)
+    test.assertEqual(done.returncode, 0, done.stderr)
+    connect = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("connect"))
+    return f'connect = "{connect}"\nkey_file = "{key}"\nthreads = 1\n'
 
 
-class VirtualStudy(LabTest):
+class Deterministic(LabTest):
     profiles = ("virtual",)
 
-    def test_over_http(self):
-        folder = self.folder()
-        port, key = start_agent(self, folder)
-        s = Study(self.lab, folder, f'target = "aarch64-linux"\n[[device]]\nname = "vc"\nconnect = "http://127.0.0.1:{port}"\n'
-                  f'key_file = "{key}"\nthreads = 1\n')
-        done = s.run()
-        print(done.stdout, done.stderr)
-        self.assertEqual(done.returncode, 0)
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if shutil.which("aarch64-linux-gnu-gcc") is None:
+            raise unittest.SkipTest("aarch64-linux-gnu-gcc is not installed (apt-get install gcc-aarch64-linux-gnu)")
+        # candidates are scored here by the very programs that are timed there
+        sandbox.register_machine("aarch64", cls.lab.folder + "/binfmt", shutil.which("qemu-aarch64"), "F")
+
+    def test_the_same_study_twice_is_the_same_to_the_last_bit_and_says_simulated(self):
+        folder, device = self.folder(), deploy(self, self.phones[0])
+        more = f'target = "aarch64-dotprod"\n[[device]]\nname = "virtual"\n{device}'
+        studies = [Study(self.lab, folder, more, name=name, trials=4, finals=1) for name in ("first", "second")]
+        tables = []
+        for study in studies:
+            done = study.run()
+            self.assertEqual(done.returncode, 0, done.stderr)
+            tables.append([line for line in done.stdout.splitlines() if not line.startswith("best under")])
+            self.assertIn("SIMULATED", done.stdout)
+        trials, times, front = studies[0].numbers()
+        self.assertEqual(studies[1].numbers(), (trials, times, front))
+        self.assertEqual(tables[0], tables[1])
+        self.assertGreaterEqual(len(trials), 4)
+        self.assertGreaterEqual(len(front), 1)
+        self.assertEqual({row[2] for row in times}, {1}, "a measurement that does not say simulated")
+        self.assertGreater(len({row[6] for row in times}), 2, "networks differ, their latencies do not")
+        self.assertEqual(studies[0].rows("SELECT DISTINCT simulated FROM devices"), [(1,)])
+        print([ (r[0],r[1],r[6]) for r in times])

@@ -177,6 +177,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 # ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
 TEST_MODULES := $(foreach m,$(MODULES),$(if $(wildcard tests/$(m)/*.c),$(m)))
 LINK_TEST_latency := latency adb device-agent ir core
+LINK_TEST_compress := compress eval ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
 # Criterion's assertion macros convert int to a bit field. `private`: the flags stamp must not see it.
@@ -186,7 +187,7 @@ define test_rule
 $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPORT_OBJ) $(call archives,$(call test_links,$(1)))
 	@mkdir -p $$(@D)
 	@echo "  LD    $$@"
-	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$^ $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
+	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$(filter %.o,$$^) $$(filter %.a,$$^) $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.

@@ -73,7 +73,7 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c latency/dense_kernels.c
 ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
@@ -177,6 +177,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 # ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
 TEST_MODULES := $(foreach m,$(MODULES),$(if $(wildcard tests/$(m)/*.c),$(m)))
 LINK_TEST_latency := latency adb device-agent ir core
+LINK_TEST_compress := compress eval ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
 # Criterion's assertion macros convert int to a bit field. `private`: the flags stamp must not see it.
@@ -186,7 +187,7 @@ define test_rule
 $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPORT_OBJ) $(call archives,$(call test_links,$(1)))
 	@mkdir -p $$(@D)
 	@echo "  LD    $$@"
-	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$^ $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
+	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$(filter %.o,$$^) $$(filter %.a,$$^) $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.
@@ -233,22 +234,33 @@ $(B)/rig/%.so: tests/rig/%.c Makefile
 	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
 .PHONY: rig check-rig
 rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
-check-rig: all $(RIG_TOOLS)
+check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 	@echo "  TEST  rig"
 	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
 	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    NAS_TESTS_DIR=$(CURDIR)/$(B)/tests \
 	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+# bench-predictor is a target of its own: it takes many minutes and wants data.
+BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
+
+.PHONY: bench-predictor
+PREDICTOR_ARGS ?=
+bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
+	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

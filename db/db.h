@@ -248,6 +248,21 @@ typedef struct nas_db_layer {
 nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows,
                              size_t n);
 
+/* ---- classifiers --------------------------------------------------------------------------------------------------- */
+
+/* Top-1 of a trial, shares in 0..1; every field may be absent. */
+typedef struct nas_db_class_values {
+    nas_opt_double reward_top1;       /* REWARD images, before fine-tuning */
+    nas_opt_double tuned_reward_top1; /* REWARD images, after it */
+    nas_opt_double report_top1;       /* REPORT images, after it */
+} nas_db_class_values;
+/* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1. */
+nas_status nas_db_class_values_put(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   const nas_db_class_values *values);
+/* nas_db_class_values_get - all absent when nothing was stored. */
+nas_status nas_db_class_values_get(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   nas_db_class_values *out);
+
 /* ---- timings of kernels -------------------------------------------------------------------------------------------- */
 
 /* What a tuner remembers for ever. The key names everything that the time depends on; texts are the caller's, not empty.
@@ -329,6 +344,10 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  in_sample (1: the trial had been measured), made, study_id, trial_id, prediction_id
  *   v_layer        study, trial, layer (order), node, family, h, w, c_in, c_out, kernel, macs, macs_padded, bytes,
  *                  flop_per_byte, study_id, trial_id
+ *   v_class        of studies of classifiers: study, trial, state, origin, report_top1 [%] (REPORT images, fine-tuned),
+ *                  tuned_top1 [%] and reward_top1 [%] (REWARD images, after and before fine-tuning), latency_p50_ms,
+ *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms (the final measurement where there is one), macs,
+ *                  params, violation, point, reason, study_id, trial_id
  *   v_event        study, time, kind, text, study_id, event_id */
 
 /* nas_db_query - read-only SQL (one SELECT over the documented views) row by row: names and UTF-8 values, NULL for SQL

@@ -26,7 +26,7 @@ CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR)
 CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
 
 # ---- modules ---------------------------------------------------------------------------------------------------
-MODULES := core ir spaces compiler eval device-agent adb latency db strategies search tools
+MODULES := core ir spaces compress compiler eval device-agent adb latency db strategies search tools
 DIR_strategies := search/strategies
 folder = $(or $(DIR_$(1)),$(1))
 
@@ -44,6 +44,7 @@ MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 LINK_core := core
 LINK_ir := ir core
 LINK_spaces := spaces ir core
+LINK_compress := compress ir core
 LINK_compiler := compiler ir core
 LINK_eval := eval ir core
 LINK_device-agent := device-agent core
@@ -51,7 +52,7 @@ LINK_adb := adb device-agent core
 LINK_latency := latency adb device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
-LINK_search := search strategies spaces compiler eval latency adb device-agent db ir core
+LINK_search := search strategies spaces compress compiler eval latency adb device-agent db ir core
 LINK_tools := tools compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := adb device-agent core
@@ -60,7 +61,8 @@ LINK_nas-compile := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
-PKG_eval := libpng libjpeg
+PKG_compress := openblas lapacke
+PKG_eval := libpng libjpeg zlib
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
@@ -71,8 +73,8 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c
-ISA_FLAGS_base :=
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c
+ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
 ISAS := base $(if $(findstring x86_64,$(shell uname -m)),avx2 avx512)
@@ -189,6 +191,7 @@ endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.
 $(B)/tests/ir: $(patsubst %,$(B)/obj/tests/compiler/%.o,reference reference_forward)
+$(B)/tests/compress: $(B)/obj/tests/compiler/reference.o $(B)/obj/tests/compiler/reference_forward.o
 
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.
@@ -206,6 +209,7 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
+	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))
 	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
 	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 
@@ -245,6 +249,10 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

@@ -18,7 +18,17 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     char hash[NAS_SHA256_HEX];
     nas_buf info = {0};
     d->simulated = true;
-    nas_sha256_hex(nas__simulated_id, strlen(nas__simulated_id), hash);
+    d->simulated_factor = 1;
+    const char *factor = strchr(d->connect, ':');
+    if (factor != NULL) {
+        const nas_status parsed =
+            nas_parse_double(ctx, "factor", factor + 1, 0.001, 1000, &d->simulated_factor);
+        if (parsed != NAS_OK) return nas_wrap(ctx, parsed, "connect '%s'", d->connect);
+    }
+    char id[96];
+    (void)snprintf(id, sizeof id, "%s%s%.32s", nas__simulated_id, factor == NULL ? "" : " x",
+                   factor == NULL ? "" : factor + 1);
+    nas_sha256_hex(id, strlen(id), hash);
     nas_status status = set_text(ctx, &d->fingerprint, hash);
     if (status != NAS_OK) return status;
     nas_json j = nas_json_begin(&info);
@@ -26,7 +36,7 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     nas_json_key(&j, "simulated");
     nas_json_bool(&j, true);
     nas_json_key(&j, "agent");
-    nas_json_string(&j, nas__simulated_id);
+    nas_json_string(&j, id);
     nas_json_key(&j, "fingerprint");
     nas_json_string(&j, hash);
     nas_json_object_end(&j);
@@ -117,7 +127,7 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     nas_status status = nas_agent_key_read(ctx, d->key_file, key);
     if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
+    return status == NAS_OK ? nas__loan_begin(ctx, d) : status;
 }
 
 /* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
@@ -134,7 +144,7 @@ static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
     (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
     status = nas__client_new(ctx, base, d->phone.key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    if (status == NAS_OK) status = nas__session_begin(ctx, d);
+    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
     return nas_wrap(ctx, status, "%s", d->phone.serial);
 }
 
@@ -158,7 +168,7 @@ static void disconnect_device(nas_device *d) {
                                &reply); /* if it does not listen, it is killed below */
         nas_buf_deinit(&reply.body);
     }
-    nas__session_end(d);
+    nas__loan_end(d);
     nas__client_free(d->client);
     d->client = NULL;
     nas__agent_end(&d->process);
@@ -242,7 +252,7 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     nas_status status = check_conditions(ctx, o);
     if (status == NAS_OK) status = keep_options(ctx, o, d);
     if (status != NAS_OK) return status;
-    if (strcmp(o->connect, "simulated") == 0) {
+    if (strcmp(o->connect, "simulated") == 0 || strncmp(o->connect, "simulated:", 10) == 0) {
         d->kind = NAS__DEVICE_SIMULATED;
         return open_simulated(ctx, d);
     }

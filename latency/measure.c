@@ -374,6 +374,7 @@ static nas_status measure_simulated(nas_ctx *ctx, const nas_device *d, const nas
     double us = 0;
     nas_status status = nas__simulated_us(ctx, graph, d->threads, &us);
     if (status != NAS_OK) return status;
+    us *= d->simulated_factor;
     m.p50_us = m.p50_lo_us = m.p50_hi_us = m.p90_us = m.p10_us = m.min_us = m.first_us = us;
     m.samples_us = nas_alloc_array(ctx, 1, sizeof *m.samples_us);
     if (m.samples_us == NULL) return NAS_ERR_NOMEM;

@@ -15,6 +15,9 @@ libsqlite3-dev:the study database
 libgsl-dev:statistics and the latency predictor
 libpng-dev:reads PNG images
 libjpeg62-turbo-dev:reads JPEG images
+zlib1g-dev:reads gzip data sets
+libopenblas-serial-dev:matrix products of least-squares repair
+liblapacke-dev:its Cholesky solver
 libcurl4-openssl-dev:talks to device agents
 libjansson-dev:reads JSON
 libprotobuf-c-dev:writes ONNX

@@ -32,7 +32,7 @@ allowed() {
     eval) echo 'eval ir core' ;;
     latency) echo 'latency adb device-agent/protocol.h ir core' ;;
     search/strategies) echo 'search/strategies spaces ir core' ;;
-    search) echo 'search spaces compiler eval latency db ir core device-agent/protocol.h' ;;
+    search) echo 'search spaces compress compiler eval latency db ir core device-agent/protocol.h' ;;
     tools) echo 'compiler db adb device-agent/agent_main.h device-agent/protocol.h ir core tools' ;;
     *) echo '*' ;;
     esac
@@ -74,7 +74,8 @@ owner() { # pattern, folder
 }
 owner 'sqlite3' db
 owner 'curl/' latency
-owner 'png|jpeglib' eval
+owner 'png|jpeglib|zlib' eval
+owner 'cblas|lapacke' compress
 
 # ---- banned calls --------------------------------------------------------------------------------------------------------
 # shellcheck disable=SC2086

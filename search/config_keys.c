@@ -63,7 +63,8 @@ static const nas__config_section sections[] = {
                     "full-width supernet's value; "
                     "a list of texts gives several bounds"},
     {"device",
-     "where candidates are timed: one [[device]] table each; none means one local device"},
+     "where candidates are timed: one [[device]] table each; none means one local device. With "
+     "several, a latency is that of one: `latency_p50_ms@name`"},
     {"measure", "the measuring protocol"},
     {"compile", "from generated C to an executable"},
     {"budget", "limits of the whole run"},
@@ -172,21 +173,28 @@ static const nas__config_key keys[] = {
      .type = NAS__KEY_METRICS,
      .unit = "",
      .doc = "metrics where less is better: latency_p50_ms, latency_p90_ms, macs, params, "
-            "peak_activation_bytes"},
+            "peak_activation_bytes; with several devices latency_p50_ms@name"},
 
     BOUND("psnr_y", "dB", "quality on luma; lower bounds, not in percent"),
     BOUND("ssim_y", "", "structural similarity on luma; lower bounds, not in percent"),
-    BOUND("latency_p50_ms", "ms", "median of the measured latency"),
-    BOUND("latency_p90_ms", "ms", "90th percentile of the measured latency"),
+    BOUND("latency_p50_ms", "ms",
+          "median of the measured latency; with several devices `\"latency_p50_ms@name\"`"),
+    BOUND("latency_p90_ms", "ms",
+          "90th percentile of the measured latency; with several devices "
+          "`\"latency_p90_ms@name\"`"),
     BOUND("macs", "MACs", "multiply-accumulates of one frame"),
     BOUND("params", "parameters", "weights and biases"),
     BOUND("peak_activation_bytes", "bytes", "most activation memory alive at once, without fusion"),
 
     DEVICE_TEXT("device.name", name, "`local`, `simulated` or `device<number>`",
-                "how tables and messages call it; unique"),
+                "how tables, messages and metrics (`latency_p50_ms@name`) call it; unique"),
     DEVICE_TEXT("device.connect", connect, NULL,
-                "`local`, `http://host:port` of a running agent, or `simulated` (an analytic "
-                "model, no timing)"),
+                "`local`; `http://host:port` of a running agent; `adb:SERIAL` of a phone or "
+                "`adb:*` for any one phone; `simulated`, an analytic model that times nothing, or "
+                "`simulated:2.5`, the same 2.5 times as slow"),
+    DEVICE_TEXT("device.pool", pool, "none",
+                "identical devices of one pool share its queue: each network is timed on one of "
+                "them, and metrics carry the pool's name"),
     DEVICE_TEXT("device.key_file", key_file, NULL, "http: file with the agent's key"),
     {.path = "device.threads",
      .type = NAS__KEY_INTEGER,
@@ -195,8 +203,43 @@ static const nas__config_key keys[] = {
      .hi = 64,
      .unit = "threads",
      .doc = "of the measured program"},
-    DEVICE_TEXT("device.cpus", cpus, NULL,
-                "pins thread i to the i-th CPU of the list, as \"0,1\"; empty: no pinning"),
+    DEVICE_TEXT("device.cores", cores, NULL,
+                "pins thread i to the i-th core of the list, as `0,1` or `0-3`, or of the `big` or "
+                "`little` cluster; empty: no pinning"),
+    {.path = "device.mode",
+     .type = NAS__KEY_TEXT,
+     DEVICE_FIELD(mode),
+     .unit = "",
+     .choices = "burst|sustained",
+     .doc = "burst: cool, short runs; sustained: back to back for sustained_s, the last third "
+            "counts"},
+    {.path = "device.sustained_s",
+     .type = NAS__KEY_INTEGER,
+     DEVICE_FIELD(sustained_s),
+     .lo = 10,
+     .hi = 3600,
+     .unit = "s",
+     .doc = "length of a sustained measurement"},
+    {.path = "device.frequency",
+     .type = NAS__KEY_FREQUENCY,
+     DEVICE_FIELD(frequency),
+     .lo = 1,
+     .hi = 20000,
+     .unit = "",
+     .doc = "clock to pin where the device permits it, read back and recorded; empty: as found"},
+    {.path = "device.max_temperature_c",
+     .type = NAS__KEY_NUMBER,
+     DEVICE_FIELD(max_temperature_c),
+     .lo = 0,
+     .hi = 150,
+     .unit = "C",
+     .doc = "no run starts on a hotter device; 0: no limit of its own"},
+    DEVICE_TEXT("device.target", target, "that of [compile]",
+                "row of the target table, `native` for this machine's CPU, or `auto`: what the "
+                "device says it has"),
+    DEVICE_TEXT("device.cpu", cpu, "none",
+                "a processor by name, such as `cortex-a76`, for its "
+                "flags and caches"),
 
     INTEGER("measure.min_batches", measure.min_batches, 5, 1000, "batches",
             "samples of one measurement"),
@@ -209,11 +252,22 @@ static const nas__config_key keys[] = {
             "the reference network is timed again after so many trials, to see drift"),
     NUMBER("measure.drift_limit", measure.drift_limit, true, 0, 1, "",
            "relative move of the reference that asks for measuring again"),
+    {.path = "measure.profile",
+     .type = NAS__KEY_FLAG,
+     FIELD(measure.profile),
+     .unit = "",
+     .doc = "time each convolution of the finished front alone on each device, too: `nas-query DB "
+            "profile N`"},
+    INTEGER("measure.away_s", measure.away_s, 0, 86400, "s",
+            "how long to wait for a lost device once nothing else is left to measure; then the run "
+            "ends with code 4 and can be resumed"),
 
     TEXT("compile.compiler", compile.compiler, "", NULL,
          "gcc or clang, name or path; empty: the target's own"),
-    TEXT("compile.target", compile.target, "", NULL,
-         "row of the target table; `native` is this CPU"),
+    TEXT(
+        "compile.target", compile.target, "", NULL,
+        "row of the target table; `native` is this CPU; `auto`: each device's own, by the features "
+        "it reports"),
     TEXT("compile.cache_dir", compile.cache_dir, "", NULL,
          "executables by content, shared by all studies"),
     INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),
@@ -249,6 +303,17 @@ bool nas_metric_maximise(nas_metric metric) {
     return metrics[metric].maximise;
 }
 
+bool nas_metric_is_timed(nas_metric metric) {
+    return metric == NAS_METRIC_LATENCY_P50_MS || metric == NAS_METRIC_LATENCY_P90_MS;
+}
+
+void nas_config_metric_text(const nas_config *config, nas_metric metric, int32_t queue,
+                            char out[NAS_METRIC_TEXT_MAX]) {
+    const bool placed = nas_metric_is_timed(metric) && config->n_queues > 1;
+    (void)snprintf(out, NAS_METRIC_TEXT_MAX, "%s%s%.63s", nas_metric_name(metric),
+                   placed ? "@" : "", placed ? config->queues[queue] : "");
+}
+
 bool nas_metric_from_name(const char *name, nas_metric *out) {
     for (size_t i = 0; i < COUNT(metrics); i++) {
         if (strcmp(metrics[i].name, name) != 0) continue;
@@ -261,7 +326,8 @@ bool nas_metric_from_name(const char *name, nas_metric *out) {
 /* ---- defaults -------------------------------------------------------------------------------------------------- */
 
 nas_config_device nas__config_device_default(void) {
-    return (nas_config_device){.name = "local", .connect = "local", .threads = 2};
+    return (nas_config_device){
+        .name = "local", .connect = "local", .mode = "burst", .sustained_s = 300, .threads = 2};
 }
 
 void nas_config_default(nas_config *out) {
@@ -292,15 +358,18 @@ void nas_config_default(nas_config *out) {
                    .skip_by_prediction = true,
                    .skip_margin = 0.5},
         .n_objectives = 2,
-        .objectives = {NAS_METRIC_PSNR_Y, NAS_METRIC_LATENCY_P50_MS},
+        .objectives = {{NAS_METRIC_PSNR_Y, 0}, {NAS_METRIC_LATENCY_P50_MS, 0}},
         .n_devices = 1,
         .devices = {nas__config_device_default()},
+        .n_queues = 1,
+        .queues = {"local"},
         .measure = {.max_time_ms = 10000,
                     .min_time_ms = 500,
                     .min_batches = 30,
                     .final_max_time_ms = 60000,
                     .reference_every = 8,
-                    .drift_limit = 0.03},
+                    .drift_limit = 0.03,
+                    .away_s = 120},
         .compile = {.target = "native", .cache_dir = "runs/cache", .timeout_s = 60},
         .budget = {.time_s = 0, .disk_mb = 512},
     };

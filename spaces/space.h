@@ -146,4 +146,10 @@ void nas_space_outlook(const nas_space *space, const nas_point *prefix, int32_t 
 nas_status nas_fsrcnn_graph(nas_ctx *ctx, int32_t scale, int32_t lr_height, int32_t lr_width,
                             nas_graph **out);
 
+/* nas_small_resnet_graph - a residual classifier for small images: 3x3 to 16, six blocks of two 3x3 (16, 16, 32, 32, 64, 64
+ * channels, halving at 32 and 64 with a 1x1 shortcut), global average, 1x1 to `classes`. [1,h,w,c] in, [1,1,1,classes] out.
+ * h and w >= 4. */
+nas_status nas_small_resnet_graph(nas_ctx *ctx, int32_t h, int32_t w, int32_t c, int32_t classes,
+                                  nas_graph **out);
+
 #endif

@@ -149,30 +149,39 @@ static bool find_rapl(nas__power *out) {
     return out->n > 0;
 }
 
+/* By its type; drivers without that file name it so. */
+static bool is_battery(const char *name) {
+    char path[128], text[32];
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/type", name);
+    const int code = nas__probe_text(path, text, sizeof text);
+    return code == 0 ? strcmp(text, "Battery") == 0 : strncmp(name, "batt", 4) == 0;
+}
+
+/* A battery that shows its current and is not being charged. */
+static void consider_battery(nas__power *out, const char *name) {
+    char path[128], text[32];
+    int64_t value = 0;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/voltage_now", name);
+    if (nas__probe_i64(path, &value) != 0) return;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/current_now", name);
+    out->code = nas__probe_i64(path, &value);
+    if (out->code != 0) return;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/status", name);
+    if (nas__probe_text(path, text, sizeof text) == 0 && strcmp(text, "Charging") == 0) {
+        out->charging = true; /* its current is the charger's */
+        return;
+    }
+    (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s", name);
+}
+
 static bool find_battery(nas__power *out) {
     char folder[512];
     if (!nas__probe_path(folder, sizeof folder, "/sys/class/power_supply")) return false;
     DIR *dir = opendir(folder);
     if (dir == NULL) return false;
     for (const struct dirent *e = readdir(dir); e != NULL && out->n == 0; e = readdir(dir)) {
-        char path[400], text[32];
-        int64_t value = 0;
-        if (e->d_name[0] == '.' || strlen(e->d_name) > 60) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/type", e->d_name);
-        if (nas__probe_text(path, text, sizeof text) != 0 || strcmp(text, "Battery") != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/voltage_now", e->d_name);
-        if (nas__probe_i64(path, &value) != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/current_now", e->d_name);
-        const int code = nas__probe_i64(path, &value);
-        out->code = code;
-        if (code != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/status", e->d_name);
-        if (nas__probe_text(path, text, sizeof text) == 0 && strcmp(text, "Charging") == 0) {
-            out->charging = true; /* its current is the charger's */
-            continue;
-        }
-        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s",
-                       e->d_name);
+        if (e->d_name[0] != '.' && strlen(e->d_name) <= 60 && is_battery(e->d_name))
+            consider_battery(out, e->d_name);
     }
     (void)closedir(dir);
     return out->n > 0;

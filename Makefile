@@ -209,6 +209,7 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
+	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))
 	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
 	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 
@@ -249,6 +250,10 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

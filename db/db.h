@@ -353,11 +353,12 @@ typedef enum nas_db_report_kind {
     NAS_DB_REPORT_MEASUREMENTS, /* v_measurement, oldest first; also rows of no study */
     NAS_DB_REPORT_LAYERS,       /* v_layer of one number */
     NAS_DB_REPORT_LAST_EVENTS,  /* the last five of EVENTS */
+    NAS_DB_REPORT_PROFILE, /* layers of one trial that were timed alone: alone_ms on each device */
     NAS_DB_REPORT_PASSPORT, /* v_passport of the measurements of one trial, without the device's info */
     NAS_DB_REPORT_MEASUREMENT, /* v_passport of one measurement, everything */
     NAS_DB_REPORT_COUNT
 } nas_db_report_kind;
-/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL, LAYERS, PASSPORT and MEASUREMENT. In a
+/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL, LAYERS, PROFILE, PASSPORT and MEASUREMENT. In a
  * study of several queues the trials' reports have columns of each: "latency_p50_ms@s21". `brief`: the columns that fit a
  * terminal, else all that people and scripts need; the names are the views'. */
 nas_status nas_db_report(nas_ctx *ctx, nas_db *db, nas_db_report_kind kind, const char *study,

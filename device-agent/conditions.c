@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ZONES_MAX = 128, HWMON_MAX = 32 };
+enum { ZONES_MAX = 128, HWMON_MAX = 32, HWMON_GAP_MAX = 4 };
 
 /* ---- temperature ------------------------------------------------------------------------------------------------- */
 
@@ -58,11 +58,14 @@ static void consider(nas__temperature *best, int *best_rank, int rank, const cha
 /* Boards and PCs without thermal zones: the sensor chips of the CPU. */
 static void read_hwmon(nas__temperature *out, int *rank) {
     static const char *const chips[] = {"coretemp", "k10temp", "zenpower", "cpu_thermal", NULL};
-    for (int i = 0; i < HWMON_MAX; i++) {
+    int gap = 0; /* numbers of chips that went away are missing */
+    for (int i = 0; i < HWMON_MAX && gap < HWMON_GAP_MAX; i++) {
         char path[96], name[64];
         int64_t raw = 0;
         (void)snprintf(path, sizeof path, "/sys/class/hwmon/hwmon%d/name", i);
-        if (nas__probe_text(path, name, sizeof name) != 0 || !contains_any(name, chips)) continue;
+        const int code = nas__probe_text(path, name, sizeof name);
+        gap = code == 0 ? 0 : gap + 1;
+        if (code != 0 || !contains_any(name, chips)) continue;
         (void)snprintf(path, sizeof path, "/sys/class/hwmon/hwmon%d/temp1_input", i);
         if (nas__probe_i64(path, &raw) == 0) consider(out, rank, 2, path, name, raw);
     }
@@ -129,7 +132,7 @@ static bool find_battery(nas__power *out) {
             out->charging = true; /* its current is the charger's */
             continue;
         }
-        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%s",
+        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s",
                        e->d_name);
     }
     (void)closedir(dir);

@@ -269,7 +269,7 @@ static int32_t enter_landlock(const char *program, const char *dir, int32_t *cod
 
 /* ---- limits ------------------------------------------------------------------------------------------------------ */
 
-enum { FILE_BYTES = 64 << 20, FILES = 256, PROCESSES = 4096 };
+enum { FILE_BYTES = 1 << 20, FILES = 256, PROCESSES = 4096 };
 
 /* setrlimit names its argument by an enum in glibc and an int in musl: a macro fits both. Never raises a limit. */
 #define LIMIT(resource, bytes)                                                                     \

@@ -299,7 +299,7 @@ nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r,
     if (status == NAS_OK && reply.status == 410) { /* we were silent for longer than the lease */
         nas_buf_deinit(&reply.body);
         reply = (nas__reply){0};
-        status = nas__session_take(ctx, c, c->session);
+        status = nas__loan_take(ctx, c, c->session);
         if (status == NAS_OK) status = send_in_session(ctx, c, r, &reply);
     }
     if (status == NAS_OK) *out = reply;

@@ -127,7 +127,7 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     nas_status status = nas_agent_key_read(ctx, d->key_file, key);
     if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
+    return status == NAS_OK ? nas__loan_begin(ctx, d) : status;
 }
 
 /* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
@@ -140,7 +140,7 @@ static void disconnect_device(nas_device *d) {
                                &reply); /* if it does not listen, it is killed below */
         nas_buf_deinit(&reply.body);
     }
-    nas__session_end(d);
+    nas__loan_end(d);
     nas__client_free(d->client);
     d->client = NULL;
     nas__agent_end(&d->process);
@@ -158,7 +158,7 @@ static nas_status connect_phone_once(nas_ctx *ctx, nas_device *d, const char *se
     (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
     status = nas__client_new(ctx, base, d->phone.key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    if (status == NAS_OK) status = nas__session_begin(ctx, d);
+    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
     return nas_wrap(ctx, status, "%s", d->phone.serial);
 }
 
@@ -249,6 +249,7 @@ static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_de
     d->threads = o->threads;
     d->mode = o->mode;
     d->sustained_s = o->sustained_s;
+    d->gate_ms = NAS_AGENT_GATE_MS;
     d->max_temperature_c = o->max_temperature_c;
     nas_status status = set_text(ctx, &d->name, o->name);
     if (status == NAS_OK)

@@ -23,7 +23,7 @@ typedef struct nas__space_ops {
                          nas_graph **out);
     void (*format)(const nas_space *space, const nas_point *point, nas_buf *out);
     nas_status (*parse)(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
-    void (*free)(nas_space *space); /* what the space owns beside its genes; NULL = nothing */
+    void (*release)(nas_space *space); /* what the space owns beside its genes; NULL = nothing */
     /* Optional. Without `outlook` a space cannot be decided gene by gene; without `steps` steps.c describes the genes. */
     void (*outlook)(const nas_space *space, const nas_point *prefix, int32_t step,
                     nas_outlook *out);

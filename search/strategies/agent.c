@@ -295,10 +295,10 @@ static void update(nas__agent *a, int32_t n, nas_rng *rng) {
     for (int32_t i = 0; i < wanted; i++)
         critic_episode(a, a->moments + (ptrdiff_t)picked[i] * a->n_steps, a->rewards[picked[i]],
                        share);
-    nas__adam(&a->critic, critic_rate);
+    nas__dense_adam(&a->critic, critic_rate);
     for (int32_t i = 0; i < wanted; i++)
         actor_episode(a, a->moments + (ptrdiff_t)picked[i] * a->n_steps, share);
-    nas__adam(&a->actor, actor_rate);
+    nas__dense_adam(&a->actor, actor_rate);
 }
 
 void nas__agent_learn(nas__agent *a, const nas__member *members, int32_t n) {

@@ -19,8 +19,8 @@ typedef struct nas__weights {
 
 nas_status nas__weights_init(nas_ctx *ctx, size_t n, nas__weights *out);
 void nas__weights_deinit(nas__weights *w);
-/* nas__adam - one step against the gradient, which becomes 0 (Kingma & Ba, arXiv:1412.6980). */
-void nas__adam(nas__weights *w, double rate);
+/* nas__dense_adam - one step against the gradient, which becomes 0 (Kingma & Ba, arXiv:1412.6980). */
+void nas__dense_adam(nas__weights *w, double rate);
 
 /* y = W x + b: `out` rows of `in` weights from value[at], then `out` biases. */
 typedef struct nas__affine {

@@ -1,7 +1,7 @@
 /* test_conditions.c - clusters, heat, clocks and power on a made-up machine: what is found, what a run waits for, what is
  * put back. */
 #include "device-agent/agent_internal.h"
-#include "machine_tree.h"
+#include "tests/support/machine_tree.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>

@@ -188,8 +188,9 @@ static const mistake mistakes[] = {
      "t.toml:2:17: eval.learning_rate: must be a number, above 0, at most 1, not 0"},
     {"[search]\nskip_by_prediction = 1",
      "t.toml:2:22: search.skip_by_prediction: must be true, false, not 1"},
-    {"[search]\nstrategy = \"nsga3\"", "t.toml:2:12: search.strategy: must be text in quotes: "
-                                       "random or evolution or nsga2, not \"nsga3\""},
+    {"[search]\nstrategy = \"nsga3\"",
+     "t.toml:2:12: search.strategy: must be text in quotes: "
+     "random or evolution or nsga2 or ddpg or agmc, not \"nsga3\""},
     {"[study]\nname = \"a\\u0000b\"",
      "t.toml:2:8: study.name: must be text in quotes: at most 95 bytes, not \"a\""},
     {"[study]\nname = \"../x\"",
@@ -535,7 +536,8 @@ Test(search_config, diff_names_the_keys_that_changed) {
 /* ---- shipped files --------------------------------------------------------------------------------------------- */
 
 Test(search_config, shipped_configs_are_valid) {
-    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml"};
+    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml",
+                                        "configs/sr720p-android.toml", "configs/two-devices.toml"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         const nas_config_source source = {.path = paths[i]};
         nas_config *config = nas_alloc_array(ctx, 1, sizeof *config);

@@ -115,7 +115,7 @@ Test(strategies_policy, adam_finds_the_bottom_of_a_bowl) {
     for (int i = 0; i < 2000; i++) {
         w.gradient[0] = 2 * (w.value[0] - 1);
         w.gradient[1] = 20 * (w.value[1] + 1);
-        nas__adam(&w, 0.01);
+        nas__dense_adam(&w, 0.01);
     }
     cr_assert(fabs(w.value[0] - 1) < 1e-3 && fabs(w.value[1] + 1) < 1e-3, "%g %g", w.value[0],
               w.value[1]);

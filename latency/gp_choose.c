@@ -195,6 +195,7 @@ static nas_status minimise(problem *p, int iterations, nas__gp_hyper *hyper) {
     } else {
         for (size_t k = 0; k < size; k++)
             gsl_vector_set(theta, k, *slot(hyper, k));
+        /* cppcheck-suppress legacyUninitvar ; it misreads the initialiser */
         gsl_multimin_function_fdf f = {.f = objective,
                                        .df = objective_gradient,
                                        .fdf = objective_both,

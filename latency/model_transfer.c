@@ -3,6 +3,7 @@
  * The log latency of the new device is a Gaussian process whose prior is what the other devices have in common: with
  * z_s the standardised prediction of source s, m their mean and r_s = z_s - m,
  *   cov = scale^2 (common m m' + spread sum_s r_s r_s' + shape mean_s k_s + noise), and a free constant,
+ * the sum being over the shape features, too (logarithms of work: what a device would be that follows it alone), and
  * k_s being the Gaussian kernel source s learned: what the sources cannot say is taken to vary as they do. The shares
  * (spread, shape, noise, stretch of the kernels) are averaged over a grid by their likelihood on the few rows, with a
  * prior. The interval is calibrated on the sources: each is in turn the new device. */
@@ -14,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { POOL_MAX = 800, GRID_MAX = 256 };
+enum { POOL_MAX = 800, GRID_MAX = 256, SHAPES_MAX = 32 };
 #define CONSTANT_VARIANCE 100.0
 #define KEPT_SHARE 1e-3 /* of the likelihood: grid points below it are dropped */
 
@@ -37,16 +38,18 @@ typedef struct share {
 
 /* Sources as functions of an architecture. */
 typedef struct basis {
-    size_t n; /* sources */
+    size_t n;                  /* sources */
+    size_t width;              /* and shape features behind them */
+    size_t shapes[SHAPES_MAX]; /* their places among the features */
     const nas_device_model *const *sources;
-    double *center, *spread; /* [n] of their log predictions over the pool */
+    double *center, *spread; /* [width] of the log predictions and features over the pool */
     double scale;            /* mean of spread */
 } basis;
 
-/* One architecture seen through the basis: z [n], then mean; and its coordinates for every kernel. */
+/* Architectures seen through the basis: z, its mean over the sources; and its coordinates for every kernel. */
 typedef struct view {
     size_t rows;
-    double *z;            /* [rows][n] */
+    double *z;            /* [rows][width] */
     double *common;       /* [rows] mean of z */
     double **coordinates; /* [n + 1] -> [rows][d_s] over the lengths; the last: all alike */
 } view;
@@ -83,7 +86,12 @@ static nas_status raw_predictions(nas_ctx *ctx, const basis *b, const double *x,
     for (size_t s = 0; s < b->n && status == NAS_OK; s++) {
         status = nas__model_predict_log(ctx, b->sources[s], x, rows, column, NULL);
         for (size_t i = 0; i < rows && status == NAS_OK; i++)
-            out[i * b->n + s] = column[i];
+            out[i * b->width + s] = column[i];
+    }
+    const size_t n_features = b->sources[0]->encoder.n_features;
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t s = b->n; s < b->width; s++)
+            out[i * b->width + s] = x[i * n_features + b->shapes[s - b->n]];
     }
     nas_free(column);
     return status;
@@ -107,7 +115,7 @@ static nas_status source_coordinates(nas_ctx *ctx, const nas_device_model *sourc
 
 static nas_status view_of(nas_ctx *ctx, const basis *b, const double *x, size_t rows, view *out) {
     view v = {.rows = rows,
-              .z = nas_alloc_array(ctx, rows * b->n, sizeof(double)),
+              .z = nas_alloc_array(ctx, rows * b->width, sizeof(double)),
               .common = nas_alloc_array(ctx, rows, sizeof(double)),
               .coordinates = nas_alloc_array(ctx, b->n + 1, sizeof(double *))};
     nas_status status = v.z == NULL || v.common == NULL || v.coordinates == NULL
@@ -119,10 +127,10 @@ static nas_status view_of(nas_ctx *ctx, const basis *b, const double *x, size_t 
         status = source_coordinates(ctx, b->sources[0], x, rows, true, &v.coordinates[b->n]);
     }
     for (size_t i = 0; i < rows && status == NAS_OK; i++) {
-        for (size_t s = 0; s < b->n; s++) {
-            double *z = &v.z[i * b->n + s];
+        for (size_t s = 0; s < b->width; s++) {
+            double *z = &v.z[i * b->width + s];
             *z = CLIP * tanh((*z - b->center[s]) / (b->spread[s] * CLIP));
-            v.common[i] += *z / (double)b->n;
+            if (s < b->n) v.common[i] += *z / (double)b->n;
         }
     }
     if (status != NAS_OK) {
@@ -153,7 +161,7 @@ static void add_shape(size_t d, const double *a, size_t i, const double *b, size
 
 static parts parts_of(const basis *b, const view *va, size_t i, const view *vb, size_t j,
                       size_t skip) {
-    const double *za = va->z + i * b->n, *zb = vb->z + j * b->n;
+    const double *za = va->z + i * b->width, *zb = vb->z + j * b->width;
     const double n = (double)b->n;
     double ma = va->common[i], mb = vb->common[j];
     if (skip < b->n) {
@@ -168,6 +176,8 @@ static parts parts_of(const basis *b, const view *va, size_t i, const view *vb, 
         add_shape(b->sources[s]->encoder.d, va->coordinates[s], i, vb->coordinates[s], j, part,
                   p.shape);
     }
+    for (size_t s = b->n; s < b->width; s++)
+        p.spread += (za[s] - ma) * (zb[s] - mb);
     add_shape(b->sources[0]->encoder.d, va->coordinates[b->n], i, vb->coordinates[b->n], j,
               ALIKE_SHARE, p.shape);
     return p;
@@ -328,22 +338,26 @@ static void basis_deinit(basis *b) {
 
 static nas_status basis_of(nas_ctx *ctx, const nas_device_model *const *sources, size_t n,
                            const double *pool, size_t rows, basis *out) {
-    basis b = {.n = n,
-               .sources = sources,
-               .center = nas_alloc_array(ctx, n, sizeof(double)),
-               .spread = nas_alloc_array(ctx, n, sizeof(double))};
-    double *all = nas_alloc_array(ctx, rows * n, sizeof *all);
+    basis b = {.n = n, .width = n, .sources = sources};
+    const nas__encoder *encoder = &sources[0]->encoder;
+    for (size_t k = 0; k < encoder->n_features && b.width < n + SHAPES_MAX; k++) {
+        if (encoder->features[k].kind == NAS_FEATURE_SHAPE) b.shapes[b.width++ - n] = k;
+    }
+    b.center = nas_alloc_array(ctx, b.width, sizeof(double));
+    b.spread = nas_alloc_array(ctx, b.width, sizeof(double));
+    double *all = nas_alloc_array(ctx, rows * b.width, sizeof *all);
     nas_status status = b.center == NULL || b.spread == NULL || all == NULL
                             ? NAS_ERR_NOMEM
                             : raw_predictions(ctx, &b, pool, rows, all);
-    for (size_t s = 0; s < n && status == NAS_OK; s++) {
-        gsl_sort(all + s, n, rows); /* the column */
-        b.center[s] = gsl_stats_median_from_sorted_data(all + s, n, rows);
-        b.spread[s] = (gsl_stats_quantile_from_sorted_data(all + s, n, rows, 0.84) -
-                       gsl_stats_quantile_from_sorted_data(all + s, n, rows, 0.16)) /
+    for (size_t s = 0; s < b.width && status == NAS_OK; s++) {
+        double *column = all + s;
+        gsl_sort(column, b.width, rows);
+        b.center[s] = gsl_stats_median_from_sorted_data(column, b.width, rows);
+        b.spread[s] = (gsl_stats_quantile_from_sorted_data(column, b.width, rows, 0.84) -
+                       gsl_stats_quantile_from_sorted_data(column, b.width, rows, 0.16)) /
                       2;
         if (!(b.spread[s] > 1e-9)) b.spread[s] = 1;
-        b.scale += b.spread[s] / (double)n;
+        if (s < n) b.scale += b.spread[s] / (double)n;
     }
     nas_free(all);
     if (status != NAS_OK) {
@@ -722,7 +736,7 @@ void nas__transfer_explain(const nas__transfer *t, nas_json *json) {
         nas_json_key(json, "rows");
         nas_json_int(json, (int64_t)t->sources[s]->n_train);
         nas_json_key(json, "correlation");
-        nas_json_double(json, gsl_stats_correlation(z, t->basis.n, t->log_y, 1, t->n));
+        nas_json_double(json, gsl_stats_correlation(z, t->basis.width, t->log_y, 1, t->n));
         nas_json_object_end(json);
     }
     nas_json_array_end(json);

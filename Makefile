@@ -68,7 +68,7 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c
+MULTI_ISA := eval/train_kernels.c latency/dense_kernels.c
 ISA_FLAGS_base :=
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast

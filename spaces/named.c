@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char names[] = "nb201, nb201-pruned, fbnet, ofa, ofa-w120, sr";
+static const char names[] = "nb201, nb201-reached, nb201-folded, fbnet, ofa, ofa-w120, sr";
 
 const char *nas_space_names(void) {
     return names;
@@ -27,10 +27,10 @@ static nas_status parse_extents(nas_ctx *ctx, const char *name, const char *text
                     text, most == 3 ? "32x32 or 88x88x1" : "32x32");
 }
 
-static nas_status new_nb201(nas_ctx *ctx, const char *name, const char *input, bool prune,
+static nas_status new_nb201(nas_ctx *ctx, const char *name, const char *input, nas_nb201_form form,
                             nas_space **out) {
     nas_nb201_options o = nas_nb201_options_default();
-    o.prune = prune;
+    o.form = form;
     int32_t extents[3] = {o.height, o.width, o.input_channels};
     if (input != NULL) {
         const nas_status status = parse_extents(ctx, name, input, 3, extents);
@@ -59,22 +59,23 @@ nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out) 
     const char *colon = strchr(name, ':');
     const size_t len = colon == NULL ? strlen(name) : (size_t)(colon - name);
     const char *input = colon == NULL ? NULL : colon + 1;
-    static const char *const known[] = {"nb201", "nb201-pruned", "fbnet", "ofa", "ofa-w120", "sr"};
+    static const char *const known[] = {
+        "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120", "sr"};
     const size_t n = sizeof known / sizeof known[0];
     size_t which = 0;
     while (which < n && (strlen(known[which]) != len || strncmp(known[which], name, len) != 0))
         which++;
     if (which == n) return nas_fail(ctx, NAS_ERR_NOTFOUND, "no space '%s': use %s", name, names);
-    if (which <= 1) return new_nb201(ctx, name, input, which == 1, out);
-    if (which == 2) return new_fbnet(ctx, name, input, out);
+    if (which <= 2) return new_nb201(ctx, name, input, (nas_nb201_form)which, out);
+    if (which == 3) return new_fbnet(ctx, name, input, out);
     if (input != NULL)
         return nas_fail(ctx, NAS_ERR_INVALID, "space '%s': '%.*s' takes no input size", name,
                         (int)len, name);
-    if (which == 5) {
+    if (which == 6) {
         const nas_sr_options sr = nas_sr_options_default();
         return nas_space_sr_new(ctx, &sr, out);
     }
     nas_ofa_options ofa = nas_ofa_options_default();
-    if (which == 4) ofa.width_percent = 120;
+    if (which == 5) ofa.width_percent = 120;
     return nas_space_ofa_new(ctx, &ofa, out);
 }

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EDGES = 6, NODES = 4, STAGES = 3 };
+enum { EDGES = NAS_NB201_EDGES, NODES = 4, STAGES = 3 };
 typedef enum edge_op { NONE, SKIP, CONV1, CONV3, POOL, EDGE_OPS } edge_op;
 
 static const struct edge {
@@ -26,24 +26,36 @@ nas_nb201_options nas_nb201_options_default(void) {
                                .channels = 16,
                                .cells = 5,
                                .classes = 10,
-                               .prune = false};
+                               .form = NAS_NB201_WHOLE};
 }
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 
-/* Which edges carry anything to the output: not "none", not zeros, not into a node nobody reads. */
-static void find_live(const int32_t *ops, bool live[EDGES]) {
-    bool zero[NODES] = {false}, read[NODES] = {false};
+/* Nodes whose value is not zero: reached from the input by edges that are not "none". */
+static void find_nonzero(const int32_t *ops, bool nonzero[NODES]) {
+    nonzero[0] = true;
     for (int32_t node = 1; node < NODES; node++) {
-        zero[node] = true;
+        nonzero[node] = false;
         for (int e = 0; e < EDGES; e++) {
-            if (edges[e].to == node && ops[e] != NONE && !zero[edges[e].from]) zero[node] = false;
+            if (edges[e].to == node && ops[e] != NONE && nonzero[edges[e].from])
+                nonzero[node] = true;
         }
     }
-    read[NODES - 1] = true;
-    for (int e = EDGES - 1; e >= 0; e--) { /* edges are sorted by their end */
-        live[e] = ops[e] != NONE && !zero[edges[e].from] && read[edges[e].to];
-        if (live[e]) read[edges[e].from] = true;
+}
+
+void nas_nb201_built(const nas_point *point, nas_nb201_form form, bool built[NAS_NB201_EDGES]) {
+    const int32_t *ops = point->gene;
+    bool nonzero[NODES], read[NODES] = {false, false, false, true};
+    find_nonzero(ops, nonzero);
+    for (int e = EDGES - 1; e >= 0; e--) { /* edges are sorted by their end: readers come first */
+        switch (form) {
+        case NAS_NB201_WHOLE: built[e] = true; break;
+        case NAS_NB201_REACHED: built[e] = ops[e] != NONE && read[edges[e].to]; break;
+        case NAS_NB201_FOLDED:
+            built[e] = ops[e] != NONE && nonzero[edges[e].from] && read[edges[e].to];
+            break;
+        }
+        if (built[e]) read[edges[e].from] = true;
     }
 }
 
@@ -107,8 +119,8 @@ static nas_value reduction(nas__net *net, nas_value x, int32_t channels) {
 static nas_status nb201_decode(nas_ctx *ctx, const nas_space *space, const nas_point *point,
                                nas_graph **out) {
     const nas_nb201_options *o = &((const nb201_space *)space)->options;
-    bool wanted[EDGES] = {true, true, true, true, true, true};
-    if (o->prune) find_live(point->gene, wanted);
+    bool wanted[EDGES];
+    nas_nb201_built(point, o->form, wanted);
     nas__net net = {.ctx = ctx, .graph = nas_graph_new(ctx, "nb201"), .status = NAS_OK};
     if (net.graph == NULL) return nas_ctx_status(ctx);
     nas_value x = nas__net_input(&net, o->height, o->width, o->input_channels);

@@ -116,15 +116,25 @@ nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *tex
  * Genes: the operation of each edge (0->1)(0->2)(1->2)(0->3)(1->3)(2->3): 0 none, 1 skip, 2 ReLU + conv1x1,
  * 3 ReLU + conv3x3, 4 avg_pool3x3 (padding not counted). Text: the six digits, "421211"; the official form
  * "|avg_pool_3x3~0|+|...|" is read as well. As in the benchmark, isomorphic cells are different points. */
+/* What is built of a cell with "none" edges. Engines differ: counts of the whole network explain the latencies of those
+ * that run everything, counts of the folded one those of LiteRT. */
+typedef enum nas_nb201_form {
+    NAS_NB201_WHOLE,   /* all of it, "none" multiplies by 0: the MACs of the benchmark */
+    NAS_NB201_REACHED, /* without what the output does not need; operations on zeros are run */
+    NAS_NB201_FOLDED   /* also without what computes zeros: for engines that fold constants */
+} nas_nb201_form;
+
 typedef struct nas_nb201_options {
     int32_t height, width, input_channels; /* multiples of 4, 4..1024; 1..64 */
     int32_t channels, cells, classes;      /* 1..256, 1..32, 1..10000 */
-    bool
-        prune; /* leave out what computes zeros or reaches nothing: engines that fold constants do. Off: "none" multiplies
-                   by 0, every convolution is there, MACs are those of the benchmark. */
+    nas_nb201_form form;
 } nas_nb201_options;
-nas_nb201_options nas_nb201_options_default(void); /* 32x32x3, 16 channels, 5 cells, 10 classes */
+nas_nb201_options
+nas_nb201_options_default(void); /* 32x32x3, 16 channels, 5 cells, 10 classes, WHOLE */
 nas_status nas_space_nb201_new(nas_ctx *ctx, const nas_nb201_options *options, nas_space **out);
+enum { NAS_NB201_EDGES = 6 };
+/* nas_nb201_built - which edges of a cell a form builds. */
+void nas_nb201_built(const nas_point *point, nas_nb201_form form, bool built[NAS_NB201_EDGES]);
 
 /* "fbnet": 22 blocks of FBNet (Wu et al., arXiv:1812.03443; the form of HW-NAS-Bench, arXiv:2103.10584). Gene of a block:
  * 0 k3_e1, 1 k3_e1_g2, 2 k3_e3, 3 k3_e6, 4 k5_e1, 5 k5_e1_g2, 6 k5_e3, 7 k5_e6, 8 skip (a 1x1 conv where channels or
@@ -149,10 +159,10 @@ typedef struct nas_ofa_options {
 nas_ofa_options nas_ofa_options_default(void); /* 100, 1000 */
 nas_status nas_space_ofa_new(nas_ctx *ctx, const nas_ofa_options *options, nas_space **out);
 
-/* nas_space_new_named - "nb201", "nb201-pruned", "fbnet", "ofa", "ofa-w120" or "sr", with the default options; nb201 and
+/* nas_space_new_named - "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120" or "sr", with the default options; nb201 and
  * fbnet take the input's size, "fbnet:32x32", "nb201:88x88x1". NOTFOUND lists the names. */
 nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out);
-const char *nas_space_names(void); /* "nb201, nb201-pruned, ..." */
+const char *nas_space_names(void); /* "nb201, nb201-reached, ..." */
 /* nas_space_gene_matters - false for a gene that does not matter in this legal point (it is 0 then). */
 bool nas_space_gene_matters(const nas_space *space, const nas_point *point, int32_t gene);
 

@@ -8,8 +8,9 @@
 
 TestSuite(spaces_conformance, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
-static const char *const names[] = {"nb201",       "nb201-pruned", "nb201:52x16x1", "fbnet",
-                                    "fbnet:32x32", "ofa",          "ofa-w120",      "sr"};
+static const char *const names[] = {"nb201",         "nb201-reached", "nb201-folded",
+                                    "nb201:52x16x1", "fbnet",         "fbnet:32x32",
+                                    "ofa",           "ofa-w120",      "sr"};
 enum { SPACES = sizeof names / sizeof names[0] };
 
 static nas_space *open_space(const char *name) {
@@ -168,7 +169,7 @@ Test(spaces_conformance, an_unknown_name_or_size_says_what_there_is) {
         nas_status status;
         const char *message;
     } rows[] = {
-        {"nb301", NAS_ERR_NOTFOUND, "nb201, nb201-pruned, fbnet, ofa"},
+        {"nb301", NAS_ERR_NOTFOUND, "nb201, nb201-reached, nb201-folded, fbnet, ofa"},
         {"", NAS_ERR_NOTFOUND, "no space ''"},
         {"ofa:32x32", NAS_ERR_INVALID, "takes no input size"},
         {"fbnet:32", NAS_ERR_INVALID, "write e.g. 32x32"},

@@ -126,13 +126,17 @@ Test(spaces_nb201, pruning_leaves_out_what_computes_zeros_or_reaches_nothing) {
         {"300030", 2}, {"003001", 0}, /* node 1 is zero */
         {"033003", 2}, {"000300", 1}, {"303001", 2},
     };
-    nas_space *pruned = open_space("nb201-pruned");
+    nas_space *pruned = open_space("nb201-folded");
     const uint64_t conv3 = 35389440, rest = 7783040; /* 15 cells; all else */
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_assert(
             eq(u64, macs_of(pruned, rows[i].ops, NULL), rest + conv3 * (uint64_t)rows[i].convs3),
             "%s", rows[i].ops);
     }
+    nas_space *reached = open_space("nb201-reached");
+    cr_assert(eq(u64, macs_of(reached, "300000", NULL), rest));         /* node 1 is not read */
+    cr_assert(eq(u64, macs_of(reached, "003001", NULL), rest + conv3)); /* a conv of zeros runs */
+    nas_space_free(reached);
     /* Kept: a product with zero stays a node, so the unpruned cell is larger. */
     nas_space *whole = open_space("nb201");
     int32_t n_whole = 0, n_pruned = 0;

@@ -35,7 +35,8 @@ MAIN_nas-search := search/nas_search.c
 MAIN_nas-agent := device-agent/nas_agent.c
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
-PROGRAMS := nas-search nas-compile nas-agent nas-query
+MAIN_nas-latency := tools/nas_latency.c
+PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency
 MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 
 # What each module links with, itself first (order matters to the linker only).
@@ -49,11 +50,12 @@ LINK_latency := latency device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compiler eval latency device-agent db ir core
-LINK_tools := tools compiler db ir core
+LINK_tools := tools latency device-agent spaces compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := device-agent core
 LINK_nas-query := tools db core
-LINK_nas-compile := $(LINK_tools)
+LINK_nas-compile := tools compiler db ir core
+LINK_nas-latency := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
@@ -61,7 +63,7 @@ PKG_eval := libpng libjpeg
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
-PKG_tools := jansson
+PKG_tools := jansson zlib
 pkgs = $(sort $(foreach m,$(1),$(PKG_$(m))))
 libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1)) 2>/dev/null))
 PKG_ALL := $(call pkgs,$(MODULES))
@@ -193,7 +195,7 @@ endef
 TEST_NEEDS_latency = $(B)/bin/nas-agent
 TEST_NEEDS_device-agent = $(B)/bin/nas-agent
 TEST_NEEDS_search = all
-TEST_NEEDS_tools = $(B)/bin/nas-query
+TEST_NEEDS_tools = $(B)/bin/nas-query $(B)/bin/nas-latency $(B)/bin/nas-agent
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
 	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; echo "all tests passed ($(MODE))"

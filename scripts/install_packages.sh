@@ -17,6 +17,7 @@ libpng-dev:reads PNG images
 libjpeg62-turbo-dev:reads JPEG images
 libcurl4-openssl-dev:talks to device agents
 libjansson-dev:reads JSON
+zlib1g-dev:reads compressed tables of latencies
 libprotobuf-c-dev:writes ONNX
 protobuf-c-compiler:generates the ONNX writer
 libonnx-dev:the ONNX schema

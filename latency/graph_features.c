@@ -8,9 +8,9 @@
 /* Kinds of layers; those with MACs first. */
 #define KINDS(X)                                                                                   \
     X(conv1x1)                                                                                     \
-    X(conv3x3) X(conv5x5) X(conv7x7) X(conv_other) X(conv_group) X(depthwise3) X(depthwise5)       \
-        X(depthwise7) X(conv_transpose) X(matmul) X(pool) X(norm) X(activation) X(add) X(mul)      \
-            X(move)
+    X(conv3x3)                                                                                     \
+    X(conv5x5) X(conv7x7) X(conv_other) X(conv_group) X(depthwise3) X(depthwise5) X(depthwise7)    \
+        X(conv_transpose) X(matmul) X(pool) X(norm) X(activation) X(add) X(mul) X(move)
 typedef enum kind {
 #define NAME(k) KIND_##k,
     KINDS(NAME)
@@ -22,10 +22,11 @@ enum { MAC_KINDS = KIND_pool };
 
 #define TOTALS(X)                                                                                  \
     X("bytes.activations", TERM)                                                                   \
-    X("bytes.weights", TERM) X("bytes.peak", TERM) X("path.layers", TERM) X("path.convs", TERM)    \
-        X("path.macs", TERM) X("shared.reads", TERM) X("log.macs", SHAPE) X("log.padded", SHAPE)   \
-            X("log.bytes", SHAPE) X("log.layers", SHAPE) X("log.path", SHAPE)                      \
-                X("share.pointwise", SHAPE) X("share.depthwise", SHAPE)
+    X("bytes.weights", TERM)                                                                       \
+    X("bytes.peak", TERM) X("path.layers", TERM) X("path.convs", TERM) X("path.macs", TERM)        \
+        X("shared.reads", TERM) X("log.macs", SHAPE) X("log.padded", SHAPE) X("log.bytes", SHAPE)  \
+            X("log.layers", SHAPE) X("log.path", SHAPE) X("share.pointwise", SHAPE)                \
+                X("share.depthwise", SHAPE)
 
 static const nas_feature features[] = {
 #define TERM(text) {text, NAS_FEATURE_TERM},
@@ -48,7 +49,9 @@ enum {
     AT_MACS = KIND_COUNT,
     AT_PADDED = 2 * KIND_COUNT,
     AT_ELEMENTS = 3 * KIND_COUNT,
-    AT_TOTALS = 4 * KIND_COUNT
+    AT_TOTALS = 4 * KIND_COUNT,
+    LEVELS = 6,
+    AT_LEVELS = AT_TOTALS + 7 /* behind shared.reads */
 };
 
 const nas_feature *nas_graph_features_list(size_t *n) {
@@ -123,6 +126,16 @@ typedef struct path {
     int32_t readers;
 } path;
 
+/* How often the image was halved on the way here: the larger extent of its input over that of the value. */
+static int level_of(const nas_graph *graph, nas_shape shape) {
+    const nas_value input = nas_graph_input(graph);
+    if (input == NAS_VALUE_NONE) return 0;
+    const nas_shape in = nas_graph_node(graph, input)->shape;
+    const double ratio = in.h >= in.w ? (double)in.h / shape.h : (double)in.w / shape.w;
+    const int level = (int)lround(log2(ratio));
+    return level < 0 ? 0 : level >= LEVELS ? LEVELS - 1 : level;
+}
+
 /* Adds one layer to the amounts in x; its own MACs and padded MACs come back. */
 static void add_layer(const nas_graph *graph, const nas_node *node, nas_value v, int32_t lanes,
                       double *x, double totals[2], path *p) {
@@ -138,6 +151,9 @@ static void add_layer(const nas_graph *graph, const nas_node *node, nas_value v,
     x[AT_ELEMENTS + k] += (double)cost.output_bytes / sizeof(float) * 1e-3;
     x[AT_TOTALS] += ((double)cost.input_bytes + (double)cost.output_bytes) * 1e-6;
     x[AT_TOTALS + 1] += (double)cost.weight_bytes * 1e-6;
+    const int level = level_of(graph, node->shape);
+    x[AT_LEVELS + level] += macs * 1e-6;
+    x[AT_LEVELS + LEVELS + level] += 1;
     totals[0] += macs * 1e-6;
     totals[1] += padded * 1e-6;
     p->layers += 1;
@@ -178,7 +194,8 @@ static void fill_totals(const nas_graph *graph, const path *paths, const double 
     *t++ = end->layers;
     *t++ = end->convs;
     *t++ = end->macs;
-    *t++ = shared;
+    *t = shared;
+    t += 1 + (ptrdiff_t)2 * LEVELS; /* the levels are there */
     *t++ = log1p(totals[0]);
     *t++ = log1p(totals[1]);
     *t++ = log1p(x[AT_TOTALS] + x[AT_TOTALS + 1]);

@@ -15,6 +15,7 @@
  * and of the network:
  *   bytes.activations [1e6] read and written, bytes.weights [1e6], bytes.peak [1e6]
  *   path.layers, path.convs, path.macs [1e6]   most on any path from an input to the output
+ *   macs.levelN [1e6], layers.levelN   N = 0..5: where the image is 2^N times smaller than the input (5: or smaller)
  *   shared.reads     layers that read a value which another layer reads as well
  *   log.macs, log.padded, log.bytes, log.layers, log.path   natural logarithms of 1 + amount
  *   share.pointwise, share.depthwise   of the MACs */

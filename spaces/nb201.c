@@ -101,7 +101,11 @@ static nas_value cell(nas__net *net, const int32_t *ops, const bool *wanted, nas
             (void)snprintf(name, sizeof name, "add%d_%d", (int)node, (int)edges[e].from);
             sum = sum == NAS_VALUE_NONE ? y : nas__net_add(net, name, sum, y);
         }
-        if (sum == NAS_VALUE_NONE) sum = nas__net_unary(net, "zero", x, NAS_UNARY_AFFINE, 0, 0);
+        if (sum == NAS_VALUE_NONE) {
+            char name[16];
+            (void)snprintf(name, sizeof name, "zero%d", (int)node);
+            sum = nas__net_unary(net, name, x, NAS_UNARY_AFFINE, 0, 0);
+        }
         values[node] = sum;
     }
     return values[NODES - 1];

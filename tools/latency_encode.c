@@ -32,7 +32,9 @@ static void add_name(nas_encoder *e, nas_feature_kind kind, const char *prefix, 
 }
 
 /* Extras of a nb201 form: convolutions that read node 0..2, 3x3 ones and edges that end in node 1..3. */
-enum { CELL_EXTRAS = 9 };
+/* And for all forms: "none" edges, paths from the input to the output, whether there is any. */
+enum { CELL_EXTRAS = 9, CELL_TOTALS = 3 };
+static const char *const cell_totals[CELL_TOTALS] = {"none", "paths", "alive"};
 static const char *const cell_extras[CELL_EXTRAS] = {"reads.0",  "reads.1",  "reads.2",
                                                      "conv3.1",  "conv3.2",  "conv3.3",
                                                      "inputs.1", "inputs.2", "inputs.3"};
@@ -56,6 +58,8 @@ static void name_all(nas_encoder *e) {
         for (int i = 0; e->is_nb201 && i < CELL_EXTRAS; i++)
             add_name(e, NAS_FEATURE_TERM, form_prefixes[f], cell_extras[i]);
     }
+    for (int i = 0; e->is_nb201 && i < CELL_TOTALS; i++)
+        add_name(e, NAS_FEATURE_TERM, "", cell_totals[i]);
     for (int i = 0; e->is_kernel && i < KERNEL_EXTRAS; i++)
         add_name(e, NAS_FEATURE_SHAPE, "", kernel_extras[i]);
     if (e->n_forms == 0 || e->is_nb201) return;
@@ -68,18 +72,31 @@ static void name_all(nas_encoder *e) {
 
 /* ---- rows of all features ----------------------------------------------------------------------------------------- */
 
+static const int cell_from[NAS_NB201_EDGES] = {0, 0, 1, 0, 1, 2},
+                 cell_to[NAS_NB201_EDGES] = {1, 2, 2, 3, 3, 3};
+
+static void cell_totals_row(const nas_point *p, double *x) {
+    double none = 0, paths[4] = {1, 0, 0, 0};
+    for (int e = 0; e < NAS_NB201_EDGES; e++) {
+        none += p->gene[e] == 0;
+        if (p->gene[e] != 0) paths[cell_to[e]] += paths[cell_from[e]];
+    }
+    x[0] = none;
+    x[1] = paths[3];
+    x[2] = paths[3] > 0;
+}
+
 static void cell_row(const nas_point *p, int form, double *x) {
     enum { CONV1 = 2, CONV3 = 3 };
-    static const int from[NAS_NB201_EDGES] = {0, 0, 1, 0, 1, 2}, to[] = {1, 2, 2, 3, 3, 3};
     bool built[NAS_NB201_EDGES];
     nas_nb201_built(p, (nas_nb201_form)form, built);
     for (int i = 0; i < CELL_EXTRAS; i++)
         x[i] = 0;
     for (int e = 0; e < NAS_NB201_EDGES; e++) {
         if (!built[e] || p->gene[e] == 0) continue;
-        x[from[e]] += p->gene[e] == CONV1 || p->gene[e] == CONV3;
-        x[3 + to[e] - 1] += p->gene[e] == CONV3;
-        x[6 + to[e] - 1] += 1;
+        x[cell_from[e]] += p->gene[e] == CONV1 || p->gene[e] == CONV3;
+        x[3 + cell_to[e] - 1] += p->gene[e] == CONV3;
+        x[6 + cell_to[e] - 1] += 1;
     }
 }
 
@@ -97,6 +114,7 @@ static nas_status point_row(nas_ctx *ctx, const nas_encoder *e, const nas_point 
         cell_row(p, f, x);
         x += CELL_EXTRAS;
     }
+    if (e->is_nb201) cell_totals_row(p, x);
     for (int32_t i = 0; !e->is_nb201 && i < p->n; i++) {
         const bool matters = nas_space_gene_matters(e->forms[0], p, i);
         *x++ = matters ? p->gene[i] + (gene_is_number(nas_space_gene(e->forms[0], i)) ? 1 : 0) : 0;

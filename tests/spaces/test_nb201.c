@@ -161,3 +161,21 @@ Test(spaces_nb201, averages_of_a_pool_do_not_count_the_padding) {
     nas_graph_free(g);
     nas_space_free(space);
 }
+
+Test(spaces_nb201, every_form_of_every_kind_of_cell_verifies) {
+    static const char *const forms[] = {"nb201", "nb201-reached", "nb201-folded"};
+    for (int f = 0; f < 3; f++) {
+        nas_space *space = open_space(forms[f]);
+        for (int number = 0; number < 15625; number += 13) { /* 13 and 5 have no common divisor */
+            nas_point p = {.n = NAS_NB201_EDGES};
+            for (int e = 0, rest = number; e < NAS_NB201_EDGES; e++, rest /= 5)
+                p.gene[e] = rest % 5;
+            nas_graph *g = NULL;
+            cr_assert(eq(int, (int)nas_space_decode(ctx, space, &p, &g), NAS_OK), "%s %d: %s",
+                      forms[f], number, nas_ctx_message(ctx));
+            cr_assert(eq(int, (int)nas_graph_verify(ctx, g), NAS_OK), "%s", nas_ctx_message(ctx));
+            nas_graph_free(g);
+        }
+        nas_space_free(space);
+    }
+}

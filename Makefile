@@ -225,10 +225,10 @@ bench-engines: all ## our programs beside other engines (Python, network: see be
 
 # fuzz/fuzz_*.c: libFuzzer targets, built by scripts/fuzz.sh (clang).
 FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
-$(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) device-agent)
+$(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) tools device-agent)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	$(Q)$(CXX) $(OPT) -fsanitize=fuzzer,undefined -pthread -o $@ $< $(call archives,$(filter-out core,$(LINK_search)) device-agent core) $(call libs_of,$(LINK_search)) -lm
+	$(Q)$(CXX) $(OPT) -fsanitize=fuzzer,undefined -pthread -o $@ $< $(call archives,tools $(filter-out core,$(LINK_search)) device-agent core) $(call libs_of,$(LINK_search) tools) -lm
 .PHONY: fuzz-targets
 fuzz-targets: $(foreach f,$(FUZZERS),$(B)/fuzz/$(f))
 fuzz: ## run every fuzz target for FUZZ_SECONDS each (clang)

@@ -208,13 +208,19 @@ ubsan: ## all tests under UndefinedBehaviorSanitizer
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+# bench-predictor is a target of its own: it takes many minutes and wants data.
+BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-predictor
+PREDICTOR_ARGS ?=
+bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
+	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

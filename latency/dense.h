@@ -15,6 +15,8 @@ typedef struct nas__dense_kernels {
     void (*tile)(const double *a, size_t lda, const double *b, size_t ldb, size_t n, double *out);
     /* sum of a[i] * b[i] */
     double (*dot)(const double *a, const double *b, size_t n);
+    /* sum of (a[i] - b[i])^2 */
+    double (*distance)(const double *a, const double *b, size_t n);
     /* out[j] = exp(-1/2 sum_k (x[k] - zt[k * m + j])^2), j < m, m a multiple of NAS__DENSE_PAD. */
     void (*gauss)(const double *zt, size_t m, size_t d, const double *x, double *out);
 } nas__dense_kernels;
@@ -34,5 +36,8 @@ nas_status nas__solve_rows(nas_ctx *ctx, const double *l, size_t n, double *x, s
 void nas__solve_transposed(const double *l, size_t n, double *b);
 /* nas__gram - out [n][n], lower triangle: inner products of the rows of a [n][k]. */
 nas_status nas__gram(nas_ctx *ctx, const double *a, size_t n, size_t k, double *out, int threads);
+
+/* nas__inverse - out [n][n], lower triangle: (L L')^-1. work: [n][n]. */
+void nas__inverse(const double *l, size_t n, double *work, double *out);
 
 #endif

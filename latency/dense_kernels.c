@@ -21,7 +21,8 @@ typedef int64_t ivec __attribute__((vector_size(LANES * 8), may_alias));
 
 INLINE double sum_of(vec v) {
     double sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
+    for (int i = 0; i < LANES; i++)
+        sum += v[i];
     return sum;
 }
 
@@ -33,7 +34,22 @@ static double dot(const double *a, const double *b, size_t n) {
         s1 += LOAD(a + i + LANES) * LOAD(b + i + LANES);
     }
     double sum = sum_of(s0 + s1);
-    for (; i < n; i++) sum += a[i] * b[i];
+    for (; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+static double distance(const double *a, const double *b, size_t n) {
+    vec s0 = {0}, s1 = {0};
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const vec t0 = LOAD(a + i) - LOAD(b + i), t1 = LOAD(a + i + LANES) - LOAD(b + i + LANES);
+        s0 += t0 * t0;
+        s1 += t1 * t1;
+    }
+    double sum = sum_of(s0 + s1);
+    for (; i < n; i++)
+        sum += (a[i] - b[i]) * (a[i] - b[i]);
     return sum;
 }
 
@@ -123,4 +139,4 @@ static void gauss(const double *zt, size_t m, size_t d, const double *x, double 
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 const nas__dense_kernels JOIN(nas__dense_kernels_, NAS_ISA) = {
-    .name = TEXT(NAS_ISA), .tile = tile, .dot = dot, .gauss = gauss};
+    .name = TEXT(NAS_ISA), .tile = tile, .dot = dot, .distance = distance, .gauss = gauss};

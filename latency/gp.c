@@ -6,7 +6,8 @@
 #include <string.h>
 
 enum { ITERATIONS_FIRST = 25, ITERATIONS_AGAIN = 10, ROWS_ROBUST_MIN = 40 };
-#define JITTER 1e-7
+#define JITTER 1e-6         /* of the noise, as in gp_choose.c */
+#define NUGGET 1e-8         /* of the kernel matrix, against rounding */
 #define STUDENT_DEGREES 4.0 /* of freedom: what a residual far out still counts */
 
 void nas__gp_deinit(nas__gp *gp) {
@@ -17,7 +18,8 @@ void nas__gp_deinit(nas__gp *gp) {
                            gp->slope,
                            gp->factor,
                            gp->information};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) nas_free(all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        nas_free(all[i]);
     *gp = (nas__gp){0};
 }
 
@@ -27,7 +29,8 @@ size_t nas__gp_scratch_size(const nas__gp *gp) {
 
 /* Kernel between x and the inducing rows: out[pad] Gaussian part only; point: [d] scratch. */
 static void gauss_row(const nas__gp *gp, const double *x, double *point, double *out) {
-    for (size_t k = 0; k < gp->d; k++) point[k] = x[k] * exp(gp->hyper.log_inverse_length[k]);
+    for (size_t k = 0; k < gp->d; k++)
+        point[k] = x[k] * exp(gp->hyper.log_inverse_length[k]);
     nas__dense()->gauss(gp->scaled, gp->pad, gp->d, point, out);
 }
 
@@ -36,8 +39,8 @@ static void kernel_row(const nas__gp *gp, const double *x, double *scratch, doub
     const double linear = exp(gp->hyper.log_linear) / (double)gp->d;
     gauss_row(gp, x, scratch + gp->pad, scratch);
     for (size_t j = 0; j < gp->m; j++) {
-        out[j] = signal * scratch[j] +
-                 linear * nas__dense()->dot(x, gp->inducing + j * gp->d, gp->d);
+        out[j] =
+            signal * scratch[j] + linear * nas__dense()->dot(x, gp->inducing + j * gp->d, gp->d);
     }
 }
 
@@ -48,8 +51,8 @@ static double kernel_self(const nas__gp *gp, const double *x) {
 
 double nas__gp_mean(const nas__gp *gp, const double *x, double *scratch) {
     gauss_row(gp, x, scratch + gp->pad, scratch);
-    const double value = nas__dense()->dot(scratch, gp->beta, gp->pad) +
-                         nas__dense()->dot(x, gp->slope, gp->d);
+    const double value =
+        nas__dense()->dot(scratch, gp->beta, gp->pad) + nas__dense()->dot(x, gp->slope, gp->d);
     return gp->mean + gp->scale * value;
 }
 
@@ -74,7 +77,8 @@ static nas_status allocate(nas_ctx *ctx, nas__gp *gp) {
 /* A random order of the rows by the seed: the first are those of the basis and those the hyper-parameters see. */
 static void shuffled(uint64_t seed, size_t n, size_t *order) {
     nas_rng rng = nas_rng_stream(seed, n, "gp-rows");
-    for (size_t i = 0; i < n; i++) order[i] = i;
+    for (size_t i = 0; i < n; i++)
+        order[i] = i;
     for (size_t i = n; i > 1; i--) {
         const size_t j = nas_rng_below(&rng, (uint32_t)i), t = order[i - 1];
         order[i - 1] = order[j];
@@ -127,11 +131,13 @@ static nas_status work_init(nas_ctx *ctx, const nas__gp *gp, size_t n, work *w) 
 
 static void center(const nas__gp_rows *rows, double *sorted, double *mean, double *scale) {
     double sum = 0, squares = 0;
-    for (size_t i = 0; i < rows->n; i++) sum += sorted[i] = rows->y[i];
+    for (size_t i = 0; i < rows->n; i++)
+        sum += sorted[i] = rows->y[i];
     gsl_sort(sorted, 1, rows->n);
     *mean = 0.5 * (sorted[(rows->n - 1) / 2] + sorted[rows->n / 2]);
     sum /= (double)rows->n;
-    for (size_t i = 0; i < rows->n; i++) squares += (rows->y[i] - sum) * (rows->y[i] - sum);
+    for (size_t i = 0; i < rows->n; i++)
+        squares += (rows->y[i] - sum) * (rows->y[i] - sum);
     *scale = sqrt(squares / (double)rows->n);
     if (!(*scale > 1e-9)) *scale = 1; /* all equal */
 }
@@ -140,7 +146,7 @@ static nas_status kernel_matrix(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *r
     for (size_t j = 0; j < gp->m; j++) {
         double *row = gp->factor + j * gp->m;
         kernel_row(gp, gp->inducing + j * gp->d, w->scratch, row);
-        row[j] += JITTER * (1 + row[j]);
+        row[j] += NUGGET * (1 + row[j]);
     }
     if (!nas__cholesky(gp->factor, gp->m)) {
         return nas_fail(ctx, NAS_ERR_INTERNAL,
@@ -157,21 +163,23 @@ static nas_status solve(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *rows, wor
     const double noise = exp(gp->hyper.log_noise) + JITTER;
     for (size_t i = 0; i < n; i++) {
         const double root = sqrt(rows->weight[i] / noise);
-        for (size_t j = 0; j < m; j++) w->vt[j * n + i] = root * w->v[i * m + j];
+        for (size_t j = 0; j < m; j++)
+            w->vt[j * n + i] = root * w->v[i * m + j];
         w->target[i] = root * (rows->y[i] - gp->mean) / gp->scale;
     }
     const nas_status status = nas__gram(ctx, w->vt, m, n, gp->information, nas_cpu_count());
     if (status != NAS_OK) return status;
-    for (size_t j = 0; j < m; j++) gp->information[j * m + j] += 1;
+    for (size_t j = 0; j < m; j++)
+        gp->information[j * m + j] += 1;
     if (!nas__cholesky(gp->information, m)) {
         return nas_fail(ctx, NAS_ERR_INTERNAL,
                         "device model: information of %zu rows is not positive definite", n);
     }
     for (size_t j = 0; j < m; j++) {
         const double *row = gp->information + j * m;
-        w->right[j] = (nas__dense()->dot(w->vt + j * n, w->target, n) -
-                       nas__dense()->dot(row, w->right, j)) /
-                      row[j];
+        w->right[j] =
+            (nas__dense()->dot(w->vt + j * n, w->target, n) - nas__dense()->dot(row, w->right, j)) /
+            row[j];
     }
     nas__solve_transposed(gp->information, m, w->right);
     memset(gp->beta, 0, gp->pad * sizeof *gp->beta);
@@ -184,7 +192,8 @@ static nas_status solve(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *rows, wor
             gp->slope[k] += linear * gp->beta[j] * gp->inducing[j * gp->d + k];
     }
     const double signal = exp(gp->hyper.log_signal);
-    for (size_t j = 0; j < m; j++) gp->beta[j] *= signal;
+    for (size_t j = 0; j < m; j++)
+        gp->beta[j] *= signal;
     return NAS_OK;
 }
 
@@ -195,8 +204,7 @@ static nas_status leave_one_out(nas_ctx *ctx, const nas__gp *gp, const nas__gp_r
     const size_t n = rows->n, m = gp->m;
     const double noise = exp(gp->hyper.log_noise) + JITTER;
     memcpy(w->vt, w->v, n * m * sizeof *w->vt);
-    const nas_status status =
-        nas__solve_rows(ctx, gp->information, m, w->vt, n, nas_cpu_count());
+    const nas_status status = nas__solve_rows(ctx, gp->information, m, w->vt, n, nas_cpu_count());
     if (status != NAS_OK) return status;
     for (size_t i = 0; i < n; i++) {
         const double *v = w->v + i * m, *s = w->vt + i * m;
@@ -245,7 +253,8 @@ static nas_status choose(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *rows, co
 
 /* Weights of a Student-t likelihood around the held-out residuals. */
 static void reweigh(nas__gp_rows *rows, const double *loo, double *sorted) {
-    for (size_t i = 0; i < rows->n; i++) sorted[i] = fabs(loo[i]);
+    for (size_t i = 0; i < rows->n; i++)
+        sorted[i] = fabs(loo[i]);
     gsl_sort(sorted, 1, rows->n);
     const double sd = sorted[rows->n / 2] / 0.6745;
     if (!(sd > 0)) return;
@@ -265,7 +274,8 @@ nas_status nas__gp_fit(nas_ctx *ctx, nas__gp_rows *rows, uint64_t seed, nas__gp 
     if (status == NAS_OK) {
         nas__gp_hyper_start(gp.d, &gp.hyper);
         shuffled(seed, rows->n, w.order);
-        for (size_t i = 0; i < rows->n; i++) seen[w.order[i]] = i < NAS__GP_CHOOSE_ROWS;
+        for (size_t i = 0; i < rows->n; i++)
+            seen[w.order[i]] = i < NAS__GP_CHOOSE_ROWS;
         center(rows, w.target, &gp.mean, &gp.scale);
         status = choose(ctx, &gp, rows, &w, ITERATIONS_FIRST);
     }

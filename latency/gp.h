@@ -32,7 +32,8 @@ typedef struct nas__gp {
 typedef struct nas__gp_rows {
     const double *x; /* [n][d], standardised */
     const double *y; /* [n] */
-    double *weight;  /* [n] how many measurements a row stands for; a robust fit lowers those of outliers */
+    double *
+        weight; /* [n] how many measurements a row stands for; a robust fit lowers those of outliers */
     size_t n, d;
 } nas__gp_rows;
 

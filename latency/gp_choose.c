@@ -12,25 +12,27 @@
 enum { LINEAR, SIGNAL, NOISE, LENGTHS }; /* places in the vector of hyper-parameters */
 #define AMPLITUDE_PRIOR_SD 3.0
 #define LENGTH_PRIOR_SD 1.0
-#define JITTER 1e-7
-#define BOUND 14.0 /* of any logarithm */
+#define JITTER                                                                                     \
+    1e-6 /* of the noise, too: data without any would drive its logarithm to minus infinity */
+#define BOUND 30.0 /* of any logarithm */
 
 void nas__gp_hyper_start(size_t d, nas__gp_hyper *hyper) {
     hyper->log_linear = 0;
     hyper->log_signal = 0;
     hyper->log_noise = log(0.05);
-    for (size_t k = 0; k < d; k++) hyper->log_inverse_length[k] = -log(2 * sqrt((double)d));
+    for (size_t k = 0; k < d; k++)
+        hyper->log_inverse_length[k] = -log(2 * sqrt((double)d));
 }
 
 typedef struct problem {
     nas_ctx *ctx;
     const double *x, *y, *weight;
     size_t n, d, pad;
-    double *start;  /* [3 + d] centre of the prior */
-    double *linear; /* [n][n] x x' / d */
-    double *scaled; /* [d][pad] */
-    double *point;  /* [d] */
-    double *gauss;  /* [n][pad] */
+    double *start;                   /* [3 + d] centre of the prior */
+    double *linear;                  /* [n][n] x x' / d */
+    double *scaled;                  /* [d][pad] */
+    double *point;                   /* [d] */
+    double *gauss;                   /* [n][pad] */
     double *factor, *inverse, *gram; /* [n][n] */
     double *alpha, *sums;            /* [n] */
     double *weighted;                /* [d] */
@@ -39,7 +41,8 @@ typedef struct problem {
 static void problem_deinit(problem *p) {
     double *const all[] = {p->start,   p->linear, p->scaled, p->point, p->gauss,   p->factor,
                            p->inverse, p->gram,   p->alpha,  p->sums,  p->weighted};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) nas_free(all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        nas_free(all[i]);
 }
 
 static nas_status problem_init(problem *p) {
@@ -48,10 +51,10 @@ static nas_status problem_init(problem *p) {
     struct {
         double **array;
         size_t count;
-    } const all[] = {{&p->start, LENGTHS + d}, {&p->linear, n * n},  {&p->scaled, d * p->pad},
-                     {&p->point, d},           {&p->gauss, n * p->pad}, {&p->factor, n * n},
-                     {&p->inverse, n * n},     {&p->gram, n * n},    {&p->alpha, n},
-                     {&p->sums, n},            {&p->weighted, d}};
+    } const all[] = {
+        {&p->start, LENGTHS + d}, {&p->linear, n * n}, {&p->scaled, d * p->pad}, {&p->point, d},
+        {&p->gauss, n * p->pad},  {&p->factor, n * n}, {&p->inverse, n * n},     {&p->gram, n * n},
+        {&p->alpha, n},           {&p->sums, n},       {&p->weighted, d}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         *all[i].array = nas_alloc_array(p->ctx, all[i].count, sizeof(double));
         if (*all[i].array == NULL) return NAS_ERR_NOMEM;
@@ -86,19 +89,21 @@ static bool factorise(problem *p, const gsl_vector *theta) {
     }
     for (size_t k = 0; k < d; k++) {
         const double scale = exp(gsl_vector_get(theta, LENGTHS + k));
-        for (size_t i = 0; i < n; i++) p->scaled[k * p->pad + i] = scale * p->x[i * d + k];
+        for (size_t i = 0; i < n; i++)
+            p->scaled[k * p->pad + i] = scale * p->x[i * d + k];
     }
     const double linear = exp(gsl_vector_get(theta, LINEAR));
     const double signal = exp(gsl_vector_get(theta, SIGNAL));
     const double noise = exp(gsl_vector_get(theta, NOISE));
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < d; k++) p->point[k] = p->scaled[k * p->pad + i];
+        for (size_t k = 0; k < d; k++)
+            p->point[k] = p->scaled[k * p->pad + i];
         nas__dense()->gauss(p->scaled, p->pad, d, p->point, p->gauss + i * p->pad);
         for (size_t j = 0; j <= i; j++) {
             p->factor[i * n + j] =
                 linear * p->linear[i * n + j] + signal * p->gauss[i * p->pad + j];
         }
-        p->factor[i * n + i] += noise / p->weight[i] + JITTER;
+        p->factor[i * n + i] += (noise + JITTER) / p->weight[i];
     }
     if (!nas__cholesky(p->factor, n)) return false;
     for (size_t i = 0; i < n; i++) {
@@ -116,15 +121,10 @@ static double value_of(problem *p, const gsl_vector *theta) {
 }
 
 /* weights of the derivative: W = K^-1 - alpha alpha'; d value / d t = 1/2 sum W .* dK/dt. */
-static nas_status gradient_of(problem *p, const gsl_vector *theta, gsl_vector *out) {
+static void gradient_of(problem *p, const gsl_vector *theta, gsl_vector *out) {
     const size_t n = p->n, d = p->d;
     nas__solve_transposed(p->factor, n, p->alpha);
-    memset(p->inverse, 0, n * n * sizeof *p->inverse);
-    for (size_t i = 0; i < n; i++) p->inverse[i * n + i] = 1;
-    nas_status status = nas__solve_rows(p->ctx, p->factor, n, p->inverse, n, 1);
-    /* Rows are now those of L^-T; their inner products are K^-1. */
-    if (status == NAS_OK) status = nas__gram(p->ctx, p->inverse, n, n, p->gram, 1);
-    if (status != NAS_OK) return status;
+    nas__inverse(p->factor, n, p->inverse, p->gram);
     const double signal = exp(gsl_vector_get(theta, SIGNAL));
     double of_linear = 0, of_signal = 0, of_noise = 0;
     for (size_t i = 0; i < n; i++) {
@@ -143,7 +143,8 @@ static nas_status gradient_of(problem *p, const gsl_vector *theta, gsl_vector *o
     /* -1/2 sum_ij M_ij (s x_ik - s x_jk)^2 = -(sum_i r_i (s x_ik)^2 - sum_ij M_ij s x_ik s x_jk) */
     for (size_t i = 0; i < n; i++) {
         p->sums[i] = 0;
-        for (size_t j = 0; j < n; j++) p->sums[i] += p->inverse[i * n + j];
+        for (size_t j = 0; j < n; j++)
+            p->sums[i] += p->inverse[i * n + j];
     }
     for (size_t k = 0; k < d; k++) {
         const double *column = p->scaled + k * p->pad;
@@ -155,7 +156,6 @@ static nas_status gradient_of(problem *p, const gsl_vector *theta, gsl_vector *o
         gsl_vector_set(out, LENGTHS + k, -sum);
     }
     (void)prior(p, theta, out);
-    return NAS_OK;
 }
 
 static double objective(const gsl_vector *theta, void *arg) {
@@ -169,7 +169,7 @@ static void objective_both(const gsl_vector *theta, void *arg, double *value, gs
     gsl_vector_set_zero(out);
     if (!factorise(p, theta)) return;
     *value = value_of(p, theta);
-    if (gradient_of(p, theta, out) != NAS_OK) *value = GSL_NAN;
+    gradient_of(p, theta, out);
 }
 
 static void objective_gradient(const gsl_vector *theta, void *arg, gsl_vector *out) {
@@ -193,7 +193,9 @@ static nas_status minimise(problem *p, int iterations, nas__gp_hyper *hyper) {
     if (search == NULL || theta == NULL) {
         status = nas_fail(p->ctx, NAS_ERR_NOMEM, "no memory for %zu hyper-parameters", size);
     } else {
-        for (size_t k = 0; k < size; k++) gsl_vector_set(theta, k, *slot(hyper, k));
+        for (size_t k = 0; k < size; k++)
+            gsl_vector_set(theta, k, *slot(hyper, k));
+        /* cppcheck-suppress legacyUninitvar ; it misreads the initialiser */
         gsl_multimin_function_fdf f = {.f = objective,
                                        .df = objective_gradient,
                                        .fdf = objective_both,
@@ -206,7 +208,8 @@ static nas_status minimise(problem *p, int iterations, nas__gp_hyper *hyper) {
         }
         if (status == NAS_OK && isfinite(gsl_multimin_fdfminimizer_minimum(search))) {
             const gsl_vector *best = gsl_multimin_fdfminimizer_x(search);
-            for (size_t k = 0; k < size; k++) *slot(hyper, k) = gsl_vector_get(best, k);
+            for (size_t k = 0; k < size; k++)
+                *slot(hyper, k) = gsl_vector_get(best, k);
         }
     }
     if (theta != NULL) gsl_vector_free(theta);
@@ -222,7 +225,8 @@ nas_status nas__gp_choose(nas_ctx *ctx, const double *x, const double *y, const 
     if (status == NAS_OK) {
         nas__gp_hyper centre = {.log_inverse_length = p.point};
         nas__gp_hyper_start(d, &centre);
-        for (size_t k = 0; k < LENGTHS + d; k++) p.start[k] = *slot(&centre, k);
+        for (size_t k = 0; k < LENGTHS + d; k++)
+            p.start[k] = *slot(&centre, k);
         status = minimise(&p, iterations, hyper);
     }
     problem_deinit(&p);

@@ -80,7 +80,8 @@ nas_status nas__encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const dou
 static double calibrated(const nas__merged_rows *rows, const bool *seen, double level, double *loo,
                          const double *sd) {
     size_t unseen = 0, n = 0;
-    for (size_t i = 0; i < rows->n; i++) unseen += !seen[i];
+    for (size_t i = 0; i < rows->n; i++)
+        unseen += !seen[i];
     for (size_t i = 0; i < rows->n; i++) {
         if (unseen >= UNSEEN_ROWS_MIN && seen[i]) continue;
         loo[n++] = fabs(loo[i]) / sd[i];
@@ -98,8 +99,8 @@ static nas_status fit_rows(nas_ctx *ctx, nas_device_model *m) {
                             ? NAS_ERR_NOMEM
                             : nas__encode_rows(ctx, &m->encoder, rows->x, rows->n, &z);
     if (status == NAS_OK) {
-        nas__gp_rows gp_rows = {.x = z, .y = rows->log_y, .weight = rows->weight, .n = rows->n,
-                                .d = m->encoder.d};
+        nas__gp_rows gp_rows = {
+            .x = z, .y = rows->log_y, .weight = rows->weight, .n = rows->n, .d = m->encoder.d};
         status = nas__gp_fit(ctx, &gp_rows, m->seed, &m->gp, loo, sd, seen);
     }
     if (status == NAS_OK) m->quantile = calibrated(rows, seen, m->level, loo, sd);
@@ -175,13 +176,14 @@ nas_status nas__model_predict_log(nas_ctx *ctx, const nas_device_model *m, const
                                   size_t n, double *log_mean, double *sd) {
     if (m->transfer != NULL) return nas__transfer_predict(ctx, m->transfer, x, n, log_mean, sd);
     mean_job job = {.model = m, .x = x, .n = n, .out = log_mean};
-    nas_status status = nas_parallel(ctx, nas_cpu_count(), (n + MEAN_BLOCK - 1) / MEAN_BLOCK,
-                                     mean_block, &job);
+    nas_status status =
+        nas_parallel(ctx, nas_cpu_count(), (n + MEAN_BLOCK - 1) / MEAN_BLOCK, mean_block, &job);
     if (status != NAS_OK || sd == NULL) return status;
     double *z = NULL;
     status = nas__encode_rows(ctx, &m->encoder, x, n, &z);
     if (status == NAS_OK) status = nas__gp_variances(ctx, &m->gp, z, n, nas_cpu_count(), sd);
-    for (size_t i = 0; i < n && status == NAS_OK; i++) sd[i] = sqrt(sd[i]);
+    for (size_t i = 0; i < n && status == NAS_OK; i++)
+        sd[i] = sqrt(sd[i]);
     nas_free(z);
     return status;
 }
@@ -199,7 +201,8 @@ nas_status nas_device_model_predict_fast(nas_ctx *ctx, const nas_device_model *m
     if (status == NAS_OK) {
         status = nas__model_predict_log(ctx, model, table->x, table->n_rows, out, NULL);
     }
-    for (size_t i = 0; i < table->n_rows && status == NAS_OK; i++) out[i] = exp(out[i]);
+    for (size_t i = 0; i < table->n_rows && status == NAS_OK; i++)
+        out[i] = exp(out[i]);
     return status;
 }
 
@@ -214,9 +217,8 @@ nas_status nas_device_model_predict(nas_ctx *ctx, const nas_device_model *model,
                  : nas__model_predict_log(ctx, model, table->x, table->n_rows, mean, sd);
     for (size_t i = 0; i < table->n_rows && status == NAS_OK; i++) {
         const double half = model->quantile * sd[i];
-        out[i] = (nas_prediction){.p50_us = exp(mean[i]),
-                                  .lo_us = exp(mean[i] - half),
-                                  .hi_us = exp(mean[i] + half)};
+        out[i] = (nas_prediction){
+            .p50_us = exp(mean[i]), .lo_us = exp(mean[i] - half), .hi_us = exp(mean[i] + half)};
     }
     nas_free(sd);
     nas_free(mean);

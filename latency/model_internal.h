@@ -59,8 +59,8 @@ struct nas_device_model {
     uint64_t seed;
     size_t n_train; /* rows before merging */
     nas__encoder encoder;
-    nas__merged_rows rows; /* what the posterior is made of; kept for saving */
-    nas__gp gp;            /* a model of its own rows */
+    nas__merged_rows rows;   /* what the posterior is made of; kept for saving */
+    nas__gp gp;              /* a model of its own rows */
     nas__transfer *transfer; /* or one by way of other devices; NULL */
 };
 
@@ -68,9 +68,9 @@ nas_status nas__check_options(nas_ctx *ctx, const nas_device_model_options *opti
 
 /* nas__transfer_new - from merged rows of the new device; sources (all with the same features) are borrowed until
  * nas__transfer_own hands them over. quantile NULL: not calibrated (it is known from an earlier fit). */
-nas_status nas__transfer_new(nas_ctx *ctx, const nas_device_model *const *sources,
-                             size_t n_sources, const nas__merged_rows *target, double level,
-                             uint64_t seed, double *quantile, nas__transfer **out);
+nas_status nas__transfer_new(nas_ctx *ctx, const nas_device_model *const *sources, size_t n_sources,
+                             const nas__merged_rows *target, double level, uint64_t seed,
+                             double *quantile, nas__transfer **out);
 void nas__transfer_own(nas__transfer *t, nas_device_model **take_sources);
 nas_status nas__transfer_pick(nas_ctx *ctx, const nas_device_model *const *sources,
                               size_t n_sources, const nas__merged_rows *candidates, size_t count,
@@ -79,7 +79,9 @@ nas_status nas__transfer_pick(nas_ctx *ctx, const nas_device_model *const *sourc
 nas_status nas__transfer_predict(nas_ctx *ctx, const nas__transfer *t, const double *x, size_t n,
                                  double *log_mean, double *sd);
 void nas__transfer_free(nas__transfer *t);
+/* nas__transfer_explain - key "sources": each with its agreement (correlation on the target's rows), and "shares". */
 void nas__transfer_explain(const nas__transfer *t, nas_json *json);
+double nas__transfer_noise(const nas__transfer *t); /* relative standard deviation */
 size_t nas__transfer_sources(const nas__transfer *t, const nas_device_model *const **sources);
 
 /* nas__model_predict_log - log mean and (sd not NULL) standard deviation before calibration, of raw features. */

@@ -72,7 +72,8 @@ nas_status nas_device_model_transfer_from(nas_ctx *ctx, const nas_device_model *
 }
 
 static void free_models(nas_device_model **models, size_t n) {
-    for (size_t s = 0; models != NULL && s < n; s++) nas_device_model_free(models[s]);
+    for (size_t s = 0; models != NULL && s < n; s++)
+        nas_device_model_free(models[s]);
     nas_free(models);
 }
 
@@ -129,7 +130,8 @@ nas_status nas_device_model_transfer(nas_ctx *ctx, const nas_latency_table *sour
 static void pick_randomly(const nas__merged_rows *rows, size_t count, uint64_t seed,
                           size_t *order) {
     nas_rng rng = nas_rng_stream(seed, rows->n, "device-model-pick");
-    for (size_t i = 0; i < rows->n; i++) order[i] = i;
+    for (size_t i = 0; i < rows->n; i++)
+        order[i] = i;
     for (size_t i = 0; i < count; i++) {
         const size_t j = i + nas_rng_below(&rng, (uint32_t)(rows->n - i)), t = order[i];
         order[i] = order[j];

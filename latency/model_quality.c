@@ -12,8 +12,10 @@ static void ranks_of(const double *a, size_t n, size_t *order, double *ranks) {
     gsl_sort_index(order, a, 1, n);
     for (size_t i = 0; i < n;) {
         size_t end = i + 1;
-        while (end < n && a[order[end]] == a[order[i]]) end++;
-        for (size_t j = i; j < end; j++) ranks[order[j]] = 0.5 * (double)(i + end - 1);
+        while (end < n && a[order[end]] == a[order[i]])
+            end++;
+        for (size_t j = i; j < end; j++)
+            ranks[order[j]] = 0.5 * (double)(i + end - 1);
         i = end;
     }
 }
@@ -36,7 +38,8 @@ static double tied_pairs(const double *sorted, size_t n) {
     double pairs = 0;
     for (size_t i = 0; i < n;) {
         size_t end = i + 1;
-        while (end < n && sorted[end] == sorted[i]) end++;
+        while (end < n && sorted[end] == sorted[i])
+            end++;
         const double count = (double)(end - i);
         pairs += 0.5 * count * (count - 1);
         i = end;
@@ -73,11 +76,14 @@ static double kendall_of(const double *rank_a, const double *rank_b, size_t n, s
     for (size_t i = 0; i < n; i++)
         scratch[i] = 2 * rank_a[i] * (2 * (double)n + 1) + 2 * rank_b[i];
     gsl_sort_index(order, scratch, 1, n);
-    for (size_t i = 0; i < n; i++) sorted[i] = scratch[order[i]];
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = scratch[order[i]];
     const double tied_both = tied_pairs(sorted, n);
-    for (size_t i = 0; i < n; i++) sorted[i] = rank_a[order[i]];
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = rank_a[order[i]];
     const double tied_a = tied_pairs(sorted, n);
-    for (size_t i = 0; i < n; i++) sorted[i] = rank_b[order[i]];
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = rank_b[order[i]];
     const double discordant = exchanges(sorted, n, scratch);
     const double tied_b = tied_pairs(sorted, n);
     const double pairs = 0.5 * (double)n * ((double)n - 1);
@@ -111,18 +117,22 @@ nas_status nas_rank_correlation(nas_ctx *ctx, const double *a, const double *b, 
 
 /* ---- a model on a test table ------------------------------------------------------------------------------------ */
 
-enum { RATE_ROWS = 20000 }; /* rows predicted at least to tell the rate */
+enum { RATE_ROWS = 2000 }; /* rows predicted at once to tell the rate */
+#define RATE_SECONDS 0.02
 
 static nas_status rate(nas_ctx *ctx, const nas_device_model *model, const nas_latency_table *test,
                        double *fast, double *per_s) {
-    const size_t rounds = (RATE_ROWS + test->n_rows - 1) / test->n_rows;
+    nas_latency_table part = *test;
+    if (part.n_rows > RATE_ROWS) part.n_rows = RATE_ROWS;
     const int64_t start = nas_now_ns();
-    for (size_t i = 0; i < rounds; i++) {
-        const nas_status status = nas_device_model_predict_fast(ctx, model, test, fast);
+    double rows = 0, seconds = 0;
+    while (seconds < RATE_SECONDS) {
+        const nas_status status = nas_device_model_predict_fast(ctx, model, &part, fast);
         if (status != NAS_OK) return status;
+        rows += (double)part.n_rows;
+        seconds = (double)(nas_now_ns() - start) * 1e-9;
     }
-    const double seconds = (double)(nas_now_ns() - start + 1) * 1e-9;
-    *per_s = (double)(rounds * test->n_rows) / seconds;
+    *per_s = rows / seconds;
     return NAS_OK;
 }
 
@@ -154,14 +164,15 @@ nas_status nas_device_model_evaluate(nas_ctx *ctx, const nas_device_model *model
     }
     nas_prediction *predicted = nas_alloc_array(ctx, test->n_rows, sizeof *predicted);
     double *values = nas_alloc_array(ctx, test->n_rows, sizeof *values);
-    nas_device_model_quality q = {.n_train = model->n_train, .n_test = test->n_rows,
-                                  .fit_s = model->fit_s};
+    nas_device_model_quality q = {
+        .n_train = model->n_train, .n_test = test->n_rows, .fit_s = model->fit_s};
     status = predicted == NULL || values == NULL
                  ? NAS_ERR_NOMEM
                  : nas_device_model_predict(ctx, model, test, predicted);
     if (status == NAS_OK) {
         sum_up(test, predicted, values, &q);
-        for (size_t i = 0; i < test->n_rows; i++) values[i] = predicted[i].p50_us;
+        for (size_t i = 0; i < test->n_rows; i++)
+            values[i] = predicted[i].p50_us;
         status = nas_rank_correlation(ctx, values, test->y, test->n_rows, &q.spearman, &q.kendall);
     }
     if (status == NAS_OK) status = rate(ctx, model, test, values, &q.predictions_per_s);
@@ -181,11 +192,16 @@ void nas_device_model_quality_json(const nas_device_model_quality *q, nas_buf *o
     const struct {
         const char *key;
         double value;
-    } values[] = {{"spearman", q->spearman},     {"kendall", q->kendall},
-                  {"mape", q->mape},             {"rmse", q->rmse},
-                  {"within5", q->within5},       {"within10", q->within10},
-                  {"coverage90", q->coverage90}, {"width90", q->width90},
-                  {"fit_s", q->fit_s},           {"predictions_per_s", q->predictions_per_s}};
+    } values[] = {{"spearman", q->spearman},
+                  {"kendall", q->kendall},
+                  {"mape", q->mape},
+                  {"rmse", q->rmse},
+                  {"within5", q->within5},
+                  {"within10", q->within10},
+                  {"coverage90", q->coverage90},
+                  {"width90", q->width90},
+                  {"fit_s", q->fit_s},
+                  {"predictions_per_s", q->predictions_per_s}};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         nas_json_key(&json, values[i].key);
         nas_json_double(&json, values[i].value);

@@ -143,14 +143,13 @@ nas_status nas__encoder_of(nas_ctx *ctx, const nas_latency_table *table, nas__en
     for (size_t k = 0; k < e.n_features && status == NAS_OK; k++) {
         e.features[k] = (nas_feature){.name = nas_strdup(ctx, table->features[k].name),
                                       .kind = table->features[k].kind};
-        status = e.features[k].name == NULL ? NAS_ERR_NOMEM
-                                            : add_coordinates(ctx, table, k, &cap, &e);
+        status =
+            e.features[k].name == NULL ? NAS_ERR_NOMEM : add_coordinates(ctx, table, k, &cap, &e);
     }
     if (status == NAS_OK && e.d == 0) {
         status = nas_grow(ctx, &e.coordinates, &cap, 1, sizeof *e.coordinates);
         if (status == NAS_OK) {
-            e.coordinates[0] =
-                (nas__coordinate){.code = -1, .center = table->x[0], .spread = 1};
+            e.coordinates[0] = (nas__coordinate){.code = -1, .center = table->x[0], .spread = 1};
             e.d = 1;
         }
     }
@@ -235,10 +234,10 @@ nas_status nas__merge_rows(nas_ctx *ctx, const nas_latency_table *table, nas__me
                           .weight = nas_alloc_array(ctx, n, sizeof(double))};
     size_t *first = nas_alloc_array(ctx, n, sizeof *first);
     size_t *place = nas_alloc_array(ctx, n, sizeof *place);
-    nas_status status = m.x == NULL || m.log_y == NULL || m.weight == NULL || first == NULL ||
-                                place == NULL
-                            ? NAS_ERR_NOMEM
-                            : first_equal(ctx, table, first);
+    nas_status status =
+        m.x == NULL || m.log_y == NULL || m.weight == NULL || first == NULL || place == NULL
+            ? NAS_ERR_NOMEM
+            : first_equal(ctx, table, first);
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
         if (first[i] == i) {
             place[i] = m.n;

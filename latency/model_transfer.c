@@ -3,25 +3,31 @@
  * The log latency of the new device is a Gaussian process whose prior is what the other devices have in common: with
  * z_s the standardised prediction of source s, m their mean and r_s = z_s - m,
  *   cov = scale^2 (common m m' + spread sum_s r_s r_s' + shape mean_s k_s + noise), and a free constant,
+ * the sum being over the shape features, too (logarithms of work: what a device would be that follows it alone), and
  * k_s being the Gaussian kernel source s learned: what the sources cannot say is taken to vary as they do. The shares
  * (spread, shape, noise, stretch of the kernels) are averaged over a grid by their likelihood on the few rows, with a
  * prior. The interval is calibrated on the sources: each is in turn the new device. */
 #include "latency/model_internal.h"
 
+#include <gsl/gsl_sort.h>
+#include <gsl/gsl_statistics_double.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { POOL_MAX = 800, GRID_MAX = 256 };
+enum { POOL_MAX = 800, GRID_MAX = 256, SHAPES_MAX = 32 };
 #define CONSTANT_VARIANCE 100.0
 #define KEPT_SHARE 1e-3 /* of the likelihood: grid points below it are dropped */
 
 /* Values of the grid: shares of the variance of a source's log latency. */
 static const double SPREADS[] = {0.03, 0.1, 0.3, 1.0};
 static const double SHAPES[] = {0.01, 0.05, 0.2, 0.8};
-static const double NOISES[] = {0.003, 0.01, 0.03, 0.1};
-static const double STRETCHES[] = {1.0, 2.0};
-enum { N_SPREADS = 4, N_SHAPES = 4, N_NOISES = 4, N_STRETCHES = 2 };
+static const double NOISES[] = {0.003, 0.015, 0.06, 0.2};
+enum { N_SPREADS = 4, N_SHAPES = 4, N_NOISES = 4, N_STRETCHES = 3 };
+#define WIDEST_STRETCH 2.0 /* of the kernels' lengths; the others 1 and 1/2 */
+#define ALIKE_LENGTH 1.4   /* times the root of the coordinates: of the kernel that favours none */
+#define ALIKE_SHARE 0.5
+#define CLIP 3.0 /* standardised predictions bend towards it */
 
 typedef struct share {
     double spread, shape, noise;
@@ -32,18 +38,20 @@ typedef struct share {
 
 /* Sources as functions of an architecture. */
 typedef struct basis {
-    size_t n; /* sources */
+    size_t n;                  /* sources */
+    size_t width;              /* and shape features behind them */
+    size_t shapes[SHAPES_MAX]; /* their places among the features */
     const nas_device_model *const *sources;
-    double *center, *spread; /* [n] of their log predictions over the pool */
+    double *center, *spread; /* [width] of the log predictions and features over the pool */
     double scale;            /* mean of spread */
 } basis;
 
-/* One architecture seen through the basis: z [n], then mean; and its coordinates for every kernel. */
+/* Architectures seen through the basis: z, its mean over the sources; and its coordinates for every kernel. */
 typedef struct view {
     size_t rows;
-    double *z;      /* [rows][n] */
-    double *common; /* [rows] mean of z */
-    double **coordinates; /* [n] -> [rows][d_s] */
+    double *z;            /* [rows][width] */
+    double *common;       /* [rows] mean of z */
+    double **coordinates; /* [n + 1] -> [rows][d_s] over the lengths; the last: all alike */
 } view;
 
 struct nas__transfer {
@@ -63,7 +71,8 @@ struct nas__transfer {
 /* ---- sources as functions --------------------------------------------------------------------------------------- */
 
 static void view_deinit(view *v, size_t n_sources) {
-    for (size_t s = 0; v->coordinates != NULL && s < n_sources; s++) nas_free(v->coordinates[s]);
+    for (size_t s = 0; v->coordinates != NULL && s <= n_sources; s++)
+        nas_free(v->coordinates[s]);
     nas_free(v->coordinates);
     nas_free(v->common);
     nas_free(v->z);
@@ -76,7 +85,13 @@ static nas_status raw_predictions(nas_ctx *ctx, const basis *b, const double *x,
     nas_status status = column == NULL ? NAS_ERR_NOMEM : NAS_OK;
     for (size_t s = 0; s < b->n && status == NAS_OK; s++) {
         status = nas__model_predict_log(ctx, b->sources[s], x, rows, column, NULL);
-        for (size_t i = 0; i < rows && status == NAS_OK; i++) out[i * b->n + s] = column[i];
+        for (size_t i = 0; i < rows && status == NAS_OK; i++)
+            out[i * b->width + s] = column[i];
+    }
+    const size_t n_features = b->sources[0]->encoder.n_features;
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t s = b->n; s < b->width; s++)
+            out[i * b->width + s] = x[i * n_features + b->shapes[s - b->n]];
     }
     nas_free(column);
     return status;
@@ -84,14 +99,15 @@ static nas_status raw_predictions(nas_ctx *ctx, const basis *b, const double *x,
 
 /* Distances need the coordinates over the lengths; stored so. */
 static nas_status source_coordinates(nas_ctx *ctx, const nas_device_model *source, const double *x,
-                                     size_t rows, double **out) {
+                                     size_t rows, bool alike, double **out) {
     const size_t d = source->encoder.d, n = source->encoder.n_features;
     double *z = nas_alloc_array(ctx, rows * d, sizeof *z);
     if (z == NULL) return NAS_ERR_NOMEM;
     for (size_t i = 0; i < rows; i++) {
         nas__encode(&source->encoder, x + i * n, z + i * d);
         for (size_t k = 0; k < d; k++)
-            z[i * d + k] *= exp(source->gp.hyper.log_inverse_length[k]);
+            z[i * d + k] *= alike ? 1 / (ALIKE_LENGTH * sqrt((double)d))
+                                  : exp(source->gp.hyper.log_inverse_length[k]);
     }
     *out = z;
     return NAS_OK;
@@ -99,19 +115,22 @@ static nas_status source_coordinates(nas_ctx *ctx, const nas_device_model *sourc
 
 static nas_status view_of(nas_ctx *ctx, const basis *b, const double *x, size_t rows, view *out) {
     view v = {.rows = rows,
-              .z = nas_alloc_array(ctx, rows * b->n, sizeof(double)),
+              .z = nas_alloc_array(ctx, rows * b->width, sizeof(double)),
               .common = nas_alloc_array(ctx, rows, sizeof(double)),
-              .coordinates = nas_alloc_array(ctx, b->n, sizeof(double *))};
+              .coordinates = nas_alloc_array(ctx, b->n + 1, sizeof(double *))};
     nas_status status = v.z == NULL || v.common == NULL || v.coordinates == NULL
                             ? NAS_ERR_NOMEM
                             : raw_predictions(ctx, b, x, rows, v.z);
     for (size_t s = 0; s < b->n && status == NAS_OK; s++)
-        status = source_coordinates(ctx, b->sources[s], x, rows, &v.coordinates[s]);
+        status = source_coordinates(ctx, b->sources[s], x, rows, false, &v.coordinates[s]);
+    if (status == NAS_OK) {
+        status = source_coordinates(ctx, b->sources[0], x, rows, true, &v.coordinates[b->n]);
+    }
     for (size_t i = 0; i < rows && status == NAS_OK; i++) {
-        for (size_t s = 0; s < b->n; s++) {
-            double *z = &v.z[i * b->n + s];
-            *z = (*z - b->center[s]) / b->spread[s];
-            v.common[i] += *z / (double)b->n;
+        for (size_t s = 0; s < b->width; s++) {
+            double *z = &v.z[i * b->width + s];
+            *z = CLIP * tanh((*z - b->center[s]) / (b->spread[s] * CLIP));
+            if (s < b->n) v.common[i] += *z / (double)b->n;
         }
     }
     if (status != NAS_OK) {
@@ -128,9 +147,21 @@ typedef struct parts {
     double common, spread, shape[N_STRETCHES];
 } parts;
 
+/* One exponential for all stretches: each is half the next. */
+static void add_shape(size_t d, const double *a, size_t i, const double *b, size_t j, double part,
+                      double *shape) {
+    const double distance = nas__dense()->distance(a + i * d, b + j * d, d);
+    double value = exp(-0.5 * distance / (WIDEST_STRETCH * WIDEST_STRETCH));
+    for (size_t t = N_STRETCHES; t-- > 0;) {
+        shape[t] += part * value;
+        value *= value;
+        value *= value;
+    }
+}
+
 static parts parts_of(const basis *b, const view *va, size_t i, const view *vb, size_t j,
                       size_t skip) {
-    const double *za = va->z + i * b->n, *zb = vb->z + j * b->n;
+    const double *za = va->z + i * b->width, *zb = vb->z + j * b->width;
     const double n = (double)b->n;
     double ma = va->common[i], mb = vb->common[j];
     if (skip < b->n) {
@@ -138,17 +169,17 @@ static parts parts_of(const basis *b, const view *va, size_t i, const view *vb, 
         mb = (mb * n - zb[skip]) / (n - 1);
     }
     parts p = {.common = ma * mb};
-    const double count = skip < b->n ? n - 1 : n;
+    const double part = (1 - ALIKE_SHARE) / (skip < b->n ? n - 1 : n);
     for (size_t s = 0; s < b->n; s++) {
         if (s == skip) continue;
         p.spread += (za[s] - ma) * (zb[s] - mb);
-        const size_t d = b->sources[s]->encoder.d;
-        const double *a = va->coordinates[s] + i * d, *c = vb->coordinates[s] + j * d;
-        double distance = 0;
-        for (size_t k = 0; k < d; k++) distance += (a[k] - c[k]) * (a[k] - c[k]);
-        for (size_t t = 0; t < N_STRETCHES; t++)
-            p.shape[t] += exp(-0.5 * distance / (STRETCHES[t] * STRETCHES[t])) / count;
+        add_shape(b->sources[s]->encoder.d, va->coordinates[s], i, vb->coordinates[s], j, part,
+                  p.shape);
     }
+    for (size_t s = b->n; s < b->width; s++)
+        p.spread += (za[s] - ma) * (zb[s] - mb);
+    add_shape(b->sources[0]->encoder.d, va->coordinates[b->n], i, vb->coordinates[b->n], j,
+              ALIKE_SHARE, p.shape);
     return p;
 }
 
@@ -165,12 +196,10 @@ static size_t fill_grid(share *grid) {
         for (size_t b = 0; b < N_SHAPES; b++) {
             for (size_t c = 0; c < N_NOISES; c++) {
                 for (size_t t = 0; t < N_STRETCHES; t++) {
-                    share g = {.spread = SPREADS[a],
-                               .shape = SHAPES[b],
-                               .noise = NOISES[c],
-                               .stretch = t};
+                    share g = {
+                        .spread = SPREADS[a], .shape = SHAPES[b], .noise = NOISES[c], .stretch = t};
                     g.log_prior = log_normal(g.spread, 0.15, 1.2) + log_normal(g.shape, 0.05, 1.2) +
-                                  log_normal(g.noise, 0.01, 1.0);
+                                  log_normal(g.noise, 0.012, 1.2);
                     grid[n++] = g;
                 }
             }
@@ -187,7 +216,8 @@ static double covariance(const share *g, const parts *p) {
 static bool weigh(const share *g, const parts *p, size_t n, const double *y, double *factor,
                   double *inverse, double *alpha, double *log_likelihood) {
     for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < n; j++) factor[i * n + j] = covariance(g, &p[i * n + j]);
+        for (size_t j = 0; j < n; j++)
+            factor[i * n + j] = covariance(g, &p[i * n + j]);
         factor[i * n + i] += g->noise;
     }
     if (!nas__cholesky(factor, n)) return false;
@@ -196,7 +226,8 @@ static bool weigh(const share *g, const parts *p, size_t n, const double *y, dou
         double *column = inverse + c * n;
         for (size_t i = 0; i < n; i++) {
             double s = i == c ? 1 : 0;
-            for (size_t j = 0; j < i; j++) s -= factor[i * n + j] * column[j];
+            for (size_t j = 0; j < i; j++)
+                s -= factor[i * n + j] * column[j];
             column[i] = s / factor[i * n + i];
         }
         nas__solve_transposed(factor, n, column);
@@ -204,7 +235,8 @@ static bool weigh(const share *g, const parts *p, size_t n, const double *y, dou
     }
     for (size_t i = 0; i < n; i++) {
         alpha[i] = 0;
-        for (size_t j = 0; j < n; j++) alpha[i] += inverse[i * n + j] * y[j];
+        for (size_t j = 0; j < n; j++)
+            alpha[i] += inverse[i * n + j] * y[j];
         value -= 0.5 * alpha[i] * y[i];
     }
     *log_likelihood = value;
@@ -241,7 +273,8 @@ static nas_status average(nas_ctx *ctx, const parts *p, const double *y, posteri
         q->grid[g].weight = w >= KEPT_SHARE ? w : 0;
         sum += q->grid[g].weight;
     }
-    for (size_t g = 0; g < q->n_grid && status == NAS_OK; g++) q->grid[g].weight /= sum;
+    for (size_t g = 0; g < q->n_grid && status == NAS_OK; g++)
+        q->grid[g].weight /= sum;
     nas_free(log_weight);
     nas_free(factor);
     return status;
@@ -279,7 +312,8 @@ static nas_status pool_of(nas_ctx *ctx, const nas_device_model *const *sources, 
                           uint64_t seed, double **x, size_t *n) {
     const size_t width = sources[0]->encoder.n_features;
     size_t total = 0;
-    for (size_t s = 0; s < n_sources; s++) total += sources[s]->rows.n;
+    for (size_t s = 0; s < n_sources; s++)
+        total += sources[s]->rows.n;
     const size_t count = total < POOL_MAX ? total : POOL_MAX;
     double *pool = nas_alloc_array(ctx, count * width, sizeof *pool);
     if (pool == NULL) return NAS_ERR_NOMEM;
@@ -304,22 +338,26 @@ static void basis_deinit(basis *b) {
 
 static nas_status basis_of(nas_ctx *ctx, const nas_device_model *const *sources, size_t n,
                            const double *pool, size_t rows, basis *out) {
-    basis b = {.n = n,
-               .sources = sources,
-               .center = nas_alloc_array(ctx, n, sizeof(double)),
-               .spread = nas_alloc_array(ctx, n, sizeof(double))};
-    double *all = nas_alloc_array(ctx, rows * n, sizeof *all);
+    basis b = {.n = n, .width = n, .sources = sources};
+    const nas__encoder *encoder = &sources[0]->encoder;
+    for (size_t k = 0; k < encoder->n_features && b.width < n + SHAPES_MAX; k++) {
+        if (encoder->features[k].kind == NAS_FEATURE_SHAPE) b.shapes[b.width++ - n] = k;
+    }
+    b.center = nas_alloc_array(ctx, b.width, sizeof(double));
+    b.spread = nas_alloc_array(ctx, b.width, sizeof(double));
+    double *all = nas_alloc_array(ctx, rows * b.width, sizeof *all);
     nas_status status = b.center == NULL || b.spread == NULL || all == NULL
                             ? NAS_ERR_NOMEM
                             : raw_predictions(ctx, &b, pool, rows, all);
-    for (size_t s = 0; s < n && status == NAS_OK; s++) {
-        double mean = 0, square = 0;
-        for (size_t i = 0; i < rows; i++) mean += all[i * n + s] / (double)rows;
-        for (size_t i = 0; i < rows; i++)
-            square += (all[i * n + s] - mean) * (all[i * n + s] - mean) / (double)rows;
-        b.center[s] = mean;
-        b.spread[s] = square > 1e-18 ? sqrt(square) : 1;
-        b.scale += b.spread[s] / (double)n;
+    for (size_t s = 0; s < b.width && status == NAS_OK; s++) {
+        double *column = all + s;
+        gsl_sort(column, b.width, rows);
+        b.center[s] = gsl_stats_median_from_sorted_data(column, b.width, rows);
+        b.spread[s] = (gsl_stats_quantile_from_sorted_data(column, b.width, rows, 0.84) -
+                       gsl_stats_quantile_from_sorted_data(column, b.width, rows, 0.16)) /
+                      2;
+        if (!(b.spread[s] > 1e-9)) b.spread[s] = 1;
+        if (s < n) b.scale += b.spread[s] / (double)n;
     }
     nas_free(all);
     if (status != NAS_OK) {
@@ -332,7 +370,7 @@ static nas_status basis_of(nas_ctx *ctx, const nas_device_model *const *sources,
 
 /* ---- which rows to measure -------------------------------------------------------------------------------------- */
 
-static const share TYPICAL = {.spread = 0.15, .shape = 0.05, .noise = 0.01};
+static const share TYPICAL = {.spread = 0.15, .shape = 0.05, .noise = 0.02};
 
 /* Greedy: each pick lowers the sum of the variances of all candidates the most. c: [n][n] covariance, used up. */
 static void pick_greedily(double *c, size_t n, size_t count, bool *taken, size_t *picks) {
@@ -351,10 +389,12 @@ static void pick_greedily(double *c, size_t n, size_t count, bool *taken, size_t
         for (size_t i = 0; i < n; i++) {
             if (i == best) continue;
             const double factor = c[i * n + best] / divisor;
-            for (size_t j = 0; j < n; j++) c[i * n + j] -= factor * c[best * n + j];
+            for (size_t j = 0; j < n; j++)
+                c[i * n + j] -= factor * c[best * n + j];
         }
         const double left = TYPICAL.noise / divisor;
-        for (size_t j = 0; j < n; j++) c[best * n + j] *= left;
+        for (size_t j = 0; j < n; j++)
+            c[best * n + j] *= left;
     }
 }
 
@@ -402,7 +442,8 @@ nas_status nas__transfer_pick(nas_ctx *ctx, const nas_device_model *const *sourc
     if (status == NAS_OK) status = basis_of(ctx, sources, n_sources, pool, n_pool, &b);
     if (status == NAS_OK) status = view_of(ctx, &b, x, taken, &v);
     if (status == NAS_OK) status = pick_from_view(ctx, &b, &v, n_sources, count, picks);
-    for (size_t i = 0; i < count && status == NAS_OK; i++) picks[i] = from[picks[i]];
+    for (size_t i = 0; i < count && status == NAS_OK; i++)
+        picks[i] = from[picks[i]];
     view_deinit(&v, n_sources);
     basis_deinit(&b);
     nas_free(pool);
@@ -423,8 +464,10 @@ typedef struct scores {
 /* Log values of rows[index] centred and over the scale; returns the mean. */
 static double centred(const double *log_y, const size_t *index, size_t n, double scale, double *y) {
     double mean = 0;
-    for (size_t i = 0; i < n; i++) mean += log_y[index[i]] / (double)n;
-    for (size_t i = 0; i < n; i++) y[i] = (log_y[index[i]] - mean) / scale;
+    for (size_t i = 0; i < n; i++)
+        mean += log_y[index[i]] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        y[i] = (log_y[index[i]] - mean) / scale;
     return mean;
 }
 
@@ -460,8 +503,7 @@ static nas_status rehearse(nas_ctx *ctx, const basis *b, const view *v, const do
         const parts self = parts_of(b, v, i, v, i, skip);
         double variance = 0;
         const double value = combine(&q, p, &self, &variance);
-        out->values[out->n++] =
-            fabs((log_y[i] - mean) / b->scale - value) / sqrt(variance);
+        out->values[out->n++] = fabs((log_y[i] - mean) / b->scale - value) / sqrt(variance);
     }
     nas_free(y);
     nas_free(p);
@@ -477,14 +519,16 @@ static double normal_quantile(double level) {
     double lo = 0, hi = 10; /* erf(q / sqrt 2) = level */
     for (int i = 0; i < 60; i++) {
         const double q = 0.5 * (lo + hi);
-        if (erf(q / sqrt(2)) < level) lo = q;
-        else hi = q;
+        if (erf(q / sqrt(2)) < level)
+            lo = q;
+        else
+            hi = q;
     }
     return 0.5 * (lo + hi);
 }
 
-static nas_status calibrate(nas_ctx *ctx, const basis *b, size_t count, double level,
-                            uint64_t seed, double *quantile) {
+static nas_status calibrate(nas_ctx *ctx, const basis *b, size_t count, double level, uint64_t seed,
+                            double *quantile) {
     *quantile = normal_quantile(level);
     if (b->n < 2) return NAS_OK;
     scores all = {.values = nas_alloc_array(ctx, b->n * REHEARSAL_ROWS, sizeof(double))};
@@ -523,7 +567,8 @@ static nas_status calibrate(nas_ctx *ctx, const basis *b, size_t count, double l
 void nas__transfer_free(nas__transfer *t) {
     if (t == NULL) return;
     view_deinit(&t->rows, t->basis.n);
-    for (size_t s = 0; t->owned != NULL && s < t->basis.n; s++) nas_device_model_free(t->owned[s]);
+    for (size_t s = 0; t->owned != NULL && s < t->basis.n; s++)
+        nas_device_model_free(t->owned[s]);
     basis_deinit(&t->basis);
     nas_free(t->inverse);
     nas_free(t->alpha);
@@ -552,7 +597,8 @@ static nas_status learn(nas_ctx *ctx, nas__transfer *t) {
                             : view_of(ctx, &t->basis, t->x, n, &t->rows);
     if (status == NAS_OK) {
         t->n_grid = fill_grid(t->grid);
-        for (size_t i = 0; i < n; i++) index[i] = i;
+        for (size_t i = 0; i < n; i++)
+            index[i] = i;
         for (size_t i = 0; i < n * n; i++)
             p[i] = parts_of(&t->basis, &t->rows, i / n, &t->rows, i % n, t->basis.n);
         t->mean = centred(t->log_y, index, n, t->basis.scale, y);
@@ -588,9 +634,9 @@ static nas_status transfer_init(nas_ctx *ctx, const nas__merged_rows *target, si
     return status;
 }
 
-nas_status nas__transfer_new(nas_ctx *ctx, const nas_device_model *const *sources,
-                             size_t n_sources, const nas__merged_rows *target, double level,
-                             uint64_t seed, double *quantile, nas__transfer **out) {
+nas_status nas__transfer_new(nas_ctx *ctx, const nas_device_model *const *sources, size_t n_sources,
+                             const nas__merged_rows *target, double level, uint64_t seed,
+                             double *quantile, nas__transfer **out) {
     nas__transfer *t = nas_alloc_array(ctx, 1, sizeof *t);
     if (t == NULL) return NAS_ERR_NOMEM;
     const size_t width = sources[0]->encoder.n_features;
@@ -651,4 +697,47 @@ nas_status nas__transfer_predict(nas_ctx *ctx, const nas__transfer *t, const dou
     }
     nas_free(row);
     return status;
+}
+
+/* ---- look inside ------------------------------------------------------------------------------------------------ */
+
+size_t nas__transfer_sources(const nas__transfer *t, const nas_device_model *const **sources) {
+    *sources = t->sources;
+    return t->basis.n;
+}
+
+double nas__transfer_noise(const nas__transfer *t) {
+    double noise = 0;
+    for (size_t g = 0; g < t->n_grid; g++)
+        noise += t->grid[g].weight * t->grid[g].noise;
+    return t->basis.scale * sqrt(noise);
+}
+
+void nas__transfer_explain(const nas__transfer *t, nas_json *json) {
+    double spread = 0, shape = 0;
+    for (size_t g = 0; g < t->n_grid; g++) {
+        spread += t->grid[g].weight * t->grid[g].spread;
+        shape += t->grid[g].weight * t->grid[g].shape;
+    }
+    nas_json_key(json, "shares");
+    nas_json_object(json);
+    nas_json_key(json, "spread");
+    nas_json_double(json, spread);
+    nas_json_key(json, "shape");
+    nas_json_double(json, shape);
+    nas_json_object_end(json);
+    nas_json_key(json, "sources");
+    nas_json_array(json);
+    for (size_t s = 0; s < t->basis.n; s++) {
+        const double *z = t->rows.z + s; /* column of the target's rows */
+        nas_json_object(json);
+        nas_json_key(json, "device");
+        nas_json_string(json, t->sources[s]->device);
+        nas_json_key(json, "rows");
+        nas_json_int(json, (int64_t)t->sources[s]->n_train);
+        nas_json_key(json, "correlation");
+        nas_json_double(json, gsl_stats_correlation(z, t->basis.width, t->log_y, 1, t->n));
+        nas_json_object_end(json);
+    }
+    nas_json_array_end(json);
 }

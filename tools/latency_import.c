@@ -43,14 +43,14 @@ double nas__unit_to_micro(nas_unit unit) {
     return units[unit].to_micro;
 }
 
-/* The unit at the end of a column's name: "lat_ms", "latency [us]", "energy (mJ)". Bare letters of length 1 do not count. */
+/* The unit at the end of a column's name: "lat_ms", "latency [us]", "energy (mJ)", "ms". Bare letters of length 1 do not count. */
 static nas_unit unit_of_name(const char *name) {
     const size_t len = strlen(name);
     size_t end = len;
     if (end > 0 && (name[end - 1] == ']' || name[end - 1] == ')')) end--;
     for (int u = NAS_UNIT_S; u < UNITS; u++) {
         const size_t n = strlen(units[u].name);
-        if (n < 2 || end <= n || strchr("_ [(", name[end - n - 1]) == NULL) continue;
+        if (n < 2 || end < n || (end > n && strchr("_ [(", name[end - n - 1]) == NULL)) continue;
         bool same = true;
         for (size_t i = 0; i < n; i++) /* lat_ms, energy_mj */
             same = same && (name[end - n + i] | 0x20) == (units[u].name[i] | 0x20);

@@ -70,13 +70,15 @@ static void done(nas_process_result r, int code, const char *part) {
 static json_t *object(nas_process_result r) {
     cr_assert(eq(int, (int)r.exit_code, 0), "%s", r.err.data == NULL ? "" : r.err.data);
     json_t *root = json_loadb(r.out.data, r.out.len, 0, NULL);
-    cr_assert(json_is_object(root), "%s", r.out.data);
+    const bool is_object = json_is_object(root);
+    cr_assert(is_object, "%s", r.out.data);
     nas_process_result_deinit(&r);
     return root;
 }
 
 static double number(const json_t *root, const char *key) {
-    cr_assert(json_is_number(json_object_get(root, key)), "no number '%s'", key);
+    const bool is_number = json_is_number(json_object_get(root, key));
+    cr_assert(is_number, "no number '%s'", key);
     return json_number_value(json_object_get(root, key));
 }
 
@@ -206,7 +208,7 @@ Test(tools_nas_latency, a_file_with_a_mistake_changes_nothing) {
     done(run("import", "%s %s", options, good), 0, NULL);
     done(run("import", "%s %s", options, good), 2, "in the database already");
     done(run("import", "%s --replace %s", options, good), 0, NULL);
-    done(run("export", "--device x -f csv"), 0, "333333,4.0,ms");
+    done(run("export", "--device x -f csv"), 0, "333333,4,ms");
 }
 
 Test(tools_nas_latency, energies_are_kept_apart_from_latencies) {
@@ -218,7 +220,7 @@ Test(tools_nas_latency, energies_are_kept_apart_from_latencies) {
              path_of("e.csv")),
          0, "energy");
     done(run("export", "--device x"), 1, "no latency of device 'x'");
-    done(run("export", "--device x --energy -f csv"), 0, "333333,8.0,mJ");
+    done(run("export", "--device x --energy -f csv"), 0, "333333,8,mJ");
 }
 
 Test(tools_nas_latency, wrong_usage_says_what_is_meant) {
@@ -233,4 +235,21 @@ Test(tools_nas_latency, wrong_usage_says_what_is_meant) {
     done(run("fit", "--device nobody"), 1, "no latency of device 'nobody'");
     done(run("transfer", "--device x"), 2, "--from A,B,C");
     done(run("collect", "--device local --kernels gru"), 2, "use sr, conv, dwconv");
+}
+
+Test(tools_nas_latency, collect_times_layers_until_the_error_is_reached_and_goes_on_later) {
+    json_t *first = object(
+        run("collect", "--device simulated --kernels conv,dwconv --time 100s --error 0.5 -f json"));
+    const double rows = number(first, "n_train");
+    cr_assert(rows >= 44, "%g",
+              rows); /* 24 before the first model, then 20 random ones and the others */
+    cr_assert(number(first, "median_error") < 0.5);
+    const bool was_reached = json_is_true(json_object_get(first, "error_reached"));
+    cr_assert(was_reached);
+    json_decref(first);
+    json_t *more = object(run("collect", "--device simulated --time 3s --error 0.0001 -f json"));
+    cr_assert(number(more, "n_train") > rows);
+    json_decref(more);
+    done(run("predict", "--device simulated --arch %s", "conv"), 2, "kernel 'conv'");
+    done(run("export", "--device simulated -f csv"), 0, "dwconv h");
 }

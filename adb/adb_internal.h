@@ -74,6 +74,11 @@ nas_status nas__adb_pick(nas_ctx *ctx, const nas_adb_device *list, size_t n, con
 /* nas__adb_feature - is `name` one of the comma-separated list? */
 bool nas__adb_feature(const char *list, const char *name);
 
+/* ---- forward.c ---- */
+
+/* nas__adb_forward_line - finds "serial tcp:PORT localabstract:NAME" among lines; pure. */
+bool nas__adb_forward_line(const char *text, const char *serial, const char *name, int *port);
+
 /* ---- shell.c, sync.c: conversations on an open service ---- */
 
 nas_status nas__adb_shell_frames(nas_ctx *ctx, nas__adb_link *link, const void *input, size_t len,

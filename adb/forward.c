@@ -33,8 +33,7 @@ nas_status nas_adb_forward(nas_ctx *ctx, const nas_adb *adb, const char *serial,
     return status;
 }
 
-/* Lines "serial tcp:PORT localabstract:NAME". */
-static bool find_line(const char *text, const char *serial, const char *name, int *port) {
+bool nas__adb_forward_line(const char *text, const char *serial, const char *name, int *port) {
     while (*text != '\0') {
         char who[NAS_ADB_SERIAL_BYTES], line[512], local[64], remote[256];
         const size_t n = strcspn(text, "\n");
@@ -59,7 +58,8 @@ nas_status nas_adb_forward_find(nas_ctx *ctx, const nas_adb *adb, const char *se
     nas_status status = nas__adb_dial(ctx, adb, serial, &link);
     if (status == NAS_OK) status = nas__adb_request(ctx, &link, "host:list-forward");
     if (status == NAS_OK) status = nas__adb_text(ctx, &link, &text);
-    if (status == NAS_OK && !find_line(text.data != NULL ? text.data : "", serial, name, port))
+    if (status == NAS_OK &&
+        !nas__adb_forward_line(text.data != NULL ? text.data : "", serial, name, port))
         status = nas_fail(ctx, NAS_ERR_NOTFOUND, "%s: no forward to %s", serial, name);
     nas__adb_close(&link);
     nas_buf_deinit(&text);

@@ -12,6 +12,10 @@
 nas_status nas__phone_ask(nas_ctx *ctx, const nas_adb *adb, const char *serial,
                           const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
                           const char *target, int *http_status, nas_buf *body);
+/* nas__phone_exchange - the same on an open connection. */
+nas_status nas__phone_exchange(nas_ctx *ctx, nas__adb_link *link,
+                               const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                               const char *target, int *http_status, nas_buf *body);
 /* nas__phone_json_text - the text after `after` ("\"holder\":"), "" when it is not one without escapes. */
 void nas__phone_json_text(const char *json, const char *after, char *out, size_t size);
 int64_t nas__phone_json_int(const char *json, const char *after);

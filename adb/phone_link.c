@@ -86,8 +86,9 @@ static nas_status take_nonce(nas_ctx *ctx, nas__adb_link *link, char nonce[33]) 
     return status;
 }
 
-static nas_status ask(nas_ctx *ctx, nas__adb_link *link, const uint8_t key[NAS_AGENT_KEY_BYTES],
-                      const char *method, const char *target, int *http_status, nas_buf *body) {
+nas_status nas__phone_exchange(nas_ctx *ctx, nas__adb_link *link,
+                               const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                               const char *target, int *http_status, nas_buf *body) {
     char nonce[2 * NAS_AGENT_NONCE_BYTES + 1], mac[NAS_SHA256_HEX], expected[NAS_SHA256_HEX];
     nas_status status = take_nonce(ctx, link, nonce);
     if (status != NAS_OK) return status;
@@ -128,7 +129,7 @@ nas_status nas__phone_ask(nas_ctx *ctx, const nas_adb *adb, const char *serial,
             status = nas_fail(ctx, NAS_ERR_NOTFOUND, "%s: no agent listens there", serial);
     }
     if (status == NAS_OK) {
-        status = ask(ctx, &link, key, method, target, http_status, body);
+        status = nas__phone_exchange(ctx, &link, key, method, target, http_status, body);
         /* adb says OKAY first and closes when nobody listens, or the agent turned us away */
         if (status == NAS_ERR_NET)
             status = nas_fail(ctx, NAS_ERR_NOTFOUND, "%s: no agent answers there", serial);

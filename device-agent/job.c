@@ -100,7 +100,8 @@ static void make_arguments(const nas__job *job, nas__argv *argv) {
         argv_add(argv, name, "", cpus ? job->cpus : job->o.args.text[i + 1]);
     }
     if (nas__probe_root()[0] != '\0') argv_add(argv, "--sys-root", nas__probe_root(), "");
-    if (job->gate.found) argv_add(argv, "--temperature", nas__probe_root(), job->gate.path);
+    if (job->gate.found && job->gate.path[0] != '\0')
+        argv_add(argv, "--temperature", nas__probe_root(), job->gate.path);
     const char *option = job->power.kind == NAS__POWER_RAPL ? "--rapl" : "--battery";
     for (int i = 0; i < job->power.n; i++)
         argv_add(argv, option, nas__probe_root(), job->power.path[i]);
@@ -250,7 +251,7 @@ static const char *signal_meaning(int number) {
     switch (number) {
     case SIGKILL: return ": not by the agent; the system was most likely out of memory";
     case SIGXCPU: return ": more CPU time than its deadline allows";
-    case SIGXFSZ: return ": it wrote more into a file than the limit of 64 MB";
+    case SIGXFSZ: return ": it wrote more into a file than the limit of 1 MB";
     case SIGSYS: return ": a system call of another kind of machine";
     default: return "";
     }
@@ -318,6 +319,13 @@ static void step_program(nas_ctx *ctx, nas__job *job, int64_t now) {
         (void)snprintf(text, sizeof text, "killed at the deadline of %" PRId64 " ms",
                        job->o.deadline_ms);
         nas__job_kill(job, "deadline", text);
+    }
+    if (!job->stopped && job->out.len >= NAS__OUT_MAX) {
+        nas__job_fail(job, NAS__JOB_FAILED, "output",
+                      "killed: the program wrote a megabyte to stdout, where one JSON object of "
+                      "less belongs");
+        job->stopped = true;
+        kill_group(job);
     }
     int wait_status = 0;
     if (waitpid(job->pid, &wait_status, WNOHANG) == job->pid) reap(ctx, job, wait_status);

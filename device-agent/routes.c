@@ -43,7 +43,7 @@ void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *ag
     }
     if (agent != NULL) {
         nas_json_key(j, "session");
-        nas__session_json(j, &agent->session);
+        nas__lease_json(j, &agent->session);
         nas__probe_copy_members(j, &agent->machine);
     } else {
         nas__probe_machine(j);
@@ -54,7 +54,7 @@ void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *ag
 }
 
 static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice hash,
-                       const char *body, size_t len, nas__answer *answer) {
+                       const char *body, size_t len, const char *body_hash, nas__answer *answer) {
     char path[1024];
     if (!nas__blob_path(&agent->blobs, hash, path, sizeof path)) {
         nas__answer_error(answer, 400, "blob name: need 64 lower-case hex digits");
@@ -70,8 +70,8 @@ static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice
         return;
     }
     const bool running = agent->job.state == NAS__JOB_RUNNING;
-    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, running ? agent->job_blob : "",
-                  &answer->status);
+    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, body_hash,
+                  running ? agent->job_blob : "", &answer->status);
     if (answer->status == 200 || answer->status == 201) {
         nas_buf_puts(&answer->body, "{\"stored\":true}");
     } else {
@@ -171,7 +171,7 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
 }
 
 void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
-                nas__answer *answer) {
+                const char *body_hash, nas__answer *answer) {
     const bool get = nas__slice_is(request->method, "GET"),
                put = nas__slice_is(request->method, "PUT");
     const bool post = nas__slice_is(request->method, "POST"),
@@ -180,8 +180,8 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
     const bool run = post && nas__slice_is(request->path, "/v1/run");
     const bool result = (get || delete) && nas__slice_after(request->path, "/v1/run/", &rest);
     const bool upload = put && nas__slice_after(request->path, "/v1/blob/", &rest);
-    nas__session_check(agent, false);
-    if ((run || result || upload) && !nas__session_admit(agent, request->query, answer)) return;
+    nas__lease_check(agent, false);
+    if ((run || result || upload) && !nas__lease_admit(agent, request->query, answer)) return;
     if (get && nas__slice_is(request->path, "/v1/info")) {
         nas_json j = nas_json_begin(&answer->body);
         answer->status = 200;
@@ -191,11 +191,11 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
         answer->status = 200;
         nas__log_json(&j, agent->o->log_file);
     } else if (post && nas__slice_is(request->path, "/v1/session")) {
-        nas__session_take(agent, request->query, answer);
+        nas__lease_take(agent, request->query, answer);
     } else if (delete &&nas__slice_after(request->path, "/v1/session/", &rest)) {
-        nas__session_release(agent, rest, answer);
+        nas__lease_release(agent, rest, answer);
     } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
-        blob_route(agent, request, rest, body, len, answer);
+        blob_route(agent, request, rest, body, len, body_hash, answer);
     } else if (run) {
         run_route(agent, request, answer);
     } else if (result && nas__slice_after(request->path, "/v1/run/", &rest)) {

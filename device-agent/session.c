@@ -54,7 +54,7 @@ static void refuse(const nas__session *s, nas__answer *answer) {
     nas_json_object_end(&j);
 }
 
-void nas__session_take(nas__agent *agent, nas__slice query, nas__answer *answer) {
+void nas__lease_take(nas__agent *agent, nas__slice query, nas__answer *answer) {
     nas__session *s = &agent->session;
     nas__slice holder = {NULL, 0};
     uint64_t lease_ms = NAS_AGENT_LEASE_MS;
@@ -83,7 +83,7 @@ void nas__session_take(nas__agent *agent, nas__slice query, nas__answer *answer)
                    s->lease_ms);
 }
 
-void nas__session_end(nas__agent *agent, const char *reason, const char *why) {
+void nas__lease_end(nas__agent *agent, const char *reason, const char *why) {
     nas__session *s = &agent->session;
     if (s->token[0] == '\0') return;
     nas_log(agent->ctx, NAS_LOG_INFO, "session ends holder=%s: %s", s->holder, why);
@@ -96,18 +96,18 @@ static bool token_is(const nas__session *s, nas__slice token) {
            nas_equal_constant_time(s->token, token.data, token.len);
 }
 
-void nas__session_release(nas__agent *agent, nas__slice token, nas__answer *answer) {
+void nas__lease_release(nas__agent *agent, nas__slice token, nas__answer *answer) {
     if (!token_is(&agent->session, token)) {
         nas__answer_error(answer, 404, "no such session: it ended already");
         return;
     }
-    nas__session_end(agent, "killed", "its controller released it");
+    nas__lease_end(agent, "killed", "its controller released it");
     answer->status = 200;
     nas_buf_puts(&answer->body, "{\"released\":true}");
 }
 
 /* Takes "session=..." out of a query; the rest is in `rest` (cut text). */
-bool nas__session_admit(nas__agent *agent, nas__slice query, nas__answer *answer) {
+bool nas__lease_admit(nas__agent *agent, nas__slice query, nas__answer *answer) {
     nas__session *s = &agent->session;
     nas__slice key, value, token = {NULL, 0};
     while (nas__http_query_next(&query, &key, &value)) {
@@ -128,13 +128,13 @@ bool nas__session_admit(nas__agent *agent, nas__slice query, nas__answer *answer
     return false;
 }
 
-void nas__session_check(nas__agent *agent, bool held) {
+void nas__lease_check(nas__agent *agent, bool held) {
     const int64_t now = nas_now_ns();
     nas__session *s = &agent->session;
     nas__job *job = &agent->job;
     if (held) s->renewed_ns = agent->asked_ns = now;
     if (s->token[0] != '\0' && now >= s->renewed_ns + s->lease_ms * 1000000)
-        nas__session_end(agent, "lease", "its controller went away: the lease is over");
+        nas__lease_end(agent, "lease", "its controller went away: the lease is over");
     if (nas__job_runs(job) && !job->stopped &&
         now >= agent->asked_ns + agent->o->abandon_ms * 1000000) {
         char why[120];
@@ -146,7 +146,7 @@ void nas__session_check(nas__agent *agent, bool held) {
     }
 }
 
-int64_t nas__session_due_ns(const nas__agent *agent) {
+int64_t nas__lease_due_ns(const nas__agent *agent) {
     const nas__session *s = &agent->session;
     int64_t due = INT64_MAX;
     if (s->token[0] != '\0') due = s->renewed_ns + s->lease_ms * 1000000;
@@ -155,7 +155,7 @@ int64_t nas__session_due_ns(const nas__agent *agent) {
     return due;
 }
 
-void nas__session_json(nas_json *j, const nas__session *s) {
+void nas__lease_json(nas_json *j, const nas__session *s) {
     if (s->token[0] == '\0') {
         nas_json_null(j);
         return;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000 };
+enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000, MEETINGS_MAX = 8 };
 
 static nas_status set_text(nas_ctx *ctx, char **slot, const char *text) {
     *slot = nas_strdup(ctx, text);
@@ -18,7 +18,17 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     char hash[NAS_SHA256_HEX];
     nas_buf info = {0};
     d->simulated = true;
-    nas_sha256_hex(nas__simulated_id, strlen(nas__simulated_id), hash);
+    d->simulated_factor = 1;
+    const char *factor = strchr(d->connect, ':');
+    if (factor != NULL) {
+        const nas_status parsed =
+            nas_parse_double(ctx, "factor", factor + 1, 0.001, 1000, &d->simulated_factor);
+        if (parsed != NAS_OK) return nas_wrap(ctx, parsed, "connect '%s'", d->connect);
+    }
+    char id[96];
+    (void)snprintf(id, sizeof id, "%s%s%.32s", nas__simulated_id, factor == NULL ? "" : " x",
+                   factor == NULL ? "" : factor + 1);
+    nas_sha256_hex(id, strlen(id), hash);
     nas_status status = set_text(ctx, &d->fingerprint, hash);
     if (status != NAS_OK) return status;
     nas_json j = nas_json_begin(&info);
@@ -26,7 +36,7 @@ static nas_status open_simulated(nas_ctx *ctx, nas_device *d) {
     nas_json_key(&j, "simulated");
     nas_json_bool(&j, true);
     nas_json_key(&j, "agent");
-    nas_json_string(&j, nas__simulated_id);
+    nas_json_string(&j, id);
     nas_json_key(&j, "fingerprint");
     nas_json_string(&j, hash);
     nas_json_object_end(&j);
@@ -117,35 +127,7 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     nas_status status = nas_agent_key_read(ctx, d->key_file, key);
     if (status == NAS_OK) status = nas__client_new(ctx, d->connect, key, &d->client);
     if (status == NAS_OK) status = greet(ctx, d);
-    return status == NAS_OK ? nas__session_begin(ctx, d) : status;
-}
-
-/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
-static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
-    const bool again = d->facts.serial[0] != '\0';
-    const nas_phone_options options = {.serial = again ? d->facts.serial : d->connect + 4,
-                                       .agents_dir = d->agents_dir,
-                                       .again = again};
-    char base[64];
-    nas_status status = nas_phone_open(ctx, &options, &d->phone);
-    if (status != NAS_OK) return status;
-    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
-    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
-    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
-    status = nas__client_new(ctx, base, d->phone.key, &d->client);
-    if (status == NAS_OK) status = greet(ctx, d);
-    if (status == NAS_OK) status = nas__session_begin(ctx, d);
-    return nas_wrap(ctx, status, "%s", d->phone.serial);
-}
-
-static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
-    switch (d->kind) {
-    case NAS__DEVICE_SIMULATED: return NAS_OK;
-    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
-    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
-    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
-    }
-    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
+    return status == NAS_OK ? nas__loan_begin(ctx, d) : status;
 }
 
 /* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
@@ -158,11 +140,57 @@ static void disconnect_device(nas_device *d) {
                                &reply); /* if it does not listen, it is killed below */
         nas_buf_deinit(&reply.body);
     }
-    nas__session_end(d);
+    nas__loan_end(d);
     nas__client_free(d->client);
     d->client = NULL;
     nas__agent_end(&d->process);
     nas_phone_close(&d->phone);
+}
+
+static nas_status connect_phone_once(nas_ctx *ctx, nas_device *d, const char *serial, bool again) {
+    const nas_phone_options options = {
+        .serial = serial, .agents_dir = d->agents_dir, .again = again};
+    char base[64];
+    nas_status status = nas_phone_open(ctx, &options, &d->phone);
+    if (status != NAS_OK) return status;
+    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
+    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
+    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
+    status = nas__client_new(ctx, base, d->phone.key, &d->client);
+    if (status == NAS_OK) status = greet(ctx, d);
+    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
+    return nas_wrap(ctx, status, "%s", d->phone.serial);
+}
+
+/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. Two who take any
+ * phone at the same moment may meet on one: who comes second looks again. */
+static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
+    char serial[NAS_ADB_SERIAL_BYTES];
+    if (d->fingerprint != NULL) {
+        (void)snprintf(serial, sizeof serial, "%s", d->facts.serial);
+        return connect_phone_once(ctx, d, serial, true);
+    }
+    const bool any = strcmp(d->connect, "adb:*") == 0;
+    nas_status status = NAS_ERR_DEVICE;
+    for (int i = 0; i < (any ? MEETINGS_MAX : 1); i++) {
+        status = connect_phone_once(ctx, d, d->connect + 4, false);
+        if (status != NAS_ERR_DEVICE || d->phone.serial[0] == '\0' || d->fingerprint == NULL) break;
+        if (i + 1 == MEETINGS_MAX || !any) break;
+        disconnect_device(d);
+        nas_free(d->fingerprint);
+        d->fingerprint = NULL;
+    }
+    return status;
+}
+
+static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
+    switch (d->kind) {
+    case NAS__DEVICE_SIMULATED: return NAS_OK;
+    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
+    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
+    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
+    }
+    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
 }
 
 /* ---- handle ------------------------------------------------------------------------------------------------------- */
@@ -221,6 +249,7 @@ static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_de
     d->threads = o->threads;
     d->mode = o->mode;
     d->sustained_s = o->sustained_s;
+    d->gate_ms = NAS_AGENT_GATE_MS;
     d->max_temperature_c = o->max_temperature_c;
     nas_status status = set_text(ctx, &d->name, o->name);
     if (status == NAS_OK)
@@ -241,7 +270,7 @@ static nas_status open_any(nas_ctx *ctx, const nas_device_options *o, nas_device
     nas_status status = check_conditions(ctx, o);
     if (status == NAS_OK) status = keep_options(ctx, o, d);
     if (status != NAS_OK) return status;
-    if (strcmp(o->connect, "simulated") == 0) {
+    if (strcmp(o->connect, "simulated") == 0 || strncmp(o->connect, "simulated:", 10) == 0) {
         d->kind = NAS__DEVICE_SIMULATED;
         return open_simulated(ctx, d);
     }

@@ -3,7 +3,7 @@
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
  *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
- *   facts.c          what a program must suit                session.c     one controller at a time */
+ *   facts.c          what a program must suit                loan.c     one controller at a time */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
@@ -86,13 +86,13 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
-/* ---- session.c ---- */
+/* ---- loan.c ---- */
 
-/* nas__session_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
- * none. nas__session_end - gives it back. nas__session_take - asks for one. */
-nas_status nas__session_begin(nas_ctx *ctx, nas_device *d);
-void nas__session_end(nas_device *d);
-nas_status nas__session_take(nas_ctx *ctx, nas__client *client, char token[33]);
+/* nas__loan_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
+ * none. nas__loan_end - gives it back. nas__loan_take - asks for one. */
+nas_status nas__loan_begin(nas_ctx *ctx, nas_device *d);
+void nas__loan_end(nas_device *d);
+nas_status nas__loan_take(nas_ctx *ctx, nas__client *client, char token[33]);
 
 /* ---- facts.c ---- */
 
@@ -122,8 +122,10 @@ struct nas_device {
     int32_t sustained_s;
     char *frequency; /* "" = as found */
     double max_temperature_c;
+    int32_t gate_ms; /* how long a run may wait for the device to cool */
     bool simulated;
-    nas__client *client; /* NULL when simulated, or lost */
+    double simulated_factor; /* times the nominal CPU's latency */
+    nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
 };

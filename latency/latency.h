@@ -53,7 +53,7 @@ nas_device_options nas_device_options_default(void);
 typedef struct nas_device nas_device;
 
 /* nas_device_open - connects, checks protocol version and signature; a phone gets the agent of its processor, when
- * its own differs, and a fresh key. "simulated" is a deterministic analytic latency (roofline of a nominal CPU over
+ * its own differs, and a fresh key. "simulated" ("simulated:2.5": so many times as slow) is a deterministic analytic latency (roofline of a nominal CPU over
  * the graph) for tests and dry runs: it times nothing, and everything it reports is labelled simulated.
  * Errors: NET (lost: unplugged, offline, nobody answers; opening again may help), DEVICE (a person has to act, the
  * message says what to do), INVALID, TIMEOUT, CANCELLED. */

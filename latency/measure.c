@@ -126,10 +126,10 @@ static int64_t deadline_of(const nas_device *d, const nas_measure_options *o) {
 /* What the study wants to be so around a run, as members of the query. Power at rest is worth its time before a long
  * run alone. */
 static void conditions_query(const nas_device *d, char *out, size_t size) {
-    int n = 0;
-    out[0] = '\0';
+    int n = snprintf(out, size, "&gate-ms=%d", (int)d->gate_ms);
     if (d->mode == NAS_DEVICE_SUSTAINED)
-        n += snprintf(out, size, "&sustained-s=%d&idle-ms=%d", (int)d->sustained_s, (int)IDLE_MS);
+        n += snprintf(out + n, size - (size_t)n, "&sustained-s=%d&idle-ms=%d", (int)d->sustained_s,
+                      (int)IDLE_MS);
     if (d->frequency[0] != '\0')
         n += snprintf(out + n, size - (size_t)n, "&frequency=%s", d->frequency);
     if (d->max_temperature_c > 0)
@@ -196,7 +196,7 @@ static nas_status run_once(nas_ctx *ctx, nas_device *d, const char *sha256,
     int64_t id = 0;
     nas_status status = start_run(ctx, d, sha256, o, &id);
     if (status != NAS_OK) return status;
-    const int64_t most_ms = NAS_AGENT_GATE_MS + IDLE_MS + deadline_of(d, o) + SLACK_MS;
+    const int64_t most_ms = d->gate_ms + IDLE_MS + deadline_of(d, o) + SLACK_MS;
     const int64_t give_up_ns = nas_now_ns() + most_ms * 1000000;
     nas__run run = {0};
     for (;;) {
@@ -374,6 +374,7 @@ static nas_status measure_simulated(nas_ctx *ctx, const nas_device *d, const nas
     double us = 0;
     nas_status status = nas__simulated_us(ctx, graph, d->threads, &us);
     if (status != NAS_OK) return status;
+    us *= d->simulated_factor;
     m.p50_us = m.p50_lo_us = m.p50_hi_us = m.p90_us = m.p10_us = m.min_us = m.first_us = us;
     m.samples_us = nas_alloc_array(ctx, 1, sizeof *m.samples_us);
     if (m.samples_us == NULL) return NAS_ERR_NOMEM;

@@ -70,7 +70,7 @@ static bool fits(const amc_space *s, double macs) {
 /* Takes one step from a random group until the budget holds; the smallest network holds it. */
 static void restore_budget(const amc_space *s, nas_rng *rng, nas_point *p) {
     while (!fits(s, point_macs(s, p))) {
-        int32_t open[NAS_POINT_GENES_MAX], n = 0;
+        int32_t open[NAS_POINT_GENES_MAX] = {0}, n = 0;
         for (int32_t i = 0; i < p->n; i++) {
             if (p->gene[i] > 0) open[n++] = i;
         }
@@ -292,7 +292,7 @@ static nas_status amc_steps(nas_ctx *ctx, const nas_space *space, nas_space_step
     return NAS_OK;
 }
 
-static void amc_free(nas_space *space) {
+static void amc_release(nas_space *space) {
     nas_arena_free(((amc_space *)space)->arena);
 }
 
@@ -307,7 +307,7 @@ static const nas__space_ops amc_ops = {
     .decode = amc_decode,
     .format = amc_format,
     .parse = amc_parse,
-    .free = amc_free,
+    .release = amc_release,
     .outlook = amc_outlook,
     .steps = amc_steps,
 };
@@ -392,7 +392,7 @@ nas_status nas_space_amc_new(nas_ctx *ctx, const nas_amc_options *o, nas_space *
             status = nas_fail(
                 ctx, NAS_ERR_INVALID,
                 "space 'amc': the smallest network has %.0f MACs, the budget is %.0f: lower "
-                "space.min_ratio or raise the bound",
+                "compress.min_ratio or raise the bound",
                 s->macs_least, o->macs_max);
     }
     if (status != NAS_OK) {

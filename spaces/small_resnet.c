@@ -35,8 +35,7 @@ static nas_value add_block(builder *b, int32_t number, nas_value x, int32_t chan
     y = add_conv(b, name[2], y, channels, 3, 1);
     if (stride != 1) x = add_conv(b, name[3], x, channels, 1, stride);
     nas_value sum = y;
-    if (b->status == NAS_OK)
-        b->status = nas_graph_add_add(b->ctx, b->g, name[4], y, x, &sum);
+    if (b->status == NAS_OK) b->status = nas_graph_add_add(b->ctx, b->g, name[4], y, x, &sum);
     return add_relu(b, name[5], sum);
 }
 

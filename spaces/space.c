@@ -25,7 +25,7 @@ uint64_t nas_point_hash(const nas_point *p) {
 
 void nas_space_free(nas_space *space) {
     if (space == NULL) return;
-    if (space->ops->free != NULL) space->ops->free(space);
+    if (space->ops->release != NULL) space->ops->release(space);
     nas_free(space->genes);
     nas_free(space);
 }
@@ -121,4 +121,9 @@ nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *tex
     if (status != NAS_OK) return nas_wrap(ctx, status, "point text");
     *out = point;
     return NAS_OK;
+}
+
+bool nas_space_gene_matters(const nas_space *space, const nas_point *point, int32_t gene) {
+    assert(gene >= 0 && gene < space->n_genes);
+    return space->ops->matters == NULL || space->ops->matters(space, point, gene);
 }

@@ -24,7 +24,7 @@ void nas__weights_deinit(nas__weights *w) {
     *w = (nas__weights){0};
 }
 
-void nas__adam(nas__weights *w, double rate) {
+void nas__dense_adam(nas__weights *w, double rate) {
     const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
     w->updates++;
     const double step = rate / (1 - pow(beta1, (double)w->updates));

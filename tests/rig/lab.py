@@ -36,7 +36,7 @@ class Unavailable(Exception):
 
 
 def tools_dir():
-    return os.environ.get("NAS_RIG_DIR", os.path.join(HERE, "../../build/release/rig"))
+    return os.path.abspath(os.environ.get("NAS_RIG_DIR", os.path.join(HERE, "../../build/release/rig")))
 
 
 def need(*programs):

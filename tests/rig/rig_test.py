@@ -12,12 +12,13 @@ ROOT = os.path.abspath(os.path.join(rig.HERE, "../.."))
 
 
 def program(name):
-    return os.path.join(os.environ.get("NAS_BIN_DIR", f"{ROOT}/build/release/bin"), name)
+    return os.path.abspath(os.path.join(os.environ.get("NAS_BIN_DIR", f"{ROOT}/build/release/bin"), name))
 
 
 def agent(arch="aarch64"):
     """The static agent for phones; skips when there is none."""
-    path = os.path.join(os.environ.get("NAS_AGENTS_DIR", f"{ROOT}/build/agents"), f"nas-agent-{arch}")
+    folder = os.environ.get("NAS_AGENTS_DIR", f"{ROOT}/build/agents")
+    path = os.path.abspath(f"{folder}/nas-agent-{arch}")
     if not os.path.exists(path):
         raise unittest.SkipTest(f"no {os.path.basename(path)}: make agents builds it where the cross compiler is there")
     return path

@@ -233,16 +233,16 @@ def qemu_options(profile, qemu):
     return "\n".join(lines) + "\n"
 
 
-def register_machine(arch):
-    """A private binfmt_misc (kernel 6.7 or newer) that starts launch.c for programs of `arch`."""
+def register_machine(arch, folder, interpreter, flags):
+    """A private binfmt_misc (kernel 6.7 or newer) that starts `interpreter` for programs of `arch`."""
     word, machine, _ = MACHINES[arch]
-    os.mkdir("/.rig/binfmt")
-    mount("binfmt_misc", "/.rig/binfmt", "binfmt_misc")
+    os.mkdir(folder)
+    mount("binfmt_misc", folder, "binfmt_misc")
     magic = b"\x7fELF" + bytes((word, 1, 1)) + bytes(9) + struct.pack("<HH", 2, machine)
     mask = b"\xff" * 7 + b"\x00" * 9 + b"\xfe\xff\xff\xff"
     code = lambda data: "".join(f"\\x{x:02x}" for x in data)
-    with open("/.rig/binfmt/register", "w") as f:
-        f.write(f":rig:M::{code(magic)}:{code(mask)}:/.rig/launch:PF")
+    with open(folder + "/register", "w") as f:
+        f.write(f":rig:M::{code(magic)}:{code(mask)}:{interpreter}:{flags}")
 
 
 def build(state_dir, profile, tools_dir, data_mb=None, data_noexec=False):
@@ -260,9 +260,8 @@ def build(state_dir, profile, tools_dir, data_mb=None, data_noexec=False):
         bind_host(root, sys.base_prefix.lstrip("/"))  # the modules of the Python that runs this
     make_dev(root)
     make_system(root, profile)
-    for name in ("data", "sdcard", ".rig/binfmt"):
+    for name in ("data", "sdcard", ".rig"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
-    os.rmdir(f"{root}/.rig/binfmt")
     if data_mb:
         mount("tmpfs", f"{root}/data", "tmpfs", MS_NOSUID | MS_NODEV, f"size={data_mb}m,mode=771")
         os.makedirs(f"{root}/data/local/tmp")
@@ -284,4 +283,4 @@ def build(state_dir, profile, tools_dir, data_mb=None, data_noexec=False):
     os.chdir("/")
     new_boot_id()
     if foreign:
-        register_machine(profile["arch"])
+        register_machine(profile["arch"], "/.rig/binfmt", "/.rig/launch", "PF")

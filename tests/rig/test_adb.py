@@ -196,7 +196,7 @@ class Cable(LabTest):
         self.shell("touch /data/local/tmp/kept; setsid sleep 777 >/dev/null 2>&1 < /dev/null &")
         rig.wait_for("the sleeper", 5, lambda: self.phones[0].order()["processes"])
         self.phones[0].order(reboot=0.5)
-        self.assertEqual(self.phones[0].order()["processes"], [])
+        rig.wait_for("their end", 5, lambda: not self.phones[0].order()["processes"])
         self.lab.wait_state(self.phones[0], "device")
         self.assertEqual(self.shell("ls /data/local/tmp/kept").returncode, 0)
         self.assertNotEqual(self.shell(boot).stdout, before)

@@ -1,5 +1,5 @@
 /* machine_tree.c - see machine_tree.h. */
-#include "machine_tree.h"
+#include "tests/support/machine_tree.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>

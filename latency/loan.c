@@ -1,4 +1,4 @@
-/* session.c - one controller at a time on a shared agent: a session is taken when a device is opened and given back when
+/* loan.c - one controller at a time on a shared agent: a session is taken when a device is opened and given back when
  * it is closed (device-agent/protocol.h).
  *
  * A controller that was killed leaves a session behind until its lease ends. Its token lies in the work folder, so that
@@ -40,7 +40,7 @@ static void end_left_over(nas_device *d, const char *path) {
     nas_buf_deinit(&text);
 }
 
-nas_status nas__session_take(nas_ctx *ctx, nas__client *client, char token[33]) {
+nas_status nas__loan_take(nas_ctx *ctx, nas__client *client, char token[33]) {
     char target[160], holder[NAS_PHONE_HOLDER_BYTES];
     nas__reply reply = {0};
     nas_phone_holder(holder);
@@ -63,12 +63,12 @@ nas_status nas__session_take(nas_ctx *ctx, nas__client *client, char token[33]) 
     return status;
 }
 
-nas_status nas__session_begin(nas_ctx *ctx, nas_device *d) {
+nas_status nas__loan_begin(nas_ctx *ctx, nas_device *d) {
     char path[4096], token[33] = "";
     const bool keeps = token_path(d, path, sizeof path);
     if (strstr(d->info, "\"session\":") == NULL) return NAS_OK; /* an agent without sessions */
     if (keeps) end_left_over(d, path);
-    nas_status status = nas__session_take(ctx, d->client, token);
+    nas_status status = nas__loan_take(ctx, d->client, token);
     if (status != NAS_OK) return status;
     nas__client_session(d->client, token);
     if (!keeps) return NAS_OK;
@@ -76,7 +76,7 @@ nas_status nas__session_begin(nas_ctx *ctx, nas_device *d) {
     return status == NAS_OK ? nas_file_write(ctx, path, token, strlen(token), 0600) : status;
 }
 
-void nas__session_end(nas_device *d) {
+void nas__loan_end(nas_device *d) {
     char path[4096];
     const char *token = d->client != NULL ? nas__client_session_of(d->client) : "";
     if (token[0] == '\0') return;

@@ -1,7 +1,7 @@
 /* machine_tree.h - the /proc and /sys of a made-up phone below a folder: one little and one big CPU, a thermal zone, a
  * battery. */
-#ifndef NAS_TESTS_DEVICE_AGENT_MACHINE_TREE_H
-#define NAS_TESTS_DEVICE_AGENT_MACHINE_TREE_H
+#ifndef NAS_TESTS_SUPPORT_MACHINE_TREE_H
+#define NAS_TESTS_SUPPORT_MACHINE_TREE_H
 
 #include "core/core.h"
 

@@ -300,6 +300,10 @@ const int32_t *nas_channels_of(const nas_channels *ch, nas_value v) {
     return ch->of[v];
 }
 
+int32_t nas_channels_group_of(const nas_channels *ch, int32_t number) {
+    return ch->group_of[number];
+}
+
 int32_t nas__kept_channels(const nas_channels *ch, const nas_graph *g, nas_value v,
                            const bool *keep, int32_t *to) {
     int32_t n = 0;

@@ -34,6 +34,9 @@ const nas_channel_group *nas_channels_group(const nas_channels *channels, int32_
 /* nas_channels_of - for each channel of a value the number of its class, or NAS_CLASS_FIXED. */
 const int32_t *nas_channels_of(const nas_channels *channels, nas_value v);
 
+/* nas_channels_group_of - the group of a class. */
+int32_t nas_channels_group_of(const nas_channels *channels, int32_t number);
+
 /* ---- second moments of what convolutions read ------------------------------------------------------------------- */
 
 /* For x = (patch [kh][kw][c_in], 1) of a convolution: gram = sum of x x^T [size][size], size = kh*kw*c_in + 1. Plain data:

@@ -248,6 +248,21 @@ typedef struct nas_db_layer {
 nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows,
                              size_t n);
 
+/* ---- classifiers --------------------------------------------------------------------------------------------------- */
+
+/* Top-1 of a trial, shares in 0..1; every field may be absent. */
+typedef struct nas_db_class_values {
+    nas_opt_double reward_top1;       /* REWARD images, before fine-tuning */
+    nas_opt_double tuned_reward_top1; /* REWARD images, after it */
+    nas_opt_double report_top1;       /* REPORT images, after it */
+} nas_db_class_values;
+/* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1. */
+nas_status nas_db_class_values_put(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   const nas_db_class_values *values);
+/* nas_db_class_values_get - all absent when nothing was stored. */
+nas_status nas_db_class_values_get(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   nas_db_class_values *out);
+
 /* ---- timings of kernels -------------------------------------------------------------------------------------------- */
 
 /* What a tuner remembers for ever. The key names everything that the time depends on; texts are the caller's, not empty.
@@ -276,6 +291,54 @@ nas_status nas_db_kernel_timing_get(nas_ctx *ctx, nas_db *db, const nas_db_kerne
  * key's way is not read. *way NULL when there is none, else the caller frees it. */
 nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
                                      char **way, nas_db_kernel_timing *out);
+
+/* ---- latencies measured elsewhere, and models of devices ------------------------------------------------------------ */
+
+typedef enum nas_db_quantity { NAS_DB_LATENCY, NAS_DB_ENERGY } nas_db_quantity;
+const char *nas_db_quantity_text(nas_db_quantity quantity); /* "latency", "energy" */
+
+/* All that is known of one device in one space of architectures. */
+typedef struct nas_db_series {
+    int64_t id;
+    char device[96], space[64];
+    nas_db_quantity quantity;
+    size_t n_rows;
+} nas_db_series;
+/* nas_db_import_put - where the rows to come are from; sha256 of the file, "" when there is none. */
+nas_status nas_db_import_put(nas_ctx *ctx, nas_db *db, const char *source, const char *format,
+                             const char *sha256, int64_t *id);
+/* nas_db_series_put - inserts or finds. */
+nas_status nas_db_series_put(nas_ctx *ctx, nas_db *db, const char *device, const char *space,
+                             nas_db_quantity quantity, int64_t *id);
+/* nas_db_series_find - space NULL: the only one. NOTFOUND; INVALID when there are several. */
+nas_status nas_db_series_find(nas_ctx *ctx, nas_db *db, const char *device, const char *space,
+                              nas_db_quantity quantity, nas_db_series *out);
+
+typedef struct nas_db_value {
+    int64_t series_id, import_id;
+    char *arch;     /* canonical text; owned by rows that nas_db_series_values gives */
+    double value;   /* > 0; us or uJ */
+    char *features; /* JSON array, NULL where the text says all; owned likewise */
+} nas_db_value;
+/* nas_db_value_put - DB error when the architecture is there already, unless `replace`. */
+nas_status nas_db_value_put(nas_ctx *ctx, nas_db *db, const nas_db_value *row, bool replace);
+/* nas_db_value_get - absent when the architecture was never measured. */
+nas_status nas_db_value_get(nas_ctx *ctx, nas_db *db, int64_t series_id, const char *arch,
+                            nas_opt_double *value);
+/* nas_db_values - by architecture; caller frees. */
+nas_status nas_db_series_values(nas_ctx *ctx, nas_db *db, int64_t series_id, nas_db_value **rows,
+                                size_t *n);
+void nas_db_series_values_free(nas_db_value *rows, size_t n);
+
+typedef struct nas_db_model {
+    int64_t series_id;
+    char *predictor, *options, *quality, *model; /* quality may be NULL; owned by rows read */
+} nas_db_model;
+void nas_db_model_deinit(nas_db_model *row);
+nas_status nas_db_model_put(nas_ctx *ctx, nas_db *db, const nas_db_model *row, int64_t *id);
+/* nas_db_model_latest - NOTFOUND when there is none. */
+nas_status nas_db_model_latest(nas_ctx *ctx, nas_db *db, const nas_db_series *series,
+                               nas_db_model *out);
 
 /* ---- diary --------------------------------------------------------------------------------------------------------- */
 
@@ -329,7 +392,13 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  in_sample (1: the trial had been measured), made, study_id, trial_id, prediction_id
  *   v_layer        study, trial, layer (order), node, family, h, w, c_in, c_out, kernel, macs, macs_padded, bytes,
  *                  flop_per_byte, study_id, trial_id
- *   v_event        study, time, kind, text, study_id, event_id */
+ *   v_class        of studies of classifiers: study, trial, state, origin, report_top1 [%] (REPORT images, fine-tuned),
+ *                  tuned_top1 [%] and reward_top1 [%] (REWARD images, after and before fine-tuning), latency_p50_ms,
+ *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms (the final measurement where there is one), macs,
+ *                  params, violation, point, reason, study_id, trial_id
+ *   v_event        study, time, kind, text, study_id, event_id
+ *   v_latency_series  device, space, quantity, rows, least, mean, most, unit (ms or mJ), model, quality (JSON), series_id
+ *   v_latency_value   device, space, quantity, arch, value, unit, source, format, series_id */
 
 /* nas_db_query - read-only SQL (one SELECT over the documented views) row by row: names and UTF-8 values, NULL for SQL
  * NULL; is_number tells JSON how to print. Stops early when the callback fails. Parameters are bound as text.

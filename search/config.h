@@ -22,6 +22,7 @@ typedef enum nas_metric {
     NAS_METRIC_MACS,                  /* "macs" */
     NAS_METRIC_PARAMS,                /* "params" */
     NAS_METRIC_PEAK_ACTIVATION_BYTES, /* "peak_activation_bytes" */
+    NAS_METRIC_TOP1,                  /* "top1", percent, maximise; of classifiers */
     NAS_METRIC_COUNT
 } nas_metric;
 const char *nas_metric_name(nas_metric metric);
@@ -70,12 +71,26 @@ typedef struct nas_config {
     struct {
         char kind[16];
         int32_t scale, out_height, out_width;
-    } task; /* kind "sr" */
+    } task; /* kind "sr" or "classify" */
+    struct {
+        char onnx[NAS_TEXT_MAX];   /* the network to compress; "" = a built-in one, trained first */
+        int32_t train_steps, side; /* of the built-in one */
+        double train_rate;
+    } model;
     struct {
         char train[NAS_TEXT_MAX * 4], select[NAS_TEXT_MAX * 4], report[NAS_TEXT_MAX * 4];
         double select_fraction;
         int32_t select_max, report_max, leaves_train, leaves_select, leaves_report, leaves_size;
+        /* classify */
+        char kind[16], path[NAS_TEXT_MAX], report_path[NAS_TEXT_MAX], mean[64], deviation[64];
+        int32_t glyphs, reward_images, report_images, tune_images;
     } data;
+    struct {
+        char space[16], importance[24];
+        int32_t channel_step, calibration_images, positions, shift;
+        double min_ratio, ridge, distill, temperature;
+        bool repair, flip;
+    } compress;           /* classify */
     nas_sr_options space; /* lr extents and scale filled from task */
     struct {
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;

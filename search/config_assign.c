@@ -63,10 +63,11 @@ static void unknown_section(nas__config_doc *doc, const nas__config_entry *e) {
     } else if (key != NULL) {
         nas__config_problem_add(doc, e->key, e->path, "%s (did you mean %s?)", what, key);
     } else {
-        nas__config_problem_add(doc, e->key, e->path,
-                                "%s (sections: study, task, data, space, eval, search, objectives, "
-                                "constraints, device, measure, compile, budget)",
-                                what);
+        nas__config_problem_add(
+            doc, e->key, e->path,
+            "%s (sections: study, task, model, data, space, compress, eval, search, "
+            "objectives, constraints, device, measure, compile, budget)",
+            what);
     }
 }
 

@@ -175,6 +175,8 @@ static const char *check_bound(const nas_constraint *c) {
     }
     switch (c->metric) {
     case NAS_METRIC_PSNR_Y: return c->bound >= 0 && c->bound <= 100 ? NULL : "dB must be 0..100";
+    case NAS_METRIC_TOP1:
+        return c->bound >= 0 && c->bound <= 100 ? NULL : "percent of images: 0..100";
     case NAS_METRIC_SSIM_Y: return c->bound >= -1 && c->bound <= 1 ? NULL : "must be -1..1";
     case NAS_METRIC_LATENCY_P50_MS:
     case NAS_METRIC_LATENCY_P90_MS:

@@ -121,6 +121,8 @@ void nas__config_bounds(nas__config_doc *doc, const nas__config_entry *entry, co
                         nas_config *config);
 void nas__config_metrics(nas__config_doc *doc, const nas__config_entry *entry, bool maximise,
                          nas_config *config);
+/* nas__config_classify - defaults and rules of classifiers, and what the other tasks do not know of them. */
+void nas__config_classify(nas__config_doc *doc, nas_config *config);
 /* nas__config_devices_validate - names, pools and ways to measure (config_devices.c). */
 void nas__config_devices_validate(nas__config_doc *doc, const nas_config *config);
 void nas__config_validate(nas__config_doc *doc, const nas_config *config);

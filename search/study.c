@@ -1,9 +1,14 @@
 /* study.c - the study from end to end: the phases in order, and the plan that --dry-run prints. */
+#include "search/compress_internal.h"
 #include "search/study_internal.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+static bool compresses(const nas_study_options *options) {
+    return strcmp(options->config->task.kind, "classify") == 0;
+}
 
 static nas_status run_phases(nas__study *s, bool *feasible) {
     nas_status status = nas__phase_train(s);
@@ -33,6 +38,7 @@ static void note_end(nas__study *s, nas_status status) {
 }
 
 nas_status nas_study_run(nas_ctx *ctx, const nas_study_options *options, bool *feasible) {
+    if (compresses(options)) return nas__compress_run(ctx, options, feasible);
     nas__study s;
     nas_status status = nas__study_open(ctx, options, &s);
     nas_ctx_set_log(ctx, nas__progress_log, &s.progress, NAS_LOG_INFO);
@@ -98,6 +104,7 @@ static void print_bounds(const nas_config *c) {
 
 nas_status nas_study_plan(nas_ctx *ctx, const nas_study_options *options) {
     const nas_config *c = options->config;
+    if (compresses(options)) return nas__compress_plan(ctx, options);
     nas_space *space = NULL;
     const nas_target *target = NULL;
     const bool found_later = strcmp(c->compile.target, "auto") == 0;

@@ -36,6 +36,7 @@ bool nas__metric_value(const nas__figures *figures, nas_metric metric, int32_t q
     case NAS_METRIC_MACS: return from_i64(values->macs, out);
     case NAS_METRIC_PARAMS: return from_i64(values->params, out);
     case NAS_METRIC_PEAK_ACTIVATION_BYTES: return from_i64(values->peak_activation_bytes, out);
+    case NAS_METRIC_TOP1: /* of classifiers: see compress_trial.c */
     case NAS_METRIC_COUNT: break;
     }
     return false;
@@ -101,6 +102,7 @@ double nas__hypervolume(const nas__study *s) {
                                    &reference[i]))
                 return NAN;
             break;
+        case NAS_METRIC_TOP1:
         case NAS_METRIC_COUNT: return NAN;
         }
     }

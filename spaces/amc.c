@@ -392,7 +392,7 @@ nas_status nas_space_amc_new(nas_ctx *ctx, const nas_amc_options *o, nas_space *
             status = nas_fail(
                 ctx, NAS_ERR_INVALID,
                 "space 'amc': the smallest network has %.0f MACs, the budget is %.0f: lower "
-                "space.min_ratio or raise the bound",
+                "compress.min_ratio or raise the bound",
                 s->macs_least, o->macs_max);
     }
     if (status != NAS_OK) {

@@ -195,4 +195,3 @@ threads = 1
         done = study.run(timeout=TIMEOUT_S)
         self.assertNotEqual(done.returncode, 0, done.stdout)
         self.assertIn("disk full", done.stderr)
-        print(done.returncode, done.stderr)

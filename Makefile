@@ -26,13 +26,15 @@ CFLAGS_ALL = -std=c17 -D_POSIX_C_SOURCE=200809L -I. -I$(B)/gen $(WARN) $(WERROR)
 CXXFLAGS_ALL = -std=c++17 -I. -Wall -Wextra -Wshadow $(WERROR) $(OPT) -pthread $(CXXFLAGS)
 
 # ---- modules ---------------------------------------------------------------------------------------------------
-MODULES := core ir spaces compiler eval device-agent latency db strategies search tools
+MODULES := core ir spaces compress compiler eval device-agent adb latency db strategies search tools
 DIR_strategies := search/strategies
 folder = $(or $(DIR_$(1)),$(1))
 
 # Programs: their main files are left out of the module libraries.
 MAIN_nas-search := search/nas_search.c
-MAIN_nas-agent := device-agent/nas_agent.c
+MAIN_nas-agent := tools/nas_agent.c
+# The agents for devices take their main from here (scripts/agents.sh).
+CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
 MAIN_nas-latency := tools/nas_latency.c
@@ -43,23 +45,26 @@ MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 LINK_core := core
 LINK_ir := ir core
 LINK_spaces := spaces ir core
+LINK_compress := compress ir core
 LINK_compiler := compiler ir core
 LINK_eval := eval ir core
 LINK_device-agent := device-agent core
-LINK_latency := latency device-agent ir core
+LINK_adb := adb device-agent core
+LINK_latency := latency adb device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
-LINK_search := search strategies spaces compiler eval latency device-agent db ir core
-LINK_tools := tools latency device-agent spaces compiler db ir core
+LINK_search := search strategies spaces compress compiler eval latency adb device-agent db ir core
+LINK_tools := tools latency adb device-agent spaces compiler db ir core
 LINK_nas-search := $(LINK_search)
-LINK_nas-agent := device-agent core
+LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
 LINK_nas-compile := tools compiler db ir core
 LINK_nas-latency := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
-PKG_eval := libpng libjpeg
+PKG_compress := openblas lapacke
+PKG_eval := libpng libjpeg zlib
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
@@ -70,8 +75,8 @@ PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c latency/dense_kernels.c
-ISA_FLAGS_base :=
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c latency/dense_kernels.c
+ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
 ISAS := base $(if $(findstring x86_64,$(shell uname -m)),avx2 avx512)
@@ -86,7 +91,7 @@ archives = $(foreach m,$(1),$(call archive,$(m)))
 
 GENOBJ_ir := $(B)/obj/gen/onnx.pb-c.o
 
-.PHONY: all help deps run agent test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
+.PHONY: all help deps run agents test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
 all: $(foreach p,$(PROGRAMS),$(B)/bin/$(p))
 
 help: ## list the targets
@@ -100,6 +105,7 @@ run: deps ## install, build, and run the main job to its Pareto table
 	$(B)/bin/nas-search --config configs/sr720p.toml
 
 test: deps ## install, build and run every test
+	$(Q)$(MAKE) --no-print-directory agents || echo "note: not every agent for a device could be built: their tests skip"
 	$(Q)$(MAKE) --no-print-directory check
 
 # Changed flags rebuild: every object depends on this stamp.
@@ -127,6 +133,12 @@ $(B)/obj/%.$(1).o: %.c $(STAMP)
 	$(Q)$(CC) $$(CFLAGS_ALL) $$(ISA_FLAGS_$(1)) -DNAS_ISA=$(1) -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+# The policies' small nets: loops worth the vectoriser.
+CFLAGS_search_strategies_dense := -O3
+ifneq ($(filter asan ubsan debug,$(MODE)),)
+CFLAGS_search_strategies_dense :=
+endif
 
 # ONNX schema: generated from the packaged onnx.proto.
 ONNX_PROTO ?= /usr/include/onnx/onnx.proto
@@ -166,7 +178,8 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 # ---- tests: tests/<module>/*.c -> one Criterion program a module ---------------------------------------------------
 TEST_MODULES := $(foreach m,$(MODULES),$(if $(wildcard tests/$(m)/*.c),$(m)))
-LINK_TEST_latency := latency device-agent ir core
+LINK_TEST_latency := latency adb device-agent ir core
+LINK_TEST_compress := compress eval ir core
 LINK_TEST_search := $(LINK_search)
 test_links = $(or $(LINK_TEST_$(1)),$(LINK_$(1)))
 # Criterion's assertion macros convert int to a bit field. `private`: the flags stamp must not see it.
@@ -176,11 +189,12 @@ define test_rule
 $(B)/tests/$(1): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/$(1)/*.c)) $(SUPPORT_OBJ) $(call archives,$(call test_links,$(1)))
 	@mkdir -p $$(@D)
 	@echo "  LD    $$@"
-	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$^ $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
+	$(Q)$(call linker_for,$(call test_links,$(1))) $(OPT) -pthread -o $$@ $$(filter %.o,$$^) $$(filter %.a,$$^) $(call libs_of,$(call test_links,$(1))) -lcriterion -lm
 endef
 $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.
 $(B)/tests/ir: $(patsubst %,$(B)/obj/tests/compiler/%.o,reference reference_forward)
+$(B)/tests/compress: $(B)/obj/tests/compiler/reference.o $(B)/obj/tests/compiler/reference_forward.o
 
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.
@@ -198,12 +212,36 @@ TEST_NEEDS_search = all
 TEST_NEEDS_tools = $(B)/bin/nas-query $(B)/bin/nas-latency $(B)/bin/nas-agent
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
-	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; echo "all tests passed ($(MODE))"
+	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))
+	$(Q)set -e; for m in $(TEST_MODULES); do $(MAKE) --no-print-directory check-$$m; done; \
+	    $(MAKE) --no-print-directory check-rig; echo "all tests passed ($(MODE))"
 
 asan: ## all tests under AddressSanitizer and LeakSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=asan check
 ubsan: ## all tests under UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
+
+# ---- the device lab of the tests: tests/rig/ -----------------------------------------------------------------------
+# Fake phones in Python; what runs inside them, before and below qemu-user, is C. Never sanitized: it is no code of ours
+# that a user runs, and a sanitizer's start-up would be part of every program of a phone.
+RIG_TOOLS := $(B)/rig/launch $(B)/rig/shim.so $(B)/rig/vclock.so
+RIG_CFLAGS := -std=c17 -O2 $(WARN) $(WERROR)
+$(B)/rig/launch: tests/rig/launch.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -D_POSIX_C_SOURCE=200809L -static -o $@ $<
+$(B)/rig/%.so: tests/rig/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
+.PHONY: rig check-rig
+rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
+check-rig: all $(RIG_TOOLS) $(B)/tests/latency
+	@echo "  TEST  rig"
+	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
+	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    NAS_TESTS_DIR=$(CURDIR)/$(B)/tests \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
@@ -216,6 +254,10 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
 
 .PHONY: bench-predictor
 PREDICTOR_ARGS ?=
@@ -244,13 +286,9 @@ soak: all $(B)/tests/search ## 50 rounds of kill -9 and resume
 golden: ## rewrite the golden files of the tests (review the diff)
 	$(Q)NAS_GOLDEN_WRITE=1 $(MAKE) --no-print-directory check-compiler check-search
 
-# The agent for a device: static, from sources, so that one command serves any compiler.
-CC_agent := $(if $(CROSS),$(CROSS)gcc,$(or $(shell command -v musl-gcc),$(CC)))
-agent: ## static nas-agent for a device, CROSS=<compiler prefix>
-	@mkdir -p $(BUILD)/agent
-	@echo "  LD    $(BUILD)/agent/$(CROSS)nas-agent ($(CC_agent))"
-	$(Q)$(CC_agent) -std=c17 -D_POSIX_C_SOURCE=200809L -I. $(WARN) -O2 -static -pthread -Wl,-z,max-page-size=16384 \
-	    -o $(BUILD)/agent/$(CROSS)nas-agent $(wildcard core/*.c device-agent/*.c) -lm
+# Agents for devices: static, stripped, at most 250 KB, without the system's C library (scripts/agents.sh).
+agents: ## static nas-agent for aarch64, armv7, riscv64, x86_64 in build/agents (ANDROID_NDK_HOME: Android's NDK)
+	$(Q)BUILD=$(BUILD) WERROR=$(WERROR) scripts/agents.sh $(AGENT_ARCHS)
 
 lint: ## formatter in check mode, layers, banned calls, static analysis
 	$(Q)scripts/lint.sh

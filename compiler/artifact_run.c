@@ -22,9 +22,10 @@ static nas_status run_program(nas_ctx *ctx, const nas_artifact *artifact, const 
                               const char *out, int32_t threads) {
     char count[16];
     (void)snprintf(count, sizeof count, "%d", threads);
-    const char *const argv[] = {artifact->path, "--run", in, out, "--threads", count, NULL};
+    const char *const argv[] = {artifact->runner, artifact->path, "--run", in, out,
+                                "--threads",      count,          NULL};
     nas_process_options options = nas_process_options_default();
-    options.argv = argv;
+    options.argv = artifact->runner[0] == '\0' ? argv + 1 : argv;
     options.timeout_ms = RUN_TIMEOUT_MS;
     nas_process_result result = {0};
     nas_status status = nas_process_run(ctx, &options, &result);

@@ -47,6 +47,12 @@ typedef struct nas_target {
  * (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
 
+/* nas_target_best - the last row for `arch` whose needs are all there and whose compiler is a packaged one: what a device
+ * that is not this machine gets. NOTFOUND when there is none. */
+typedef bool (*nas_target_has)(void *user, const char *feature);
+nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_target_has has, void *user,
+                           const nas_target **out);
+
 /* nas_target_find_cpu - a copy of `target` with the flags and caches of one processor ("cortex-a76", "znver3").
  * NOTFOUND lists the names known for its architecture; UNSUPPORTED names a feature the target needs and it lacks. */
 nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,
@@ -107,6 +113,8 @@ typedef struct nas_artifact {
     char target[64];
     char compiler[128]; /* first line of --version */
     char flags[256];
+    char runner
+        [256]; /* program that runs it here, an emulator; "" (as compiled) = it runs by itself */
 } nas_artifact;
 
 /* ---- compiling ------------------------------------------------------------------------------------------------------ */

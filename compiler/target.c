@@ -142,6 +142,30 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
     return status;
 }
 
+static bool has_all(const nas_target *row, nas_target_has has, void *user) {
+    for (const char *p = row->needs; *p != '\0';) {
+        char feature[32];
+        const size_t n = strcspn(p, ",");
+        if (n >= sizeof feature) return false;
+        memcpy(feature, p, n);
+        feature[n] = '\0';
+        if (!has(user, feature)) return false;
+        p += n + (p[n] == ',');
+    }
+    return true;
+}
+
+nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_target_has has, void *user,
+                           const nas_target **out) {
+    for (int i = TARGET_COUNT - 1; i >= 0; i--) {
+        if (strcmp(targets[i].arch, arch) != 0 || targets[i].compiler[0] == '$' ||
+            !has_all(&targets[i], has, user))
+            continue;
+        return nas_target_find(ctx, targets[i].name, out); /* which also prepares the table */
+    }
+    return nas_fail(ctx, NAS_ERR_NOTFOUND, "no target for architecture '%s'", arch);
+}
+
 static bool in_list(const char *list, const char *name, size_t len) {
     for (const char *p = list; *p != '\0';) {
         const size_t n = strcspn(p, ",");

@@ -64,7 +64,7 @@ void nas_ctx_clear(nas_ctx *ctx);
 void nas_ctx_set_log(nas_ctx *ctx, nas_log_sink sink, void *user, nas_log_level level);
 /* nas_ctx_set_cancel - long work polls *flag (set by a signal handler) and returns NAS_ERR_CANCELLED. */
 void nas_ctx_set_cancel(nas_ctx *ctx, const volatile sig_atomic_t *flag);
-bool nas_ctx_cancelled(const nas_ctx *ctx);
+bool nas_ctx_cancelled(const nas_ctx *ctx); /* false for NULL */
 /* nas_check_cancel - NAS_ERR_CANCELLED with a message when the flag is set, else NAS_OK. */
 nas_status nas_check_cancel(nas_ctx *ctx);
 

@@ -101,7 +101,7 @@ void nas_ctx_set_cancel(nas_ctx *ctx, const volatile sig_atomic_t *flag) {
 }
 
 bool nas_ctx_cancelled(const nas_ctx *ctx) {
-    return ctx->cancel != NULL && *ctx->cancel != 0;
+    return ctx != NULL && ctx->cancel != NULL && *ctx->cancel != 0;
 }
 
 nas_status nas_check_cancel(nas_ctx *ctx) {

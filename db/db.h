@@ -169,6 +169,13 @@ nas_status nas_db_device_put(nas_ctx *ctx, nas_db *db, const char *name, const c
                              const char *fingerprint, const char *info_json, bool simulated,
                              int64_t *id);
 
+/* nas_db_device_set_queue - what candidates wait in line for: the device's pool, or itself. */
+nas_status nas_db_device_set_queue(nas_ctx *ctx, nas_db *db, int64_t device_id, const char *queue);
+/* nas_db_device_last - the device of that name as a study last measured on it. NOTFOUND when it never did; the caller
+ * frees *info_json. */
+nas_status nas_db_device_last(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *name,
+                              char fingerprint[NAS_SHA256_HEX], char **info_json);
+
 typedef struct nas_db_measurement {
     int64_t
         study_id; /* 0 = that of the trial; set it for a drift reference, so that reports list it */
@@ -203,6 +210,34 @@ nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_predi
 /* nas_db_trial_has_prediction - was a prediction stored for this trial? */
 nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out);
 
+/* ---- several devices ----------------------------------------------------------------------------------------------- */
+
+enum { NAS_DB_QUEUE_MAX = 64, NAS_DB_CHECKED_MAX = 64 };
+
+/* The latency that stands for a trial in one queue (a device, or a pool of identical ones). */
+typedef struct nas_db_latency {
+    int64_t trial_id;
+    bool final; /* of the artifact with the fine-tuned weights */
+    char queue[NAS_DB_QUEUE_MAX];
+    int64_t measurement_id; /* 0 = unknown */
+    double p50_us, p50_lo_us, p50_hi_us, p90_us;
+    bool noisy;
+    char checked[NAS_DB_CHECKED_MAX]; /* how the program's output was compared; "" = unknown */
+} nas_db_latency;
+
+/* nas_db_study_set_queues - the queues of a study in order; the first is that of nas_db_values.latency_*. */
+nas_status nas_db_study_set_queues(nas_ctx *ctx, nas_db *db, int64_t study_id,
+                                   const char *const *names, size_t n);
+/* nas_db_trial_latency_put - of a search: until the trial is finished, replaces what was there. Final: once, of a
+ * COMPLETE trial. DB error otherwise. */
+nas_status nas_db_trial_latency_put(nas_ctx *ctx, nas_db *db, const nas_db_latency *row);
+/* nas_db_trial_latencies - all of a study, by trial; caller frees with nas_free. */
+nas_status nas_db_trial_latencies(nas_ctx *ctx, nas_db *db, int64_t study_id, nas_db_latency **rows,
+                                  size_t *n);
+/* nas_db_study_set_front - the front by a study's objectives: what v_front shows when it has several queues. */
+nas_status nas_db_study_set_front(nas_ctx *ctx, nas_db *db, int64_t study_id,
+                                  const int64_t *trial_ids, size_t n);
+
 /* nas_db_layers_put - per-layer rows of a trial's graph (v_layer); replaces those of the trial. */
 typedef struct nas_db_layer {
     const char *node, *family;
@@ -212,6 +247,21 @@ typedef struct nas_db_layer {
 } nas_db_layer;
 nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const nas_db_layer *rows,
                              size_t n);
+
+/* ---- classifiers --------------------------------------------------------------------------------------------------- */
+
+/* Top-1 of a trial, shares in 0..1; every field may be absent. */
+typedef struct nas_db_class_values {
+    nas_opt_double reward_top1;       /* REWARD images, before fine-tuning */
+    nas_opt_double tuned_reward_top1; /* REWARD images, after it */
+    nas_opt_double report_top1;       /* REPORT images, after it */
+} nas_db_class_values;
+/* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1. */
+nas_status nas_db_class_values_put(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   const nas_db_class_values *values);
+/* nas_db_class_values_get - all absent when nothing was stored. */
+nas_status nas_db_class_values_get(nas_ctx *ctx, nas_db *db, int64_t trial_id,
+                                   nas_db_class_values *out);
 
 /* ---- timings of kernels -------------------------------------------------------------------------------------------- */
 
@@ -322,8 +372,11 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  final_latency_p50_ms, final_latency_p50_lo_ms, final_latency_p50_hi_ms, final_latency_p90_ms
  *                                                      of the artifact with the fine-tuned weights
  *                  final_violation                     of the constraints, by the final figures
+ *                  queue                               the device or pool that latency_* are of: the study's first
+ *                  checked                             how the output of the timed program was compared
  *   v_front        v_trial's columns; COMPLETE trials of origin "strategy" or "seed" not dominated in
- *                  (psnr_y max, latency_p50_ms min): the search values, the one basis all trials share
+ *                  (psnr_y max, latency_p50_ms min): the search values, the one basis all trials share. In a study
+ *                  of several queues: the front by its objectives, as last told to the strategy
  *   v_best         v_trial's columns; of each study the feasible COMPLETE trial (origin as in v_front) that is best:
  *                  trials with final figures first and judged by them; highest PSNR on SELECT images, ties to the
  *                  lower latency, then to the earlier trial
@@ -331,11 +384,18 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms, latency_p10_ms, latency_min_ms,
  *                  latency_mad_ms, init_ms, first_ms, noisy, drift_ratio, batch_size, batches, dropped, repeats,
  *                  n_samples, artifact_sha256, target, compiler, flags, artifact_bytes, compile_s, fingerprint,
- *                  passport (JSON), taken, study_id, trial_id, measurement_id
+ *                  passport (JSON), taken, study_id, trial_id, measurement_id, queue, device_info (JSON)
+ *   v_latency      study, trial, role (search, final), queue, device, simulated, latency_p50_ms, latency_p50_lo_ms,
+ *                  latency_p50_hi_ms, latency_p90_ms, noisy, checked, study_id, trial_id, measurement_id: of each
+ *                  queue the measurement that stands
  *   v_prediction   study, trial, device, predictor, latency_pred_ms, latency_pred_lo_ms, latency_pred_hi_ms, decided,
  *                  in_sample (1: the trial had been measured), made, study_id, trial_id, prediction_id
  *   v_layer        study, trial, layer (order), node, family, h, w, c_in, c_out, kernel, macs, macs_padded, bytes,
  *                  flop_per_byte, study_id, trial_id
+ *   v_class        of studies of classifiers: study, trial, state, origin, report_top1 [%] (REPORT images, fine-tuned),
+ *                  tuned_top1 [%] and reward_top1 [%] (REWARD images, after and before fine-tuning), latency_p50_ms,
+ *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms (the final measurement where there is one), macs,
+ *                  params, violation, point, reason, study_id, trial_id
  *   v_event        study, time, kind, text, study_id, event_id
  *   v_latency_series  device, space, quantity, rows, least, mean, most, unit (ms or mJ), model, quality (JSON), series_id
  *   v_latency_value   device, space, quantity, arch, value, unit, source, format, series_id */
@@ -362,9 +422,13 @@ typedef enum nas_db_report_kind {
     NAS_DB_REPORT_MEASUREMENTS, /* v_measurement, oldest first; also rows of no study */
     NAS_DB_REPORT_LAYERS,       /* v_layer of one number */
     NAS_DB_REPORT_LAST_EVENTS,  /* the last five of EVENTS */
+    NAS_DB_REPORT_PROFILE, /* layers of one trial that were timed alone: alone_ms on each device */
+    NAS_DB_REPORT_PASSPORT, /* v_passport of the measurements of one trial, without the device's info */
+    NAS_DB_REPORT_MEASUREMENT, /* v_passport of one measurement, everything */
     NAS_DB_REPORT_COUNT
 } nas_db_report_kind;
-/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL and LAYERS only. `brief`: the columns that fit a
+/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL, LAYERS, PROFILE, PASSPORT and MEASUREMENT. In a
+ * study of several queues the trials' reports have columns of each: "latency_p50_ms@s21". `brief`: the columns that fit a
  * terminal, else all that people and scripts need; the names are the views'. */
 nas_status nas_db_report(nas_ctx *ctx, nas_db *db, nas_db_report_kind kind, const char *study,
                          int64_t number, bool brief, nas_db_row_fn fn, void *arg);

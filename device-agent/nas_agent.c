@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #endif
 #include "device-agent/agent_internal.h"
+#include "device-agent/agent_main.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -16,17 +17,33 @@
 static const char help[] =
     "nas-agent " NAS_VERSION " - times compiled networks on this machine\n"
     "\n"
-    "  nas-agent serve --key-file FILE [--listen 127.0.0.1:7917] [--cache-dir DIR] [--cache-mb "
-    "512]\n"
-    "                  [--parent-pid PID] [--allow-remote]\n"
-    "      answers signed requests of a controller until it is stopped\n"
-    "  nas-agent run ARTIFACT [--deadline-ms N] [--threads N] [--cpus LIST] [--min-batches N] "
+    "  nas-agent serve --key-file FILE [--listen 127.0.0.1:7917 | @NAME | /PATH] [--cache-dir "
+    "DIR]\n"
+    "                  [--cache-mb 512] [--parent-pid PID] [--abandon-ms 20000] [--allow-remote]\n"
+    "                  [--detach] [--log-file FILE] [--state-file FILE] [--sys-root DIR]\n"
+    "      answers signed requests of a controller until it is stopped. @NAME is an abstract unix "
+    "socket, open to this\n"
+    "      user, root and Android's shell. --detach: returns when it listens and stays without a "
+    "terminal.\n"
+    "  nas-agent run ARTIFACT [--deadline-ms N] [--threads N] [--cpus big|little|LIST] "
+    "[--min-batches N] "
     "[--min-time-ms N]\n"
     "                [--max-time-ms N] [--batch-ms N] [--warmup-runs N] [--warmup-ms N] "
     "[--warmup-cap-ms N]\n"
-    "      times one artifact here, in the same limited child, and prints the result as JSON\n"
-    "  nas-agent doctor\n"
-    "      prints what this machine tells about CPU, clocks, temperatures and limits, as JSON\n"
+    "                [--sustained-s N] [--frequency max|MHZ,..] [--gate-ms 60000] [--max-celsius "
+    "C] "
+    "[--idle-ms N]\n"
+    "      times one artifact here, in the same limited child, and prints the result as JSON. It "
+    "starts when the CPU is\n"
+    "      within 5 C of its idle temperature (--gate-ms: how long to wait for that, 0 = not at "
+    "all) and below\n"
+    "      --max-celsius. --frequency pins the clocks where that is permitted and puts them back. "
+    "--sustained-s runs\n"
+    "      back to back and counts the last third. --idle-ms measures the power at rest first.\n"
+    "  nas-agent doctor [--sys-root DIR]\n"
+    "      prints what this machine tells about CPU, clocks, temperatures and limits, as JSON; "
+    "--sys-root: with\n"
+    "      another machine's /proc and /sys below DIR\n"
     "  nas-agent keygen FILE\n"
     "      writes a fresh key, mode 0600\n"
     "  nas-agent -h | --help | --version\n"
@@ -60,13 +77,17 @@ static int print_json(nas_ctx *ctx, nas_buf *text) {
     return ok ? NAS_EXIT_OK : NAS_EXIT_FAILED;
 }
 
-static int run_doctor(nas_ctx *ctx) {
+static int run_doctor(nas_ctx *ctx, int argc, char **argv) {
     nas__limits limits = {0};
+    if (argc != 2 && (argc != 4 || strcmp(argv[2], "--sys-root") != 0))
+        return usage("doctor takes --sys-root DIR and nothing else");
+    if (argc == 4 && nas__probe_set_root(ctx, argv[3]) != NAS_OK)
+        return report(ctx, nas_ctx_status(ctx));
     const nas_status status = nas__sandbox_probe(ctx, &limits);
     if (status != NAS_OK) fprintf(stderr, "nas-agent: %s\n", nas_ctx_message(ctx));
     nas_buf text = {0};
     nas_json j = nas_json_begin(&text);
-    nas__info_json(&j, &limits);
+    nas__info_json(&j, &limits, NULL);
     const int code = print_json(ctx, &text);
     nas_buf_deinit(&text);
     return status == NAS_OK ? code : NAS_EXIT_FAILED;
@@ -79,7 +100,7 @@ static nas_status wait_for_job(nas_ctx *ctx, nas__job *job) {
         /* the pipes close when the program ends; the pause bounds the wait for one that closed them early */
         struct pollfd fds[2] = {{.fd = job->out_fd, .events = POLLIN},
                                 {.fd = job->err_fd, .events = POLLIN}};
-        const int64_t left_ms = (job->deadline_ns - nas_now_ns()) / 1000000;
+        const int64_t left_ms = (nas__job_due_ns(job) - nas_now_ns()) / 1000000;
         const bool open = job->out_fd >= 0 || job->err_fd >= 0;
         (void)poll(fds, 2, !open || left_ms < 20 ? 5 : left_ms > 1000 ? 1000 : (int)left_ms);
         nas__job_step(ctx, job);
@@ -87,34 +108,30 @@ static nas_status wait_for_job(nas_ctx *ctx, nas__job *job) {
     return NAS_OK;
 }
 
-static nas_status parse_run(nas_ctx *ctx, int argc, char **argv, nas__bench_args *args,
-                            int64_t *deadline_ms) {
+static nas_status parse_run(nas_ctx *ctx, int argc, char **argv, nas__run_options *o) {
     for (int i = 3; i < argc; i += 2) {
         if (strncmp(argv[i], "--", 2) != 0 || i + 1 == argc) {
             return nas_fail(ctx, NAS_ERR_INVALID, "%s: unknown option or no value", argv[i]);
         }
-        if (strcmp(argv[i], "--deadline-ms") == 0) {
-            const nas_status status = nas_parse_i64(ctx, "--deadline-ms", argv[i + 1], 1,
-                                                    NAS_AGENT_RUN_MS_MAX, deadline_ms);
-            if (status != NAS_OK)
-                return nas_fail(ctx, NAS_ERR_INVALID, "--deadline-ms %s: need 1 to %d", argv[i + 1],
-                                (int)NAS_AGENT_RUN_MS_MAX);
+        if (strcmp(argv[i], "--sys-root") == 0) {
+            const nas_status status = nas__probe_set_root(ctx, argv[i + 1]);
+            if (status != NAS_OK) return status;
             continue;
         }
-        const nas__slice name = {argv[i] + 2, strlen(argv[i]) - 2},
-                         value = {argv[i + 1], strlen(argv[i + 1])};
-        const char *error = nas__bench_arg_add(args, name, value);
+        const char *text = strcmp(argv[i], "--deadline-ms") == 0 ? "deadline_ms" : argv[i] + 2;
+        const nas__slice name = {text, strlen(text)}, value = {argv[i + 1], strlen(argv[i + 1])};
+        const char *error = nas__run_option_add(o, name, value);
         if (error != NULL)
             return nas_fail(ctx, NAS_ERR_INVALID, "%s %s: %s", argv[i], argv[i + 1], error);
     }
-    return NAS_OK;
+    const char *error = nas__run_options_check(o);
+    return error == NULL ? NAS_OK : nas_fail(ctx, NAS_ERR_INVALID, "run: %s", error);
 }
 
 static int run_artifact(nas_ctx *ctx, int argc, char **argv) {
     if (argc < 3 || argv[2][0] == '-') return usage("run: which artifact?");
-    nas__bench_args args = {0};
-    int64_t deadline_ms = NAS_AGENT_RUN_MS_MAX;
-    nas_status status = parse_run(ctx, argc, argv, &args, &deadline_ms);
+    nas__run_options o = nas__run_options_default();
+    nas_status status = parse_run(ctx, argc, argv, &o);
     if (status != NAS_OK) return report(ctx, status);
     char resolved[PATH_MAX];
     const char *path = realpath(argv[2], resolved);
@@ -130,7 +147,7 @@ static int run_artifact(nas_ctx *ctx, int argc, char **argv) {
     nas__job job = {.out_fd = -1, .err_fd = -1};
     nas_buf text = {0};
     int code = NAS_EXIT_FAILED;
-    status = nas__job_start(ctx, &job, 1, path, folder, &args, deadline_ms);
+    status = nas__job_start(ctx, &job, 1, path, folder, &o);
     if (status == NAS_OK) status = wait_for_job(ctx, &job);
     if (status == NAS_OK) {
         nas_json j = nas_json_begin(&text);
@@ -147,73 +164,7 @@ static int run_artifact(nas_ctx *ctx, int argc, char **argv) {
     return status == NAS_OK ? code : report(ctx, status);
 }
 
-/* ---- serve -------------------------------------------------------------------------------------------------------- */
-
-static nas_status parse_listen(nas_ctx *ctx, const char *text, nas__agent_options *o) {
-    const char *colon = strrchr(text, ':');
-    int64_t port = 0;
-    if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof o->host) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "--listen %s: need ADDRESS:PORT like 127.0.0.1:7917",
-                        text);
-    }
-    if (nas_parse_i64(ctx, "--listen", colon + 1, 0, 65535, &port) != NAS_OK) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "--listen %s: need a port from 0 to 65535", text);
-    }
-    (void)snprintf(o->host, sizeof o->host, "%.*s", (int)(colon - text), text);
-    o->port = (int)port;
-    return NAS_OK;
-}
-
-static nas_status parse_serve(nas_ctx *ctx, int argc, char **argv, nas__agent_options *o) {
-    for (int i = 2; i < argc; i++) {
-        const char *name = argv[i];
-        int64_t number = 0;
-        if (strcmp(name, "--allow-remote") == 0) {
-            o->allow_remote = true;
-            continue;
-        }
-        if (i + 1 == argc)
-            return nas_fail(ctx, NAS_ERR_INVALID, "%s: unknown option or no value", name);
-        const char *value = argv[++i];
-        nas_status status = NAS_OK;
-        if (strcmp(name, "--listen") == 0) {
-            status = parse_listen(ctx, value, o);
-        } else if (strcmp(name, "--key-file") == 0) {
-            o->key_file = value;
-        } else if (strcmp(name, "--cache-dir") == 0) {
-            o->cache_dir = value;
-        } else if (strcmp(name, "--cache-mb") == 0) {
-            status = nas_parse_i64(ctx, name, value, 1, 1 << 20, &number);
-            o->cache_bytes = (uint64_t)number << 20;
-        } else if (strcmp(name, "--parent-pid") == 0) {
-            status = nas_parse_i64(ctx, name, value, 1, INT32_MAX, &o->parent_pid);
-        } else {
-            status = nas_fail(ctx, NAS_ERR_INVALID, "%s: unknown option", name);
-        }
-        if (status != NAS_OK) return nas_fail(ctx, NAS_ERR_INVALID, "%s", nas_ctx_message(ctx));
-    }
-    if (o->key_file != NULL) return NAS_OK;
-    return nas_fail(ctx, NAS_ERR_INVALID,
-                    "serve: --key-file is missing; make one with: nas-agent keygen FILE");
-}
-
-static int run_serve(nas_ctx *ctx, int argc, char **argv) {
-    nas__agent_options o = {.host = "127.0.0.1",
-                            .port = 7917,
-                            .cache_dir = "nas-agent-cache",
-                            .cache_bytes = (uint64_t)512 << 20};
-    nas_status status = parse_serve(ctx, argc, argv, &o);
-    if (status == NAS_OK) status = nas_mkdirs(ctx, o.cache_dir);
-    char absolute[PATH_MAX]; /* children change their folder */
-    if (status == NAS_OK && realpath(o.cache_dir, absolute) == NULL) {
-        status = nas_fail(ctx, NAS_ERR_IO, "%s: %s", o.cache_dir, strerror(errno));
-    }
-    o.cache_dir = absolute;
-    if (status == NAS_OK) status = nas__serve(ctx, &o);
-    return report(ctx, status);
-}
-
-int main(int argc, char **argv) {
+int nas_agent_main(int argc, char **argv) {
     if (argc < 2) return usage("which command?");
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
         return fputs(help, stdout) >= 0 && fflush(stdout) == 0 ? NAS_EXIT_OK : NAS_EXIT_FAILED;
@@ -225,13 +176,15 @@ int main(int argc, char **argv) {
     }
     nas_ctx *ctx = nas_ctx_new();
     if (ctx == NULL) return NAS_EXIT_FAILED;
+    if (strcmp(argv[1], "serve") != 0) nas_ctx_set_log(ctx, NULL, NULL, NAS_LOG_WARN);
     int code = NAS_EXIT_USAGE;
     if (strcmp(argv[1], "serve") == 0) {
-        code = run_serve(ctx, argc, argv);
+        const nas_status status = nas__serve_command(ctx, argc, argv, &code);
+        if (status != NAS_OK) code = report(ctx, status);
     } else if (strcmp(argv[1], "run") == 0) {
         code = run_artifact(ctx, argc, argv);
     } else if (strcmp(argv[1], "doctor") == 0) {
-        code = argc == 2 ? run_doctor(ctx) : usage("doctor takes no option");
+        code = run_doctor(ctx, argc, argv);
     } else if (strcmp(argv[1], "keygen") == 0) {
         uint8_t key[NAS_AGENT_KEY_BYTES];
         code =
@@ -242,3 +195,9 @@ int main(int argc, char **argv) {
     nas_ctx_free(ctx);
     return code;
 }
+
+#ifndef NAS_AGENT_HOST /* on a device; the controller's program has its own main: tools/nas_agent.c */
+int main(int argc, char **argv) {
+    return nas_agent_main(argc, argv);
+}
+#endif

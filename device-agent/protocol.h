@@ -1,6 +1,6 @@
 /* protocol.h - the wire between controller and agent, and between agent and a timed program. Version 1.
  *
- * The agent is remote code execution by design, therefore: loopback only, shared 32-byte key, every request and every
+ * The agent is remote code execution by design, therefore: loopback or a local socket only, shared 32-byte key, every request and every
  * answer signed, artifacts checked by SHA-256, each run in a limited child with a deadline.
  *
  * HTTP/1.1 over TCP on 127.0.0.1, one connection may carry many requests. Limits below. All JSON is UTF-8.
@@ -18,8 +18,16 @@
  *                              ?wait_ms=N (at most 60000) holds the answer until the run has ended or N ms have
  *                              passed, so that a waiting controller leaves the CPUs alone.
  *   DELETE /v1/run/<id>        -> kills it
- *   POST /v1/stop              -> answers, then the agent ends
- * Errors: {"error": "<message>"} with 400, 401 (signature), 404, 409, 411, 413 (too large), 422, 500, 503, 507.
+ *   POST /v1/session?holder=NAME[&lease_ms=N]  -> 201 {"session": <32 hex>, "lease_ms"}; 409 {"error","holder",
+ *                              "lease_left_ms"} while another controller holds the agent. One controller at a time: while
+ *                              a session is active, PUT blob, POST run, GET and DELETE run need session=<32 hex> in
+ *                              their query (409 without it, 410 when that session ended) and renew its lease (1000 to
+ *                              3600000 ms, default 60000). A session ends by its lease or by
+ *   DELETE /v1/session/<32 hex>   and with it the run begun in it. Without an active session nothing is needed.
+ *   GET  /v1/log               -> {"log": the last lines of the log file, null when there is none}
+ *   POST /v1/stop              -> answers, then the agent ends (session or not)
+ * A run is killed when for abandon_ms (20 s) no signed request has come and no answer is held: its controller is gone.
+ * Errors: {"error": "<message>"} with 400, 401 (signature), 404, 409, 410, 411, 413 (too large), 422, 500, 503, 507.
  * The last run alone is kept; older ids give 404. Names in paths and queries are [A-Za-z0-9._,/-]; no %-escapes.
  *
  * Signing: headers  X-Nas-Counter: <decimal, strictly rising on a connection, from 1>  and  X-Nas-Mac: <64 hex> with
@@ -43,14 +51,31 @@ enum {
     NAS_AGENT_CONNECTIONS_MAX = 4,
     NAS_AGENT_IDLE_MS = 10 * 1000,
     NAS_AGENT_WAIT_MS_MAX = 60 * 1000,
-    NAS_AGENT_RUN_MS_MAX = 120 * 1000
+    NAS_AGENT_RUN_MS_MAX = 120 * 1000,
+    NAS_AGENT_LEASE_MS = 60 * 1000, /* of a session, without another wish */
+    NAS_AGENT_LEASE_MS_MIN = 1000,
+    NAS_AGENT_LEASE_MS_MAX = 3600 * 1000,
+    NAS_AGENT_ABANDON_MS = 20 * 1000, /* a run nobody has asked for so long is killed */
+    NAS_AGENT_LOG_MAX = 128 * 1024,
+    NAS_AGENT_GATE_MS =
+        60 * 1000, /* how long a run waits for a cool device, without another wish */
+    NAS_AGENT_GATE_MS_MAX = 600 * 1000,
+    NAS_AGENT_IDLE_POWER_MS_MAX = 60 * 1000,
+    NAS_AGENT_SUSTAINED_S_MAX = 3600
 };
 
 /* Start of a private local agent by a controller:
  *   nas-agent serve --listen 127.0.0.1:0 --key-file FILE --cache-dir DIR --parent-pid PID
- * FILE: mode 0600, 64 hex digits. First stdout line: "nas-agent listening 127.0.0.1:PORT protocol 1". It ends when
+ * FILE: mode 0600, 64 hex digits. First stdout line: "nas-agent listening 127.0.0.1:PORT protocol 1 pid PID". It ends when
  * its parent process does (PDEATHSIG wakes it, getppid decides: the end of one thread of the parent is survived) or
- * on /v1/stop. */
+ * on /v1/stop.
+ *
+ * Start over adb:  nas-agent serve --detach --listen @NAME --key-file FILE --cache-dir DIR --log-file LOG
+ *                  --state-file STATE
+ * returns 0 after the first line ("nas-agent listening @NAME protocol 1 pid PID", also in STATE, mode 0600) and lives
+ * on in a session of its own, without terminal; an error goes to stderr and the exit code. @NAME (or
+ * unix-abstract:NAME) is an abstract unix socket, /PATH one in the file system: by SO_PEERCRED only root, Android's
+ * shell and the agent's own user get a connection. LOG is bounded: at most LOG and LOG.1 of 128 KB. */
 
 /* The measuring loop inside the timed program (compiler/rt/bench_main.c):
  *   --bench  --threads N  --cpus LIST ("0,1" or "0-3"; "" = no pinning)

@@ -23,7 +23,7 @@ uint64_t nas__route_body_max(const nas__http_request *request) {
     return blob ? (uint64_t)NAS_AGENT_BODY_MAX : (uint64_t)SMALL_BODY_MAX;
 }
 
-void nas__info_json(nas_json *j, const nas__limits *limits) {
+void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *agent) {
     nas_json_object(j);
     nas_json_key(j, "agent");
     nas_json_string(j, "nas-agent");
@@ -41,14 +41,20 @@ void nas__info_json(nas_json *j, const nas__limits *limits) {
         nas_json_key(j, "landlock_unavailable");
         nas_json_string(j, strerror(limits->landlock_errno));
     }
-    nas__probe_machine(j);
+    if (agent != NULL) {
+        nas_json_key(j, "session");
+        nas__lease_json(j, &agent->session);
+        nas__probe_copy_members(j, &agent->machine);
+    } else {
+        nas__probe_machine(j);
+    }
     nas_json_key(j, "state");
     nas__probe_state(j);
     nas_json_object_end(j);
 }
 
 static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice hash,
-                       const char *body, size_t len, nas__answer *answer) {
+                       const char *body, size_t len, const char *body_hash, nas__answer *answer) {
     char path[1024];
     if (!nas__blob_path(&agent->blobs, hash, path, sizeof path)) {
         nas__answer_error(answer, 400, "blob name: need 64 lower-case hex digits");
@@ -64,8 +70,8 @@ static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice
         return;
     }
     const bool running = agent->job.state == NAS__JOB_RUNNING;
-    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, running ? agent->job_blob : "",
-                  &answer->status);
+    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, body_hash,
+                  running ? agent->job_blob : "", &answer->status);
     if (answer->status == 200 || answer->status == 201) {
         nas_buf_puts(&answer->body, "{\"stored\":true}");
     } else {
@@ -75,32 +81,23 @@ static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice
 
 typedef struct run_request {
     nas__slice blob;
-    uint64_t deadline_ms;
-    nas__bench_args args;
+    nas__run_options o;
 } run_request;
 
 /* NULL or a static error text. */
 static const char *read_run_query(nas__slice query, run_request *out) {
     nas__slice key, value;
-    bool has_deadline = false;
-    out->deadline_ms = NAS_AGENT_RUN_MS_MAX;
+    out->o = nas__run_options_default();
     while (nas__http_query_next(&query, &key, &value)) {
         if (nas__slice_is(key, "blob")) {
             if (out->blob.data != NULL) return "blob given twice";
             out->blob = value;
-        } else if (nas__slice_is(key, "deadline_ms")) {
-            if (has_deadline) return "deadline_ms given twice";
-            has_deadline = true;
-            if (!nas__slice_u64(value, NAS_AGENT_RUN_MS_MAX, &out->deadline_ms) ||
-                out->deadline_ms == 0) {
-                return "deadline_ms: need 1 to 120000";
-            }
-        } else {
-            const char *error = nas__bench_arg_add(&out->args, key, value);
+        } else if (!nas__slice_is(key, "session")) { /* that one was looked at before */
+            const char *error = nas__run_option_add(&out->o, key, value);
             if (error != NULL) return error;
         }
     }
-    return out->blob.data == NULL ? "blob=<sha256> is missing" : NULL;
+    return out->blob.data == NULL ? "blob=<sha256> is missing" : nas__run_options_check(&out->o);
 }
 
 static void run_route(nas__agent *agent, const nas__http_request *r, nas__answer *answer) {
@@ -115,7 +112,7 @@ static void run_route(nas__agent *agent, const nas__http_request *r, nas__answer
         return;
     }
     nas__job_step(agent->ctx, &agent->job);
-    if (agent->job.pid > 0 && !agent->job.reaped) {
+    if (nas__job_runs(&agent->job)) {
         nas__answer_error(answer, 409,
                           "busy: one measurement at a time; wait for the running one or delete it");
         return;
@@ -129,13 +126,14 @@ static void run_route(nas__agent *agent, const nas__http_request *r, nas__answer
     (void)snprintf(agent->job_blob, sizeof agent->job_blob, "%.*s", (int)run.blob.len,
                    run.blob.data);
     const int64_t id = ++agent->next_id;
-    status = nas__job_start(agent->ctx, &agent->job, id, path, agent->o->cache_dir, &run.args,
-                            (int64_t)run.deadline_ms);
+    status = nas__job_start(agent->ctx, &agent->job, id, path, agent->o->cache_dir, &run.o);
     if (status != NAS_OK) {
-        nas__answer_error(answer, 500, nas_ctx_message(agent->ctx));
+        nas__answer_error(answer, status == NAS_ERR_INVALID ? 400 : 500,
+                          nas_ctx_message(agent->ctx));
         return;
     }
-    nas_log(agent->ctx, NAS_LOG_DEBUG, "run started id=%" PRId64 " blob=%s", id, agent->job_blob);
+    agent->job_in_session = agent->session.token[0] != '\0';
+    nas_log(agent->ctx, NAS_LOG_INFO, "run started id=%" PRId64 " blob=%s", id, agent->job_blob);
     answer->status = 202;
     nas_buf_printf(&answer->body, "{\"id\":%" PRId64 "}", id);
 }
@@ -151,6 +149,7 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
         return;
     }
     while (nas__http_query_next(&query, &key, &value)) {
+        if (nas__slice_is(key, "session")) continue;
         if (!nas__slice_is(key, "wait_ms") ||
             !nas__slice_u64(value, NAS_AGENT_WAIT_MS_MAX, &wait_ms)) {
             nas__answer_error(answer, 400, "query: only wait_ms=0..60000 is known");
@@ -159,7 +158,8 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
     }
     nas__job_step(agent->ctx, &agent->job);
     if (nas__slice_is(r->method, "DELETE")) {
-        nas__job_kill(&agent->job, "killed on request");
+        nas__job_kill(&agent->job, "killed", "killed on request");
+        nas__job_step(agent->ctx, &agent->job);
     } else if (wait_ms > 0 && !agent->job.reaped) {
         answer->hold = true;
         answer->hold_ms = (int64_t)wait_ms;
@@ -171,21 +171,34 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
 }
 
 void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
-                nas__answer *answer) {
+                const char *body_hash, nas__answer *answer) {
     const bool get = nas__slice_is(request->method, "GET"),
                put = nas__slice_is(request->method, "PUT");
     const bool post = nas__slice_is(request->method, "POST"),
                delete = nas__slice_is(request->method, "DELETE");
     nas__slice rest;
+    const bool run = post && nas__slice_is(request->path, "/v1/run");
+    const bool result = (get || delete) && nas__slice_after(request->path, "/v1/run/", &rest);
+    const bool upload = put && nas__slice_after(request->path, "/v1/blob/", &rest);
+    nas__lease_check(agent, false);
+    if ((run || result || upload) && !nas__lease_admit(agent, request->query, answer)) return;
     if (get && nas__slice_is(request->path, "/v1/info")) {
         nas_json j = nas_json_begin(&answer->body);
         answer->status = 200;
-        nas__info_json(&j, &agent->limits);
+        nas__info_json(&j, &agent->limits, agent);
+    } else if (get && nas__slice_is(request->path, "/v1/log")) {
+        nas_json j = nas_json_begin(&answer->body);
+        answer->status = 200;
+        nas__log_json(&j, agent->o->log_file);
+    } else if (post && nas__slice_is(request->path, "/v1/session")) {
+        nas__lease_take(agent, request->query, answer);
+    } else if (delete &&nas__slice_after(request->path, "/v1/session/", &rest)) {
+        nas__lease_release(agent, rest, answer);
     } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
-        blob_route(agent, request, rest, body, len, answer);
-    } else if (post && nas__slice_is(request->path, "/v1/run")) {
+        blob_route(agent, request, rest, body, len, body_hash, answer);
+    } else if (run) {
         run_route(agent, request, answer);
-    } else if ((get || delete) && nas__slice_after(request->path, "/v1/run/", &rest)) {
+    } else if (result && nas__slice_after(request->path, "/v1/run/", &rest)) {
         result_route(agent, request, rest, answer);
     } else if (post && nas__slice_is(request->path, "/v1/stop")) {
         agent->stopping = true;

@@ -237,6 +237,8 @@ static int allow_all(int ruleset, const char *program, const char *dir, uint64_t
     };
     int code = allow(ruleset, program, FS_EXECUTE | FS_READ_FILE);
     if (code == 0) code = allow(ruleset, dir, handled & ~(uint64_t)FS_EXECUTE);
+    if (code == 0 && nas__probe_root()[0] != '\0')
+        code = allow(ruleset, nas__probe_root(), FS_READ_FILE | FS_READ_DIR);
     for (size_t i = 0; i < sizeof rules / sizeof *rules && code == 0; i++) {
         code = allow(ruleset, rules[i].path, rules[i].access);
     }
@@ -267,7 +269,7 @@ static int32_t enter_landlock(const char *program, const char *dir, int32_t *cod
 
 /* ---- limits ------------------------------------------------------------------------------------------------------ */
 
-enum { FILE_BYTES = 64 << 20, FILES = 256, PROCESSES = 4096 };
+enum { FILE_BYTES = 1 << 20, FILES = 256, PROCESSES = 4096 };
 
 /* setrlimit names its argument by an enum in glibc and an int in musl: a macro fits both. Never raises a limit. */
 #define LIMIT(resource, bytes)                                                                     \
@@ -281,20 +283,35 @@ static bool limit_to(int got, struct rlimit *now, rlim_t value) {
     return true;
 }
 
+/* What a program may take without pushing others out: the memory that is available now, at least 1 GB, at most what the
+ * machine has. */
+static rlim_t memory_limit(void) {
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    const rlim_t least = (rlim_t)1 << 30;
+    const rlim_t all = pages > 0 && page > 0 ? (rlim_t)pages * (rlim_t)page : (rlim_t)1 << 32;
+    const int64_t available = nas__probe_available_bytes();
+    const rlim_t most = available > 0 && (rlim_t)available < all ? (rlim_t)available : all;
+    return most > least ? most : least;
+}
+
+/* When memory runs out all the same, the kernel takes this process first. Raising is always permitted. */
+static void be_the_victim(void) {
+    const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)!write(fd, "1000", 4); /* without it the deadline is what is left */
+    (void)close(fd);
+}
+
 static bool enter_limits(int64_t cpu_seconds) {
     struct rlimit now;
-    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    const rlim_t memory = pages > 0 && page > 0 ? (rlim_t)pages * (rlim_t)page : (rlim_t)1 << 32;
-    const rlim_t room = memory > ((rlim_t)1 << 30) ? memory : (rlim_t)1 << 30;
     bool ok = LIMIT(RLIMIT_CPU, (rlim_t)cpu_seconds);
-    ok =
-        ok && LIMIT(RLIMIT_AS,
-                    room); /* address space: what the machine has, so that it cannot be exhausted */
+    ok = ok && LIMIT(RLIMIT_AS, memory_limit());
     ok = ok && LIMIT(RLIMIT_FSIZE, (rlim_t)FILE_BYTES);
     ok = ok && LIMIT(RLIMIT_CORE, (rlim_t)0);
     ok = ok && LIMIT(RLIMIT_NOFILE, (rlim_t)FILES);
     if (geteuid() != 0)
         ok = ok && LIMIT(RLIMIT_NPROC, (rlim_t)PROCESSES); /* root is not bound by it */
+    be_the_victim();
     return ok;
 }
 

@@ -7,7 +7,6 @@
 #endif
 #include "device-agent/agent_internal.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -49,6 +48,7 @@ typedef struct connection {
 typedef struct server {
     nas__agent agent;
     int listener;
+    nas__address address;
     connection connections[NAS_AGENT_CONNECTIONS_MAX];
 } server;
 
@@ -75,6 +75,7 @@ static const char *reason(int status) {
     case 401: return "Unauthorized";
     case 404: return "Not Found";
     case 409: return "Conflict";
+    case 410: return "Gone";
     case 411: return "Length Required";
     case 413: return "Content Too Large";
     case 422: return "Unprocessable Content";
@@ -169,7 +170,7 @@ static void give_nonce(server *s, connection *c) {
 
 /* NULL when the request is authentic; else why not. The counter moves only for authentic requests. */
 static const char *authenticate(const server *s, connection *c, const nas__http_request *r,
-                                const char *body, size_t len) {
+                                const char *body_hash) {
     char method[16], target[NAS_AGENT_HEADER_MAX + 1], expected[NAS_SHA256_HEX];
     if (!c->has_nonce) return "GET /v1/nonce first: this connection has no nonce";
     if (r->mac.len != NAS_SHA256_HEX - 1 || !r->has_counter)
@@ -178,7 +179,8 @@ static const char *authenticate(const server *s, connection *c, const nas__http_
         return "method or target too long";
     (void)snprintf(method, sizeof method, "%.*s", (int)r->method.len, r->method.data);
     (void)snprintf(target, sizeof target, "%.*s", (int)r->target.len, r->target.data);
-    nas_agent_sign_request(s->agent.key, method, target, body, len, c->nonce, r->counter, expected);
+    nas__sign_request_hashed(s->agent.key, method, target, body_hash, c->nonce, r->counter,
+                             expected);
     if (!nas_equal_constant_time(expected, r->mac.data, NAS_SHA256_HEX - 1)) {
         return "signature does not match: do both sides use the same key?";
     }
@@ -194,14 +196,18 @@ static void handle(server *s, connection *c, const nas__http_request *r, const c
         give_nonce(s, c);
         return;
     }
-    const char *refused = authenticate(s, c, r, body, len);
+    char body_hash[NAS_SHA256_HEX];
+    nas_sha256_hex(len > 0 ? body : "", len, body_hash);
+    const char *refused = authenticate(s, c, r, body_hash);
     if (refused != NULL) {
+        nas_log(s->agent.ctx, NAS_LOG_WARN, "request refused: %s", refused);
         reply_error(s->agent.key, c, 401, refused, NULL);
         return;
     }
+    s->agent.asked_ns = nas_now_ns();
     nas__answer answer = {0};
     (void)snprintf(c->request_mac, sizeof c->request_mac, "%.*s", (int)r->mac.len, r->mac.data);
-    nas__route(&s->agent, r, body, len, &answer);
+    nas__route(&s->agent, r, body, len, body_hash, &answer);
     if (!answer.hold) {
         reply(s->agent.key, c, &answer, c->request_mac);
         return;
@@ -286,6 +292,12 @@ static void accept_one(server *s) {
     const int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return; /* the client went away again, or no descriptors: the next wake-up tries anew */
+    int64_t uid = 0;
+    if (!nas__peer_allowed(&s->address, fd, &uid)) {
+        nas_log(s->agent.ctx, NAS_LOG_WARN, "connection refused uid=%" PRId64, uid);
+        (void)close(fd);
+        return;
+    }
     const int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* slower without, not wrong */
     for (int i = 0; i < NAS_AGENT_CONNECTIONS_MAX; i++) {
@@ -327,6 +339,14 @@ static void check_times(server *s) {
     }
 }
 
+/* Does a controller wait for the run right now? */
+static bool is_held(const server *s) {
+    for (int i = 0; i < NAS_AGENT_CONNECTIONS_MAX; i++) {
+        if (s->connections[i].fd >= 0 && s->connections[i].phase == HOLDING) return true;
+    }
+    return false;
+}
+
 static struct timespec next_timeout(const server *s) {
     const int64_t now = nas_now_ns();
     int64_t wait = (int64_t)NAS_AGENT_IDLE_MS * 1000000;
@@ -335,9 +355,10 @@ static struct timespec next_timeout(const server *s) {
         const connection *c = &s->connections[i];
         if (c->fd >= 0 && due_ns(c) - now < wait) wait = due_ns(c) - now;
     }
-    const nas__job *job = &s->agent.job;
-    if (job->pid > 0 && !job->reaped && !job->stopped && job->deadline_ns - now < wait)
-        wait = job->deadline_ns - now;
+    const int64_t job_due = nas__job_due_ns(&s->agent.job);
+    if (job_due - now < wait) wait = job_due - now;
+    const int64_t due = nas__lease_due_ns(&s->agent);
+    if (due - now < wait) wait = due - now;
     if (wait < 0) wait = 0;
     return (struct timespec){(time_t)(wait / 1000000000), (long)(wait % 1000000000)};
 }
@@ -364,6 +385,7 @@ static void wait_and_serve(server *s, const sigset_t *open_signals) {
     const int ready = ppoll(fds, n, &timeout, open_signals);
     nas__job_step(s->agent.ctx, &s->agent.job);
     check_times(s);
+    nas__lease_check(&s->agent, is_held(s));
     if (ready <= 0) return;
     for (nfds_t i = 3; i < n; i++) {
         connection *c = of[i];
@@ -414,36 +436,6 @@ static void install_signals(sigset_t *outside) {
         sigdelset(outside, wakes[i]);
 }
 
-static nas_status listen_on(nas_ctx *ctx, const nas__agent_options *o, int *listener, int *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)o->port)};
-    if (inet_pton(AF_INET, o->host, &address.sin_addr) != 1) {
-        return nas_fail(ctx, NAS_ERR_INVALID, "--listen %s: need a numeric IPv4 address", o->host);
-    }
-    const bool loopback = (ntohl(address.sin_addr.s_addr) >> 24) == 127;
-    if (!loopback && !o->allow_remote) {
-        return nas_fail(ctx, NAS_ERR_INVALID,
-                        "--listen %s: not a loopback address; whoever reaches it and has the key "
-                        "runs programs here. Use "
-                        "127.0.0.1 and an ssh or adb forward, or add --allow-remote",
-                        o->host);
-    }
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return nas_fail(ctx, NAS_ERR_NET, "socket: %s", strerror(errno));
-    const int on = 1;
-    socklen_t size = sizeof address;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (const struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 8) != 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &size) != 0) {
-        const nas_status status =
-            nas_fail(ctx, NAS_ERR_NET, "listen %s:%d: %s", o->host, o->port, strerror(errno));
-        (void)close(fd);
-        return status;
-    }
-    *listener = fd;
-    *port = ntohs(address.sin_port);
-    return NAS_OK;
-}
-
 static nas_status watch_parent(nas_ctx *ctx, int64_t parent_pid) {
     if (parent_pid <= 0) return NAS_OK;
     if (prctl(PR_SET_PDEATHSIG, SIGUSR1, 0, 0, 0) != 0) {
@@ -456,32 +448,42 @@ static nas_status watch_parent(nas_ctx *ctx, int64_t parent_pid) {
     return NAS_OK;
 }
 
-static nas_status server_open(nas_ctx *ctx, const nas__agent_options *o, server *s, int *port) {
+static nas_status server_open(nas_ctx *ctx, const nas__agent_options *o, server *s) {
     nas_status status = nas_agent_key_read(ctx, o->key_file, s->agent.key);
     if (status == NAS_OK)
         status = nas__blobs_init(ctx, &s->agent.blobs, o->cache_dir, o->cache_bytes);
     if (status == NAS_OK) status = nas__sandbox_probe(ctx, &s->agent.limits);
-    if (status == NAS_OK) status = listen_on(ctx, o, &s->listener, port);
+    if (status != NAS_OK) return status;
+    char memory[1000];
+    (void)snprintf(memory, sizeof memory, "%s/" NAS__FREQUENCY_MEMORY, o->cache_dir);
+    nas__frequency_recover(ctx, memory);
+    nas_json j = nas_json_begin(&s->agent.machine);
+    nas_json_object(&j);
+    nas__probe_machine(&j);
+    nas_json_object_end(&j);
+    status = nas_buf_status(ctx, &s->agent.machine);
+    if (status == NAS_OK) status = nas__listen(ctx, &s->address, o->allow_remote, &s->listener);
     return status;
 }
 
 nas_status nas__serve(nas_ctx *ctx, const nas__agent_options *o) {
     sigset_t outside;
-    int port = 0;
+    char where[128];
     server *s = nas_alloc_array(ctx, 1, sizeof *s);
     if (s == NULL) return NAS_ERR_NOMEM;
     s->agent.ctx = ctx;
     s->agent.o = o;
+    s->address = o->address;
     s->listener = -1;
     for (int i = 0; i < NAS_AGENT_CONNECTIONS_MAX; i++)
         s->connections[i].fd = -1;
     end_requested = 0;
     install_signals(&outside);
     nas_status status = watch_parent(ctx, o->parent_pid);
-    if (status == NAS_OK) status = server_open(ctx, o, s, &port);
+    if (status == NAS_OK) status = server_open(ctx, o, s);
     if (status == NAS_OK) {
-        printf("nas-agent listening %s:%d protocol %d\n", o->host, port, (int)NAS_AGENT_PROTOCOL);
-        if (fflush(stdout) != 0) status = nas_fail(ctx, NAS_ERR_IO, "stdout: %s", strerror(errno));
+        nas__address_text(&s->address, where, sizeof where);
+        status = o->ready(ctx, o->ready_user, where);
     }
     int64_t stop_ns = 0; /* after /v1/stop the answer has a second to go out */
     while (status == NAS_OK && !end_requested) {
@@ -492,9 +494,10 @@ nas_status nas__serve(nas_ctx *ctx, const nas__agent_options *o) {
         wait_and_serve(s, &outside);
     }
     nas__job_deinit(ctx, &s->agent.job);
+    nas_buf_deinit(&s->agent.machine);
     for (int i = 0; i < NAS_AGENT_CONNECTIONS_MAX; i++)
         connection_close(&s->connections[i]);
-    if (s->listener >= 0) (void)close(s->listener);
+    nas__listen_end(&s->address, s->listener);
     nas_free(s);
     return status;
 }

@@ -8,5 +8,8 @@
 #include "eval/image.h"
 #include "eval/data.h"
 #include "eval/train.h"
+#include "eval/class_data.h"
+#include "eval/class_train.h"
+#include "eval/exec.h"
 
 #endif

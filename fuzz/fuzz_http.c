@@ -22,13 +22,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         inside(r.path, text, size);
         inside(r.query, text, size);
         inside(r.mac, text, size);
-        nas__bench_args args = {0};
+        nas__run_options o = nas__run_options_default();
         while (nas__http_query_next(&r.query, &key, &value)) {
             inside(key, text, size);
             inside(value, text, size);
-            (void)nas__bench_arg_add(&args, key, value);
+            (void)nas__run_option_add(&o, key, value);
         }
-        if (args.n > 2 * NAS__BENCH_OPTIONS) abort();
+        (void)nas__run_options_check(&o);
+        if (o.args.n > 2 * NAS__BENCH_OPTIONS) abort();
     }
     (void)nas__json_object_ok(text, size);
     return 0;

@@ -18,7 +18,7 @@ struct nas__client {
     CURLM *multi;
     char *base;
     uint8_t key[NAS_AGENT_KEY_BYTES];
-    char nonce[2 * NAS_AGENT_NONCE_BYTES + 1];
+    char nonce[2 * NAS_AGENT_NONCE_BYTES + 1], session[33];
     bool has_nonce;
     uint64_t counter;
     int64_t last_ns;
@@ -214,6 +214,13 @@ static nas_status verify(nas_ctx *ctx, const nas__client *c, const char *request
         return NAS_OK;
     }
     const nas__reply reply = {status, a->body};
+    if (status == 401 && a->mac[0] == '\0') {
+        return nas_fail(
+            ctx, NAS_ERR_DEVICE,
+            "%s: the agent refuses our key (HTTP 401), it was started with another: "
+            "copy its key file again, or end it ('nas-agent stop adb:SERIAL' on a phone)",
+            c->base);
+    }
     if (status >= 400 &&
         a->mac[0] == '\0') { /* refused before authentication: an unsigned text, told as such */
         return nas__reply_error(ctx, "request refused, answer unsigned", &reply);
@@ -238,7 +245,7 @@ static nas_status send_signed(nas_ctx *ctx, nas__client *c, const nas__request *
     return exchange(ctx, c, r, mac, status, a);
 }
 
-nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
+static nas_status send_once(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
     arrival a = {0};
     char mac[NAS_SHA256_HEX];
     int status = 0;
@@ -259,6 +266,44 @@ nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r,
     }
     *out = (nas__reply){status, a.body};
     return NAS_OK;
+}
+
+void nas__client_session(nas__client *c, const char *token) {
+    (void)snprintf(c->session, sizeof c->session, "%s", token);
+}
+
+const char *nas__client_session_of(const nas__client *c) {
+    return c->session;
+}
+
+/* The same request with our session in its query. */
+static nas_status send_in_session(nas_ctx *ctx, nas__client *c, const nas__request *r,
+                                  nas__reply *out) {
+    nas_buf target = {0};
+    nas_buf_printf(&target, "%s%csession=%s", r->target, strchr(r->target, '?') != NULL ? '&' : '?',
+                   c->session);
+    nas_status status = nas_buf_status(ctx, &target);
+    nas__request with = *r;
+    with.target = target.data;
+    if (status == NAS_OK) status = send_once(ctx, c, &with, out);
+    nas_buf_deinit(&target);
+    return status;
+}
+
+nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
+    const bool needs =
+        strncmp(r->target, "/v1/run", 7) == 0 || strncmp(r->target, "/v1/blob/", 9) == 0;
+    if (c->session[0] == '\0' || !needs) return send_once(ctx, c, r, out);
+    nas__reply reply = {0};
+    nas_status status = send_in_session(ctx, c, r, &reply);
+    if (status == NAS_OK && reply.status == 410) { /* we were silent for longer than the lease */
+        nas_buf_deinit(&reply.body);
+        reply = (nas__reply){0};
+        status = nas__loan_take(ctx, c, c->session);
+        if (status == NAS_OK) status = send_in_session(ctx, c, r, &reply);
+    }
+    if (status == NAS_OK) *out = reply;
+    return status;
 }
 
 nas_status nas__reply_error(nas_ctx *ctx, const char *what, const nas__reply *reply) {

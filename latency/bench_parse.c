@@ -118,6 +118,31 @@ static void check_consistent(reader *r, const nas_measurement *m) {
     }
 }
 
+/* A number of `object` that may be absent; `least` then. */
+static double optional_number(reader *r, const json_t *object, const char *name, double least,
+                              double most) {
+    const json_t *member = json_object_get(object, name);
+    const double value = json_is_number(member) ? json_number_value(member) : least;
+    if (member == NULL || (json_is_number(member) && value >= least && value <= most)) return value;
+    if (r->status == NAS_OK) {
+        r->status = nas_fail(r->ctx, NAS_ERR_PARSE, "timing document: '%s' is not in %g..%g", name,
+                             least, most);
+    }
+    return least;
+}
+
+/* What surrounded the run, where the device shows it. */
+static void read_conditions(reader *r, nas_measurement *m) {
+    const json_t *sustained = json_object_get(r->object, "sustained"),
+                 *energy = json_object_get(r->object, "energy");
+    m->rate_per_s = optional_number(r, sustained, "rate_per_s", 0, 1e9);
+    m->celsius_max = optional_number(r, r->object, "celsius_max", 0, 150);
+    if (!json_is_object(energy)) return;
+    m->has_energy = json_is_number(json_object_get(energy, "mj_per_inference"));
+    m->energy_mj = optional_number(r, energy, "mj_per_inference", -1e9, 1e9);
+    m->energy_coarse = json_is_true(json_object_get(energy, "coarse"));
+}
+
 static nas_status read_bench(nas_ctx *ctx, const json_t *bench, nas__run *run) {
     reader r = {ctx, bench, NAS_OK};
     nas_measurement *m = &run->m;
@@ -143,6 +168,7 @@ static nas_status read_bench(nas_ctx *ctx, const json_t *bench, nas__run *run) {
     run->all_disturbed = json_is_true(json_object_get(bench, "all_disturbed"));
     read_samples(&r, m);
     check_consistent(&r, m);
+    read_conditions(&r, m);
     return r.status;
 }
 
@@ -187,6 +213,8 @@ nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out) {
         status = json_is_object(bench)
                      ? read_bench(ctx, bench, &run)
                      : nas_fail(ctx, NAS_ERR_PARSE, "finished run without a timing document");
+        const json_t *frequency = json_object_get(root, "frequency");
+        run.m.frequency_pinned = json_is_true(json_object_get(frequency, "pinned"));
         if (status == NAS_OK) status = keep_report(ctx, root, &run.report);
     } else if (strcmp(run.state, "running") != 0 && strcmp(run.state, "failed") != 0 &&
                strcmp(run.state, "killed") != 0) {

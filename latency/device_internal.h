@@ -2,10 +2,12 @@
  *
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
- *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in */
+ *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
+ *   facts.c          what a program must suit                loan.c     one controller at a time */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
+#include "adb/phone.h"
 #include "latency/latency.h"
 
 /* ---- agent_client.c ---- */
@@ -36,6 +38,10 @@ void nas__client_free(nas__client *client);
  * with our key), TIMEOUT, CANCELLED. HTTP errors are answers: see reply->status. */
 nas_status nas__client_send(nas_ctx *ctx, nas__client *client, const nas__request *request,
                             nas__reply *out);
+/* nas__client_session - requests that need one carry this session from now on ("" = none). A session that has ended is
+ * taken anew, once, unless somebody else has it. */
+void nas__client_session(nas__client *client, const char *token);
+const char *nas__client_session_of(const nas__client *client);
 /* nas__reply_error - a DEVICE failure with the agent's {"error": ...} text. */
 nas_status nas__reply_error(nas_ctx *ctx, const char *what, const nas__reply *reply);
 
@@ -80,14 +86,48 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
+/* ---- loan.c ---- */
+
+/* nas__loan_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
+ * none. nas__loan_end - gives it back. nas__loan_take - asks for one. */
+nas_status nas__loan_begin(nas_ctx *ctx, nas_device *d);
+void nas__loan_end(nas_device *d);
+nas_status nas__loan_take(nas_ctx *ctx, nas__client *client, char token[33]);
+
+/* ---- facts.c ---- */
+
+/* nas__facts_read - d->info -> d->facts, d->features. */
+nas_status nas__facts_read(nas_ctx *ctx, nas_device *d);
+/* nas__artifact_suits - UNSUPPORTED when the device could not run this program. */
+nas_status nas__artifact_suits(nas_ctx *ctx, const nas_device *d, const void *bytes, size_t len,
+                               const char *needs);
+
 /* ---- device.c ---- */
 
+typedef enum nas__device_kind {
+    NAS__DEVICE_SIMULATED,
+    NAS__DEVICE_LOCAL,
+    NAS__DEVICE_HTTP,
+    NAS__DEVICE_PHONE
+} nas__device_kind;
+
 struct nas_device {
+    nas__device_kind kind;
     char *name, *cpus, *info, *fingerprint;
+    char *connect, *agent_path, *agents_dir, *key_file, *work_dir; /* as given; NULL = not given */
+    char *features; /* canonical names, a blank between them; NULL = not told */
+    nas_device_facts facts;
     int32_t threads;
-    bool local, simulated;
-    nas__client *client; /* NULL when simulated */
+    nas_device_mode mode;
+    int32_t sustained_s;
+    char *frequency; /* "" = as found */
+    double max_temperature_c;
+    int32_t gate_ms; /* how long a run may wait for the device to cool */
+    bool simulated;
+    double simulated_factor; /* times the nominal CPU's latency */
+    nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
+    nas_phone phone; /* serial "" unless a phone is connected */
 };
 
 #endif

@@ -40,8 +40,9 @@ typedef struct nas_device_options {
     int32_t threads;        /* of the measured program */
     const char *cores;      /* "0,1", "0-3", "big", "little"; "" = no pinning */
     nas_device_mode mode;
-    int32_t sustained_s;   /* length of a sustained measurement, 10..3600 */
-    const char *frequency; /* "" = as found, "max", or MHz of each cluster from the smallest to the
+    int32_t sustained_s; /* length of a sustained measurement, 10..3600 */
+    const char
+        *frequency; /* "" or NULL = as found, "max", or MHz of each cluster from the smallest to the
                                 largest, "1800,2400"; pinned where permitted, read back and recorded */
     double max_temperature_c; /* no run starts above it; 0 = no limit of its own */
 } nas_device_options;
@@ -51,21 +52,56 @@ nas_device_options nas_device_options_default(void);
 
 typedef struct nas_device nas_device;
 
-/* nas_device_open - connects, checks protocol version and signature. "simulated" is a deterministic analytic
- * latency (roofline of a nominal CPU over the graph) for tests and dry runs: it times nothing, and everything it
- * reports is labelled simulated. DEVICE or NET with what to do. */
+/* nas_device_open - connects, checks protocol version and signature; a phone gets the agent of its processor, when
+ * its own differs, and a fresh key. "simulated" ("simulated:2.5": so many times as slow) is a deterministic analytic latency (roofline of a nominal CPU over
+ * the graph) for tests and dry runs: it times nothing, and everything it reports is labelled simulated.
+ * Errors: NET (lost: unplugged, offline, nobody answers; opening again may help), DEVICE (a person has to act, the
+ * message says what to do), INVALID, TIMEOUT, CANCELLED. */
 nas_status nas_device_open(nas_ctx *ctx, const nas_device_options *options, nas_device **out);
-void nas_device_close(nas_device *device); /* stops a private agent */
+void nas_device_close(nas_device *device); /* stops a private agent and one that was deployed */
 const char *nas_device_name(const nas_device *device);
-/* nas_device_alive - does the agent still answer? DEVICE or NET when not: tells a failed program from a lost device. */
+/* nas_device_alive - does the agent still answer? NET when the device is lost (nas_device_reopen may bring it back),
+ * DEVICE when somebody answers who is not our agent: tells a failed program from a lost device. */
 nas_status nas_device_alive(nas_ctx *ctx, nas_device *device);
+/* nas_device_reopen - a fresh agent session on the same device: the old one is ended, its runs count for nothing. Tries
+ * again with growing pauses while the device is lost. The handle stays valid whatever happens and may be reopened again.
+ * deadline_ms    for all tries together, >= 0; 0 tries once
+ * Errors: NET or TIMEOUT (still lost at the deadline), DEVICE (failed: a person has to act, or another device answers
+ * there than before), CANCELLED. */
+nas_status nas_device_reopen(nas_ctx *ctx, nas_device *device, int64_t deadline_ms);
+/* nas_device_is_simulated - "simulated", or a device whose clock is virtual: no number of it is a measured one. */
 bool nas_device_is_simulated(const nas_device *device);
 /* nas_device_is_local - shares this machine's CPUs: nothing else of ours may run while it measures. */
 bool nas_device_is_local(const nas_device *device);
-/* nas_device_info_json - the agent's /v1/info document; borrowed. */
+/* nas_device_info_json - the agent's /v1/info document; borrowed until the device is reopened or closed. */
 const char *nas_device_info_json(const nas_device *device);
-/* nas_device_fingerprint - hash of CPU model, features, kernel: which numbers may be compared. Borrowed. */
+/* nas_device_fingerprint - hash of CPU model, features, kernel: which numbers may be compared. Borrowed as above. */
 const char *nas_device_fingerprint(const nas_device *device);
+
+/* ---- what to compile for --------------------------------------------------------------------------------------- */
+
+typedef struct nas_device_facts {
+    char arch[16];  /* as nas_target.arch: "x86-64", "aarch64", "armv7", "riscv64"; "" = not told */
+    char os[16];    /* "android", "linux"; "" = not told */
+    char model[64]; /* of the processor, or of the phone; "" = not told */
+    char serial[64];    /* adb serial; "" when the device is no phone */
+    int32_t cpus;       /* online; 0 = not told */
+    bool virtual_clock; /* its clock counts instructions (clock_source "virtual..."): an emulated
+                           device, all of whose times are simulated */
+} nas_device_facts;
+
+/* nas_device_facts_of - read from the agent's document when the device was opened. All empty when simulated. Borrowed
+ * until the device is reopened or closed. */
+const nas_device_facts *nas_device_facts_of(const nas_device *device);
+/* nas_device_has_feature - names as in nas_target.needs: "asimddp", "i8mm", "avx2", "avx512vnni", ...; other spellings
+ * of the kernel and of people ("avx512_vnni", "dotprod", "neon") mean the same. false when the device did not say. */
+bool nas_device_has_feature(const nas_device *device, const char *name);
+/* nas_device_suits - would a program for `arch` with the features `needs` (comma-separated, nas_target.arch and .needs)
+ * start there? UNSUPPORTED names what is missing. A simulated device suits everything. */
+nas_status nas_device_suits(nas_ctx *ctx, const nas_device *device, const char *arch,
+                            const char *needs);
+
+/* ---- measuring ------------------------------------------------------------------------------------------------- */
 
 typedef struct nas_measure_options {
     int32_t min_batches;      /* 30 */
@@ -74,6 +110,8 @@ typedef struct nas_measure_options {
     int32_t max_repeats;      /* fresh-process repeats when wide or disturbed, 3 */
     double accept_half_width; /* relative CI half-width accepted, 0.02 */
     int64_t deadline_ms;      /* of one run */
+    const char *needs; /* features the artifact uses (nas_target.needs), checked before it is sent;
+                                 NULL = none known. Its architecture is read from the file itself. */
 } nas_measure_options;
 
 nas_measure_options nas_measure_options_default(void);
@@ -85,6 +123,12 @@ typedef struct nas_measurement {
     bool noisy; /* interval still wide after the repeats */
     bool simulated;
     double wall_s;
+    double rate_per_s;     /* sustained: inferences a second over the last third; 0 in a burst */
+    bool has_energy;       /* where the platform shows it */
+    bool energy_coarse;    /* the battery's: the whole device, refreshed slowly */
+    double energy_mj;      /* of one inference, minus the machine at rest where that is known */
+    double celsius_max;    /* of the CPU while it was timed; 0 = not shown */
+    bool frequency_pinned; /* asked for, written and read back */
     size_t n_samples;
     double *samples_us;  /* kept samples of the accepted run, owned */
     char *passport_json; /* before/after probes, limits, pinning, agent version, options; owned */
@@ -93,7 +137,8 @@ void nas_measurement_deinit(nas_measurement *m);
 
 /* nas_measure - uploads the artifact when the device lacks it, runs the protocol, re-measures when wide.
  * `graph` is used by the simulated device and may be NULL otherwise; path/sha256 name the artifact.
- * Errors: DEVICE (agent gone, program failed: its stderr in the message), NET, TIMEOUT, CANCELLED, PARSE. */
+ * Errors: DEVICE (agent gone, program failed: its stderr in the message), NET, TIMEOUT, CANCELLED, PARSE, UNSUPPORTED
+ * (the artifact is for another architecture or needs a feature the device lacks; nothing was sent). */
 nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
                        const char *artifact_path, const char *artifact_sha256,
                        const nas_measure_options *options, nas_measurement *out);

@@ -8,7 +8,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { WAIT_MS = 5000, SLACK_MS = 10 * 1000, BUSY_PAUSE_MS = 200, BLOB_TIMEOUT_MS = 60 * 1000 };
+enum {
+    WAIT_MS = 5000,
+    SLACK_MS = 10 * 1000,
+    BUSY_PAUSE_MS = 200,
+    BLOB_TIMEOUT_MS = 60 * 1000,
+    IDLE_MS = 5000
+};
 enum { INTERVAL_MIN = 6 }; /* batches below which no 95 % interval exists */
 static const double dropped_max =
     0.30; /* share of disturbed batches above which a run is repeated */
@@ -56,7 +62,7 @@ static nas_status check_options(nas_ctx *ctx, const nas_measure_options *o) {
 /* ---- upload ------------------------------------------------------------------------------------------------------- */
 
 static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
-                         const char *target) {
+                         const char *needs, const char *target) {
     nas_buf bytes = {0};
     char seen[NAS_SHA256_HEX];
     nas_status status = nas_file_read(ctx, path, NAS_AGENT_BODY_MAX, &bytes);
@@ -67,6 +73,11 @@ static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const ch
         return nas_fail(ctx, NAS_ERR_INVALID,
                         "artifact %s has SHA-256 %s, expected %s: it changed since it was compiled",
                         path, seen, sha256);
+    }
+    status = nas__artifact_suits(ctx, d, bytes.data, bytes.len, needs);
+    if (status != NAS_OK) {
+        nas_buf_deinit(&bytes);
+        return nas_wrap(ctx, status, "artifact %s", path);
     }
     const nas__request put = {"PUT", target, bytes.data, bytes.len, BLOB_TIMEOUT_MS, false};
     nas__reply reply = {0};
@@ -79,7 +90,8 @@ static nas_status upload(nas_ctx *ctx, nas_device *d, const char *path, const ch
     return status;
 }
 
-static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256) {
+static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, const char *sha256,
+                              const char *needs) {
     char target[96];
     uint8_t raw[NAS_SHA256_BYTES];
     if (!nas_unhex(sha256, sizeof raw, raw)) {
@@ -91,7 +103,7 @@ static nas_status ensure_blob(nas_ctx *ctx, nas_device *d, const char *path, con
     nas_status status = nas__client_send(ctx, d->client, &get, &reply);
     if (status != NAS_OK) return status;
     if (reply.status == 404) {
-        status = upload(ctx, d, path, sha256, target);
+        status = upload(ctx, d, path, sha256, needs, target);
     } else if (reply.status != 200) {
         status = nas__reply_error(ctx, "question for the artifact", &reply);
     }
@@ -106,16 +118,35 @@ static void pause_ms(long ms) {
     (void)nanosleep(&t, NULL); /* a signal may shorten it */
 }
 
+/* A sustained run has its own length besides what the program needs around it. */
+static int64_t deadline_of(const nas_device *d, const nas_measure_options *o) {
+    return o->deadline_ms + (d->mode == NAS_DEVICE_SUSTAINED ? (int64_t)d->sustained_s * 1000 : 0);
+}
+
+/* What the study wants to be so around a run, as members of the query. Power at rest is worth its time before a long
+ * run alone. */
+static void conditions_query(const nas_device *d, char *out, size_t size) {
+    int n = snprintf(out, size, "&gate-ms=%d", (int)d->gate_ms);
+    if (d->mode == NAS_DEVICE_SUSTAINED)
+        n += snprintf(out + n, size - (size_t)n, "&sustained-s=%d&idle-ms=%d", (int)d->sustained_s,
+                      (int)IDLE_MS);
+    if (d->frequency[0] != '\0')
+        n += snprintf(out + n, size - (size_t)n, "&frequency=%s", d->frequency);
+    if (d->max_temperature_c > 0)
+        (void)snprintf(out + n, size - (size_t)n, "&max-celsius=%.1f", d->max_temperature_c);
+}
+
 /* Starts the run; waits while another controller's run occupies the device. */
 static nas_status start_run(nas_ctx *ctx, nas_device *d, const char *sha256,
                             const nas_measure_options *o, int64_t *id) {
-    char target[512];
+    char target[768], more[256];
     const char *cpus_key = d->cpus[0] != '\0' ? "&cpus=" : "";
+    conditions_query(d, more, sizeof more);
     (void)snprintf(target, sizeof target,
                    "/v1/run?blob=%s&deadline_ms=%" PRId64
-                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d",
-                   sha256, o->deadline_ms, (int)d->threads, cpus_key, d->cpus, (int)o->min_batches,
-                   (int)o->min_time_ms, (int)o->max_time_ms);
+                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s",
+                   sha256, deadline_of(d, o), (int)d->threads, cpus_key, d->cpus,
+                   (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms, more);
     const nas__request post = {.method = "POST", .target = target, .timeout_ms = NAS__REQUEST_MS};
     const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
     for (;;) {
@@ -165,7 +196,8 @@ static nas_status run_once(nas_ctx *ctx, nas_device *d, const char *sha256,
     int64_t id = 0;
     nas_status status = start_run(ctx, d, sha256, o, &id);
     if (status != NAS_OK) return status;
-    const int64_t give_up_ns = nas_now_ns() + (o->deadline_ms + SLACK_MS) * 1000000;
+    const int64_t most_ms = d->gate_ms + IDLE_MS + deadline_of(d, o) + SLACK_MS;
+    const int64_t give_up_ns = nas_now_ns() + most_ms * 1000000;
     nas__run run = {0};
     for (;;) {
         status = ask_run(ctx, d, id, &run);
@@ -227,6 +259,18 @@ static void passport_head(nas_json *j, const nas_device *d, const char *sha256,
     nas_json_int(j, d->threads);
     nas_json_key(j, "cpus");
     nas_json_string(j, d->cpus);
+    nas_json_key(j, "mode");
+    nas_json_string(j, d->mode == NAS_DEVICE_SUSTAINED ? "sustained" : "burst");
+    if (d->mode == NAS_DEVICE_SUSTAINED) {
+        nas_json_key(j, "sustained_s");
+        nas_json_int(j, d->sustained_s);
+    }
+    nas_json_key(j, "frequency");
+    nas_json_string(j, d->frequency);
+    if (d->max_temperature_c > 0) {
+        nas_json_key(j, "max_temperature_c");
+        nas_json_double(j, d->max_temperature_c);
+    }
     nas_json_key(j, "min_batches");
     nas_json_int(j, o->min_batches);
     nas_json_key(j, "min_time_ms");
@@ -263,7 +307,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     nas_json j = nas_json_begin(&text);
     nas_json_object(&j);
     nas_json_key(&j, "simulated");
-    nas_json_bool(&j, false);
+    nas_json_bool(&j, nas_device_is_simulated(d));
     passport_head(&j, d, sha256, o);
     nas_json_key(&j, "attempts");
     nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
@@ -280,6 +324,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     if (status != NAS_OK) return status;
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
+    best->m.simulated = nas_device_is_simulated(d);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
     return NAS_OK;
@@ -293,7 +338,9 @@ static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, c
     bool have = false, accepted = false;
     int32_t repeats = 0;
     nas_json_array(&j);
-    nas_status status = ensure_blob(ctx, d, path, sha256);
+    nas_status status =
+        o->needs != NULL ? nas_device_suits(ctx, d, d->facts.arch, o->needs) : NAS_OK;
+    if (status == NAS_OK) status = ensure_blob(ctx, d, path, sha256, o->needs);
     for (; status == NAS_OK && !accepted; repeats++) {
         nas__run run = {0};
         status = run_once(ctx, d, sha256, o, &run);
@@ -307,7 +354,9 @@ static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, c
         } else {
             nas__run_deinit(&run);
         }
-        if (accepted || repeats == o->max_repeats) break;
+        /* Minutes back to back are long enough to be what they are: no second time. */
+        const int32_t most = d->mode == NAS_DEVICE_SUSTAINED ? 0 : o->max_repeats;
+        if (accepted || repeats == most) break;
     }
     nas_json_array_end(&j);
     if (status == NAS_OK)
@@ -325,6 +374,7 @@ static nas_status measure_simulated(nas_ctx *ctx, const nas_device *d, const nas
     double us = 0;
     nas_status status = nas__simulated_us(ctx, graph, d->threads, &us);
     if (status != NAS_OK) return status;
+    us *= d->simulated_factor;
     m.p50_us = m.p50_lo_us = m.p50_hi_us = m.p90_us = m.p10_us = m.min_us = m.first_us = us;
     m.samples_us = nas_alloc_array(ctx, 1, sizeof *m.samples_us);
     if (m.samples_us == NULL) return NAS_ERR_NOMEM;
@@ -362,6 +412,8 @@ nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
         status =
             nas_fail(ctx, NAS_ERR_INVALID, "measure: an artifact path and its hash are needed");
     }
+    if (status == NAS_OK && !device->simulated && device->client == NULL)
+        status = nas_fail(ctx, NAS_ERR_NET, "not connected");
     if (status == NAS_OK) {
         status = device->simulated
                      ? measure_simulated(ctx, device, graph, artifact_sha256, options, out)

@@ -15,6 +15,9 @@ libsqlite3-dev:the study database
 libgsl-dev:statistics and the latency predictor
 libpng-dev:reads PNG images
 libjpeg62-turbo-dev:reads JPEG images
+zlib1g-dev:reads gzip data sets
+libopenblas-serial-dev:matrix products of least-squares repair
+liblapacke-dev:its Cholesky solver
 libcurl4-openssl-dev:talks to device agents
 libjansson-dev:reads JSON
 zlib1g-dev:reads compressed tables of latencies
@@ -31,7 +34,11 @@ gcc-arm-linux-gnueabihf:compiles networks for 32-bit Arm
 libc6-dev-armhf-cross:its C library
 gcc-riscv64-linux-gnu:compiles networks for RISC-V
 libc6-dev-riscv64-cross:its C library
-qemu-user:runs what was compiled for them in the tests
+patch:builds the C library of the riscv64 agent from its source package
+xz-utils:unpacks it
+qemu-user:runs what was compiled for them in the tests, and the programs of fake phones
+adb:reaches phones, fake ones in the tests
+python3:plays the phones in the tests
 '
 
 # Names of the lines "name:why" of $1 that are not installed; the reasons go to stderr.

@@ -25,14 +25,15 @@ allowed() {
     ir) echo 'ir core' ;;
     db) echo 'db core' ;;
     device-agent) echo 'device-agent core' ;;
+    adb) echo 'adb device-agent/protocol.h core' ;;
     spaces) echo 'spaces ir core' ;;
     compress) echo 'compress ir core' ;;
     compiler) echo 'compiler ir core' ;;
     eval) echo 'eval ir core' ;;
-    latency) echo 'latency device-agent/protocol.h ir core' ;;
+    latency) echo 'latency adb device-agent/protocol.h ir core' ;;
     search/strategies) echo 'search/strategies spaces ir core' ;;
-    search) echo 'search spaces compiler eval latency db ir core device-agent/protocol.h' ;;
-    tools) echo 'compiler latency spaces device-agent/protocol.h db ir core tools' ;;
+    search) echo 'search spaces compress compiler eval latency db ir core device-agent/protocol.h' ;;
+    tools) echo 'compiler latency spaces db adb device-agent/agent_main.h device-agent/protocol.h ir core tools' ;;
     *) echo '*' ;;
     esac
 }
@@ -73,7 +74,8 @@ owner() { # pattern, folder
 }
 owner 'sqlite3' db
 owner 'curl/' latency
-owner 'png|jpeglib' eval
+owner 'png|jpeglib|zlib' eval
+owner 'cblas|lapacke' compress
 
 # ---- banned calls --------------------------------------------------------------------------------------------------------
 # shellcheck disable=SC2086

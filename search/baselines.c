@@ -1,5 +1,5 @@
 /* baselines.c - the networks every table compares with: the full-width supernet and an FSRCNN-shaped net, both trained
- * here and timed on the same device. They are trials 0 and 1; percentages in constraints refer to trial 0. */
+ * here and timed on the same devices. They are trials 0 and 1; percentages in constraints refer to trial 0. */
 #include "search/study_internal.h"
 
 #include <string.h>
@@ -42,6 +42,21 @@ static nas_status score_baseline(nas__study *s, const nas_graph *graph, nas_db_v
     return NAS_OK;
 }
 
+/* The search values and the final ones of a baseline are the same: it is trained once. */
+static nas_status finish_baseline(nas__study *s, size_t index, const nas__built *built,
+                                  nas_db_values *values, const nas_db_values *final) {
+    nas__trial *trial = &s->trials[index];
+    const nas__target *target = nas__first_target(s);
+    values->arena_bytes = nas_some_i64((int64_t)built->artifacts[target - s->targets].arena_bytes);
+    nas_status status = nas_db_begin(s->ctx, s->db);
+    if (status == NAS_OK) status = nas__trial_finish(s, index, NAS_TRIAL_COMPLETE, NULL, values);
+    memcpy(trial->final, trial->search, sizeof trial->final);
+    if (status == NAS_OK) status = nas__trial_set_final(s, index, final);
+    if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
+    if (status != NAS_OK) nas_db_rollback(s->db);
+    return status;
+}
+
 static nas_status run_baseline(nas__study *s, const char *origin, const nas_graph *shape,
                                const nas_weights *weights) {
     nas_ctx *ctx = s->ctx;
@@ -55,19 +70,13 @@ static nas_status run_baseline(nas__study *s, const char *origin, const nas_grap
     if (status == NAS_OK) status = nas__build(ctx, s, graph, weights, &built);
     nas_db_values values = {0}, final = {0};
     if (status == NAS_OK) status = score_baseline(s, built.graph, &values, &final);
-    if (status == NAS_OK) status = nas__time_artifact(s, &built, index, "baseline", true, &values);
+    nas__job job = {.index = index, .built = &built};
+    if (status == NAS_OK) status = nas__measure_jobs(s, &job, 1, "baseline", true);
+    if (status == NAS_OK && job.failed) status = nas_fail(ctx, NAS_ERR_DEVICE, "%s", job.reason);
     if (status == NAS_OK) {
         nas__note_difference(s, built.max_difference);
-        final.final_latency_p50_us = values.latency_p50_us;
-        final.final_latency_p50_lo_us = values.latency_p50_lo_us;
-        final.final_latency_p50_hi_us = values.latency_p50_hi_us;
-        final.final_latency_p90_us = values.latency_p90_us;
-        status = nas_db_begin(ctx, s->db);
+        status = finish_baseline(s, index, &built, &values, &final);
     }
-    if (status == NAS_OK) status = nas__trial_finish(s, index, NAS_TRIAL_COMPLETE, NULL, &values);
-    if (status == NAS_OK) status = nas__trial_set_final(s, index, &final);
-    if (status == NAS_OK) status = nas_db_commit(ctx, s->db);
-    if (status != NAS_OK) nas_db_rollback(s->db);
     nas__built_deinit(&built);
     return nas_wrap(ctx, status, "baseline %s", origin);
 }
@@ -84,10 +93,6 @@ nas_status nas__phase_baselines(nas__study *s) {
     nas__progress_update(&s->progress, 2, "bicubic %.2f dB on the select images",
                          s->bicubic_select.psnr_y_db);
     nas__progress_end(&s->progress);
-    const nas_db_values *base = &s->trials[find_origin(s, "baseline:supernet")].row.values;
-    for (int m = 0; m < NAS_METRIC_COUNT; m++) {
-        (void)nas__metric_value(base, (nas_metric)m,
-                                &s->baseline_values[m]); /* unknown stays NAN */
-    }
+    s->baseline = nas__search_figures(&s->trials[find_origin(s, "baseline:supernet")]);
     return NAS_OK;
 }

@@ -33,46 +33,97 @@ static nas_status frame_images(nas_ctx *ctx, const nas_graph *g, nas_image *in, 
     return status;
 }
 
-static nas_status compare_with_forward(nas_ctx *ctx, const nas__study *s, nas__built *b) {
-    nas_image in = {0}, emitted = {0}, expected = {0};
-    char dir[NAS__PATH_MAX];
-    nas_status status = work_dir(ctx, s, dir);
-    if (status == NAS_OK) status = frame_images(ctx, b->graph, &in, &emitted);
+/* One frame of noise, and what the trainer's forward makes of it. */
+typedef struct probe_frame {
+    nas_image in, expected, emitted;
+} probe_frame;
+
+static void frame_deinit(probe_frame *f) {
+    nas_image_deinit(&f->in);
+    nas_image_deinit(&f->emitted);
+    nas_image_deinit(&f->expected);
+}
+
+static nas_status frame_init(nas_ctx *ctx, const nas__study *s, const nas_graph *graph,
+                             probe_frame *f) {
+    *f = (probe_frame){0};
+    nas_status status = frame_images(ctx, graph, &f->in, &f->emitted);
     if (status == NAS_OK) {
         nas_rng rng = nas_rng_stream(s->config->study.seed, 0, "compare");
-        const size_t n = (size_t)in.c * (size_t)in.h * (size_t)in.w;
+        const size_t n = (size_t)f->in.c * (size_t)f->in.h * (size_t)f->in.w;
         for (size_t i = 0; i < n; i++)
-            in.data[i] = (float)nas_rng_uniform(&rng);
-        status = nas_artifact_run(ctx, &b->artifact, b->graph, 1, in.data, emitted.data, 1, dir);
+            f->in.data[i] = (float)nas_rng_uniform(&rng);
+        status = nas_forward(ctx, graph, &f->in, &f->expected, 1);
     }
-    if (status == NAS_OK) status = nas_forward(ctx, b->graph, &in, &expected, 1);
-    double worst = 0;
-    if (status == NAS_OK) {
-        const size_t n = (size_t)emitted.c * (size_t)emitted.h * (size_t)emitted.w;
-        for (size_t i = 0; i < n; i++) {
-            const double d = fabs((double)emitted.data[i] - (double)expected.data[i]);
-            if (!(d <= worst)) worst = d; /* a NaN sticks */
-        }
-        if (!(worst <= difference_max)) {
-            status = nas_fail(
-                ctx, NAS_ERR_TOOLCHAIN,
-                "the compiled network differs from the reference by %g (limit %g): miscompiled",
-                worst, difference_max);
-        }
-    }
-    if (status == NAS_OK) b->max_difference = worst;
-    nas_image_deinit(&in);
-    nas_image_deinit(&emitted);
-    nas_image_deinit(&expected);
+    if (status != NAS_OK) frame_deinit(f);
     return status;
+}
+
+static nas_status compare_with_forward(nas_ctx *ctx, const nas__study *s, const nas_graph *graph,
+                                       const nas_artifact *artifact, probe_frame *f,
+                                       double *difference) {
+    char dir[NAS__PATH_MAX];
+    nas_status status = work_dir(ctx, s, dir);
+    if (status == NAS_OK)
+        status = nas_artifact_run(ctx, artifact, graph, 1, f->in.data, f->emitted.data, 1, dir);
+    if (status != NAS_OK) return status;
+    double worst = 0;
+    const size_t n = (size_t)f->emitted.c * (size_t)f->emitted.h * (size_t)f->emitted.w;
+    for (size_t i = 0; i < n; i++) {
+        const double d = fabs((double)f->emitted.data[i] - (double)f->expected.data[i]);
+        if (!(d <= worst)) worst = d; /* a NaN sticks */
+    }
+    if (!(worst <= difference_max)) {
+        return nas_fail(ctx, NAS_ERR_TOOLCHAIN,
+                        "the network compiled for %s differs from the reference by %g (limit %g): "
+                        "miscompiled",
+                        artifact->target, worst, difference_max);
+    }
+    if (worst > *difference) *difference = worst;
+    return NAS_OK;
+}
+
+/* The same network for this CPU: compared in the place of a program that cannot run here, and used to score images. */
+static nas_status build_twin(nas_ctx *ctx, const nas__study *s, nas__built *b, probe_frame *f) {
+    if (b->here.path[0] != '\0') return NAS_OK;
+    const nas_status status = nas_compile(ctx, b->graph, &s->native.compile, &b->here);
+    return status == NAS_OK
+               ? compare_with_forward(ctx, s, b->graph, &b->here, f, &b->max_difference)
+               : status;
+}
+
+static nas_status build_for(nas_ctx *ctx, const nas__study *s, int32_t target, nas__built *b,
+                            probe_frame *f) {
+    const nas__target *t = &s->targets[target];
+    nas_artifact *artifact = &b->artifacts[target];
+    nas_status status = nas_compile(ctx, b->graph, &t->compile, artifact);
+    if (status != NAS_OK) return status;
+    const bool runs = t->row.runs_here || t->runner[0] != '\0';
+    const char *how = t->row.runs_here ? "run here, one frame"
+                      : runs           ? "run by an emulator, one frame"
+                                       : "only a native build of the network";
+    (void)snprintf(b->checked[target], NAS_DB_CHECKED_MAX, "%s", how);
+    (void)snprintf(artifact->runner, sizeof artifact->runner, "%s",
+                   t->row.runs_here ? "" : t->runner);
+    return runs ? compare_with_forward(ctx, s, b->graph, artifact, f, &b->max_difference)
+                : build_twin(ctx, s, b, f);
 }
 
 nas_status nas__build(nas_ctx *ctx, const nas__study *s, nas_graph *take_graph,
                       const nas_weights *weights, nas__built *out) {
     nas__built b = {.graph = take_graph};
+    probe_frame f = {0};
     nas_status status = nas_weights_fill(ctx, weights, b.graph);
-    if (status == NAS_OK) status = nas_compile(ctx, b.graph, &s->compile, &b.artifact);
-    if (status == NAS_OK) status = compare_with_forward(ctx, s, &b);
+    if (status == NAS_OK) status = frame_init(ctx, s, b.graph, &f);
+    const int32_t first = (int32_t)(nas__first_target(s) - s->targets);
+    if (status == NAS_OK && s->targets[first].row.runs_here) {
+        status = build_for(ctx, s, first, &b, &f);
+        b.here = b.artifacts[first];
+    }
+    for (int32_t i = 0; i < s->n_targets && status == NAS_OK; i++) {
+        if (b.artifacts[i].path[0] == '\0') status = build_for(ctx, s, i, &b, &f);
+    }
+    frame_deinit(&f);
     if (status != NAS_OK) {
         nas__built_deinit(&b);
         return status;
@@ -81,10 +132,18 @@ nas_status nas__build(nas_ctx *ctx, const nas__study *s, nas_graph *take_graph,
     return NAS_OK;
 }
 
+nas_status nas__build_here(nas_ctx *ctx, const nas__study *s, nas__built *b) {
+    if (b->here.path[0] != '\0') return NAS_OK;
+    probe_frame f;
+    nas_status status = frame_init(ctx, s, b->graph, &f);
+    if (status == NAS_OK) status = build_twin(ctx, s, b, &f);
+    frame_deinit(&f);
+    return status;
+}
+
 /* ---- scoring by the compiled program --------------------------------------------------------------------------------- */
 
 typedef struct artifact_upscaler {
-    const nas__study *s;
     const nas__built *built;
     char dir[NAS__PATH_MAX];
 } artifact_upscaler;
@@ -111,7 +170,7 @@ static nas_status upscale_tile(nas_ctx *ctx, artifact_upscaler *u, const nas_ima
             }
         }
     }
-    const nas_status status = nas_artifact_run(ctx, &u->built->artifact, u->built->graph, 1,
+    const nas_status status = nas_artifact_run(ctx, &u->built->here, u->built->graph, 1,
                                                frame->data, result->data, 1, u->dir);
     if (status != NAS_OK) return status;
     const int32_t scale = result->h / frame->h;
@@ -154,7 +213,7 @@ static nas_status upscale_by_artifact(nas_ctx *ctx, void *arg, const nas_image *
 
 nas_status nas__score_artifact(nas_ctx *ctx, const nas__study *s, const nas__built *built,
                                nas_split split, nas_sr_score *out) {
-    artifact_upscaler u = {.s = s, .built = built};
+    artifact_upscaler u = {.built = built};
     const nas_status status = work_dir(ctx, s, u.dir);
     if (status != NAS_OK) return status;
     return nas_sr_score_split(ctx, s->data, split, s->config->task.scale, upscale_by_artifact, &u,

@@ -39,6 +39,7 @@ static nas_status parse_into(nas__config_doc *doc, const char *text, size_t len,
     if (status != NAS_OK) return status;
     nas_config_default(config);
     nas__config_assign(doc, config);
+    nas__config_classify(doc, config);
     nas__config_validate(doc, config);
     if (doc->failed) return NAS_ERR_NOMEM;
     if (doc->n_problems > 0) return report(doc, NAS_ERR_INVALID, errors);

@@ -11,6 +11,7 @@
 #include "spaces/space.h"
 
 enum { NAS_CONSTRAINTS_MAX = 16, NAS_DEVICES_MAX = 8, NAS_TEXT_MAX = 512 };
+enum { NAS_DEVICE_NAME_MAX = 64, NAS_METRIC_TEXT_MAX = 96 };
 
 /* Metrics a study can optimise or bound; the name is what config, tables and database columns use. */
 typedef enum nas_metric {
@@ -21,27 +22,44 @@ typedef enum nas_metric {
     NAS_METRIC_MACS,                  /* "macs" */
     NAS_METRIC_PARAMS,                /* "params" */
     NAS_METRIC_PEAK_ACTIVATION_BYTES, /* "peak_activation_bytes" */
+    NAS_METRIC_TOP1,                  /* "top1", percent, maximise; of classifiers */
     NAS_METRIC_COUNT
 } nas_metric;
 const char *nas_metric_name(nas_metric metric);
 bool nas_metric_from_name(const char *name,
                           nas_metric *out); /* false when there is no such metric */
 bool nas_metric_maximise(nas_metric metric);
+bool nas_metric_is_timed(nas_metric metric); /* a latency: of one device */
 
-/* "<= 33", ">= 30.5" absolute in the metric's unit, or "<= 60%" of the baseline (the full-width supernet). */
+/* What is optimised: "psnr_y", "latency_p50_ms", or "latency_p50_ms@s21" where there are several devices. */
+typedef struct nas_objective {
+    nas_metric metric;
+    int32_t queue; /* as in nas_constraint */
+} nas_objective;
+
+/* "<= 33", ">= 30.5" absolute in the metric's unit, or "<= 60%" of the baseline (the full-width supernet), of a latency
+ * on the same device. */
 typedef struct nas_constraint {
     nas_metric metric;
+    int32_t queue; /* of a latency: where it is measured, see nas_config.queues; else 0 */
     bool at_most;
     double bound;
     bool is_percent; /* bound is percent of the baseline's value */
 } nas_constraint;
 
 typedef struct nas_config_device {
-    char name[64];
-    char connect[NAS_TEXT_MAX]; /* "local", "simulated", "http://127.0.0.1:7917" */
+    char name[NAS_DEVICE_NAME_MAX];
+    char pool[NAS_DEVICE_NAME_MAX]; /* "": a queue of its own */
+    char connect
+        [NAS_TEXT_MAX]; /* "local", "http://127.0.0.1:7917", "adb:SERIAL", "adb:*", "simulated" */
     char key_file[NAS_TEXT_MAX];
-    char cpus[128];
-    int32_t threads;
+    char cores[64];           /* "", "big", "little", "0-3", "0,1" */
+    char mode[16];            /* "burst", "sustained" */
+    char frequency[64];       /* "", "max", "1800,2400" */
+    char target[64], cpu[64]; /* "": that of [compile], the target's own flags */
+    double max_temperature_c; /* 0 = none */
+    int32_t threads, sustained_s;
+    int32_t queue; /* index into nas_config.queues */
 } nas_config_device;
 
 typedef struct nas_config {
@@ -53,12 +71,26 @@ typedef struct nas_config {
     struct {
         char kind[16];
         int32_t scale, out_height, out_width;
-    } task; /* kind "sr" */
+    } task; /* kind "sr" or "classify" */
+    struct {
+        char onnx[NAS_TEXT_MAX];   /* the network to compress; "" = a built-in one, trained first */
+        int32_t train_steps, side; /* of the built-in one */
+        double train_rate;
+    } model;
     struct {
         char train[NAS_TEXT_MAX * 4], select[NAS_TEXT_MAX * 4], report[NAS_TEXT_MAX * 4];
         double select_fraction;
         int32_t select_max, report_max, leaves_train, leaves_select, leaves_report, leaves_size;
+        /* classify */
+        char kind[16], path[NAS_TEXT_MAX], report_path[NAS_TEXT_MAX], mean[64], deviation[64];
+        int32_t glyphs, reward_images, report_images, tune_images;
     } data;
+    struct {
+        char space[16], importance[24];
+        int32_t channel_step, calibration_images, positions, shift;
+        double min_ratio, ridge, distill, temperature;
+        bool repair, flip;
+    } compress;           /* classify */
     nas_sr_options space; /* lr extents and scale filled from task */
     struct {
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;
@@ -74,14 +106,19 @@ typedef struct nas_config {
         double skip_margin; /* predicted lower bound > (1 + margin) * bound; >= 0, default 0.5 */
     } search;
     int32_t n_objectives;
-    nas_metric objectives[NAS_OBJECTIVES_MAX];
+    nas_objective objectives[NAS_OBJECTIVES_MAX];
     int32_t n_constraints;
     nas_constraint constraints[NAS_CONSTRAINTS_MAX];
     int32_t n_devices;
     nas_config_device devices[NAS_DEVICES_MAX];
+    /* What candidates wait in line for: a device alone, or the devices of a pool. Latencies are called after it. */
+    int32_t n_queues;
+    char queues[NAS_DEVICES_MAX][NAS_DEVICE_NAME_MAX];
     struct {
         int32_t max_time_ms, min_time_ms, min_batches, final_max_time_ms, reference_every;
         double drift_limit;
+        bool profile;   /* layers of the finished front are timed alone */
+        int32_t away_s; /* patience with lost devices once nothing else is left to measure */
     } measure;
     struct {
         char compiler[NAS_TEXT_MAX], target[64], cache_dir[NAS_TEXT_MAX];
@@ -92,6 +129,11 @@ typedef struct nas_config {
         int64_t disk_mb;
     } budget;
 } nas_config;
+
+/* nas_config_metric_text - how config, tables and messages call a metric: "latency_p50_ms@s21" when the study has more
+ * than one queue, else without the '@'. */
+void nas_config_metric_text(const nas_config *config, nas_metric metric, int32_t queue,
+                            char out[NAS_METRIC_TEXT_MAX]);
 
 /* An ordered list of "key=value" overrides from the command line (--set), values in TOML syntax; a bare word that is
  * not TOML is taken as a string. "device.threads" sets every device, "device[1].threads" the second one. */
@@ -116,7 +158,8 @@ nas_status nas_config_parse(nas_ctx *ctx, const char *name, const char *text, si
                             nas_buf *json, nas_buf *errors);
 
 /* nas_config_diff - keys whose values differ between two effective JSON texts, "a.b: old -> new" one a line. Keys that
- * may change on resume (budget.*, search.trials upwards, eval.threads) are left out. */
+ * may change on resume (budget.*, search.trials upwards, eval.threads, measure.away_s and profile, where a real device is reached) are
+ * left out; so are keys that a study begun by an older program did not have and that stand at their default. */
 nas_status nas_config_diff(nas_ctx *ctx, const char *old_json, const char *new_json, nas_buf *out);
 
 /* nas_config_reference - the Markdown table of all keys (what configs/README.md must contain). */

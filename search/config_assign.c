@@ -63,16 +63,21 @@ static void unknown_section(nas__config_doc *doc, const nas__config_entry *e) {
     } else if (key != NULL) {
         nas__config_problem_add(doc, e->key, e->path, "%s (did you mean %s?)", what, key);
     } else {
-        nas__config_problem_add(doc, e->key, e->path,
-                                "%s (sections: study, task, data, space, eval, search, objectives, "
-                                "constraints, device, measure, compile, budget)",
-                                what);
+        nas__config_problem_add(
+            doc, e->key, e->path,
+            "%s (sections: study, task, model, data, space, compress, eval, search, "
+            "objectives, constraints, device, measure, compile, budget)",
+            what);
     }
 }
 
-static void unknown_key(nas__config_doc *doc, const nas__config_entry *e, const char *table_path) {
-    const char *near =
-        doc->n_problems < SUGGESTIONS_MAX ? nas__config_nearest_key(table_path) : NULL;
+static void unknown_key(nas__config_doc *doc, const nas__config_entry *e, const char *path) {
+    if (strcmp(path, "device.cpus") == 0) {
+        nas__config_problem_add(doc, e->key, e->path,
+                                "is called cores now: \"big\", \"little\", \"0-3\" or \"0,1\"");
+        return;
+    }
+    const char *near = doc->n_problems < SUGGESTIONS_MAX ? nas__config_nearest_key(path) : NULL;
     if (near != NULL) {
         nas__config_problem_add(doc, e->key, e->path, "unknown key (did you mean %s?)", near);
         return;
@@ -80,13 +85,13 @@ static void unknown_key(nas__config_doc *doc, const nas__config_entry *e, const 
     nas_buf names = {0};
     size_t n = 0;
     const nas__config_key *keys = nas__config_keys(&n);
-    const size_t len = strcspn(table_path, ".");
+    const size_t len = strcspn(path, ".");
     for (size_t i = 0; i < n && doc->n_problems < SUGGESTIONS_MAX; i++) {
-        if (strncmp(keys[i].path, table_path, len + 1) != 0) continue;
+        if (strncmp(keys[i].path, path, len + 1) != 0) continue;
         nas_buf_printf(&names, "%s%s", names.len == 0 ? "" : ", ", keys[i].path + len + 1);
     }
     nas__config_problem_add(doc, e->key, e->path, "unknown key (keys of [%.*s]: %s)", (int)len,
-                            table_path, names.data == NULL ? "see configs/README.md" : names.data);
+                            path, names.data == NULL ? "see configs/README.md" : names.data);
     nas_buf_deinit(&names);
 }
 
@@ -165,6 +170,7 @@ static const char *kind_text(nas__key_type type) {
     case NAS__KEY_FLAG:
     case NAS__KEY_RANGE:
     case NAS__KEY_KERNELS:
+    case NAS__KEY_FREQUENCY:
     case NAS__KEY_METRICS:
     case NAS__KEY_BOUND: return "";
     }
@@ -268,8 +274,31 @@ static bool set_kernels(const nas__config_key *key, const nas__toml_value *value
     return true;
 }
 
+/* "max" or MHz of each cluster; kept as the text that a device's options take. */
+static bool set_frequency(const nas__config_key *key, const nas__toml_value *value, char *base) {
+    char text[64] = "";
+    _Static_assert(sizeof text == sizeof((nas_config_device *)0)->frequency, "room of the field");
+    if (value->type == NAS__TOML_TEXT) {
+        if (strcmp(value->text, "max") != 0 && value->text_len != 0) return false;
+        (void)snprintf(text, sizeof text, "%s", value->text);
+    } else if (value->type == NAS__TOML_LIST && value->n_items >= 1 && value->n_items <= 8) {
+        size_t len = 0;
+        for (size_t i = 0; i < value->n_items; i++) {
+            const nas__toml_value *item = &value->items[i];
+            if (item->type != NAS__TOML_INTEGER || !in_range(key, item->number)) return false;
+            const int n = snprintf(text + len, sizeof text - len, "%s%" PRId64, i == 0 ? "" : ",",
+                                   item->integer);
+            len += (size_t)n; /* 8 x 6 bytes at most */
+        }
+    } else {
+        return false;
+    }
+    memcpy(base + key->offset, text, sizeof text);
+    return true;
+}
+
 static void assign_value(nas__config_doc *doc, const nas__config_entry *e,
-                         const nas__config_key *key, nas_config *config, char *base) {
+                         const nas__config_key *key, char *base) {
     bool fine = true;
     switch (key->type) {
     case NAS__KEY_TEXT: fine = set_text(key, &e->value, base); break;
@@ -278,20 +307,45 @@ static void assign_value(nas__config_doc *doc, const nas__config_entry *e,
     case NAS__KEY_FLAG: fine = set_flag(key, &e->value, base); break;
     case NAS__KEY_RANGE: fine = set_range(key, &e->value, base); break;
     case NAS__KEY_KERNELS: fine = set_kernels(key, &e->value, base); break;
-    case NAS__KEY_METRICS: break; /* both lists together, by assign_objectives */
-    case NAS__KEY_BOUND: nas__config_bounds(doc, e, config); break;
+    case NAS__KEY_FREQUENCY: fine = set_frequency(key, &e->value, base); break;
+    case NAS__KEY_METRICS:      /* once the devices are known, by assign_objectives */
+    case NAS__KEY_BOUND: break; /* and by assign_bounds */
     }
     if (!fine) wrong_value(doc, e, key, &e->value);
 }
 
 /* ---- the document ---------------------------------------------------------------------------------------------- */
 
+/* Bounds name a metric, maybe with its device, which TOML wants in quotes: constraints."latency_p90_ms@s21" is
+ * constraints.latency_p90_ms. False when the path is too long for any key. */
+static bool table_path(const location *at, char path[160], const char **metric) {
+    const char *rest = at->rest;
+    size_t len = strlen(rest);
+    const bool bound = strcmp(at->root, "constraints") == 0;
+    if (bound && len >= 2 && rest[0] == '"' && rest[len - 1] == '"' && strchr(rest, '@') != NULL) {
+        rest++;
+        len -= 2;
+    }
+    const int n = snprintf(path, 160, "%s.%.*s", at->root, (int)(len < 160 ? len : 160), rest);
+    if (n < 0 || n >= 160) return false;
+    *metric = path + strlen(at->root) + 1;
+    return true;
+}
+
+static const nas__config_key *find_bound_or_key(char path[160], char metric_text[160],
+                                                const char *metric) {
+    (void)snprintf(metric_text, 160, "%s", metric);
+    char *device = strncmp(path, "constraints.", 12) == 0 ? strchr(path, '@') : NULL;
+    if (device != NULL) *device = '\0';
+    return nas__config_key_find(path);
+}
+
 static void assign_key(nas__config_doc *doc, const nas__config_entry *e, const location *at,
                        nas_config *config) {
-    char path[160];
-    const int len = snprintf(path, sizeof path, "%s.%s", at->root, at->rest);
+    char path[160], metric_text[160];
+    const char *metric = NULL;
     const nas__config_key *key =
-        len < 0 || (size_t)len >= sizeof path ? NULL : nas__config_key_find(path);
+        table_path(at, path, &metric) ? find_bound_or_key(path, metric_text, metric) : NULL;
     const bool nested = *component_end(at->rest) == '.';
     if (key == NULL) {
         /* The table around a nested key was reported already, unless it stands on the command line. */
@@ -303,8 +357,7 @@ static void assign_key(nas__config_doc *doc, const nas__config_entry *e, const l
         return;
     }
     const bool device = nas__config_is_device_key(key);
-    assign_value(doc, e, key, config,
-                 device ? (char *)&config->devices[at->index] : (char *)config);
+    assign_value(doc, e, key, device ? (char *)&config->devices[at->index] : (char *)config);
 }
 
 static void assign_entry(nas__config_doc *doc, const nas__config_entry *e, nas_config *config) {
@@ -321,10 +374,38 @@ static void assign_entry(nas__config_doc *doc, const nas__config_entry *e, nas_c
     if (at.index < NAS_DEVICES_MAX) assign_key(doc, e, &at, config);
 }
 
+/* The bounds, now that it is known which devices there are. */
+static void assign_bounds(nas__config_doc *doc, nas_config *config) {
+    for (size_t i = 0; i < doc->n_entries && !doc->failed; i++) {
+        const nas__config_entry *e = &doc->entries[i];
+        const location at = locate(e->path);
+        char path[160], metric_text[160];
+        const char *metric = NULL;
+        if (e->dropped || at.rest == NULL || at.index >= 0 || strcmp(at.root, "constraints") != 0 ||
+            e->value.type == NAS__TOML_TABLE || !table_path(&at, path, &metric))
+            continue;
+        if (find_bound_or_key(path, metric_text, metric) == NULL) continue; /* reported */
+        nas__config_bounds(doc, e, metric_text, config);
+    }
+}
+
+/* The default minimises "the" latency, which must be chosen where there are several. */
+static void check_default_objectives(nas__config_doc *doc, const nas_config *config) {
+    if (config->n_queues < 2) return;
+    nas__config_problem_add(doc, nas__config_place_of(doc, "objectives.minimise"),
+                            "objectives.minimise",
+                            "%" PRId32 " devices or pools: say whose latency is minimised, such as "
+                            "\"latency_p50_ms@%s\"",
+                            config->n_queues, config->queues[0]);
+}
+
 /* When either list is given the two of them are all there is; the maximised come first. */
 static void assign_objectives(nas__config_doc *doc, nas_config *config) {
     static const char *const lists[] = {"objectives.maximise", "objectives.minimise"};
-    if (!nas__config_has(doc, lists[0]) && !nas__config_has(doc, lists[1])) return;
+    if (!nas__config_has(doc, lists[0]) && !nas__config_has(doc, lists[1])) {
+        check_default_objectives(doc, config);
+        return;
+    }
     config->n_objectives = 0;
     for (int i = 0; i < 2; i++) {
         for (size_t k = 0; k < doc->n_entries; k++) {
@@ -345,11 +426,26 @@ static void name_devices(nas__config_doc *doc, nas_config *config) {
         const bool plain =
             strcmp(device->connect, "local") == 0 || strcmp(device->connect, "simulated") == 0;
         if (plain) {
-            memcpy(device->name, device->connect,
-                   sizeof "simulated"); /* the longer of the two words */
+            (void)snprintf(device->name, sizeof device->name, "%.32s", device->connect);
         } else {
             (void)snprintf(device->name, sizeof device->name, "device%" PRId32, i);
         }
+    }
+}
+
+/* One queue for each pool and for each device that is in none, in the order of the file. */
+static void make_queues(nas_config *config) {
+    config->n_queues = 0;
+    for (int32_t i = 0; i < config->n_devices; i++) {
+        nas_config_device *device = &config->devices[i];
+        const char *name = device->pool[0] == '\0' ? device->name : device->pool;
+        int32_t q = 0;
+        while (q < config->n_queues && strcmp(config->queues[q], name) != 0)
+            q++;
+        device->queue = q;
+        if (q < config->n_queues) continue;
+        memcpy(config->queues[q], name, strlen(name) + 1); /* both have the same room */
+        config->n_queues++;
     }
 }
 
@@ -361,8 +457,10 @@ void nas__config_assign(nas__config_doc *doc, nas_config *config) {
     for (size_t i = 0; i < doc->n_entries && !doc->failed; i++) {
         if (!doc->entries[i].dropped) assign_entry(doc, &doc->entries[i], config);
     }
-    assign_objectives(doc, config);
     name_devices(doc, config);
+    make_queues(config);
+    assign_bounds(doc, config);
+    assign_objectives(doc, config);
     if (config->study.dir[0] == '\0') {
         (void)snprintf(config->study.dir, sizeof config->study.dir, "runs/%s", config->study.name);
     }

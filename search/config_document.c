@@ -237,6 +237,15 @@ static nas_status set_one(nas__config_doc *doc, const char *path, const nas__tom
     return add_entry(doc, path, (nas__config_place){0, 0}, value);
 }
 
+/* A metric with its device is one quoted key in a file; the command line need not quote it. */
+static nas_status set_bound(nas__config_doc *doc, const char *path, const nas__toml_value *value) {
+    const char *leaf = strchr(path, '.') + 1;
+    if (leaf[0] == '"') return set_one(doc, path, value);
+    const char *quoted = nas_arena_printf(doc->ctx, doc->arena, "constraints.\"%s\"", leaf);
+    if (quoted == NULL) doc->failed = true;
+    return quoted == NULL ? NAS_ERR_NOMEM : set_one(doc, quoted, value);
+}
+
 static nas_status announce_device(nas__config_doc *doc, int32_t index) {
     char path[32];
     (void)snprintf(path, sizeof path, "device[%" PRId32 "]", index);
@@ -275,7 +284,7 @@ static nas_status set_device(nas__config_doc *doc, const char *path, const nas__
 
 static bool is_path(const char *path) {
     if (path[0] == '\0' || strlen(path) > 100) return false;
-    return strspn(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.[]") ==
+    return strspn(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.[]@\"") ==
            strlen(path);
 }
 
@@ -390,6 +399,9 @@ nas_status nas__config_doc_override(nas__config_doc *doc, const char *assignment
     }
     if (strncmp(path, "device.", 7) == 0 || strncmp(path, "device[", 7) == 0) {
         return set_device(doc, path, &parsed);
+    }
+    if (strncmp(path, "constraints.", 12) == 0 && strchr(path, '@') != NULL) {
+        return set_bound(doc, path, &parsed);
     }
     return set_one(doc, path, &parsed);
 }

@@ -68,10 +68,11 @@ typedef enum nas__key_type {
     NAS__KEY_INTEGER, /* int32_t, int64_t or uint64_t by `size` and `lo` */
     NAS__KEY_NUMBER,  /* double */
     NAS__KEY_FLAG,
-    NAS__KEY_RANGE,   /* nas_range from [min, max, step] */
-    NAS__KEY_KERNELS, /* list of odd integers, count at `count_offset` */
-    NAS__KEY_METRICS, /* list of metric names */
-    NAS__KEY_BOUND    /* text or list of texts: bounds on the metric that names the key */
+    NAS__KEY_RANGE,     /* nas_range from [min, max, step] */
+    NAS__KEY_KERNELS,   /* list of odd integers, count at `count_offset` */
+    NAS__KEY_FREQUENCY, /* "max", or a list of MHz; kept as text "1800,2400" */
+    NAS__KEY_METRICS,   /* list of metric names */
+    NAS__KEY_BOUND      /* text or list of texts: bounds on the metric that names the key */
 } nas__key_type;
 
 typedef struct nas__config_key {
@@ -107,16 +108,23 @@ void nas__config_range_text(const nas__config_key *key, nas_buf *out);
 /* nas__config_value_json - the value of a key as JSON; base is the nas_config or the nas_config_device. */
 void nas__config_value_json(const nas__config_key *key, const nas_config *config, const void *base,
                             nas_json *j);
+bool nas__config_is_plain_name(const char *name); /* letters, digits, '.', '_', '-' */
 /* nas__config_bound_text - "<= 33", ">= 30.5", "<= 60%". */
 void nas__config_bound_text(const nas_constraint *c, nas_buf *out);
 
 /* ---- steps ----------------------------------------------------------------------------------------------------- */
 
 void nas__config_assign(nas__config_doc *doc, nas_config *config);
-/* nas__config_bounds - parses the bounds of one constraint key into config; contradictions are checked later. */
-void nas__config_bounds(nas__config_doc *doc, const nas__config_entry *entry, nas_config *config);
+/* nas__config_bounds - parses the bounds of one constraint key, `name` its metric, into config; contradictions are
+ * checked later. The queues of the config are known by now. */
+void nas__config_bounds(nas__config_doc *doc, const nas__config_entry *entry, const char *name,
+                        nas_config *config);
 void nas__config_metrics(nas__config_doc *doc, const nas__config_entry *entry, bool maximise,
                          nas_config *config);
+/* nas__config_classify - defaults and rules of classifiers, and what the other tasks do not know of them. */
+void nas__config_classify(nas__config_doc *doc, nas_config *config);
+/* nas__config_devices_validate - names, pools and ways to measure (config_devices.c). */
+void nas__config_devices_validate(nas__config_doc *doc, const nas_config *config);
 void nas__config_validate(nas__config_doc *doc, const nas_config *config);
 nas_status nas__config_json(nas_ctx *ctx, const nas_config *config, nas_buf *out);
 

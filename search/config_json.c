@@ -17,11 +17,11 @@ void nas__config_bound_text(const nas_constraint *c, nas_buf *out) {
     if (c->is_percent) nas_buf_puts(out, "%");
 }
 
-static void bounds_json(const nas_config *config, const char *metric, nas_json *j) {
+static void bounds_json(const nas_config *config, const char *metric, int32_t queue, nas_json *j) {
     nas_json_array(j);
     for (int32_t i = 0; i < config->n_constraints; i++) {
         const nas_constraint *c = &config->constraints[i];
-        if (strcmp(nas_metric_name(c->metric), metric) != 0) continue;
+        if (strcmp(nas_metric_name(c->metric), metric) != 0 || c->queue != queue) continue;
         nas_buf text = {0};
         nas__config_bound_text(c, &text);
         if (text.failed) j->out->failed = true;
@@ -34,8 +34,10 @@ static void bounds_json(const nas_config *config, const char *metric, nas_json *
 static void metrics_json(const nas_config *config, bool maximise, nas_json *j) {
     nas_json_array(j);
     for (int32_t i = 0; i < config->n_objectives; i++) {
-        const nas_metric metric = config->objectives[i];
-        if (nas_metric_maximise(metric) == maximise) nas_json_string(j, nas_metric_name(metric));
+        const nas_objective *o = &config->objectives[i];
+        char text[NAS_METRIC_TEXT_MAX];
+        nas_config_metric_text(config, o->metric, o->queue, text);
+        if (nas_metric_maximise(o->metric) == maximise) nas_json_string(j, text);
     }
     nas_json_array_end(j);
 }
@@ -68,7 +70,8 @@ void nas__config_value_json(const nas__config_key *key, const nas_config *config
     double number = 0;
     bool flag = false;
     switch (key->type) {
-    case NAS__KEY_TEXT: nas_json_string(j, bytes + key->offset); break;
+    case NAS__KEY_TEXT:
+    case NAS__KEY_FREQUENCY: nas_json_string(j, bytes + key->offset); break;
     case NAS__KEY_INTEGER: nas_json_int(j, integer_of(key, bytes)); break;
     case NAS__KEY_NUMBER:
         memcpy(&number, bytes + key->offset, sizeof number);
@@ -90,7 +93,7 @@ void nas__config_value_json(const nas__config_key *key, const nas_config *config
     case NAS__KEY_METRICS:
         metrics_json(config, strcmp(key->path, "objectives.maximise") == 0, j);
         break;
-    case NAS__KEY_BOUND: bounds_json(config, strchr(key->path, '.') + 1, j); break;
+    case NAS__KEY_BOUND: bounds_json(config, strchr(key->path, '.') + 1, 0, j); break;
     }
 }
 
@@ -98,13 +101,55 @@ void nas__config_value_json(const nas__config_key *key, const nas_config *config
 
 /* Index of a key and of the device it is for: one row of the JSON object. */
 typedef struct json_row {
-    char path[96];
+    char path[128];
     const nas__config_key *key;
     const void *base;
+    int32_t queue; /* of bounds on a latency where there are several queues, else -1 */
 } json_row;
 
 static int by_path(const void *a, const void *b) {
     return strcmp(((const json_row *)a)->path, ((const json_row *)b)->path);
+}
+
+static bool has_bound(const nas_config *config, const char *metric, int32_t queue) {
+    for (int32_t i = 0; i < config->n_constraints; i++) {
+        const nas_constraint *c = &config->constraints[i];
+        if (c->queue == queue && strcmp(nas_metric_name(c->metric), metric) == 0) return true;
+    }
+    return false;
+}
+
+/* Bounds on a latency where there are several queues: a row of each that has some, none of no queue. */
+static void add_queue_rows(const nas_config *config, const nas__config_key *key, json_row *rows,
+                           size_t *n) {
+    for (int32_t q = 0; q < config->n_queues; q++) {
+        if (!has_bound(config, strchr(key->path, '.') + 1, q)) continue;
+        json_row *row = &rows[(*n)++];
+        *row = (json_row){.key = key, .base = config, .queue = q};
+        (void)snprintf(row->path, sizeof row->path, "%s@%s", key->path, config->queues[q]);
+    }
+}
+
+/* Appends the rows of one key: one each device that it may be given for. */
+static void add_rows(const nas_config *config, const nas__config_key *key, json_row *rows,
+                     size_t *n) {
+    const bool of_device = nas__config_is_device_key(key);
+    nas_metric metric = NAS_METRIC_PSNR_Y;
+    if (config->n_queues > 1 && key->type == NAS__KEY_BOUND &&
+        nas_metric_from_name(strchr(key->path, '.') + 1, &metric) && nas_metric_is_timed(metric)) {
+        add_queue_rows(config, key, rows, n);
+        return;
+    }
+    for (int32_t i = 0; i < (of_device ? config->n_devices : 1); i++) {
+        json_row *row = &rows[(*n)++];
+        *row = (json_row){.key = key, .base = config, .queue = -1};
+        if (of_device) {
+            row->base = &config->devices[i];
+            (void)snprintf(row->path, sizeof row->path, "device[%" PRId32 "].%s", i, key->path + 7);
+        } else {
+            (void)snprintf(row->path, sizeof row->path, "%s", key->path);
+        }
+    }
 }
 
 nas_status nas__config_json(nas_ctx *ctx, const nas_config *config, nas_buf *out) {
@@ -113,25 +158,18 @@ nas_status nas__config_json(nas_ctx *ctx, const nas_config *config, nas_buf *out
     json_row *rows = nas_alloc_array(ctx, n_keys * NAS_DEVICES_MAX, sizeof *rows);
     if (rows == NULL) return NAS_ERR_NOMEM;
     size_t n = 0;
-    for (size_t i = 0; i < n_keys; i++) {
-        const bool of_device = nas__config_is_device_key(&keys[i]);
-        for (int32_t d = 0; d < (of_device ? config->n_devices : 1); d++) {
-            json_row *row = &rows[n++];
-            row->key = &keys[i];
-            row->base = config;
-            (void)snprintf(row->path, sizeof row->path, "%s", keys[i].path);
-            if (!of_device) continue;
-            row->base = &config->devices[d];
-            (void)snprintf(row->path, sizeof row->path, "device[%" PRId32 "].%s", d,
-                           keys[i].path + 7);
-        }
-    }
+    for (size_t i = 0; i < n_keys; i++)
+        add_rows(config, &keys[i], rows, &n);
     qsort(rows, n, sizeof *rows, by_path);
     nas_json j = nas_json_begin(out);
     nas_json_object(&j);
     for (size_t i = 0; i < n; i++) {
         nas_json_key(&j, rows[i].path);
-        nas__config_value_json(rows[i].key, config, rows[i].base, &j);
+        if (rows[i].queue >= 0) {
+            bounds_json(config, strchr(rows[i].key->path, '.') + 1, rows[i].queue, &j);
+        } else {
+            nas__config_value_json(rows[i].key, config, rows[i].base, &j);
+        }
     }
     nas_json_object_end(&j);
     nas_free(rows);
@@ -140,9 +178,25 @@ nas_status nas__config_json(nas_ctx *ctx, const nas_config *config, nas_buf *out
 
 /* ---- difference ------------------------------------------------------------------------------------------------ */
 
-/* What a resumed study may change: limits of the run, speed, and more trials than before. */
+static const char *leaf_of_device_key(const char *key) {
+    const char *end = strncmp(key, "device[", 7) == 0 ? strstr(key, "].") : NULL;
+    return end == NULL ? "" : end + 2;
+}
+
+static bool is_simulated(const json_t *connect) {
+    const char *text = json_string_value(connect);
+    return text == NULL || strncmp(text, "simulated", 9) == 0;
+}
+
+/* What a resumed study may change: limits of the run, speed, the address of a device, and more trials than before. */
 static bool may_change(const char *key, const json_t *old_value, const json_t *new_value) {
+    const char *leaf = leaf_of_device_key(key);
     if (strncmp(key, "budget.", 7) == 0 || strcmp(key, "eval.threads") == 0) return true;
+    if (strcmp(key, "measure.away_s") == 0 || strcmp(key, "measure.profile") == 0 ||
+        strcmp(leaf, "key_file") == 0)
+        return true;
+    if (strcmp(leaf, "connect") == 0 && old_value != NULL && new_value != NULL)
+        return !is_simulated(old_value) && !is_simulated(new_value);
     if (strcmp(key, "search.trials") != 0) return false;
     return json_is_integer(old_value) && json_is_integer(new_value) &&
            json_integer_value(new_value) >= json_integer_value(old_value);
@@ -162,7 +216,44 @@ static void puts_value(const json_t *value, nas_buf *out) {
     free(text); /* jansson's own memory */
 }
 
+/* A key that older programs did not have says nothing new while it stands at its default. */
+static bool is_new_default(const char *key, const json_t *defaults, const json_t *old_config,
+                           const json_t *value) {
+    const char *leaf = leaf_of_device_key(key);
+    char path[160];
+    if (leaf[0] != '\0') { /* of a device that was there */
+        (void)snprintf(path, sizeof path, "%.*s].name", (int)strcspn(key, "]"), key);
+        if (json_object_get(old_config, path) == NULL) return false;
+        (void)snprintf(path, sizeof path, "device[0].%.100s", leaf);
+    } else {
+        (void)snprintf(path, sizeof path, "%.150s", key);
+    }
+    return json_equal(json_object_get(defaults, path), value) == 1;
+}
+
+/* Keys by the names they have now. */
+static nas_status rename_keys(nas_ctx *ctx, json_t *config) {
+    for (int i = 0; i < NAS_DEVICES_MAX; i++) {
+        char old_key[32], key[32];
+        (void)snprintf(old_key, sizeof old_key, "device[%d].cpus", i);
+        (void)snprintf(key, sizeof key, "device[%d].cores", i);
+        json_t *value = json_object_get(config, old_key);
+        if (value == NULL) continue;
+        if (json_object_set(config, key, value) != 0)
+            return nas_fail(ctx, NAS_ERR_NOMEM, "config: out of memory");
+        (void)json_object_del(config, old_key); /* it is there */
+    }
+    return NAS_OK;
+}
+
+/* No bounds on a metric and an empty list of them are the same. */
+static bool is_no_bound(const char *key, const json_t *value) {
+    return strncmp(key, "constraints.", 12) == 0 && json_is_array(value) &&
+           json_array_size(value) == 0;
+}
+
 static void diff_key(const char *key, const json_t *a, const json_t *b, nas_buf *out) {
+    if ((a == NULL && is_no_bound(key, b)) || (b == NULL && is_no_bound(key, a))) return;
     if (json_equal(a, b) == 1 || may_change(key, a, b)) return;
     nas_buf_printf(out, "%s: ", key);
     puts_value(a, out);
@@ -190,7 +281,8 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static nas_status diff_objects(nas_ctx *ctx, json_t *a, json_t *b, nas_buf *out) {
+static nas_status diff_objects(nas_ctx *ctx, json_t *a, json_t *b, const json_t *defaults,
+                               nas_buf *out) {
     const char **names =
         nas_alloc_array(ctx, json_object_size(a) + json_object_size(b), sizeof *names);
     if (names == NULL) return NAS_ERR_NOMEM;
@@ -203,17 +295,34 @@ static nas_status diff_objects(nas_ctx *ctx, json_t *a, json_t *b, nas_buf *out)
     }
     if (n > 0) qsort(names, n, sizeof *names, compare_names);
     for (size_t i = 0; i < n; i++) {
-        diff_key(names[i], json_object_get(a, names[i]), json_object_get(b, names[i]), out);
+        json_t *was = json_object_get(a, names[i]), *is = json_object_get(b, names[i]);
+        if (was == NULL && is_new_default(names[i], defaults, a, is)) continue;
+        diff_key(names[i], was, is, out);
     }
     nas_free(names);
     return nas_buf_status(ctx, out);
 }
 
+static nas_status default_object(nas_ctx *ctx, json_t **out) {
+    nas_config *config = nas_alloc_array(ctx, 1, sizeof *config);
+    nas_buf text = {0};
+    if (config == NULL) return NAS_ERR_NOMEM;
+    nas_config_default(config);
+    nas_status status = nas__config_json(ctx, config, &text);
+    if (status == NAS_OK) status = parse_object(ctx, "default", text.data, out);
+    nas_buf_deinit(&text);
+    nas_free(config);
+    return status;
+}
+
 nas_status nas_config_diff(nas_ctx *ctx, const char *old_json, const char *new_json, nas_buf *out) {
-    json_t *a = NULL, *b = NULL;
+    json_t *a = NULL, *b = NULL, *defaults = NULL;
     nas_status status = parse_object(ctx, "stored", old_json, &a);
     if (status == NAS_OK) status = parse_object(ctx, "new", new_json, &b);
-    if (status == NAS_OK) status = diff_objects(ctx, a, b, out);
+    if (status == NAS_OK) status = default_object(ctx, &defaults);
+    if (status == NAS_OK) status = rename_keys(ctx, a);
+    if (status == NAS_OK) status = diff_objects(ctx, a, b, defaults, out);
+    json_decref(defaults);
     json_decref(b);
     json_decref(a);
     return status;
@@ -272,6 +381,9 @@ void nas__config_range_text(const nas__config_key *key, nas_buf *out) {
         nas_buf_printf(out, "1 to %d odd sizes, each ", NAS_KERNEL_CHOICES_MAX);
         interval_text(key, out);
         break;
+    case NAS__KEY_FREQUENCY:
+        nas_buf_puts(out, "\"max\", or MHz of each cluster, the smallest first: [1800, 2400]");
+        break;
     case NAS__KEY_METRICS: nas_buf_puts(out, "list of metrics"); break;
     case NAS__KEY_BOUND:
         nas_buf_puts(out, "\"<= X\", \">= X\", \"<= P%\", or a list of these");
@@ -287,6 +399,7 @@ static const char *type_text(nas__key_type type) {
     case NAS__KEY_FLAG: return "true/false";
     case NAS__KEY_RANGE:
     case NAS__KEY_KERNELS: return "list of integers";
+    case NAS__KEY_FREQUENCY: return "text or list of integers";
     case NAS__KEY_METRICS: return "list of texts";
     case NAS__KEY_BOUND: return "text or list of texts";
     }

@@ -54,8 +54,10 @@
 static const nas__config_section sections[] = {
     {"study", "who this run is"},
     {"task", "what the network has to do"},
+    {"model", "classify: the network that is compressed"},
     {"data", "images to learn from and to score with"},
     {"space", "what may vary between candidates"},
+    {"compress", "classify: what may be taken from the network, and how it is mended"},
     {"eval", "training: one supernet for all candidates, then fine-tuning of the best"},
     {"search", "how candidates are proposed"},
     {"objectives", "what is optimised: one to four metrics, all lists together"},
@@ -63,7 +65,8 @@ static const nas__config_section sections[] = {
                     "full-width supernet's value; "
                     "a list of texts gives several bounds"},
     {"device",
-     "where candidates are timed: one [[device]] table each; none means one local device"},
+     "where candidates are timed: one [[device]] table each; none means one local device. With "
+     "several, a latency is that of one: `latency_p50_ms@name`"},
     {"measure", "the measuring protocol"},
     {"compile", "from generated C to an executable"},
     {"budget", "limits of the whole run"},
@@ -81,13 +84,40 @@ static const nas__config_key keys[] = {
      .shown_default = "`runs/<study.name>`",
      .doc = "folder of the database, the tables and the best network"},
 
-    TEXT("task.kind", task.kind, "", "sr", "sr: super-resolution of RGB images"),
+    TEXT("task.kind", task.kind, "", "sr|classify",
+         "sr: search a super-resolution network; classify: compress a trained classifier"),
     INTEGER("task.scale", task.scale, 2, 4, "", "upscaling factor"),
     INTEGER("task.out_height", task.out_height, 32, 4320, "pixels",
             "rows of the upscaled frame; a multiple of the scale"),
     INTEGER("task.out_width", task.out_width, 32, 7680, "pixels",
             "columns of the upscaled frame; a multiple of the scale"),
 
+    TEXT("model.onnx", model.onnx, "", NULL,
+         "the trained network; empty: a small residual one is trained on built-in digits first"),
+    INTEGER("model.side", model.side, 16, 64, "pixels", "built-in network: side of its images"),
+    INTEGER("model.train_steps", model.train_steps, 1, 1000000, "steps",
+            "built-in network: optimiser steps of 64 images"),
+    NUMBER("model.train_rate", model.train_rate, true, 0, 1, "",
+           "built-in network: learning rate (Adam)"),
+
+    TEXT("data.kind", data.kind, "", "glyphs|cifar10|idx|folder|raw",
+         "classify: built-in digits; CIFAR binary batches; IDX `images:labels` (gzip or not); a "
+         "folder of PNG or JPEG files a class; raw float tensors `images:labels`"),
+    TEXT("data.path", data.path, "", NULL, "classify: the file, folder or `images:labels` pairs"),
+    TEXT("data.report_path", data.report_path, "", NULL,
+         "classify: images of the final table alone; empty: some of data.path are set aside"),
+    TEXT("data.mean", data.mean, "", NULL,
+         "classify: subtracted from pixels in 0..1, one number or one a channel: \"0.485 0.456 "
+         "0.406\""),
+    TEXT("data.deviation", data.deviation, "", NULL, "classify: then divided by this"),
+    INTEGER("data.glyphs", data.glyphs, 100, 1000000, "images",
+            "classify: built-in digits to render"),
+    INTEGER("data.reward_images", data.reward_images, 1, 1000000, "images",
+            "classify: at most this many score a trial"),
+    INTEGER("data.report_images", data.report_images, 1, 1000000, "images",
+            "classify: at most this many in the final table"),
+    INTEGER("data.tune_images", data.tune_images, 1, 10000000, "images",
+            "classify: at most this many teach"),
     TEXT("data.train", data.train, "", NULL,
          "folders of PNG or JPEG images joined by ':'; empty: built-in dead-leaves images"),
     TEXT("data.select", data.select, "", NULL,
@@ -122,6 +152,37 @@ static const nas__config_key keys[] = {
     KERNELS("space.skip_kernels", space.n_skip_kernels, space.skip_kernels,
             "convolution straight from input to output"),
 
+    TEXT("compress.space", compress.space, "", "amc|agmc",
+         "amc, agmc: channels of each group of layers that hang together"),
+    INTEGER("compress.channel_step", compress.channel_step, 1, 64, "channels",
+            "kept channels are multiples of this, or all"),
+    NUMBER("compress.min_ratio", compress.min_ratio, true, 0, 1, "",
+           "least share of a group's channels that stays"),
+    TEXT("compress.importance", compress.importance, "", "l1|l2|norm_scale|reconstruction",
+         "which channels stay: weights' norms, scales of normalisations, or what the readers lose"),
+    {.path = "compress.repair",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.repair),
+     .unit = "",
+     .doc = "least-squares repair of the layers that lost inputs"},
+    NUMBER("compress.ridge", compress.ridge, false, 0, 1, "",
+           "repair: added to the diagonal, as a share of its mean"),
+    INTEGER("compress.calibration_images", compress.calibration_images, 1, 100000, "images",
+            "statistics of layers are taken from so many"),
+    INTEGER("compress.positions", compress.positions, 1, 10000, "pixels",
+            "output positions of each layer and image that are sampled"),
+    NUMBER("compress.distill", compress.distill, false, 0, 1, "",
+           "fine-tuning: share of the original network's answers in the loss"),
+    NUMBER("compress.temperature", compress.temperature, true, 0, 100, "",
+           "fine-tuning: softens both answers"),
+    {.path = "compress.flip",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.flip),
+     .unit = "",
+     .doc = "fine-tuning: mirrors images at random"},
+    INTEGER("compress.shift", compress.shift, 0, 64, "pixels",
+            "fine-tuning: moves images by up to so many"),
+
     INTEGER("eval.threads", eval.threads, 1, 64, "threads",
             "training and scoring; results do not depend on it"),
     INTEGER("eval.batch", eval.batch, 1, 1024, "patches", "patches of one optimiser step"),
@@ -142,12 +203,13 @@ static const nas__config_key keys[] = {
     NUMBER("eval.finetune_learning_rate", eval.finetune_learning_rate, true, 0, 1, "",
            "Adam, fine-tuning"),
 
-    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2",
-         "random sampling, regularized evolution, or NSGA-II"),
+    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2|ddpg|agmc",
+         "random sampling, regularized evolution, NSGA-II, or a learnt policy (AMC, AGMC)"),
     INTEGER("search.trials", search.trials, 1, 1000000, "trials",
             "candidates the strategy proposes"),
     INTEGER("search.population", search.options.population, 4, 4096, "candidates",
-            "NSGA-II: one generation; evolution: the living candidates"),
+            "NSGA-II: one generation; evolution: the living candidates; ddpg, agmc: "
+            "samples before the policy decides"),
     INTEGER("search.tournament", search.options.tournament, 2, 4096, "candidates",
             "drawn to pick one parent; at most the population"),
     NUMBER("search.mutation_rate", search.options.mutation_rate, true, 0, 1, "",
@@ -166,26 +228,34 @@ static const nas__config_key keys[] = {
      .type = NAS__KEY_METRICS,
      .unit = "",
      .lo = 1,
-     .doc = "metrics where more is better: psnr_y, ssim_y"},
+     .doc = "metrics where more is better: psnr_y, ssim_y; classify: top1"},
     {.path = "objectives.minimise",
      .type = NAS__KEY_METRICS,
      .unit = "",
      .doc = "metrics where less is better: latency_p50_ms, latency_p90_ms, macs, params, "
-            "peak_activation_bytes"},
+            "peak_activation_bytes; with several devices latency_p50_ms@name"},
 
     BOUND("psnr_y", "dB", "quality on luma; lower bounds, not in percent"),
     BOUND("ssim_y", "", "structural similarity on luma; lower bounds, not in percent"),
-    BOUND("latency_p50_ms", "ms", "median of the measured latency"),
-    BOUND("latency_p90_ms", "ms", "90th percentile of the measured latency"),
+    BOUND("top1", "%", "classify: share of REWARD images that are right; lower bounds"),
+    BOUND("latency_p50_ms", "ms",
+          "median of the measured latency; with several devices `\"latency_p50_ms@name\"`"),
+    BOUND("latency_p90_ms", "ms",
+          "90th percentile of the measured latency; with several devices "
+          "`\"latency_p90_ms@name\"`"),
     BOUND("macs", "MACs", "multiply-accumulates of one frame"),
     BOUND("params", "parameters", "weights and biases"),
     BOUND("peak_activation_bytes", "bytes", "most activation memory alive at once, without fusion"),
 
     DEVICE_TEXT("device.name", name, "`local`, `simulated` or `device<number>`",
-                "how tables and messages call it; unique"),
+                "how tables, messages and metrics (`latency_p50_ms@name`) call it; unique"),
     DEVICE_TEXT("device.connect", connect, NULL,
-                "`local`, `http://host:port` of a running agent, or `simulated` (an analytic "
-                "model, no timing)"),
+                "`local`; `http://host:port` of a running agent; `adb:SERIAL` of a phone or "
+                "`adb:*` for any one phone; `simulated`, an analytic model that times nothing, or "
+                "`simulated:2.5`, the same 2.5 times as slow"),
+    DEVICE_TEXT("device.pool", pool, "none",
+                "identical devices of one pool share its queue: each network is timed on one of "
+                "them, and metrics carry the pool's name"),
     DEVICE_TEXT("device.key_file", key_file, NULL, "http: file with the agent's key"),
     {.path = "device.threads",
      .type = NAS__KEY_INTEGER,
@@ -194,8 +264,43 @@ static const nas__config_key keys[] = {
      .hi = 64,
      .unit = "threads",
      .doc = "of the measured program"},
-    DEVICE_TEXT("device.cpus", cpus, NULL,
-                "pins thread i to the i-th CPU of the list, as \"0,1\"; empty: no pinning"),
+    DEVICE_TEXT("device.cores", cores, NULL,
+                "pins thread i to the i-th core of the list, as `0,1` or `0-3`, or of the `big` or "
+                "`little` cluster; empty: no pinning"),
+    {.path = "device.mode",
+     .type = NAS__KEY_TEXT,
+     DEVICE_FIELD(mode),
+     .unit = "",
+     .choices = "burst|sustained",
+     .doc = "burst: cool, short runs; sustained: back to back for sustained_s, the last third "
+            "counts"},
+    {.path = "device.sustained_s",
+     .type = NAS__KEY_INTEGER,
+     DEVICE_FIELD(sustained_s),
+     .lo = 10,
+     .hi = 3600,
+     .unit = "s",
+     .doc = "length of a sustained measurement"},
+    {.path = "device.frequency",
+     .type = NAS__KEY_FREQUENCY,
+     DEVICE_FIELD(frequency),
+     .lo = 1,
+     .hi = 20000,
+     .unit = "",
+     .doc = "clock to pin where the device permits it, read back and recorded; empty: as found"},
+    {.path = "device.max_temperature_c",
+     .type = NAS__KEY_NUMBER,
+     DEVICE_FIELD(max_temperature_c),
+     .lo = 0,
+     .hi = 150,
+     .unit = "C",
+     .doc = "no run starts on a hotter device; 0: no limit of its own"},
+    DEVICE_TEXT("device.target", target, "that of [compile]",
+                "row of the target table, `native` for this machine's CPU, or `auto`: what the "
+                "device says it has"),
+    DEVICE_TEXT("device.cpu", cpu, "none",
+                "a processor by name, such as `cortex-a76`, for its "
+                "flags and caches"),
 
     INTEGER("measure.min_batches", measure.min_batches, 5, 1000, "batches",
             "samples of one measurement"),
@@ -208,11 +313,22 @@ static const nas__config_key keys[] = {
             "the reference network is timed again after so many trials, to see drift"),
     NUMBER("measure.drift_limit", measure.drift_limit, true, 0, 1, "",
            "relative move of the reference that asks for measuring again"),
+    {.path = "measure.profile",
+     .type = NAS__KEY_FLAG,
+     FIELD(measure.profile),
+     .unit = "",
+     .doc = "time each convolution of the finished front alone on each device, too: `nas-query DB "
+            "profile N`"},
+    INTEGER("measure.away_s", measure.away_s, 0, 86400, "s",
+            "how long to wait for a lost device once nothing else is left to measure; then the run "
+            "ends with code 4 and can be resumed"),
 
     TEXT("compile.compiler", compile.compiler, "", NULL,
          "gcc or clang, name or path; empty: the target's own"),
-    TEXT("compile.target", compile.target, "", NULL,
-         "row of the target table; `native` is this CPU"),
+    TEXT(
+        "compile.target", compile.target, "", NULL,
+        "row of the target table; `native` is this CPU; `auto`: each device's own, by the features "
+        "it reports"),
     TEXT("compile.cache_dir", compile.cache_dir, "", NULL,
          "executables by content, shared by all studies"),
     INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),
@@ -237,6 +353,7 @@ static const struct {
     [NAS_METRIC_MACS] = {"macs", false},
     [NAS_METRIC_PARAMS] = {"params", false},
     [NAS_METRIC_PEAK_ACTIVATION_BYTES] = {"peak_activation_bytes", false},
+    [NAS_METRIC_TOP1] = {"top1", true},
 };
 _Static_assert(COUNT(metrics) == NAS_METRIC_COUNT, "one row a metric");
 
@@ -246,6 +363,17 @@ const char *nas_metric_name(nas_metric metric) {
 
 bool nas_metric_maximise(nas_metric metric) {
     return metrics[metric].maximise;
+}
+
+bool nas_metric_is_timed(nas_metric metric) {
+    return metric == NAS_METRIC_LATENCY_P50_MS || metric == NAS_METRIC_LATENCY_P90_MS;
+}
+
+void nas_config_metric_text(const nas_config *config, nas_metric metric, int32_t queue,
+                            char out[NAS_METRIC_TEXT_MAX]) {
+    const bool placed = nas_metric_is_timed(metric) && config->n_queues > 1;
+    (void)snprintf(out, NAS_METRIC_TEXT_MAX, "%s%s%.63s", nas_metric_name(metric),
+                   placed ? "@" : "", placed ? config->queues[queue] : "");
 }
 
 bool nas_metric_from_name(const char *name, nas_metric *out) {
@@ -260,14 +388,34 @@ bool nas_metric_from_name(const char *name, nas_metric *out) {
 /* ---- defaults -------------------------------------------------------------------------------------------------- */
 
 nas_config_device nas__config_device_default(void) {
-    return (nas_config_device){.name = "local", .connect = "local", .threads = 2};
+    return (nas_config_device){
+        .name = "local", .connect = "local", .mode = "burst", .sustained_s = 300, .threads = 2};
 }
 
 void nas_config_default(nas_config *out) {
     *out = (nas_config){
         .study = {.name = "study", .seed = 1},
         .task = {.kind = "sr", .scale = 2, .out_height = 720, .out_width = 1280},
-        .data = {.select_fraction = 0.1,
+        .model = {.train_steps = 450, .side = 24, .train_rate = 0.002},
+        .compress = {.space = "amc",
+                     .importance = "reconstruction",
+                     .channel_step = 4,
+                     .calibration_images = 500,
+                     .positions = 10,
+                     .shift = 2,
+                     .min_ratio = 0.2,
+                     .ridge = 1e-4,
+                     .distill = 0.5,
+                     .temperature = 3,
+                     .repair = true},
+        .data = {.kind = "glyphs",
+                 .mean = "0.5",
+                 .deviation = "0.25",
+                 .glyphs = 8000,
+                 .reward_images = 1000,
+                 .report_images = 1000,
+                 .tune_images = 10000000,
+                 .select_fraction = 0.1,
                  .select_max = 8,
                  .report_max = 100,
                  .leaves_train = 96,
@@ -291,15 +439,18 @@ void nas_config_default(nas_config *out) {
                    .skip_by_prediction = true,
                    .skip_margin = 0.5},
         .n_objectives = 2,
-        .objectives = {NAS_METRIC_PSNR_Y, NAS_METRIC_LATENCY_P50_MS},
+        .objectives = {{NAS_METRIC_PSNR_Y, 0}, {NAS_METRIC_LATENCY_P50_MS, 0}},
         .n_devices = 1,
         .devices = {nas__config_device_default()},
+        .n_queues = 1,
+        .queues = {"local"},
         .measure = {.max_time_ms = 10000,
                     .min_time_ms = 500,
                     .min_batches = 30,
                     .final_max_time_ms = 60000,
                     .reference_every = 8,
-                    .drift_limit = 0.03},
+                    .drift_limit = 0.03,
+                    .away_s = 120},
         .compile = {.target = "native", .cache_dir = "runs/cache", .timeout_s = 60},
         .budget = {.time_s = 0, .disk_mb = 512},
     };

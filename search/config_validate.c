@@ -17,7 +17,7 @@ static const char *given(const nas__config_doc *doc, const char *first, const ch
 
 /* ---- study, task, space, training ------------------------------------------------------------------------------ */
 
-static bool is_plain_name(const char *name) {
+bool nas__config_is_plain_name(const char *name) {
     static const char *const legal =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     return name[0] != '\0' && name[0] != '.' && name[0] != '-' &&
@@ -25,7 +25,7 @@ static bool is_plain_name(const char *name) {
 }
 
 static void check_study(nas__config_doc *doc, const nas_config *c) {
-    if (is_plain_name(c->study.name)) return;
+    if (nas__config_is_plain_name(c->study.name)) return;
     PROBLEM(doc, "study.name",
             "\"%s\" must be letters, digits, '.', '_', '-' and begin with a letter or digit",
             nas__config_shown(doc, c->study.name));
@@ -102,15 +102,18 @@ static void check_objectives(nas__config_doc *doc, const nas_config *c) {
             "no objective is left: name at least one metric");
 }
 
-static void bound_problem(nas__config_doc *doc, const nas_constraint *a, const nas_constraint *b,
-                          const char *what) {
+static void bound_problem(nas__config_doc *doc, const nas_config *c, const nas_constraint *a,
+                          const nas_constraint *b, const char *what) {
     nas_buf text = {0};
-    nas_buf_printf(&text, "%s ", nas_metric_name(a->metric));
+    char first[NAS_METRIC_TEXT_MAX], second[NAS_METRIC_TEXT_MAX], path[NAS_METRIC_TEXT_MAX + 16];
+    nas_config_metric_text(c, a->metric, a->queue, first);
+    nas_config_metric_text(c, b->metric, b->queue, second);
+    nas_buf_printf(&text, "%s ", first);
     nas__config_bound_text(a, &text);
-    nas_buf_printf(&text, " and %s ", nas_metric_name(b->metric));
+    nas_buf_printf(&text, " and %s ", second);
     nas__config_bound_text(b, &text);
-    char path[64];
-    (void)snprintf(path, sizeof path, "constraints.%s", nas_metric_name(b->metric));
+    const char *quote = strchr(second, '@') == NULL ? "" : "\"";
+    (void)snprintf(path, sizeof path, "constraints.%s%s%s", quote, second, quote);
     PROBLEM(doc, path, "%s: %s", text.data == NULL ? "" : text.data, what);
     nas_buf_deinit(&text);
 }
@@ -120,112 +123,28 @@ static bool at_least_implies(nas_metric low, nas_metric high) {
     return low == high || (low == NAS_METRIC_LATENCY_P50_MS && high == NAS_METRIC_LATENCY_P90_MS);
 }
 
-static void check_pair(nas__config_doc *doc, const nas_constraint *a, const nas_constraint *b) {
+static void check_pair(nas__config_doc *doc, const nas_config *config, const nas_constraint *a,
+                       const nas_constraint *b) {
+    if (a->queue != b->queue) return;           /* of different devices */
     if (a->is_percent != b->is_percent) return; /* comparable only once the baseline is measured */
     if (a->metric == b->metric && a->at_most == b->at_most) {
-        bound_problem(doc, a, b, "given twice: keep the tighter one");
+        bound_problem(doc, config, a, b, "given twice: keep the tighter one");
         return;
     }
     const nas_constraint *low = a->at_most ? b : a, *high = a->at_most ? a : b;
     if (low->at_most || !high->at_most || !at_least_implies(low->metric, high->metric)) return;
-    if (low->bound > high->bound) bound_problem(doc, a, b, "nothing can satisfy both");
+    if (low->bound > high->bound) bound_problem(doc, config, a, b, "nothing can satisfy both");
 }
 
 static void check_constraints(nas__config_doc *doc, const nas_config *c) {
     for (int32_t i = 0; i < c->n_constraints; i++) {
         for (int32_t k = i + 1; k < c->n_constraints; k++) {
-            check_pair(doc, &c->constraints[i], &c->constraints[k]);
+            check_pair(doc, c, &c->constraints[i], &c->constraints[k]);
         }
     }
 }
 
-/* ---- devices, measuring ---------------------------------------------------------------------------------------- */
-
-/* "http://host:port" with a port of 1..65535 and nothing after it. */
-static bool is_http_address(const char *connect) {
-    if (strncmp(connect, "http://", 7) != 0) return false;
-    const char *host = connect + 7;
-    const char *colon = strrchr(host, ':');
-    if (colon == NULL || colon == host) return false;
-    const size_t legal =
-        strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-[]:");
-    if (legal != strlen(host)) return false;
-    int64_t port = 0;
-    return colon[1] != '\0' && strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
-           nas_parse_i64(NULL, "port", colon + 1, 1, 65535, &port) == NAS_OK;
-}
-
-static bool is_http(const char *connect) {
-    return strncmp(connect, "http:", 5) == 0;
-}
-
-/* Numbers joined by commas; *n = how many; false when malformed. */
-static bool read_cpus(const char *cpus, int32_t *n) {
-    *n = 0;
-    for (const char *p = cpus;;) {
-        const size_t digits = strspn(p, "0123456789");
-        if (digits == 0 || digits > 4) return false;
-        (*n)++;
-        p += digits;
-        if (*p == '\0') return true;
-        if (*p++ != ',') return false;
-    }
-}
-
-static void device_path(char *path, size_t size, int32_t index, const char *key) {
-    (void)snprintf(path, size, "device[%" PRId32 "].%s", index, key);
-}
-
-static void check_connect(nas__config_doc *doc, const nas_config_device *d, int32_t index) {
-    char path[48];
-    device_path(path, sizeof path, index, "connect");
-    const bool plain = strcmp(d->connect, "local") == 0 || strcmp(d->connect, "simulated") == 0;
-    if (!plain && !is_http_address(d->connect)) {
-        PROBLEM(doc, path, "\"%s\" is not \"local\", \"simulated\" or \"http://host:port\"",
-                nas__config_shown(doc, d->connect));
-        return;
-    }
-    device_path(path, sizeof path, index, "key_file");
-    if (is_http(d->connect) && d->key_file[0] == '\0') {
-        PROBLEM(doc, path, "an http device needs the file with its agent's key");
-    } else if (!is_http(d->connect) && d->key_file[0] != '\0') {
-        PROBLEM(doc, path, "only http devices have a key file; remove it");
-    }
-}
-
-static void check_cpus(nas__config_doc *doc, const nas_config_device *d, int32_t index) {
-    if (d->cpus[0] == '\0') return;
-    char path[48];
-    device_path(path, sizeof path, index, "cpus");
-    int32_t n = 0;
-    if (!read_cpus(d->cpus, &n)) {
-        PROBLEM(doc, path, "\"%s\" is not a list of CPU numbers such as \"0,1\"",
-                nas__config_shown(doc, d->cpus));
-    } else if (n < d->threads) {
-        PROBLEM(doc, path, "%" PRId32 " CPUs for %" PRId32 " threads: name one CPU a thread", n,
-                d->threads);
-    }
-}
-
-static void check_devices(nas__config_doc *doc, const nas_config *c) {
-    char path[48];
-    for (int32_t i = 0; i < c->n_devices; i++) {
-        const nas_config_device *d = &c->devices[i];
-        device_path(path, sizeof path, i, "name");
-        if (!is_plain_name(d->name)) {
-            PROBLEM(doc, path, "\"%s\" must be letters, digits, '.', '_' and '-'",
-                    nas__config_shown(doc, d->name));
-        }
-        for (int32_t k = 0; k < i; k++) {
-            if (strcmp(c->devices[k].name, d->name) != 0) continue;
-            PROBLEM(doc, path, "\"%s\" is the name of device[%" PRId32 "], too: names must differ",
-                    nas__config_shown(doc, d->name), k);
-            break;
-        }
-        check_connect(doc, d, i);
-        check_cpus(doc, d, i);
-    }
-}
+/* ---- measuring ----------------------------------------------------------------------------------------------------- */
 
 static void check_measure(nas__config_doc *doc, const nas_config *c) {
     static const char *const shortest = "measure.min_time_ms";
@@ -243,7 +162,8 @@ static void check_measure(nas__config_doc *doc, const nas_config *c) {
 
 static void check_paths(nas__config_doc *doc, const nas_config *c) {
     if (c->compile.target[0] == '\0') {
-        PROBLEM(doc, "compile.target", "is empty: write \"native\" for this CPU");
+        PROBLEM(doc, "compile.target",
+                "is empty: write \"native\" for this CPU, \"auto\" for each device's own");
     }
     if (c->compile.cache_dir[0] == '\0') {
         PROBLEM(doc, "compile.cache_dir", "is empty: name a folder, it is created");
@@ -258,7 +178,7 @@ void nas__config_validate(nas__config_doc *doc, const nas_config *config) {
     check_training(doc, config);
     check_objectives(doc, config);
     check_constraints(doc, config);
-    check_devices(doc, config);
+    nas__config_devices_validate(doc, config);
     check_measure(doc, config);
     check_paths(doc, config);
 }

@@ -19,30 +19,53 @@ static nas_status load_weights(nas__study *s, size_t index, const nas_graph *gra
     return status;
 }
 
-static void write_latency(nas_json *j, const nas__study *s, const nas_db_values *v) {
-    nas_json_key(j, "latency");
+/* One device: how its name, threads and target go with the figures of its queue. */
+static void write_device(nas_json *j, const nas__study *s, const nas__device *d,
+                         const nas__latency *l) {
     nas_json_object(j);
     nas_json_key(j, "device");
-    nas_json_string(j, nas_device_name(s->device));
+    nas_json_string(j, nas__queue_name(s, d->queue));
     nas_json_key(j, "simulated");
-    nas_json_bool(j, nas_device_is_simulated(s->device));
+    nas_json_bool(j, d->handle != NULL && nas_device_is_simulated(d->handle));
+    nas_json_key(j, "target");
+    nas_json_string(j, s->targets[d->target].row.name);
     nas_json_key(j, "threads");
-    nas_json_int(j, s->config->devices[0].threads);
+    nas_json_int(j, d->config->threads);
     nas_json_key(j, "p50_us");
-    nas_json_double(j, v->latency_p50_us.value);
+    nas_json_double(j, l->p50_us);
     nas_json_key(j, "p50_lo_us");
-    nas_json_double(j, v->latency_p50_lo_us.value);
+    nas_json_double(j, l->p50_lo_us);
     nas_json_key(j, "p50_hi_us");
-    nas_json_double(j, v->latency_p50_hi_us.value);
+    nas_json_double(j, l->p50_hi_us);
     nas_json_key(j, "p90_us");
-    nas_json_double(j, v->latency_p90_us.value);
+    nas_json_double(j, l->p90_us);
+    nas_json_key(j, "noisy");
+    nas_json_bool(j, l->noisy);
+    nas_json_key(j, "checked");
+    nas_json_string(j, l->checked);
     nas_json_object_end(j);
+}
+
+/* "latency": of the first queue; "latencies": of all. */
+static void write_latency(nas_json *j, const nas__study *s, const nas__figures *figures) {
+    for (int all = 0; all <= 1; all++) {
+        nas_json_key(j, all ? "latencies" : "latency");
+        if (all) nas_json_array(j);
+        for (int32_t q = 0; q < s->config->n_queues; q++) {
+            const nas__device *d = NULL;
+            for (int32_t i = 0; i < s->n_devices && d == NULL; i++)
+                d = s->devices[i].queue == q ? &s->devices[i] : NULL;
+            if (d == NULL || (!all && q != s->first_queue)) continue;
+            write_device(j, s, d, &figures->latency[q]);
+        }
+        if (all) nas_json_array_end(j);
+    }
 }
 
 static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *graph,
                                const char *path) {
     const nas_db_trial *row = &s->trials[index].row;
-    const nas_db_values v = nas__final_values(&row->values);
+    const nas__figures figures = nas__final_figures(&s->trials[index]);
     nas_buf text = {0}, graph_json = {0};
     nas_status status = nas_graph_to_json(s->ctx, graph, &graph_json);
     nas_json j = nas_json_begin(&text);
@@ -62,8 +85,8 @@ static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *gra
     nas_json_key(&j, "graph_hash");
     nas_json_string(&j, row->graph_hash);
     nas_json_key(&j, "target");
-    nas_json_string(&j, s->target->name);
-    write_latency(&j, s, &v);
+    nas_json_string(&j, nas__first_target(s)->row.name);
+    write_latency(&j, s, &figures);
     nas_json_key(&j, "report_psnr_y_db");
     nas_json_double(&j, row->values.final_psnr_y_db.value);
     nas_json_key(&j, "report_ssim_y");
@@ -93,7 +116,8 @@ nas_status nas__deliver(nas__study *s, size_t index) {
     if (status == NAS_OK)
         status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(ctx, path);
-    if (status == NAS_OK) status = nas_emit_bundle(ctx, graph, &s->compile, path);
+    if (status == NAS_OK)
+        status = nas_emit_bundle(ctx, graph, &nas__first_target(s)->compile, path);
     if (status == NAS_OK) status = nas__study_path(s, "best/model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(ctx, graph, path);
     if (status == NAS_OK) status = nas__study_path(s, "best/recipe.json", path);

@@ -37,7 +37,7 @@ static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
     if (all == NULL) return NAS_ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
         all[i].index = (size_t)nas_front_trial(s->front, i);
-        all[i].latency_us = s->trials[all[i].index].row.values.latency_p50_us.value;
+        all[i].latency_us = s->trials[all[i].index].search[s->first_queue].p50_us;
     }
     if (n > 1) qsort(all, n, sizeof *all, by_latency);
     size_t kept = n;
@@ -52,10 +52,9 @@ static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
         }
         for (size_t i = 0; best != SIZE_MAX && !have_best && i < kept; i++) {
             /* replaces the next slower member by the best feasible one */
-            if (all[i].latency_us >= s->trials[best].row.values.latency_p50_us.value ||
-                i + 1 == kept) {
-                all[i] = (finalist){.index = best,
-                                    .latency_us = s->trials[best].row.values.latency_p50_us.value};
+            const double latency_us = s->trials[best].search[s->first_queue].p50_us;
+            if (all[i].latency_us >= latency_us || i + 1 == kept) {
+                all[i] = (finalist){.index = best, .latency_us = latency_us};
                 have_best = true;
             }
         }
@@ -122,7 +121,8 @@ static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
     double best = -INFINITY;
     nas_status status = NAS_OK;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        if (nas__violation(s, &s->trials[finalists[i].index].row.values) > 0) continue;
+        const nas__figures figures = nas__search_figures(&s->trials[finalists[i].index]);
+        if (nas__violation(s, &figures) > 0) continue;
         double psnr = 0;
         status = score_select(s, &finalists[i], &psnr);
         if (status == NAS_OK && psnr > best) {
@@ -153,28 +153,6 @@ static nas_status train_winner(nas__study *s, finalist *finalists, size_t n) {
     return status;
 }
 
-/* Times a finalist between two runs of the drift reference; again, a few times at most, while the device is not in its
- * calm state. */
-static nas_status time_finalist(nas__study *s, const nas__built *built, size_t index,
-                                nas_db_values *out) {
-    nas__kept kept = {0};
-    double before_us = 0;
-    nas_status status = nas__time_reference(s, &before_us);
-    for (int round = 0; round < NAS__ROUNDS_MAX && status == NAS_OK; round++) {
-        nas_db_values fresh = {0};
-        double after_us = 0;
-        status = nas__time_artifact(s, built, index, "final", true, &fresh);
-        if (status == NAS_OK) status = nas__time_reference(s, &after_us);
-        if (status != NAS_OK) break;
-        const double slowdown = nas__slowdown(s, before_us, after_us);
-        nas__keep_calmer(s, &kept, &fresh, slowdown);
-        before_us = after_us;
-        if (slowdown <= s->config->measure.drift_limit) break;
-    }
-    if (status == NAS_OK) *out = kept.values;
-    return status;
-}
-
 /* Builds and scores one finalist by its program; runs in parallel with others, before anything is timed. */
 static nas_status build_finalist(nas_ctx *ctx, void *arg, size_t i, int worker) {
     (void)worker;
@@ -188,6 +166,7 @@ static nas_status build_finalist(nas_ctx *ctx, void *arg, size_t i, int worker) 
         status = nas_space_decode(ctx, s->space, &s->trials[f->index].point, &graph);
     }
     if (status == NAS_OK) status = nas__build(ctx, s, graph, f->weights, &f->built);
+    if (status == NAS_OK) status = nas__build_here(ctx, s, &f->built);
     if (status == NAS_OK) {
         status = nas__score_artifact(ctx, s, &f->built, NAS_SPLIT_SELECT, &f->select);
     }
@@ -198,20 +177,12 @@ static nas_status build_finalist(nas_ctx *ctx, void *arg, size_t i, int worker) 
 }
 
 static nas_status finish_finalist(nas__study *s, const finalist *f) {
-    nas_db_values timed = {0};
-    nas_status status = time_finalist(s, &f->built, f->index, &timed);
-    if (status == NAS_OK) {
-        nas__note_difference(s, f->built.max_difference);
-        const nas_db_values final = {.final_psnr_y_db = nas_some_double(f->report.psnr_y_db),
-                                     .final_ssim_y = nas_some_double(f->report.ssim_y),
-                                     .final_select_psnr_y_db = nas_some_double(f->select.psnr_y_db),
-                                     .final_latency_p50_us = timed.latency_p50_us,
-                                     .final_latency_p50_lo_us = timed.latency_p50_lo_us,
-                                     .final_latency_p50_hi_us = timed.latency_p50_hi_us,
-                                     .final_latency_p90_us = timed.latency_p90_us};
-        status = nas__trial_set_final(s, f->index, &final);
-    }
-    return nas_wrap(s->ctx, status, "final figures of trial %zu", f->index);
+    nas__note_difference(s, f->built.max_difference);
+    const nas_db_values final = {.final_psnr_y_db = nas_some_double(f->report.psnr_y_db),
+                                 .final_ssim_y = nas_some_double(f->report.ssim_y),
+                                 .final_select_psnr_y_db = nas_some_double(f->select.psnr_y_db)};
+    return nas_wrap(s->ctx, nas__trial_set_final(s, f->index, &final), "final figures of trial %zu",
+                    f->index);
 }
 
 /* A prediction for front members that were measured before the predictor knew enough: by a model that has not seen
@@ -219,17 +190,16 @@ static nas_status finish_finalist(nas__study *s, const finalist *f) {
 static nas_status predict_held_out(nas__study *s, size_t index) {
     nas_predictor *p = NULL;
     nas_graph *graph = NULL;
-    nas_status status =
-        nas_predictor_new(s->ctx, s->target->vector_bytes / (int32_t)sizeof(float), &p);
+    nas_status status = nas_predictor_new(
+        s->ctx, nas__first_target(s)->row.vector_bytes / (int32_t)sizeof(float), &p);
     size_t rows = 0;
     for (size_t i = 0; i < s->n_trials && status == NAS_OK; i++) {
-        const nas_db_values *v = &s->trials[i].row.values;
-        if (i == index || !s->trials[i].from_strategy || !v->latency_p50_us.is_set) continue;
+        const nas__latency *l = &s->trials[i].search[s->first_queue];
+        if (i == index || !s->trials[i].from_strategy || !l->is_set) continue;
         nas_graph *other = NULL;
         status = nas__study_decode(s, &s->trials[i].point, &other);
         if (status == NAS_OK) {
-            status = nas_predictor_add(s->ctx, p, other, v->latency_p50_us.value,
-                                       v->noisy.is_set && v->noisy.value != 0);
+            status = nas_predictor_add(s->ctx, p, other, l->p50_us, l->noisy);
         }
         nas_graph_free(other);
         rows++;
@@ -240,7 +210,7 @@ static nas_status predict_held_out(nas__study *s, size_t index) {
         if (status == NAS_OK) status = nas__study_decode(s, &s->trials[index].point, &graph);
         if (status == NAS_OK) status = nas_predictor_predict(s->ctx, p, graph, &prediction);
         const nas_db_prediction row = {.trial_id = s->trials[index].row.id,
-                                       .device_id = s->device_id,
+                                       .device_id = nas__queue_device_id(s, s->first_queue),
                                        .predictor = nas_predictor_id(p),
                                        .p50_us = prediction.p50_us,
                                        .lo_us = prediction.lo_us,
@@ -264,17 +234,39 @@ static nas_status predict_missing(nas__study *s, const finalist *finalists, size
     return status;
 }
 
+/* Times the finalists that have no final figures yet; one that fails on a device keeps its search values. */
+static nas_status time_finalists(nas__study *s, finalist *list, size_t n) {
+    nas__job *jobs = nas_alloc_array(s->ctx, n, sizeof *jobs);
+    size_t *from = nas_alloc_array(s->ctx, n, sizeof *from);
+    nas_status status = jobs == NULL || from == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    size_t n_jobs = 0;
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        if (is_finished(s, &list[i])) continue;
+        from[n_jobs] = i;
+        jobs[n_jobs++] = (nas__job){.index = list[i].index, .built = &list[i].built};
+    }
+    if (status == NAS_OK) status = nas__measure_jobs(s, jobs, n_jobs, "final", true);
+    for (size_t i = 0; i < n_jobs && status == NAS_OK; i++) {
+        if (jobs[i].failed) {
+            nas_log(s->ctx, NAS_LOG_WARN, "trial %zu has no final figures: %s", jobs[i].index,
+                    jobs[i].reason);
+            status = nas_db_event(s->ctx, s->db, s->id, "final", jobs[i].reason);
+            continue;
+        }
+        status = finish_finalist(s, &list[from[i]]);
+        nas__progress_update(&s->progress, s->progress.done + 1, "timing the front");
+    }
+    nas_free(from);
+    nas_free(jobs);
+    return status;
+}
+
 static nas_status finish_all(nas__study *s, finalist *list, size_t n, size_t pending) {
     finals all = {.s = s, .list = list};
     nas__progress_phase(&s->progress, "final", (double)(n - pending), (double)n);
     nas__progress_update(&s->progress, s->progress.done, "compiling and scoring the front");
     nas_status status = nas_parallel(s->ctx, s->config->eval.threads, n, build_finalist, &all);
-    for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        if (is_finished(s, &list[i])) continue;
-        status = nas_check_cancel(s->ctx);
-        if (status == NAS_OK) status = finish_finalist(s, &list[i]);
-        nas__progress_update(&s->progress, s->progress.done + 1, "timing the front");
-    }
+    if (status == NAS_OK) status = time_finalists(s, list, n);
     if (status == NAS_OK) nas__progress_end(&s->progress);
     return status;
 }

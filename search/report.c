@@ -41,14 +41,26 @@ static nas_status write_front_csv(nas__study *s) {
 /* What surrounds the rows of a table, for people: not printed with json, csv and value. */
 static void print_heading(const nas__study *s) {
     const nas_config *c = s->config;
-    printf("\nPareto front: x%d super-resolution to %dx%d on %s (%s%s), %d thread%s\n",
-           (int)c->task.scale, (int)c->task.out_width, (int)c->task.out_height,
-           nas_device_name(s->device), s->target->name,
-           nas_device_is_simulated(s->device) ? ", SIMULATED latency: nothing was timed" : "",
-           (int)c->devices[0].threads, c->devices[0].threads == 1 ? "" : "s");
-    printf(
-        "psnr_y, ssim_y: %s; by the timed program. latency: median [95 %% interval], p90, in ms\n",
-        nas_sr_data_describe(s->data));
+    printf("\nPareto front: x%d super-resolution to %dx%d", (int)c->task.scale,
+           (int)c->task.out_width, (int)c->task.out_height);
+    for (int32_t i = 0; i < s->n_devices; i++) {
+        const nas__device *d = &s->devices[i];
+        const bool simulated = d->handle != NULL && nas_device_is_simulated(d->handle);
+        const bool pool = d->config->pool[0] != '\0';
+        printf("%s%s%s%s (%s%s), %d thread%s", s->n_devices == 1 ? " on " : "\n  ", d->config->name,
+               pool ? " of pool " : "", pool ? d->config->pool : "", s->targets[d->target].row.name,
+               simulated ? ", SIMULATED latency: nothing was timed" : "", (int)d->config->threads,
+               d->config->threads == 1 ? "" : "s");
+    }
+    const bool timed = nas__first_target(s)->row.runs_here;
+    printf("\npsnr_y, ssim_y: %s; by %s. latency: median [95 %% interval], p90, in ms\n",
+           nas_sr_data_describe(s->data),
+           timed ? "the timed program" : "a native build of the timed network");
+    if (!timed) {
+        printf("the timed program of %s is not run on those images: column `checked` of -f csv "
+               "says how it was compared\n",
+               nas__queue_name(s, s->first_queue));
+    }
 }
 
 static void print_notes(const nas__study *s, bool feasible, size_t best) {
@@ -56,21 +68,29 @@ static void print_notes(const nas__study *s, bool feasible, size_t best) {
     printf("bicubic: psnr_y %.2f  ssim_y %.4f\n", s->bicubic_report.psnr_y_db,
            s->bicubic_report.ssim_y);
     if (feasible) {
-        const nas_db_values v = nas__final_values(&s->trials[best].row.values);
+        const nas__figures figures = nas__final_figures(&s->trials[best]);
+        const nas_db_values v = figures.values;
         printf("\nbest under the constraints: trial %zu", best);
         if (v.final_psnr_y_db.is_set) {
             printf(", psnr_y %.2f (%+.2f over bicubic)", v.final_psnr_y_db.value,
                    v.final_psnr_y_db.value - s->bicubic_report.psnr_y_db);
         }
-        printf(", p50 %.2f ms, p90 %.2f ms -> %s/best\n", v.latency_p50_us.value * 1e-3,
-               v.latency_p90_us.value * 1e-3, s->dir);
+        for (int32_t q = 0; q < c->n_queues; q++) {
+            const nas__latency *l = &figures.latency[q];
+            if (!l->is_set) continue;
+            printf(", p50 %.2f ms, p90 %.2f ms%s%s%s", l->p50_us * 1e-3, l->p90_us * 1e-3,
+                   c->n_queues > 1 ? " on " : "", c->n_queues > 1 ? nas__queue_name(s, q) : "",
+                   l->noisy ? " (noisy: judged by the upper end of its interval)" : "");
+        }
+        printf(" -> %s/best\n", s->dir);
     } else {
         printf("\nno trial satisfies the constraints:");
         for (int32_t i = 0; i < c->n_constraints; i++) {
             double bound = 0;
             if (!nas__constraint_bound(s, &c->constraints[i], &bound)) continue;
-            printf(" %s %s %g", nas_metric_name(c->constraints[i].metric),
-                   c->constraints[i].at_most ? "<=" : ">=", bound);
+            char name[NAS_METRIC_TEXT_MAX];
+            nas_config_metric_text(c, c->constraints[i].metric, c->constraints[i].queue, name);
+            printf(" %s %s %g", name, c->constraints[i].at_most ? "<=" : ">=", bound);
         }
         printf("; relax them, widen the space, or add trials\n");
     }
@@ -79,10 +99,13 @@ static void print_notes(const nas__study *s, bool feasible, size_t best) {
                " networks\n",
                s->worst_difference, s->checked_networks);
     }
-    const nas_predictor_quality q = nas_predictor_quality_of(s->predictor);
-    if (q.is_set) {
-        printf("predictor: held-out error %.1f %%, rank correlation %.3f, %zu rows\n", q.mape * 100,
-               q.spearman, q.n_train);
+    for (int32_t i = 0; i < c->n_queues; i++) {
+        if (s->predictors[i] == NULL) continue;
+        const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[i]);
+        if (!q.is_set) continue;
+        printf("predictor%s%s: held-out error %.1f %%, rank correlation %.3f, %zu rows\n",
+               c->n_queues > 1 ? " of " : "", c->n_queues > 1 ? nas__queue_name(s, i) : "",
+               q.mape * 100, q.spearman, q.n_train);
     }
 }
 

@@ -1,8 +1,7 @@
 /* search_phase.c - ask, build and score, measure, tell: one batch after the other.
  *
  * A batch is asked in one transaction with the strategy's state; its trials are built and scored in parallel; then they
- * are measured alone, one by one, in groups bracketed by the drift reference; then all are told in one transaction with
- * the new state. What is finished is never done again: after a resume the batch that was under way is completed
+ * are measured on the study's devices (schedule.c); then all are told, in order, in one transaction with the new state. What is finished is never done again: after a resume the batch that was under way is completed
  * first, from the values in the database where they are there. */
 #include "search/study_internal.h"
 
@@ -11,20 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Work on one trial of a batch. */
-typedef struct job {
-    size_t index; /* into s->trials */
-    nas__built built;
-    nas_sr_score score;
-    nas_db_values fresh; /* of the latest measurement */
-    nas__kept kept;      /* the measurement that stands */
-    bool failed;
-    char reason[512];
-} job;
-
+/* A batch: job i is trial jobs[i].index, built and scored. */
 typedef struct batch {
     nas__study *s;
-    job *jobs;
+    nas__job *jobs;
+    nas__built *built;
+    nas_sr_score *scores;
     size_t n;
 } batch;
 
@@ -37,76 +28,116 @@ static size_t strategy_trials(const nas__study *s) {
 
 /* ---- predictor -------------------------------------------------------------------------------------------------------- */
 
+/* Every queue has a predictor of its own: what is slow here need not be slow there. */
 static nas_status learn(nas__study *s, size_t index) {
     const nas__trial *trial = &s->trials[index];
-    const nas_db_values *v = &trial->row.values;
-    if (!trial->from_strategy || !v->latency_p50_us.is_set) return NAS_OK;
     nas_graph *graph = NULL;
-    nas_status status = nas__study_decode(s, &trial->point, &graph);
-    if (status != NAS_OK) return status;
-    status = nas_predictor_add(s->ctx, s->predictor, graph, v->latency_p50_us.value,
-                               v->noisy.is_set && v->noisy.value != 0);
+    nas_status status = NAS_OK;
+    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
+        const nas__latency *l = &trial->search[q];
+        if (!trial->from_strategy || !l->is_set || s->predictors[q] == NULL) continue;
+        if (graph == NULL) status = nas__study_decode(s, &trial->point, &graph);
+        if (status == NAS_OK)
+            status = nas_predictor_add(s->ctx, s->predictors[q], graph, l->p50_us, l->noisy);
+    }
     nas_graph_free(graph);
     return status;
 }
 
-static nas_status refit(nas__study *s) {
-    size_t rows = 0;
-    for (size_t i = 0; i < s->n_trials; i++) {
-        rows += s->trials[i].from_strategy && s->trials[i].row.values.latency_p50_us.is_set;
-    }
-    if (rows < nas_predictor_min_rows()) return NAS_OK;
-    nas_status status = nas_predictor_fit(s->ctx, s->predictor);
-    const nas_predictor_quality q = nas_predictor_quality_of(s->predictor);
-    if (status == NAS_OK && q.is_set) {
-        status = nas__meta_set_double(s, "predictor_mape", q.mape);
-        if (status == NAS_OK) status = nas__meta_set_double(s, "predictor_spearman", q.spearman);
-        if (status == NAS_OK) status = nas__meta_set_double(s, "predictor_rows", (double)q.n_train);
+static nas_status note_quality(nas__study *s, int32_t queue) {
+    const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[queue]);
+    if (!q.is_set) return NAS_OK;
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"predictor_mape", q.mape},
+                {"predictor_spearman", q.spearman},
+                {"predictor_rows", (double)q.n_train}};
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && status == NAS_OK; i++) {
+        char key[NAS_DEVICE_NAME_MAX + 32];
+        const bool first = queue == s->first_queue;
+        (void)snprintf(key, sizeof key, "%s%s%s", rows[i].name, first ? "" : "@",
+                       first ? "" : nas__queue_name(s, queue));
+        status = nas__meta_set_double(s, key, rows[i].value);
     }
     return status;
 }
 
-/* Smallest absolute upper bound on latency, in us; INFINITY when there is none. */
-static double latency_bound_us(const nas__study *s) {
+static nas_status refit(nas__study *s) {
+    nas_status status = NAS_OK;
+    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
+        size_t rows = 0;
+        for (size_t i = 0; i < s->n_trials; i++)
+            rows += s->trials[i].from_strategy && s->trials[i].search[q].is_set;
+        if (s->predictors[q] == NULL || rows < nas_predictor_min_rows()) continue;
+        status = nas_predictor_fit(s->ctx, s->predictors[q]);
+        if (status == NAS_OK) status = note_quality(s, q);
+    }
+    return status;
+}
+
+/* Smallest absolute upper bound on a queue's latency, in us; INFINITY when there is none. */
+static double latency_bound_us(const nas__study *s, int32_t queue) {
     double lowest = INFINITY;
     for (int32_t i = 0; i < s->config->n_constraints; i++) {
         const nas_constraint *c = &s->config->constraints[i];
         double bound_ms = 0;
-        const bool latency =
-            c->metric == NAS_METRIC_LATENCY_P50_MS || c->metric == NAS_METRIC_LATENCY_P90_MS;
-        if (latency && c->at_most && nas__constraint_bound(s, c, &bound_ms))
+        if (nas_metric_is_timed(c->metric) && c->queue == queue && c->at_most &&
+            nas__constraint_bound(s, c, &bound_ms))
             lowest = fmin(lowest, bound_ms * 1e3);
     }
     return lowest;
 }
 
-/* Stores the prediction made before measuring; *skip when even its lower end misses the deadline by the margin. */
-static nas_status predict(nas__study *s, size_t index, bool *skip, char reason[512],
-                          double *violation) {
-    *skip = false;
-    if (!nas_predictor_quality_of(s->predictor).is_set) return NAS_OK;
-    nas_graph *graph = NULL;
-    nas_status status = nas__study_decode(s, &s->trials[index].point, &graph);
+/* A candidate that is skipped: why, and by how much it misses the bounds. */
+typedef struct skipping {
+    bool skip;
+    char reason[NAS__REASON_MAX];
+    double violation;
+} skipping;
+
+static nas_status predict_in(nas__study *s, size_t index, const nas_graph *graph, int32_t queue,
+                             skipping *skip) {
+    const nas_predictor *predictor = s->predictors[queue];
     nas_prediction p = {0};
-    if (status == NAS_OK) status = nas_predictor_predict(s->ctx, s->predictor, graph, &p);
-    nas_graph_free(graph);
+    const nas_status status = nas_predictor_predict(s->ctx, predictor, graph, &p);
     if (status != NAS_OK) return status;
-    const double bound = latency_bound_us(s);
-    *skip = s->config->search.skip_by_prediction &&
-            p.lo_us > bound * (1 + s->config->search.skip_margin);
-    if (*skip) {
-        *violation = p.lo_us / bound - 1;
-        (void)snprintf(reason, 512, "predicted %.1f ms [%.1f, %.1f], bound %.1f ms",
-                       p.p50_us * 1e-3, p.lo_us * 1e-3, p.hi_us * 1e-3, bound * 1e-3);
+    const double bound = latency_bound_us(s, queue);
+    const bool misses = s->config->search.skip_by_prediction &&
+                        p.lo_us > bound * (1 + s->config->search.skip_margin);
+    if (misses) {
+        skip->skip = true;
+        skip->violation += p.lo_us / bound - 1;
+        const bool several = s->config->n_queues > 1;
+        (void)snprintf(skip->reason, sizeof skip->reason,
+                       "predicted %.1f ms [%.1f, %.1f]%s%s, bound %.1f ms", p.p50_us * 1e-3,
+                       p.lo_us * 1e-3, p.hi_us * 1e-3, several ? " on " : "",
+                       several ? nas__queue_name(s, queue) : "", bound * 1e-3);
     }
     const nas_db_prediction row = {.trial_id = s->trials[index].row.id,
-                                   .device_id = s->device_id,
-                                   .predictor = nas_predictor_id(s->predictor),
+                                   .device_id = nas__queue_device_id(s, queue),
+                                   .predictor = nas_predictor_id(predictor),
                                    .p50_us = p.p50_us,
                                    .lo_us = p.lo_us,
                                    .hi_us = p.hi_us,
-                                   .decided = *skip};
+                                   .decided = misses};
     return nas_db_prediction_insert(s->ctx, s->db, &row);
+}
+
+/* Stores the predictions made before measuring; skips when the lower end of one misses its deadline by the margin. */
+static nas_status predict(nas__study *s, size_t index, skipping *skip) {
+    nas_graph *graph = NULL;
+    nas_status status = NAS_OK;
+    *skip = (skipping){0};
+    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
+        if (s->predictors[q] == NULL || !nas_predictor_quality_of(s->predictors[q]).is_set)
+            continue;
+        if (graph == NULL) status = nas__study_decode(s, &s->trials[index].point, &graph);
+        if (status == NAS_OK) status = predict_in(s, index, graph, q, skip);
+    }
+    nas_graph_free(graph);
+    return status;
 }
 
 /* ---- build and score, in parallel ------------------------------------------------------------------------------------- */
@@ -119,16 +150,16 @@ static bool fails_the_run(nas_status status) {
 static nas_status build_and_score(nas_ctx *ctx, void *arg, size_t i, int worker) {
     (void)worker;
     batch *b = arg;
-    job *j = &b->jobs[i];
+    nas__job *j = &b->jobs[i];
     nas_status status = nas_check_cancel(ctx);
     nas_graph *graph = NULL;
     if (status == NAS_OK)
         status = nas_space_decode(ctx, b->s->space, &b->s->trials[j->index].point, &graph);
-    if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &j->built);
+    if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &b->built[i]);
     if (status == NAS_OK) {
-        nas_upscale_graph upscale = {.graph = j->built.graph, .threads = 1};
+        nas_upscale_graph upscale = {.graph = b->built[i].graph, .threads = 1};
         status = nas_sr_score_split(ctx, b->s->data, NAS_SPLIT_SELECT, b->s->config->task.scale,
-                                    nas_upscale_by_graph, &upscale, &j->score);
+                                    nas_upscale_by_graph, &upscale, &b->scores[i]);
     }
     if (status == NAS_OK || fails_the_run(status)) return status;
     j->failed = true;
@@ -138,92 +169,52 @@ static nas_status build_and_score(nas_ctx *ctx, void *arg, size_t i, int worker)
 
 /* ---- measuring --------------------------------------------------------------------------------------------------------- */
 
-static nas_status measure_one(nas__study *s, job *j) {
-    j->fresh = (nas_db_values){0};
-    const nas_status status =
-        nas__time_artifact(s, &j->built, j->index, "search", false, &j->fresh);
-    /* A dead agent or network ends the run; a program that fails on the device fails its trial. */
-    if (status != NAS_ERR_DEVICE && status != NAS_ERR_TIMEOUT) return status;
-    if (nas_device_alive(s->ctx, s->device) != NAS_OK) return status;
-    j->failed = true;
-    (void)snprintf(j->reason, sizeof j->reason, "%s", nas_ctx_message(s->ctx));
-    return NAS_OK;
-}
-
 static void describe_best(const nas__study *s, char *out, size_t size) {
     size_t best = 0;
     int n = 0;
     if (nas__pick_best(s, &best)) {
-        const nas_db_values *v = &s->trials[best].row.values;
-        n = snprintf(out, size, "best %.2f dB at p90 %.1f ms (trial %zu)", v->psnr_y_db.value,
-                     v->latency_p90_us.value * 1e-3, best);
+        const nas__trial *t = &s->trials[best];
+        n = snprintf(out, size, "best %.2f dB at p90", t->row.values.psnr_y_db.value);
+        for (int32_t q = 0; q < s->config->n_queues && n > 0 && (size_t)n < size; q++) {
+            if (!s->needed[q]) continue;
+            const bool several = s->config->n_queues > 1;
+            n += snprintf(out + n, size - (size_t)n, " %.1f ms%s%s%s", t->search[q].p90_us * 1e-3,
+                          t->search[q].noisy ? "~" : "", several ? " on " : "",
+                          several ? nas__queue_name(s, q) : "");
+        }
+        if (n > 0 && (size_t)n < size)
+            n += snprintf(out + n, size - (size_t)n, " (trial %zu)", best);
     } else {
         n = snprintf(out, size, "nothing feasible yet");
     }
-    const nas_predictor_quality q = nas_predictor_quality_of(s->predictor);
+    const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[s->first_queue]);
     if (n > 0 && (size_t)n < size && q.is_set) {
         (void)snprintf(out + n, size - (size_t)n, "  predictor error %.1f %%", q.mape * 100);
     }
 }
 
-/* Times jobs [from, to) between two runs of the drift reference. */
-static nas_status measure_group(nas__study *s, batch *b, size_t from, size_t to,
-                                double *before_us) {
-    nas_status status = NAS_OK;
-    for (size_t i = from; i < to && status == NAS_OK; i++) {
-        if (b->jobs[i].failed) continue;
-        status = measure_one(s, &b->jobs[i]);
-        char note[160];
-        describe_best(s, note, sizeof note);
-        nas__progress_update(&s->progress, s->progress.done, "timing trial %zu  %s",
-                             b->jobs[i].index, note);
-    }
-    double after_us = 0;
-    if (status == NAS_OK) status = nas__time_reference(s, &after_us);
-    if (status != NAS_OK) return status;
-    const double slowdown = nas__slowdown(s, *before_us, after_us);
-    *before_us = after_us;
-    for (size_t i = from; i < to; i++) {
-        job *j = &b->jobs[i];
-        if (!j->failed) nas__keep_calmer(s, &j->kept, &j->fresh, slowdown);
-    }
-    return NAS_OK;
+static nas_status complete(nas__study *s, batch *b, size_t i) {
+    const nas__job *j = &b->jobs[i];
+    const nas__built *built = &b->built[i];
+    const int64_t arena = (int64_t)built->artifacts[nas__first_target(s) - s->targets].arena_bytes;
+    const nas_db_values values = {.psnr_y_db = nas_some_double(b->scores[i].psnr_y_db),
+                                  .ssim_y = nas_some_double(b->scores[i].ssim_y),
+                                  .arena_bytes = nas_some_i64(arena)};
+    nas__note_difference(s, built->max_difference);
+    const nas_status status = nas__store_layers(s, j->index, built->graph);
+    return status == NAS_OK ? nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &values)
+                            : status;
 }
 
-/* Groups whose state was off the calm one are timed again at the end of the batch, when the state may have changed. */
-static nas_status measure_rounds(nas__study *s, batch *b) {
-    const size_t every = (size_t)s->config->measure.reference_every;
-    nas_status status = NAS_OK;
-    for (int round = 0; round < NAS__ROUNDS_MAX && status == NAS_OK; round++) {
-        double before_us = 0;
-        bool begun = false;
-        for (size_t from = 0; from < b->n && status == NAS_OK; from += every) {
-            const size_t to = from + every < b->n ? from + every : b->n;
-            const job *first = &b->jobs[from];
-            if (first->kept.is_set && first->kept.slowdown <= s->config->measure.drift_limit) {
-                begun = false; /* the reference before the next group is taken anew */
-                continue;
-            }
-            if (!begun) status = nas__time_reference(s, &before_us);
-            begun = true;
-            if (status == NAS_OK) status = measure_group(s, b, from, to, &before_us);
-        }
-    }
-    return status;
-}
-
-static nas_status finish_job(nas__study *s, job *j) {
+static nas_status finish_job(nas__study *s, batch *b, size_t i) {
+    const nas__job *j = &b->jobs[i];
     nas_status status = nas_db_begin(s->ctx, s->db);
     if (status == NAS_OK && j->failed) {
-        status = nas__trial_finish(s, j->index, NAS_TRIAL_FAIL, j->reason, &j->kept.values);
+        const nas_db_values none = {0};
+        status = nas__trial_finish(s, j->index, NAS_TRIAL_FAIL, j->reason, &none);
         nas_log(s->ctx, NAS_LOG_WARN, "trial %zu failed: %s", j->index, j->reason);
     } else if (status == NAS_OK) {
-        j->kept.values.psnr_y_db = nas_some_double(j->score.psnr_y_db);
-        j->kept.values.ssim_y = nas_some_double(j->score.ssim_y);
-        nas__note_difference(s, j->built.max_difference);
-        status = nas__store_layers(s, j->index, j->built.graph);
-        if (status == NAS_OK)
-            status = nas__trial_finish(s, j->index, NAS_TRIAL_COMPLETE, NULL, &j->kept.values);
+        status = complete(s, b, i);
     }
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -232,9 +223,9 @@ static nas_status finish_job(nas__study *s, job *j) {
 }
 
 static nas_status measure_batch(nas__study *s, batch *b) {
-    nas_status status = measure_rounds(s, b);
+    nas_status status = nas__measure_jobs(s, b->jobs, b->n, "search", false);
     for (size_t i = 0; i < b->n && status == NAS_OK; i++) {
-        status = finish_job(s, &b->jobs[i]);
+        status = finish_job(s, b, i);
         if (status != NAS_OK) break;
         char note[160];
         describe_best(s, note, sizeof note);
@@ -254,34 +245,40 @@ static nas_status start_jobs(nas__study *s, size_t first, batch *b) {
         if (!s->trials[i].from_strategy || nas__trial_is_finished(&s->trials[i])) continue;
         status = nas_db_begin(s->ctx, s->db);
         if (status == NAS_OK) status = nas__trial_start(s, i);
-        bool skip = false;
-        char reason[512];
-        double violation = 0;
-        if (status == NAS_OK) status = predict(s, i, &skip, reason, &violation);
-        if (status == NAS_OK && skip) {
-            const nas_db_values values = {.violation = nas_some_double(violation)};
-            status = nas__trial_finish(s, i, NAS_TRIAL_PRUNED, reason, &values);
+        skipping skip = {0};
+        if (status == NAS_OK) status = predict(s, i, &skip);
+        if (status == NAS_OK && skip.skip) {
+            const nas_db_values values = {.violation = nas_some_double(skip.violation)};
+            status = nas__trial_finish(s, i, NAS_TRIAL_PRUNED, skip.reason, &values);
             s->progress.done += 1;
         }
         if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
         if (status != NAS_OK) {
             nas_db_rollback(s->db);
-        } else if (!skip) {
-            b->jobs[b->n++].index = i;
+        } else if (!skip.skip) {
+            b->jobs[b->n] = (nas__job){.index = i, .built = &b->built[b->n]};
+            b->n++;
         }
     }
     return status;
 }
 
 static nas_status run_batch(nas__study *s, size_t first) {
-    batch b = {.s = s, .jobs = nas_alloc_array(s->ctx, s->n_trials - first, sizeof *b.jobs)};
-    if (b.jobs == NULL) return NAS_ERR_NOMEM;
-    nas_status status = start_jobs(s, first, &b);
+    const size_t max = s->n_trials - first;
+    batch b = {.s = s,
+               .jobs = nas_alloc_array(s->ctx, max, sizeof *b.jobs),
+               .built = nas_alloc_array(s->ctx, max, sizeof *b.built),
+               .scores = nas_alloc_array(s->ctx, max, sizeof *b.scores)};
+    nas_status status =
+        b.jobs == NULL || b.built == NULL || b.scores == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    if (status == NAS_OK) status = start_jobs(s, first, &b);
     if (status == NAS_OK)
         status = nas_parallel(s->ctx, s->config->eval.threads, b.n, build_and_score, &b);
     if (status == NAS_OK) status = measure_batch(s, &b);
-    for (size_t i = 0; i < b.n; i++)
-        nas__built_deinit(&b.jobs[i].built);
+    for (size_t i = 0; b.built != NULL && i < b.n; i++)
+        nas__built_deinit(&b.built[i]);
+    nas_free(b.scores);
+    nas_free(b.built);
     nas_free(b.jobs);
     return status;
 }
@@ -345,12 +342,24 @@ static nas_told told_from(const nas__study *s, const nas__trial *trial) {
     case NAS_TRIAL_RUNNING:
     case NAS_TRIAL_STATE_COUNT: told.state = NAS_TOLD_FAILED; break;
     }
-    if (told.state == NAS_TOLD_COMPLETE &&
-        !nas__objective_values(s, &trial->row.values, told.values)) {
+    const nas__figures figures = nas__search_figures(trial);
+    if (told.state == NAS_TOLD_COMPLETE && !nas__objective_values(s, &figures, told.values)) {
         told.state = NAS_TOLD_FAILED;
     }
     if (trial->row.values.violation.is_set) told.violation = trial->row.values.violation.value;
     return told;
+}
+
+/* What v_front shows of a study with several queues. */
+static nas_status store_front(nas__study *s) {
+    const size_t n = nas_front_size(s->front);
+    int64_t *ids = nas_alloc_array(s->ctx, n, sizeof *ids);
+    if (ids == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = s->trials[(size_t)nas_front_trial(s->front, i)].row.id;
+    const nas_status status = nas_db_study_set_front(s->ctx, s->db, s->id, ids, n);
+    nas_free(ids);
+    return status;
 }
 
 /* Tells [first, n_trials) in order and records how far in the same transaction. */
@@ -362,6 +371,7 @@ static nas_status tell_batch(nas__study *s, size_t first) {
         status = nas_strategy_tell(s->ctx, s->strategy, &told);
     }
     if (status == NAS_OK) status = save_strategy(s);
+    if (status == NAS_OK) status = store_front(s);
     if (status == NAS_OK) status = nas__meta_set_double(s, "told", (double)s->n_trials);
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -383,8 +393,9 @@ static nas_status restore(nas__study *s, size_t *told, size_t *finished) {
         (*finished)++;
         double objectives[NAS_OBJECTIVES_MAX];
         bool joined = false;
+        const nas__figures figures = nas__search_figures(trial);
         if (trial->row.state == NAS_TRIAL_COMPLETE &&
-            nas__objective_values(s, &trial->row.values, objectives)) {
+            nas__objective_values(s, &figures, objectives)) {
             status = nas_front_add(s->ctx, s->front, trial->row.number, objectives, &joined);
         }
         if (status == NAS_OK) status = learn(s, i);

@@ -1,14 +1,21 @@
 /* study.c - the study from end to end: the phases in order, and the plan that --dry-run prints. */
+#include "search/compress_internal.h"
 #include "search/study_internal.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
+
+static bool compresses(const nas_study_options *options) {
+    return strcmp(options->config->task.kind, "classify") == 0;
+}
 
 static nas_status run_phases(nas__study *s, bool *feasible) {
     nas_status status = nas__phase_train(s);
     if (status == NAS_OK) status = nas__phase_baselines(s);
     if (status == NAS_OK) status = nas__phase_search(s);
     if (status == NAS_OK) status = nas__phase_final(s);
+    if (status == NAS_OK) status = nas__phase_profile(s);
     if (status == NAS_OK) status = nas__phase_report(s, feasible);
     return status;
 }
@@ -31,6 +38,7 @@ static void note_end(nas__study *s, nas_status status) {
 }
 
 nas_status nas_study_run(nas_ctx *ctx, const nas_study_options *options, bool *feasible) {
+    if (compresses(options)) return nas__compress_run(ctx, options, feasible);
     nas__study s;
     nas_status status = nas__study_open(ctx, options, &s);
     nas_ctx_set_log(ctx, nas__progress_log, &s.progress, NAS_LOG_INFO);
@@ -63,8 +71,13 @@ static nas_status print_costs(nas_ctx *ctx, const nas_space *space, const nas_po
 
 static void print_device_plan(const nas_config *c) {
     const double per_run = fmax(c->measure.min_time_ms * 1e-3, 0.3);
-    printf("device    %s (%s), %d threads\n", c->devices[0].name, c->devices[0].connect,
-           (int)c->devices[0].threads);
+    for (int32_t i = 0; i < c->n_devices; i++) {
+        const nas_config_device *d = &c->devices[i];
+        const bool cores = d->cores[0] != '\0', pool = d->pool[0] != '\0';
+        printf("device    %s (%s), %d threads%s%s, %s%s%s, for %s\n", d->name, d->connect,
+               (int)d->threads, cores ? " on cores " : "", d->cores, d->mode, pool ? ", pool " : "",
+               d->pool, d->target[0] != '\0' ? d->target : c->compile.target);
+    }
     printf("search    %d trials by %s in batches of %d; each: emit and compile about 1 s, score on "
            "at most %d images, then "
            "at least %d timed batches and %.1f s, %.0f s at most, alone on the device\n",
@@ -82,24 +95,27 @@ static void print_device_plan(const nas_config *c) {
 static void print_bounds(const nas_config *c) {
     for (int32_t i = 0; i < c->n_constraints; i++) {
         const nas_constraint *k = &c->constraints[i];
-        printf("bound     %s %s %g%s\n", nas_metric_name(k->metric),
-               k->at_most ? "<=" : ">=", k->bound,
+        char name[NAS_METRIC_TEXT_MAX];
+        nas_config_metric_text(c, k->metric, k->queue, name);
+        printf("bound     %s %s %g%s\n", name, k->at_most ? "<=" : ">=", k->bound,
                k->is_percent ? " % of the full-width supernet" : "");
     }
 }
 
 nas_status nas_study_plan(nas_ctx *ctx, const nas_study_options *options) {
     const nas_config *c = options->config;
+    if (compresses(options)) return nas__compress_plan(ctx, options);
     nas_space *space = NULL;
     const nas_target *target = NULL;
-    nas_status status = nas_target_find(ctx, c->compile.target, &target);
+    const bool found_later = strcmp(c->compile.target, "auto") == 0;
+    nas_status status = nas_target_find(ctx, found_later ? "native" : c->compile.target, &target);
     if (status == NAS_OK) status = nas_space_sr_new(ctx, &c->space, &space);
     if (status != NAS_OK) return status;
     printf("study     %s, seed %" PRIu64 ", folder %s\n", c->study.name, c->study.seed,
            c->study.dir);
     printf("task      x%d super-resolution, %dx%d to %dx%d, target %s\n", (int)c->task.scale,
            (int)c->space.lr_width, (int)c->space.lr_height, (int)c->task.out_width,
-           (int)c->task.out_height, target->name);
+           (int)c->task.out_height, found_later ? "auto" : target->name);
     printf("space     %s: %.4g networks\n", nas_space_name(space), nas_space_size(space));
     nas_point point;
     nas_space_smallest(space, &point);

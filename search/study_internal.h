@@ -9,21 +9,59 @@
 #include "latency/latency.h"
 #include "search/progress.h"
 
-enum { NAS__PATH_MAX = 1024 };
+#include <pthread.h>
 
-/* A network that became a program. */
+enum { NAS__PATH_MAX = 1024, NAS__REASON_MAX = 512 };
+
+/* What the devices of a study are compiled for; several may share one. */
+typedef struct nas__target {
+    nas_target row;
+    nas_compile_options compile; /* its target is `row` */
+    char runner[256];            /* emulator of another architecture; "" = none, or none needed */
+} nas__target;
+
+/* A network that became programs, one a target. */
 typedef struct nas__built {
     nas_graph *graph; /* with weights, owned */
-    nas_artifact artifact;
+    nas_artifact artifacts[NAS_DEVICES_MAX];
+    char checked[NAS_DEVICES_MAX][NAS_DB_CHECKED_MAX]; /* how each one's output was compared */
+    nas_artifact here; /* runs on this machine: the first target's program, or its native twin */
     double max_difference;
 } nas__built;
+
+/* The latency of a program in one queue. */
+typedef struct nas__latency {
+    bool is_set, noisy;
+    double p50_us, p50_lo_us, p50_hi_us, p90_us;
+    int64_t measurement_id;
+    char checked[NAS_DB_CHECKED_MAX];
+} nas__latency;
+
+/* What a trial is judged by: its values and its latency in each queue. */
+typedef struct nas__figures {
+    nas_db_values values;
+    nas__latency latency[NAS_DEVICES_MAX]; /* by queue */
+} nas__figures;
 
 /* A trial in memory: the row of the database and what its values mean to the strategy. */
 typedef struct nas__trial {
     nas_db_trial row; /* owned */
     nas_point point;
     bool from_strategy; /* proposed by the strategy (or a seed), not a baseline */
+    nas__latency search[NAS_DEVICES_MAX], final[NAS_DEVICES_MAX]; /* by queue */
 } nas__trial;
+
+/* One device of the study. `away` and what follows are changed under the study's lock. */
+typedef struct nas__device {
+    const nas_config_device *config;
+    nas_device *handle; /* NULL while it was never reached */
+    int64_t id;         /* in the database */
+    int32_t queue, target;
+    double reference_best_us, reference_last_us; /* drift reference: lowest, latest p50; 0 = none */
+    bool away;
+    int64_t away_since_ns;
+    char why[NAS__REASON_MAX];
+} nas__device;
 
 typedef struct nas__study {
     nas_ctx *ctx;
@@ -43,22 +81,25 @@ typedef struct nas__study {
     nas_weights *fsrcnn_weights;
     nas_graph *largest; /* shape-only */
     nas_graph *fsrcnn;
-    nas_device *device;
-    int64_t device_id;
-    const nas_target *target;
-    nas_compile_options compile;
-    nas_predictor *predictor;
-    nas_front *front; /* over strategy trials, by the objectives */
+    pthread_mutex_t
+        lock; /* of the database and of devices' states while devices measure in parallel */
+    bool has_lock;
+    nas__device devices[NAS_DEVICES_MAX];
+    int32_t n_devices;
+    bool needed[NAS_DEVICES_MAX]; /* queues that an objective or a bound names */
+    int32_t first_queue;          /* the needed one whose latency is nas_db_values.latency_* */
+    nas__target targets[NAS_DEVICES_MAX];
+    int32_t n_targets;
+    nas__target native;                         /* for twins of programs that do not run here */
+    nas_predictor *predictors[NAS_DEVICES_MAX]; /* by queue; NULL where none is needed */
+    nas_front *front;                           /* over strategy trials, by the objectives */
 
     nas__trial *trials; /* all, by number */
     size_t n_trials, cap_trials;
 
-    nas__built reference;     /* the drift reference network */
-    size_t n_seeds;           /* points proposed before the strategy's own */
-    double reference_best_us; /* drift reference: lowest and latest p50; 0 = not yet measured */
-    double reference_last_us;
-    double baseline_values
-        [NAS_METRIC_COUNT];  /* of the full-width supernet, for percent bounds; NAN = unknown */
+    nas__built reference;    /* the drift reference network */
+    size_t n_seeds;          /* points proposed before the strategy's own */
+    nas__figures baseline;   /* of the full-width supernet, for percent bounds; unset = unknown */
     double worst_difference; /* max |emitted - reference forward| seen */
     int64_t checked_networks;
     nas_sr_score bicubic_select, bicubic_report;
@@ -80,68 +121,112 @@ nas_status nas__study_decode(nas__study *s, const nas_point *point, nas_graph **
 nas_status nas__meta_set_double(nas__study *s, const char *key, double value);
 nas_status nas__meta_get_double(nas__study *s, const char *key, double *value, bool *found);
 
+/* ---- devices.c: opening, losing and finding devices ---------------------------------------------------------------- */
+/* nas__devices_check - targets and compilers that are named, before anything is opened. */
+nas_status nas__devices_check(nas__study *s);
+/* nas__devices_open - opens all that are needed, chooses their targets, compares those of a pool. */
+nas_status nas__devices_open(nas__study *s);
+void nas__devices_close(nas__study *s);
+/* nas__device_connect - a fresh session with a device that is away, one try. The lock must not be held. */
+nas_status nas__device_connect(nas_ctx *ctx, nas__study *s, nas__device *d);
+/* nas__device_is_lost - does a failed measurement mean that the device is gone (not that the program failed)? */
+bool nas__device_is_lost(nas_ctx *ctx, const nas__device *d, nas_status status);
+const char *nas__queue_name(const nas__study *s, int32_t queue);
+/* nas__queue_device_id - database id of a device of the queue: whom predictions are for. */
+int64_t nas__queue_device_id(const nas__study *s, int32_t queue);
+/* nas__first_target - that of the first queue. */
+const nas__target *nas__first_target(const nas__study *s);
+
 /* ---- trials.c: the life of a trial -------------------------------------------------------------------------------- */
 bool nas__trial_is_finished(const nas__trial *trial);
 nas_status nas__trial_start(nas__study *s, size_t index); /* leases it: RUNNING */
-/* nas__trial_finish - adds violation, front membership and hypervolume, then RUNNING -> state. */
+/* nas__trial_finish - adds the search latencies, violation, front membership and hypervolume, then RUNNING -> state. */
 nas_status nas__trial_finish(nas__study *s, size_t index, nas_trial_state state, const char *reason,
                              const nas_db_values *values);
+/* nas__trial_set_final - final figures; those of latency are taken from trial->final. */
 nas_status nas__trial_set_final(nas__study *s, size_t index, const nas_db_values *final);
 void nas__note_difference(nas__study *s,
                           double difference); /* of emitted code against the reference forward */
-/* nas__final_values - what a finished trial is judged by at the end: the figures of the fine-tuned weights and the
- * "final" measurement where there are any, else the search's. */
-nas_db_values nas__final_values(const nas_db_values *values);
+nas__figures nas__search_figures(const nas__trial *trial);
+/* nas__final_figures - what a finished trial is judged by at the end: the figures of the fine-tuned weights and the
+ * "final" measurements where there are any, else the search's. */
+nas__figures nas__final_figures(const nas__trial *trial);
 
 /* ---- values.c: metrics, constraints, objectives ------------------------------------------------------------------- */
+/* Which value of a latency counts: a noisy one stands for its interval, the other ones for themselves. */
+typedef enum nas__reading { NAS__POINT, NAS__UPPER, NAS__LOWER } nas__reading;
 /* nas__metric_value - false when the trial does not know it. In the metric's unit (ms, dB, ...). */
-bool nas__metric_value(const nas_db_values *values, nas_metric metric, double *out);
-/* nas__violation - sum over constraints of relative violation; unknown values count as violated by 1. */
-double nas__violation(const nas__study *s, const nas_db_values *values);
+bool nas__metric_value(const nas__figures *figures, nas_metric metric, int32_t queue,
+                       nas__reading reading, double *out);
+/* nas__violation - sum over constraints of relative violation; unknown values count as violated by 1. A noisy latency
+ * satisfies a bound when the far end of its interval does. */
+double nas__violation(const nas__study *s, const nas__figures *figures);
 /* nas__constraint_bound - absolute bound; false while it is a percentage of a baseline not yet measured. */
 bool nas__constraint_bound(const nas__study *s, const nas_constraint *constraint, double *bound);
-/* nas__objective_values - to minimise; false when one is unknown. */
-bool nas__objective_values(const nas__study *s, const nas_db_values *values,
+/* nas__objective_values - to minimise; false when one is unknown. A noisy latency counts at its upper end. */
+bool nas__objective_values(const nas__study *s, const nas__figures *figures,
                            double out[NAS_OBJECTIVES_MAX]);
 /* nas__hypervolume - of the current front against the study's reference point. */
 double nas__hypervolume(const nas__study *s);
 
-/* ---- build.c: graph -> artifact, checked against the reference forward --------------------------------------------- */
+/* ---- build.c: graph -> artifacts, checked against the reference forward -------------------------------------------- */
 void nas__built_deinit(nas__built *built);
-/* nas__build - fills weights, compiles, runs one frame and compares with nas_forward: TOOLCHAIN when they differ by more
- * than the documented bound. Thread-safe (own ctx). */
+/* nas__build - fills weights, compiles for every target, runs one frame of each and compares with nas_forward: TOOLCHAIN
+ * when they differ by more than the documented bound. A program that cannot run here is run by an emulator; without one
+ * the native build of the same network is compared, and `checked` says so. Thread-safe (own ctx). */
 nas_status nas__build(nas_ctx *ctx, const nas__study *s, nas_graph *take_graph,
                       const nas_weights *weights, nas__built *out);
-/* nas__score_artifact - PSNR/SSIM of a split, computed by the compiled program itself (frame with replicated border). */
+/* nas__build_here - makes `built->here` where no program of a target runs on this machine. */
+nas_status nas__build_here(nas_ctx *ctx, const nas__study *s, nas__built *built);
+/* nas__score_artifact - PSNR/SSIM of a split, computed by `built->here` (frame with replicated border). */
 nas_status nas__score_artifact(nas_ctx *ctx, const nas__study *s, const nas__built *built,
                                nas_split split, nas_sr_score *out);
 
 /* ---- timing.c: one measurement, stored ------------------------------------------------------------------------------ */
-nas_status nas__time_artifact(nas__study *s, const nas__built *built, size_t trial_index,
-                              const char *role, bool final, nas_db_values *values);
+nas_measure_options nas__measure_options(const nas__study *s, const nas__device *d, bool final);
+/* nas__time_artifact - times the program of the device's target and stores the measurement. Any thread; takes the lock. */
+nas_status nas__time_artifact(nas_ctx *ctx, nas__study *s, nas__device *d, const nas__built *built,
+                              size_t trial_index, const char *role, bool final, nas__latency *out);
 /* nas__store_layers - per-layer rows of a trial's graph (v_layer). */
 nas_status nas__store_layers(nas__study *s, size_t trial_index, const nas_graph *graph);
-/* nas__time_reference - times the drift reference network. */
-nas_status nas__time_reference(nas__study *s, double *p50_us);
+/* nas__build_reference - the drift reference's programs; a no-op when they are there. */
+nas_status nas__build_reference(nas__study *s);
+/* nas__time_reference - times the drift reference network on a device. */
+nas_status nas__time_reference(nas_ctx *ctx, nas__study *s, nas__device *d, double *p50_us);
 /* nas__slowdown - how far the device is from the calmest state seen in the study, 0 = equal, given the reference's p50
  * before and after. */
-double nas__slowdown(const nas__study *s, double before_us, double after_us);
+double nas__slowdown(const nas__device *d, double before_us, double after_us);
 /* Of several measurements of one program the fastest stands: what shares the machine with us only ever adds time. All
  * are in the database. When none was taken in a state within measure.drift_limit of the calmest, it is flagged noisy. */
 enum { NAS__ROUNDS_MAX = 2 }; /* tries to measure in a calm state */
 typedef struct nas__kept {
-    nas_db_values values;
+    nas__latency latency;
     double slowdown;
     bool is_set;
 } nas__kept;
-void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas_db_values *fresh,
+void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas__latency *fresh,
                       double slowdown);
+
+/* ---- schedule.c: the queues of a batch ------------------------------------------------------------------------------ */
+/* A network to be timed in every needed queue where its trial has no latency of the role yet. */
+typedef struct nas__job {
+    size_t index; /* into s->trials */
+    const nas__built *built;
+    bool failed; /* its program, or it lost too many devices */
+    char reason[NAS__REASON_MAX];
+} nas__job;
+/* nas__measure_jobs - devices work through their queues in parallel, local ones alone after the others. Latencies go to
+ * the database and to trial->search (final: trial->final) as soon as they stand. A lost device's work goes back to its
+ * queue; while nobody works on a queue that has work left, devices are waited for (measure.away_s).
+ * role: of the measurements. Errors: DEVICE (devices stayed away; resumable), IO, DB, CANCELLED ... */
+nas_status nas__measure_jobs(nas__study *s, nas__job *jobs, size_t n, const char *role, bool final);
 
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
 nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */
 nas_status nas__phase_baselines(nas__study *s);              /* baselines.c */
 nas_status nas__phase_search(nas__study *s);                 /* search_phase.c */
 nas_status nas__phase_final(nas__study *s);                  /* final_phase.c */
+nas_status nas__phase_profile(nas__study *s);                /* profile.c */
 nas_status nas__phase_report(nas__study *s, bool *feasible); /* report.c */
 
 /* nas__train_steps - trains `weights` to `steps` optimiser steps with checkpoints in `path`.

@@ -166,6 +166,33 @@ static nas_status append_trial(nas__study *s, nas_db_trial take_row) {
     return NAS_OK;
 }
 
+/* Latencies of the queues that the study still has; those of a trial that was under way count, too. */
+static nas_status load_latencies(nas__study *s) {
+    nas_db_latency *rows = NULL;
+    size_t n = 0, at = 0;
+    const nas_status status = nas_db_trial_latencies(s->ctx, s->db, s->id, &rows, &n);
+    for (size_t i = 0; status == NAS_OK && i < n; i++) {
+        const nas_db_latency *r = &rows[i];
+        while (at < s->n_trials && s->trials[at].row.id != r->trial_id) /* both by number */
+            at++;
+        if (at == s->n_trials) break;
+        for (int32_t q = 0; q < s->config->n_queues; q++) {
+            if (strcmp(nas__queue_name(s, q), r->queue) != 0) continue;
+            nas__latency *l = r->final ? &s->trials[at].final[q] : &s->trials[at].search[q];
+            *l = (nas__latency){.is_set = true,
+                                .noisy = r->noisy,
+                                .p50_us = r->p50_us,
+                                .p50_lo_us = r->p50_lo_us,
+                                .p50_hi_us = r->p50_hi_us,
+                                .p90_us = r->p90_us,
+                                .measurement_id = r->measurement_id};
+            memcpy(l->checked, r->checked, sizeof l->checked);
+        }
+    }
+    nas_free(rows);
+    return status;
+}
+
 static nas_status load_trials(nas__study *s) {
     nas_db_trial *rows = NULL;
     size_t n = 0;
@@ -182,6 +209,7 @@ static nas_status load_trials(nas__study *s) {
         }
     }
     nas_db_trials_free(rows, n);
+    if (status == NAS_OK) status = load_latencies(s);
     if (status == NAS_OK) {
         char text[160];
         (void)snprintf(text, sizeof text, "%zu trials finished, %zu begun", finished, n - finished);
@@ -214,24 +242,6 @@ static nas_status open_study_row(nas__study *s) {
 
 /* ---- parts ---------------------------------------------------------------------------------------------------------- */
 
-static nas_status open_toolchain(nas__study *s) {
-    const nas_config *c = s->config;
-    nas_status status = nas_target_find(s->ctx, c->compile.target, &s->target);
-    if (status != NAS_OK) return nas_wrap(s->ctx, status, "compile.target");
-    if (!s->target->runs_here && strcmp(c->devices[0].connect, "local") == 0) {
-        return nas_fail(s->ctx, NAS_ERR_INVALID,
-                        "compile.target '%s' does not run on device '%s' (local)", s->target->name,
-                        c->devices[0].name);
-    }
-    s->compile = nas_compile_options_default();
-    s->compile.target = s->target;
-    s->compile.compiler = c->compile.compiler[0] == '\0' ? NULL : c->compile.compiler;
-    s->compile.cache_dir = c->compile.cache_dir;
-    s->compile.max_threads = c->devices[0].threads;
-    s->compile.timeout_ms = c->compile.timeout_s * 1000;
-    return nas_toolchain_check(s->ctx, &s->compile);
-}
-
 static nas_status open_space(nas__study *s) {
     nas_ctx *ctx = s->ctx;
     const nas_config *c = s->config;
@@ -250,9 +260,16 @@ static nas_status open_space(nas__study *s) {
             nas_fsrcnn_graph(ctx, c->task.scale, c->space.lr_height, c->space.lr_width, &s->fsrcnn);
     }
     if (status == NAS_OK) status = nas_front_new(ctx, c->n_objectives, &s->front);
-    if (status == NAS_OK) {
-        status =
-            nas_predictor_new(ctx, s->target->vector_bytes / (int32_t)sizeof(float), &s->predictor);
+    return status;
+}
+
+static nas_status open_predictors(nas__study *s) {
+    nas_status status = NAS_OK;
+    for (int32_t i = 0; i < s->n_devices && status == NAS_OK; i++) {
+        const nas__device *d = &s->devices[i];
+        const int32_t lanes = s->targets[d->target].row.vector_bytes / (int32_t)sizeof(float);
+        if (s->predictors[d->queue] == NULL)
+            status = nas_predictor_new(s->ctx, lanes, &s->predictors[d->queue]);
     }
     return status;
 }
@@ -303,50 +320,28 @@ static nas_status open_data(nas__study *s) {
     return status;
 }
 
-static nas_status open_device(nas__study *s) {
-    const nas_config_device *c = &s->config->devices[0];
-    if (s->config->n_devices != 1) {
-        return nas_fail(s->ctx, NAS_ERR_UNSUPPORTED,
-                        "%d devices in the config: one [[device]] a study is supported",
-                        (int)s->config->n_devices);
-    }
-    nas_device_options o = nas_device_options_default();
-    o.name = c->name;
-    o.connect = c->connect;
-    o.agent_path = s->options->agent_path;
-    o.key_file = c->key_file[0] == '\0' ? NULL : c->key_file;
-    o.threads = c->threads;
-    o.cores = c->cpus;
-    char work[NAS__PATH_MAX];
-    nas_status status = nas__study_path(s, "agent", work);
-    o.work_dir = work;
-    if (status == NAS_OK) status = nas_device_open(s->ctx, &o, &s->device);
-    if (status != NAS_OK) return nas_wrap(s->ctx, status, "device '%s'", c->name);
-    return nas_db_device_put(s->ctx, s->db, c->name, c->connect, nas_device_fingerprint(s->device),
-                             nas_device_info_json(s->device), nas_device_is_simulated(s->device),
-                             &s->device_id);
-}
-
 nas_status nas__study_open(nas_ctx *ctx, const nas_study_options *options, nas__study *s) {
     *s = (nas__study){
         .ctx = ctx, .options = options, .config = options->config, .started_ns = nas_now_ns()};
-    for (int i = 0; i < NAS_METRIC_COUNT; i++)
-        s->baseline_values[i] = NAN;
+    if (pthread_mutex_init(&s->lock, NULL) != 0)
+        return nas_fail(ctx, NAS_ERR_NOMEM, "no mutex for the study");
+    s->has_lock = true;
     char host[32] = "host";
     (void)gethostname(host, sizeof host - 1); /* a label; "host" serves as well */
     (void)snprintf(s->worker, sizeof s->worker, "%s:%ld", host, (long)getpid());
     nas__progress_init(&s->progress, options->quiet);
-    nas_status status = open_toolchain(s);
+    nas_status status = nas__devices_check(s);
     if (status == NAS_OK) status = open_folder(s);
     if (status == NAS_OK) status = open_space(s);
     if (status == NAS_OK) status = open_study_row(s);
-    if (status == NAS_OK) status = open_device(s);
+    if (status == NAS_OK) status = nas__devices_open(s);
+    if (status == NAS_OK) status = open_predictors(s);
     if (status == NAS_OK) status = open_data(s);
     return status;
 }
 
 nas_status nas__study_close(nas__study *s) {
-    nas_device_close(s->device);
+    nas__devices_close(s);
     nas__built_deinit(&s->reference);
     nas_sr_data_close(s->data);
     nas_weights_free(s->weights);
@@ -356,7 +351,8 @@ nas_status nas__study_close(nas__study *s) {
     nas_strategy_free(s->strategy);
     nas_space_free(s->space);
     nas_front_free(s->front);
-    nas_predictor_free(s->predictor);
+    for (int32_t i = 0; i < NAS_DEVICES_MAX; i++)
+        nas_predictor_free(s->predictors[i]);
     for (size_t i = 0; i < s->n_trials; i++)
         nas_db_trial_deinit(&s->trials[i].row);
     nas_free(s->trials);
@@ -366,6 +362,7 @@ nas_status nas__study_close(nas__study *s) {
         const nas_status closed = nas_db_close(s->ctx, s->db);
         if (status == NAS_OK) status = closed;
     }
+    if (s->has_lock) pthread_mutex_destroy(&s->lock);
     return status;
 }
 

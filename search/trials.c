@@ -3,6 +3,7 @@
 #include "search/study_internal.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { LEASE_MS = 3600 * 1000 };
 
@@ -52,15 +53,41 @@ nas_status nas__trial_start(nas__study *s, size_t index) {
     return nas_wrap(s->ctx, status, "trial %" PRId64, row->number);
 }
 
+nas__figures nas__search_figures(const nas__trial *trial) {
+    nas__figures f = {.values = trial->row.values};
+    memcpy(f.latency, trial->search, sizeof f.latency);
+    return f;
+}
+
+/* The columns of the first queue; noisy as soon as any queue is. */
+static void fill_latency(const nas__study *s, const nas__trial *trial, nas_db_values *values) {
+    const nas__latency *first = &trial->search[s->first_queue];
+    bool noisy = false, any = false;
+    for (int32_t q = 0; q < s->config->n_queues; q++) {
+        any = any || trial->search[q].is_set;
+        noisy = noisy || (trial->search[q].is_set && trial->search[q].noisy);
+    }
+    if (any) values->noisy = nas_some_i64(noisy ? 1 : 0);
+    if (!first->is_set) return;
+    values->latency_p50_us = nas_some_double(first->p50_us);
+    values->latency_p50_lo_us = nas_some_double(first->p50_lo_us);
+    values->latency_p50_hi_us = nas_some_double(first->p50_hi_us);
+    values->latency_p90_us = nas_some_double(first->p90_us);
+}
+
 nas_status nas__trial_finish(nas__study *s, size_t index, nas_trial_state state, const char *reason,
                              const nas_db_values *values) {
-    nas_db_trial *row = &s->trials[index].row;
+    nas__trial *trial = &s->trials[index];
+    nas_db_trial *row = &trial->row;
     nas_db_values all = row->values;
     merge(&all, values);
-    if (state == NAS_TRIAL_COMPLETE) all.violation = nas_some_double(nas__violation(s, &all));
+    fill_latency(s, trial, &all);
+    nas__figures figures = nas__search_figures(trial);
+    figures.values = all;
+    if (state == NAS_TRIAL_COMPLETE) all.violation = nas_some_double(nas__violation(s, &figures));
     double objectives[NAS_OBJECTIVES_MAX];
-    if (state == NAS_TRIAL_COMPLETE && s->trials[index].from_strategy &&
-        nas__objective_values(s, &all, objectives)) {
+    if (state == NAS_TRIAL_COMPLETE && trial->from_strategy &&
+        nas__objective_values(s, &figures, objectives)) {
         bool joined = false;
         const nas_status status = nas_front_add(s->ctx, s->front, row->number, objectives, &joined);
         if (status != NAS_OK) return status;
@@ -75,14 +102,23 @@ nas_status nas__trial_finish(nas__study *s, size_t index, nas_trial_state state,
 }
 
 nas_status nas__trial_set_final(nas__study *s, size_t index, const nas_db_values *final) {
-    nas_db_trial *row = &s->trials[index].row;
-    nas_db_values all = row->values, judged = *final;
-    merge(&all, final);
-    const nas_db_values figures = nas__final_values(&all);
+    nas__trial *trial = &s->trials[index];
+    const nas_db_values before = trial->row.values;
+    const nas__latency *first = &trial->final[s->first_queue];
+    nas_db_values judged = *final;
+    if (first->is_set) {
+        judged.final_latency_p50_us = nas_some_double(first->p50_us);
+        judged.final_latency_p50_lo_us = nas_some_double(first->p50_lo_us);
+        judged.final_latency_p50_hi_us = nas_some_double(first->p50_hi_us);
+        judged.final_latency_p90_us = nas_some_double(first->p90_us);
+    }
+    merge(&trial->row.values, &judged);
+    const nas__figures figures = nas__final_figures(trial);
     judged.final_violation = nas_some_double(nas__violation(s, &figures));
-    const nas_status status = nas_db_trial_set_final(s->ctx, s->db, row->id, &judged);
-    if (status == NAS_OK) merge(&row->values, &judged);
-    return nas_wrap(s->ctx, status, "trial %" PRId64, row->number);
+    const nas_status status = nas_db_trial_set_final(s->ctx, s->db, trial->row.id, &judged);
+    trial->row.values = before;
+    if (status == NAS_OK) merge(&trial->row.values, &judged);
+    return nas_wrap(s->ctx, status, "trial %" PRId64, trial->row.number);
 }
 
 void nas__note_difference(nas__study *s, double difference) {
@@ -90,37 +126,38 @@ void nas__note_difference(nas__study *s, double difference) {
     if (difference > s->worst_difference) s->worst_difference = difference;
 }
 
-nas_db_values nas__final_values(const nas_db_values *values) {
-    nas_db_values v = *values;
-    if (v.final_select_psnr_y_db.is_set) v.psnr_y_db = v.final_select_psnr_y_db;
-    if (v.final_latency_p50_us.is_set) {
-        v.latency_p50_us = v.final_latency_p50_us;
-        v.latency_p50_lo_us = v.final_latency_p50_lo_us;
-        v.latency_p50_hi_us = v.final_latency_p50_hi_us;
-        v.latency_p90_us = v.final_latency_p90_us;
+nas__figures nas__final_figures(const nas__trial *trial) {
+    nas__figures f = nas__search_figures(trial);
+    nas_db_values *v = &f.values;
+    if (v->final_select_psnr_y_db.is_set) v->psnr_y_db = v->final_select_psnr_y_db;
+    for (int32_t q = 0; q < NAS_DEVICES_MAX; q++) {
+        if (trial->final[q].is_set) f.latency[q] = trial->final[q];
     }
-    return v;
+    return f;
 }
 
 /* Better of two feasible trials: fine-tuned before not, then the first objective's quality, then the lower p50. */
-static bool better(const nas_db_values *a, const nas_db_values *b) {
-    if (a->final_select_psnr_y_db.is_set != b->final_select_psnr_y_db.is_set)
-        return a->final_select_psnr_y_db.is_set;
-    if (a->psnr_y_db.value > b->psnr_y_db.value) return true;
-    if (a->psnr_y_db.value < b->psnr_y_db.value) return false;
-    return a->latency_p50_us.value < b->latency_p50_us.value;
+static bool better(const nas__figures *a, const nas__figures *b, int32_t queue) {
+    const nas_db_values *x = &a->values, *y = &b->values;
+    if (x->final_select_psnr_y_db.is_set != y->final_select_psnr_y_db.is_set)
+        return x->final_select_psnr_y_db.is_set;
+    if (x->psnr_y_db.value > y->psnr_y_db.value) return true;
+    if (x->psnr_y_db.value < y->psnr_y_db.value) return false;
+    return a->latency[queue].p50_us < b->latency[queue].p50_us;
 }
 
 bool nas__pick_best(const nas__study *s, size_t *index) {
     bool found = false;
-    nas_db_values best = {0};
+    nas__figures best = {0};
     for (size_t i = 0; i < s->n_trials; i++) {
         const nas__trial *trial = &s->trials[i];
         if (!trial->from_strategy || trial->row.state != NAS_TRIAL_COMPLETE) continue;
-        const nas_db_values v = nas__final_values(&trial->row.values);
-        if (nas__violation(s, &v) > 0 || !v.psnr_y_db.is_set || !v.latency_p50_us.is_set) continue;
-        if (!found || better(&v, &best)) {
-            best = v;
+        const nas__figures f = nas__final_figures(trial);
+        if (nas__violation(s, &f) > 0 || !f.values.psnr_y_db.is_set ||
+            !f.latency[s->first_queue].is_set)
+            continue;
+        if (!found || better(&f, &best, s->first_queue)) {
+            best = f;
             *index = i;
             found = true;
         }

@@ -13,15 +13,30 @@ static bool from_i64(nas_opt_i64 v, double *out) {
     return v.is_set;
 }
 
-bool nas__metric_value(const nas_db_values *values, nas_metric metric, double *out) {
+/* The far ends of a noisy latency; its 90th percentile is as uncertain as its median. */
+static bool from_latency(const nas__latency *l, bool p90, nas__reading reading, double *out) {
+    if (!l->is_set) return false;
+    double us = p90 ? l->p90_us : l->p50_us;
+    if (l->noisy && reading == NAS__UPPER) us *= fmax(l->p50_hi_us / l->p50_us, 1);
+    if (l->noisy && reading == NAS__LOWER) us *= fmin(l->p50_lo_us / l->p50_us, 1);
+    *out = us * 1e-3;
+    return true;
+}
+
+bool nas__metric_value(const nas__figures *figures, nas_metric metric, int32_t queue,
+                       nas__reading reading, double *out) {
+    const nas_db_values *values = &figures->values;
     switch (metric) {
     case NAS_METRIC_PSNR_Y: return from_double(values->psnr_y_db, 1, out);
     case NAS_METRIC_SSIM_Y: return from_double(values->ssim_y, 1, out);
-    case NAS_METRIC_LATENCY_P50_MS: return from_double(values->latency_p50_us, 1e-3, out);
-    case NAS_METRIC_LATENCY_P90_MS: return from_double(values->latency_p90_us, 1e-3, out);
+    case NAS_METRIC_LATENCY_P50_MS:
+        return from_latency(&figures->latency[queue], false, reading, out);
+    case NAS_METRIC_LATENCY_P90_MS:
+        return from_latency(&figures->latency[queue], true, reading, out);
     case NAS_METRIC_MACS: return from_i64(values->macs, out);
     case NAS_METRIC_PARAMS: return from_i64(values->params, out);
     case NAS_METRIC_PEAK_ACTIVATION_BYTES: return from_i64(values->peak_activation_bytes, out);
+    case NAS_METRIC_TOP1: /* of classifiers: see compress_trial.c */
     case NAS_METRIC_COUNT: break;
     }
     return false;
@@ -32,19 +47,21 @@ bool nas__constraint_bound(const nas__study *s, const nas_constraint *constraint
         *bound = constraint->bound;
         return true;
     }
-    const double base = s->baseline_values[constraint->metric];
-    if (!isfinite(base)) return false;
+    double base = 0;
+    if (!nas__metric_value(&s->baseline, constraint->metric, constraint->queue, NAS__POINT, &base))
+        return false;
     *bound = base * constraint->bound / 100.0;
     return true;
 }
 
-double nas__violation(const nas__study *s, const nas_db_values *values) {
+double nas__violation(const nas__study *s, const nas__figures *figures) {
     double sum = 0;
     for (int32_t i = 0; i < s->config->n_constraints; i++) {
         const nas_constraint *constraint = &s->config->constraints[i];
         double bound = 0, value = 0;
+        const nas__reading reading = constraint->at_most ? NAS__UPPER : NAS__LOWER;
         if (!nas__constraint_bound(s, constraint, &bound) ||
-            !nas__metric_value(values, constraint->metric, &value)) {
+            !nas__metric_value(figures, constraint->metric, constraint->queue, reading, &value)) {
             sum += 1;
             continue;
         }
@@ -54,13 +71,15 @@ double nas__violation(const nas__study *s, const nas_db_values *values) {
     return sum;
 }
 
-bool nas__objective_values(const nas__study *s, const nas_db_values *values,
+bool nas__objective_values(const nas__study *s, const nas__figures *figures,
                            double out[NAS_OBJECTIVES_MAX]) {
     for (int32_t i = 0; i < s->config->n_objectives; i++) {
-        const nas_metric metric = s->config->objectives[i];
+        const nas_objective *o = &s->config->objectives[i];
         double value = 0;
-        if (!nas__metric_value(values, metric, &value) || !isfinite(value)) return false;
-        out[i] = nas_metric_maximise(metric) ? -value : value;
+        if (!nas__metric_value(figures, o->metric, o->queue, NAS__UPPER, &value) ||
+            !isfinite(value))
+            return false;
+        out[i] = nas_metric_maximise(o->metric) ? -value : value;
     }
     return true;
 }
@@ -69,7 +88,7 @@ double nas__hypervolume(const nas__study *s) {
     double reference[NAS_OBJECTIVES_MAX] = {0};
     if (s->config->n_objectives < 2 || s->config->n_objectives > 3) return NAN;
     for (int32_t i = 0; i < s->config->n_objectives; i++) {
-        const nas_metric metric = s->config->objectives[i];
+        const nas_metric metric = s->config->objectives[i].metric;
         /* Worst point of interest: bicubic for quality, the full-width supernet for every cost. */
         switch (metric) {
         case NAS_METRIC_PSNR_Y: reference[i] = -s->bicubic_select.psnr_y_db; break;
@@ -79,9 +98,11 @@ double nas__hypervolume(const nas__study *s) {
         case NAS_METRIC_MACS:
         case NAS_METRIC_PARAMS:
         case NAS_METRIC_PEAK_ACTIVATION_BYTES:
-            reference[i] = s->baseline_values[metric];
-            if (!isfinite(reference[i])) return NAN;
+            if (!nas__metric_value(&s->baseline, metric, s->config->objectives[i].queue, NAS__POINT,
+                                   &reference[i]))
+                return NAN;
             break;
+        case NAS_METRIC_TOP1:
         case NAS_METRIC_COUNT: return NAN;
         }
     }

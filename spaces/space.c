@@ -25,6 +25,7 @@ uint64_t nas_point_hash(const nas_point *p) {
 
 void nas_space_free(nas_space *space) {
     if (space == NULL) return;
+    if (space->ops->release != NULL) space->ops->release(space);
     nas_free(space->genes);
     nas_free(space);
 }

@@ -198,6 +198,7 @@ static const nas__space_ops sr_ops = {
     .format = nas__sr_format,
     .parse = nas__sr_parse,
     .matters = sr_matters,
+    .outlook = nas__sr_outlook,
 };
 
 nas_status nas_space_sr_new(nas_ctx *ctx, const nas_sr_options *options, nas_space **out) {

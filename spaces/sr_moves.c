@@ -159,3 +159,23 @@ void nas__sr_smallest(const nas_space *space, nas_point *out) {
     for (int32_t b = 0; b < nas__sr(space)->options.blocks_min; b++)
         out->gene[nas__sr_keep(b)] = 1;
 }
+
+/* ---- gene by gene -------------------------------------------------------------------------------------------- */
+
+void nas__sr_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
+                     nas_outlook *out) {
+    const nas__sr_space *sr = nas__sr(space);
+    *out = (nas_outlook){.hi = space->genes[step].cardinality - 1,
+                         .rest = (double)(space->n_genes - step) / space->n_genes};
+    if (step < NAS__SR_GLOBALS) return;
+    const int32_t block = block_of(step);
+    if (!is_keep(step)) {
+        if (prefix->gene[nas__sr_keep(block)] == 0) out->hi = 0;
+        return;
+    }
+    int32_t kept = 0;
+    for (int32_t b = 0; b < block; b++)
+        kept += prefix->gene[nas__sr_keep(b)];
+    const int32_t after = sr->options.blocks_max - block - 1;
+    if (kept + after < sr->options.blocks_min) out->lo = 1;
+}

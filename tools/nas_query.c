@@ -32,10 +32,16 @@ static const char help_text[] =
     "  trial N         everything about trial N\n"
     "  events          the study's diary\n"
     "  measurements    every measurement, drift references included\n"
+    "  profile N       the convolutions of trial N, each timed alone (nas-search --profile)\n"
+    "  passport N      of each measurement of trial N: where, when, which program, how hot, which "
+    "clock, which limits\n"
+    "  measurement ID  the same of one measurement (column measurement_id), and what its device "
+    "said "
+    "of itself\n"
     "  layers N        the layers of trial N's network\n"
     "  sql \"SELECT..\"  one SELECT over the views v_study, v_trial, v_front, v_best, "
-    "v_measurement, v_prediction,\n"
-    "                  v_layer, v_event (columns: db/db.h)\n"
+    "v_measurement, v_latency,\n"
+    "                  v_prediction, v_layer, v_event (columns: db/db.h)\n"
     "\n"
     "options\n"
     "  -f, --format FORMAT   table (default, rounded for reading), json (array of objects), csv, "
@@ -48,6 +54,7 @@ static const char help_text[] =
     "  nas-query runs/sr720p/study.db\n"
     "  nas-query runs/sr720p/study.db front -f csv > front.csv\n"
     "  nas-query runs/sr720p/study.db best -f json\n"
+    "  nas-query runs/sr720p/study.db passport 12\n"
     "  nas-query runs/sr720p/study.db layers 12\n"
     "  nas-query runs/sr720p/study.db sql \"SELECT state, count(*) FROM v_trial GROUP BY state\"\n"
     "\n"
@@ -67,6 +74,9 @@ static const struct command {
     {"trial", NAS_DB_REPORT_TRIAL, true, "the trial's number"},
     {"events", NAS_DB_REPORT_EVENTS, false, NULL},
     {"measurements", NAS_DB_REPORT_MEASUREMENTS, false, NULL},
+    {"profile", NAS_DB_REPORT_PROFILE, false, "the trial's number"},
+    {"passport", NAS_DB_REPORT_PASSPORT, false, "the trial's number"},
+    {"measurement", NAS_DB_REPORT_MEASUREMENT, false, "a measurement_id"},
     {"layers", NAS_DB_REPORT_LAYERS, false, "the trial's number"},
     {"sql", NAS_DB_REPORT_COUNT, false, "one SELECT"},
     {"", NAS_DB_REPORT_STUDY, true, NULL},
@@ -123,10 +133,11 @@ static nas_status check_args(nas_ctx *ctx, const query_args *args) {
     if (args->db == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "which database? Give its path");
     const struct command *command = find_command(args->command);
     if (command == NULL) {
-        return nas_fail(ctx, NAS_ERR_INVALID,
-                        "command '%s' is unknown: use front, final, baselines, trials, best, "
-                        "trial, events, measurements, layers or sql",
-                        args->command);
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "command '%s' is unknown: use front, final, baselines, trials, best, "
+            "trial, events, measurements, measurement, passport, profile, layers or sql",
+            args->command);
     }
     if (command->operand != NULL && args->operand == NULL) {
         return nas_fail(ctx, NAS_ERR_INVALID, "%s needs %s", args->command, command->operand);
@@ -243,6 +254,13 @@ static nas_status print_sql(nas_ctx *ctx, nas_db *db, const query_args *args) {
     return status;
 }
 
+static const char *missing_text(nas_db_report_kind kind) {
+    if (kind == NAS_DB_REPORT_LAYERS) return "layers of trial ";
+    if (kind == NAS_DB_REPORT_PROFILE) return "layers timed alone (nas-search --profile) of trial ";
+    if (kind == NAS_DB_REPORT_PASSPORT) return "measurement of trial ";
+    return kind == NAS_DB_REPORT_MEASUREMENT ? "measurement " : "trial ";
+}
+
 static nas_status run_command(nas_ctx *ctx, nas_db *db, const query_args *args, int *exit_code) {
     const struct command *command = find_command(args->command);
     if (command->kind == NAS_DB_REPORT_COUNT) return print_sql(ctx, db, args);
@@ -264,9 +282,8 @@ static nas_status run_command(nas_ctx *ctx, nas_db *db, const query_args *args, 
     }
     if (usage) *exit_code = NAS_EXIT_USAGE;
     if (status == NAS_OK && n == 0 && command->operand != NULL) {
-        status =
-            nas_fail(ctx, NAS_ERR_NOTFOUND, "study '%s' has no %s%" PRId64, study.data,
-                     command->kind == NAS_DB_REPORT_LAYERS ? "layers of trial " : "trial ", number);
+        status = nas_fail(ctx, NAS_ERR_NOTFOUND, "study '%s' has no %s%" PRId64, study.data,
+                          missing_text(command->kind), number);
     } else if (status == NAS_OK && n == 0 && command->kind == NAS_DB_REPORT_BEST) {
         *exit_code = NAS_EXIT_INFEASIBLE;
         fprintf(stderr, "study '%s': no feasible trial is complete\n", study.data);

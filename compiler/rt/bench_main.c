@@ -6,6 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "conditions.h"
 #include "cpu_check.h"
 #include "model.h"
 #include "model_facts.h"
@@ -32,6 +33,8 @@ enum {
     TASKS_MAX = 65, /* the main thread and 64 workers */
     GROUP_MAX = 9,  /* batches in one warm-up group */
     GROUP_MS = 50,
+    CURVE_MAX = 120,           /* points of a sustained run */
+    SUSTAINED_SAMPLES = 16384, /* at most so many batches in its last third */
     PROFILE_ROUNDS = 31,
     HOPELESS_MIN = 10,        /* batches seen before a run is given up early */
     INTERVAL_MIN = 6,         /* samples from which ranks of a 95 % interval exist */
@@ -49,7 +52,9 @@ typedef struct bench_options {
     const char *cpus;
     long min_batches, min_time_ms, max_time_ms, batch_ms;
     long warmup_runs, warmup_ms, warmup_cap_ms;
-    int profile; /* time the layers, too */
+    long sustained_s; /* 0: a burst */
+    int profile;      /* time the layers, too */
+    conditions_options around;
 } bench_options;
 
 double peak_gflops(double seconds); /* peak.c */
@@ -64,6 +69,7 @@ typedef struct bench {
     double idle_floor;        /* smallest share of a batch that the main thread was off the CPU */
     int schedstat[TASKS_MAX]; /* descriptors, -1 where the kernel has none */
     int pinned_cpu;           /* of the main thread, -1 when it may use several */
+    conditions around;
 } bench;
 
 /* Disturbance counters before or after one batch. */
@@ -73,6 +79,11 @@ typedef struct counters {
     int64_t cpu_ns; /* of the main thread */
     uint64_t wait_ns[TASKS_MAX];
 } counters;
+
+/* A stretch of a sustained run. */
+typedef struct stretch {
+    double inferences, seconds, mhz, celsius; /* mhz, celsius at its end; 0 unknown */
+} stretch;
 
 typedef struct bench_result {
     double init_us, first_us;
@@ -86,6 +97,8 @@ typedef struct bench_result {
     double wall_s, mhz_before, mhz_after; /* MHz 0: unknown */
     double peak_gflops;                   /* of one core */
     double *layer_us;                     /* MODEL_LAYERS medians, NULL when not asked for */
+    double inferences;                    /* in all batches */
+    stretch curve[CURVE_MAX];             /* of a sustained run */
 } bench_result;
 
 /* ---- small helpers ------------------------------------------------------------------------------------------- */
@@ -242,32 +255,6 @@ static void print_effective(const bench *b) {
     printf("]");
 }
 
-/* Clock of the CPU the main thread runs on, in MHz; 0 when the system does not say. */
-static double current_mhz(void) {
-    const int cpu = sched_getcpu();
-    char line[256];
-    (void)snprintf(line, sizeof line, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq",
-                   cpu);
-    FILE *f = fopen(line, "r");
-    if (f != NULL) {
-        const double khz = fgets(line, sizeof line, f) != NULL ? strtod(line, NULL) : 0.0;
-        (void)fclose(f);
-        return khz / 1000.0;
-    }
-    f = fopen("/proc/cpuinfo", "r");
-    if (f == NULL) return 0.0;
-    long processor = -1;
-    double mhz = 0.0;
-    while (mhz <= 0.0 && fgets(line, sizeof line, f) != NULL) {
-        const char *colon = strchr(line, ':');
-        if (colon == NULL) continue;
-        if (strncmp(line, "processor", 9) == 0) processor = strtol(colon + 1, NULL, 10);
-        if (strncmp(line, "cpu MHz", 7) == 0 && processor == cpu) mhz = strtod(colon + 1, NULL);
-    }
-    (void)fclose(f);
-    return mhz;
-}
-
 /* ---- batches ------------------------------------------------------------------------------------------------- */
 
 /* Of the calling thread: the clock of the whole process is up to a tick late for threads on other CPUs. */
@@ -306,15 +293,20 @@ static double idle_share(const counters *before, const counters *after, int64_t 
     return 1.0 - (double)(after->cpu_ns - before->cpu_ns) / (double)batch_ns;
 }
 
-/* Was somebody else in the way between the two readings? */
-static int disturbed(const bench *b, const counters *before, const counters *after,
-                     int64_t batch_ns) {
+/* The longest that a thread waited in the run queue. */
+static uint64_t longest_wait_ns(const bench *b, const counters *before, const counters *after) {
     uint64_t wait_ns = 0;
     for (int i = 0; i < b->n_tasks; i++) {
         const uint64_t waited = after->wait_ns[i] - before->wait_ns[i];
         if (waited > wait_ns) wait_ns = waited;
     }
-    return (double)wait_ns > lost_share_max * (double)batch_ns ||
+    return wait_ns;
+}
+
+/* Was somebody else in the way between the two readings? */
+static int disturbed(const bench *b, const counters *before, const counters *after,
+                     int64_t batch_ns) {
+    return (double)longest_wait_ns(b, before, after) > lost_share_max * (double)batch_ns ||
            idle_share(before, after, batch_ns) > b->idle_floor + lost_share_max ||
            (b->pinned_cpu >= 0 && after->cpu != b->pinned_cpu);
 }
@@ -399,32 +391,82 @@ static int finished(const bench_options *o, const bench_result *r, int64_t spent
     return spent_ns >= (int64_t)o->max_time_ms * 1000000;
 }
 
-static void measure(bench *b, bench_result *r) {
+/* One batch with everything that is noted about it; its time. `count`: its sample enters the statistics. */
+static int64_t noted_batch_ns(bench *b, bench_result *r, int count) {
     counters before, after;
+    conditions_look(&b->around, now_ns());
+    read_counters(b, &before);
+    const int64_t ns = run_batch_ns(b, r->batch_size);
+    read_counters(b, &after);
+    const double us = (double)ns / 1000.0 / (double)r->batch_size;
+    const double idle = idle_share(&before, &after, ns);
+    if (idle < b->idle_floor) b->idle_floor = idle;
+    const int kept = !disturbed(b, &before, &after, ns);
+    if (count && !kept) r->dropped_us[r->n_dropped++] = us;
+    if (count && kept) r->samples_us[r->n_kept++] = us;
+    const point p = {us,
+                     b->around.mhz,
+                     b->around.celsius,
+                     (double)longest_wait_ns(b, &before, &after) * 1e-3,
+                     after.switches - before.switches,
+                     after.cpu != before.cpu,
+                     kept};
+    add_point(&b->around, &p);
+    r->switches += p.switches;
+    r->migrations += p.migrated;
+    r->inferences += (double)r->batch_size;
+    return ns;
+}
+
+/* Nothing calm was seen: report what there is, and say so. */
+static void use_disturbed(bench_result *r) {
+    double *swap = r->samples_us;
+    if (r->n_kept > 0) return;
+    r->samples_us = r->dropped_us;
+    r->dropped_us = swap;
+    r->n_kept = r->n_dropped;
+    r->all_disturbed = 1;
+}
+
+static void measure_burst(bench *b, bench_result *r) {
     const int64_t start = now_ns();
-    for (;;) {
-        read_counters(b, &before);
-        const int64_t ns = run_batch_ns(b, r->batch_size);
-        read_counters(b, &after);
-        const double us = (double)ns / 1000.0 / (double)r->batch_size;
-        const double idle = idle_share(&before, &after, ns);
-        if (idle < b->idle_floor) b->idle_floor = idle;
-        if (disturbed(b, &before, &after, ns)) {
-            r->dropped_us[r->n_dropped++] = us;
-        } else {
-            r->samples_us[r->n_kept++] = us;
-        }
-        r->switches += after.switches - before.switches;
-        r->migrations += after.cpu != before.cpu;
-        if (finished(&b->o, r, now_ns() - start)) break;
-    }
+    energy_begin(&b->around, start);
+    do {
+        (void)noted_batch_ns(b, r, 1);
+    } while (!finished(&b->o, r, now_ns() - start));
+    energy_end(&b->around, now_ns());
     r->wall_s = (double)(now_ns() - start) * 1e-9;
-    if (r->n_kept == 0) { /* nothing calm was seen: report what there is, and say so */
-        double *swap = r->samples_us;
-        r->samples_us = r->dropped_us;
-        r->dropped_us = swap;
-        r->n_kept = r->n_dropped;
-        r->all_disturbed = 1;
+    use_disturbed(r);
+}
+
+/* Back to back for the time asked; the batches of the last third are the samples. */
+static void measure_sustained(bench *b, bench_result *r) {
+    const int64_t total = (int64_t)b->o.sustained_s * 1000000000;
+    const int64_t start = now_ns();
+    int64_t spent = 0;
+    energy_begin(&b->around, start);
+    while (spent < total || r->n_kept + r->n_dropped == 0) {
+        const int64_t begun = spent;
+        const int room = r->n_kept < SAMPLES_MAX && r->n_dropped < SAMPLES_MAX;
+        (void)noted_batch_ns(b, r, 3 * spent >= 2 * total && room);
+        spent = now_ns() - start;
+        const int64_t at = begun < total ? begun * CURVE_MAX / total : CURVE_MAX - 1;
+        stretch *s = &r->curve[at];
+        s->inferences += (double)r->batch_size;
+        s->seconds += (double)(spent - begun) * 1e-9;
+        s->mhz = b->around.mhz;
+        s->celsius = b->around.celsius;
+    }
+    energy_end(&b->around, now_ns());
+    r->wall_s = (double)spent * 1e-9;
+    use_disturbed(r);
+}
+
+static void measure(bench *b, bench_result *r) {
+    if (b->o.sustained_s > 0) {
+        measure_sustained(b, r);
+    } else {
+        measure_burst(b, r);
     }
 }
 
@@ -504,6 +546,38 @@ static void print_layers(const bench_result *r) {
     printf("],\n");
 }
 
+/* Inferences a second over the stretches from `first` to before `last`. */
+static double rate_of(const bench_result *r, int first, int last) {
+    double inferences = 0.0, seconds = 0.0;
+    for (int i = first; i < last; i++) {
+        inferences += r->curve[i].inferences;
+        seconds += r->curve[i].seconds;
+    }
+    return seconds > 0.0 ? inferences / seconds : 0.0;
+}
+
+static void print_sustained(const bench *b, const bench_result *r) {
+    printf("  \"mode\": \"%s\",\n", b->o.sustained_s > 0 ? "sustained" : "burst");
+    if (b->o.sustained_s == 0) return;
+    printf("  \"sustained\": {\"seconds\": %ld, \"rate_per_s\": %.6g, \"first_third_rate_per_s\": "
+           "%.6g,\n    \"curve\": [",
+           b->o.sustained_s, rate_of(r, 2 * CURVE_MAX / 3, CURVE_MAX),
+           rate_of(r, 0, CURVE_MAX / 3));
+    const char *comma = "";
+    for (int i = 0; i < CURVE_MAX; i++) {
+        const stretch *s = &r->curve[i];
+        if (s->inferences <= 0.0) continue;
+        printf("%s{\"t_s\": %.4g, \"us\": %.6g", comma,
+               (double)(i + 1) * (double)b->o.sustained_s / CURVE_MAX,
+               s->seconds * 1e6 / s->inferences);
+        if (s->mhz > 0.0) printf(", \"mhz\": %.6g", s->mhz);
+        if (s->celsius > 0.0) printf(", \"celsius\": %.4g", s->celsius);
+        printf("}");
+        comma = ", ";
+    }
+    printf("]},\n");
+}
+
 static void print_document(const bench *b, const bench_result *r) {
     struct rusage usage;
     printf("{\"schema\": 1, \"name\": ");
@@ -522,6 +596,8 @@ static void print_document(const bench *b, const bench_result *r) {
     const double median_us = print_statistics(r);
     print_rate(b, r, median_us);
     print_layers(r);
+    print_sustained(b, r);
+    print_conditions(&b->around, r->inferences);
     printf("  \"wall_s\": %.6f, \"involuntary_switches\": %ld, \"migrations\": %ld", r->wall_s,
            r->switches, r->migrations);
     if (getrusage(RUSAGE_SELF, &usage) == 0)
@@ -603,9 +679,11 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
     if (code == EXIT_SUCCESS) {
         r->first_us = (double)run_batch_ns(b, 1) / 1000.0;
         warm_up(b, r);
-        r->mhz_before = current_mhz();
+        conditions_open(&b->around, &b->o.around);
+        r->mhz_before = current_mhz(&b->around);
         measure(b, r);
-        r->mhz_after = current_mhz();
+        r->mhz_after = current_mhz(&b->around);
+        conditions_close(&b->around);
         r->peak_gflops = peak_gflops(0.02); /* after: a burst of it disturbs what follows */
         if (b->o.profile && profile_layers(b, r) != 0) code = EXIT_FAILURE;
         if (code == EXIT_SUCCESS) print_document(b, r);
@@ -620,6 +698,9 @@ static int bench_opened(bench *b, const int *cpus, int n_cpus, bench_result *r) 
 
 static int run_bench(const bench_options *o) {
     bench b = {.o = *o, .idle_floor = 1.0};
+    /* Few enough batches in the last third of a long run. */
+    const long least_ms = o->sustained_s * 1000 / 3 / SUSTAINED_SAMPLES + 1;
+    if (o->sustained_s > 0 && least_ms > b.o.batch_ms) b.o.batch_ms = least_ms;
     bench_result r = {0};
     int cpus[CPU_SETSIZE];
     const int n_cpus = parse_cpus(o->cpus, cpus, CPU_SETSIZE);
@@ -721,9 +802,23 @@ static int usage(const char *program, const char *problem) {
         "[--max-time-ms N]\n"
         "           [--batch-ms N] [--warmup-runs N] [--warmup-ms N] [--warmup-cap-ms N] "
         "[--profile]\n"
+        "           [--sustained-s N] [--temperature FILE] [--rapl DIR].. [--battery DIR] "
+        "[--idle-mw N] "
+        "[--sys-root DIR]\n"
         "       %s --info\n",
         program, program, program);
     return EXIT_USAGE;
+}
+
+/* Where the value of an option that is no number goes; NULL for another option. */
+static const char **text_option(const char *name, bench_options *o) {
+    if (strcmp(name, "--cpus") == 0) return &o->cpus;
+    if (strcmp(name, "--temperature") == 0) return &o->around.temperature;
+    if (strcmp(name, "--battery") == 0) return &o->around.battery;
+    if (strcmp(name, "--sys-root") == 0) return &o->around.sys_root;
+    if (strcmp(name, "--rapl") == 0 && o->around.n_rapl < RAPL_MAX)
+        return &o->around.rapl[o->around.n_rapl++];
+    return NULL;
 }
 
 /* Options from argv[from] on; 0, or -1 after a message. */
@@ -740,6 +835,8 @@ static int parse_options(int argc, char **argv, int from, bench_options *o) {
         {"--warmup-runs", &o->warmup_runs, 0, 1000000},
         {"--warmup-ms", &o->warmup_ms, 0, 600000},
         {"--warmup-cap-ms", &o->warmup_cap_ms, 0, 600000},
+        {"--sustained-s", &o->sustained_s, 0, 3600},
+        {"--idle-mw", &o->around.idle_mw, 0, 100000000},
     };
     const size_t n = sizeof numbers / sizeof *numbers;
     for (int i = from; i < argc; i += 2) {
@@ -751,13 +848,13 @@ static int parse_options(int argc, char **argv, int from, bench_options *o) {
         size_t at = 0;
         while (at < n && strcmp(argv[i], numbers[at].name) != 0)
             at++;
-        const int is_cpus = strcmp(argv[i], "--cpus") == 0;
-        if (i + 1 >= argc || (at == n && !is_cpus)) {
+        const char **text = at == n ? text_option(argv[i], o) : NULL;
+        if (i + 1 >= argc || (at == n && text == NULL)) {
             (void)usage(argv[0], argv[i]);
             return -1;
         }
-        if (is_cpus) {
-            o->cpus = argv[i + 1];
+        if (text != NULL) {
+            *text = argv[i + 1];
         } else if (parse_long(argv[i], argv[i + 1], numbers[at].lo, numbers[at].hi,
                               numbers[at].value) != 0) {
             return -1;
@@ -786,7 +883,8 @@ int main(int argc, char **argv) {
                        .batch_ms = 1,
                        .warmup_runs = 3,
                        .warmup_ms = 200,
-                       .warmup_cap_ms = 2000};
+                       .warmup_cap_ms = 2000,
+                       .around = {.sys_root = "", .idle_mw = -1}};
     if (argc == 2 && strcmp(argv[1], "--info") == 0) return print_info();
     if (argc >= 2 && strcmp(argv[1], "--bench") == 0) {
         return parse_options(argc, argv, 2, &o) == 0 ? run_bench(&o) : EXIT_USAGE;

@@ -1,6 +1,6 @@
 /* state.c - a strategy's whole state as text and back; the format is specified in strategy.h. The reader trusts nothing:
  * points are parsed and checked by the space, counts have limits, and a strategy is replaced only by a complete state. */
-#include "search/strategies/strategies_internal.h"
+#include "search/strategies/policy_internal.h"
 
 #include <float.h>
 #include <stdio.h>
@@ -90,6 +90,7 @@ nas_status nas_strategy_save(nas_ctx *ctx, const nas_strategy *s, nas_buf *out) 
     nas_buf_printf(out, "rng %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", w[0],
                    w[1], w[2], w[3]);
     nas_buf_printf(out, "batches %" PRId64 "\n", s->batches);
+    if (s->ops->start != NULL) nas_buf_printf(out, "policy %016" PRIx64 "\n", s->seed);
     nas_buf_printf(out, "seeds %zu\n", s->n_seeds - s->next_seed);
     for (size_t i = s->next_seed; i < s->n_seeds && status == NAS_OK; i++) {
         status = write_point(ctx, s, &s->seeds[i], out);
@@ -246,6 +247,18 @@ static nas_status read_counters(reader *r, nas_strategy *s) {
     return status;
 }
 
+/* What the weights were drawn from: the agent is made anew from it. */
+static nas_status read_policy(reader *r, nas_strategy *s) {
+    if (s->ops->start == NULL) return NAS_OK;
+    nas_status status = read_keyword(r, "policy");
+    if (status == NAS_OK) status = read_word64(r, "policy", &s->seed);
+    if (status == NAS_OK) status = read_line_end(r);
+    if (status != NAS_OK) return status;
+    nas__agent_free(s->agent);
+    s->agent = NULL;
+    return s->ops->start(r->ctx, s);
+}
+
 static nas_status read_point(reader *r, const nas_strategy *s, nas_point *out) {
     return nas_space_parse(r->ctx, s->space, r->at, out);
 }
@@ -278,15 +291,19 @@ static nas_status read_result(reader *r, const nas_strategy *s, nas__member *out
 
 static nas_status read_members(reader *r, nas_strategy *s) {
     int64_t n = 0;
-    const int64_t max = s->ops->batch_size == NULL ? 0 : s->options.population;
+    const int64_t max = s->ops->batch_size == NULL ? 0
+                        : s->ops->start != NULL    ? INT32_MAX / 2
+                                                   : s->options.population;
     nas_status status = read_count(r, "members", max, &n);
     for (int64_t i = 0; i < n && status == NAS_OK; i++) {
-        nas__member *m = &s->members[i];
         status = read_line(r);
-        if (status == NAS_OK) status = read_result(r, s, m);
+        if (status == NAS_OK) status = nas__members_reserve(r->ctx, s, (size_t)i + 1);
+        if (status != NAS_OK) break;
+        nas__member *m = &s->members[i];
+        status = read_result(r, s, m);
         if (status == NAS_OK) status = read_point(r, s, &m->point);
     }
-    s->n_members = (int32_t)n;
+    s->n_members = status == NAS_OK ? (int32_t)n : 0;
     return status;
 }
 
@@ -321,6 +338,8 @@ static nas_status read_batch(reader *r, nas_strategy *s) {
         status = nas_grow(r->ctx, &s->batch, &s->cap_batch, s->n_batch + 1, sizeof *s->batch);
         if (status == NAS_OK) status = read_slot(r, s, &s->batch[s->n_batch]);
         if (status == NAS_OK) s->n_told += s->batch[s->n_batch++].told;
+        if (status == NAS_OK && s->ops->reserve != NULL)
+            status = nas__members_reserve(r->ctx, s, (size_t)s->n_members + s->n_batch);
     }
     if (status != NAS_OK) return status;
     /* A complete batch is closed when its last point is told, and without batches told points leave at once. */
@@ -360,6 +379,7 @@ static nas_status read_seen(reader *r, nas_strategy *s) {
 static nas_status read_all(reader *r, nas_strategy *s) {
     nas_status status = read_head(r, s);
     if (status == NAS_OK) status = read_counters(r, s);
+    if (status == NAS_OK) status = read_policy(r, s);
     if (status == NAS_OK) status = read_seeds(r, s);
     if (status == NAS_OK) status = read_members(r, s);
     if (status == NAS_OK) status = read_batch(r, s);
@@ -385,7 +405,7 @@ nas_status nas_strategy_load(nas_ctx *ctx, nas_strategy *s, const char *text) {
     reader r = {.ctx = ctx, .next = copy, .at = copy};
     status = read_all(&r, fresh);
     if (status == NAS_OK) {
-        if (fresh->n_members > 0) nas__members_rank(fresh);
+        if (fresh->ops->start == NULL && fresh->n_members > 0) nas__members_rank(fresh);
         const nas_strategy old = *s;
         *s = *fresh;
         *fresh = old;

@@ -75,7 +75,12 @@ typedef struct nas__strategy_ops {
     void (*propose)(nas_strategy *s, nas_point *out);
     /* The whole batch is told and in order of trials: brings the members up to date. NULL when batch_size is. */
     void (*advance)(nas_strategy *s);
+    /* Of strategies that learn from all members and forget none; both or none. */
+    nas_status (*start)(nas_ctx *ctx, nas_strategy *s); /* makes s->agent, unless it is there */
+    nas_status (*reserve)(nas_ctx *ctx, nas_strategy *s, size_t members); /* room to learn them */
 } nas__strategy_ops;
+
+typedef struct nas__agent nas__agent;
 
 struct nas_strategy {
     const nas__strategy_ops *ops;
@@ -87,8 +92,13 @@ struct nas_strategy {
     size_t n_seeds, next_seed, cap_seeds;
     nas__slot *batch; /* in the order asked */
     size_t n_batch, n_told, cap_batch;
-    nas__member *members; /* evolution: oldest first */
-    int32_t n_members;    /* at most 2 * population inside advance, population outside */
+    nas__member
+        *members; /* evolution: oldest first; policies: all, in order of trials in a batch */
+    int32_t
+        n_members; /* at most 2 * population inside advance, population outside; policies: no limit */
+    size_t cap_members;
+    uint64_t seed;        /* policies only: what the weights were drawn from */
+    nas__agent *agent;    /* policies only */
     nas__ranking ranking; /* of the members */
     nas__seen seen;
 };
@@ -96,7 +106,11 @@ struct nas_strategy {
 extern const nas__strategy_ops nas__random_ops;
 extern const nas__strategy_ops nas__evolution_ops;
 extern const nas__strategy_ops nas__nsga2_ops;
+extern const nas__strategy_ops nas__ddpg_ops;
+extern const nas__strategy_ops nas__agmc_ops;
 
+/* nas__members_reserve - room for n members, and for an agent to learn them. */
+nas_status nas__members_reserve(nas_ctx *ctx, nas_strategy *s, size_t n);
 /* nas__completed_join - appends the completed points of the batch to the members. */
 void nas__completed_join(nas_strategy *s);
 /* nas__members_rank - brings s->ranking up to date. */

@@ -2,7 +2,7 @@
  *
  * Random numbers are drawn while asking only, and never between the batches; so proposals depend on what was told, not
  * on the order or the moment. */
-#include "search/strategies/strategies_internal.h"
+#include "search/strategies/policy_internal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,11 +10,11 @@
 #include <string.h>
 
 static const nas__strategy_ops *const all_ops[] = {&nas__random_ops, &nas__evolution_ops,
-                                                   &nas__nsga2_ops};
+                                                   &nas__nsga2_ops, &nas__ddpg_ops, &nas__agmc_ops};
 enum { N_STRATEGIES = sizeof all_ops / sizeof all_ops[0] };
 
 const char *const *nas_strategy_names(void) {
-    static const char *const names[] = {"random", "evolution", "nsga2", NULL};
+    static const char *const names[] = {"random", "evolution", "nsga2", "ddpg", "agmc", NULL};
     _Static_assert(sizeof names / sizeof names[0] == N_STRATEGIES + 1, "one name a strategy");
     return names;
 }
@@ -87,10 +87,14 @@ nas_status nas_strategy_new(nas_ctx *ctx, const char *name, const nas_space *spa
     s->space = space;
     s->options = *options;
     s->rng = nas_rng_stream(seed, 0, "strategy");
-    if (ops->batch_size != NULL) { /* room for parents and children now: telling never allocates */
-        const int32_t capacity = 2 * options->population;
-        s->members = nas_alloc_array(ctx, (size_t)capacity, sizeof *s->members);
-        status = s->members == NULL ? NAS_ERR_NOMEM : nas__ranking_init(ctx, capacity, &s->ranking);
+    s->seed = seed;
+    if (ops->start != NULL) {
+        status = ops->start(ctx, s);
+    } else if (ops->batch_size !=
+               NULL) { /* room for parents and children now: telling never allocates */
+        const size_t capacity = 2 * (size_t)options->population;
+        status = nas_grow(ctx, &s->members, &s->cap_members, capacity, sizeof *s->members);
+        if (status == NAS_OK) status = nas__ranking_init(ctx, (int32_t)capacity, &s->ranking);
     }
     if (status != NAS_OK) {
         nas_strategy_free(s);
@@ -104,6 +108,7 @@ void nas_strategy_free(nas_strategy *s) {
     if (s == NULL) return;
     nas__seen_deinit(&s->seen);
     nas__ranking_deinit(&s->ranking);
+    nas__agent_free(s->agent);
     nas_free(s->members);
     nas_free(s->batch);
     nas_free(s->seeds);
@@ -138,6 +143,11 @@ nas_status nas_strategy_seed(nas_ctx *ctx, nas_strategy *s, const nas_point *poi
 
 int32_t nas__batch_size(const nas_strategy *s) {
     return s->ops->batch_size == NULL ? INT32_MAX : s->ops->batch_size(s);
+}
+
+nas_status nas__members_reserve(nas_ctx *ctx, nas_strategy *s, size_t n) {
+    const nas_status status = nas_grow(ctx, &s->members, &s->cap_members, n, sizeof *s->members);
+    return status == NAS_OK && s->ops->reserve != NULL ? s->ops->reserve(ctx, s, n) : status;
 }
 
 int32_t nas_strategy_ready(const nas_strategy *s) {
@@ -177,6 +187,8 @@ nas_status nas_strategy_ask(nas_ctx *ctx, nas_strategy *s, nas_point *out) {
     }
     nas_status status = nas_grow(ctx, &s->batch, &s->cap_batch, s->n_batch + 1, sizeof *s->batch);
     if (status == NAS_OK) status = nas__seen_reserve(ctx, &s->seen);
+    if (status == NAS_OK && s->ops->reserve != NULL)
+        status = nas__members_reserve(ctx, s, (size_t)s->n_members + s->n_batch + 1);
     if (status != NAS_OK) return status;
     nas_point point;
     if (s->next_seed < s->n_seeds) {

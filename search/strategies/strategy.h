@@ -44,10 +44,15 @@ nas_strategy_options nas_strategy_options_default(void);
  *              violation, then value.
  *   nsga2      Deb, Pratap, Agarwal & Meyarivan, IEEE Trans. Evol. Comp. 6(2), 2002, with constraint domination.
  *              Batches of `population`; the first is sampled. While fewer than population / 2 points survive, the next
- *              batch begins with as many samples as are missing; the rest are children. */
+ *              batch begins with as many samples as are missing; the rest are children.
+ *   ddpg       AMC (He et al., arXiv:1802.03494): an actor-critic agent decides the genes one after another from a
+ *              description of each. First batch: `population` samples; then batches of population / 8, at least 1.
+ *              Learns from the first objective and the violation; other objectives are not looked at.
+ *   agmc       the same with states from a graph encoder and a recurrent decoder (Yu et al., arXiv:2011.12641).
+ * ddpg and agmc need a space that can be decided gene by gene, else UNSUPPORTED. */
 typedef struct nas_strategy nas_strategy;
 
-/* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2". */
+/* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2", "ddpg", "agmc". */
 const char *const *nas_strategy_names(void);
 /* nas_strategy_new - `space` is borrowed and must outlive it. NOTFOUND lists the known names; RANGE names the option. */
 nas_status nas_strategy_new(nas_ctx *ctx, const char *name, const nas_space *space,
@@ -79,6 +84,8 @@ nas_status nas_strategy_tell(nas_ctx *ctx, nas_strategy *s, const nas_told *told
  *     options <population> <tournament> <mutation_rate> <crossover_rate> <n_objectives>
  *     rng <word> <word> <word> <word>
  *     batches <completed batches>
+ *     policy <word>                                     ddpg and agmc only: what its weights were drawn from. The agent
+ *                                                       itself is learnt again from the members, which are all here.
  *     seeds <n>                                         and n lines: <point>, those not proposed yet
  *     members <n>                                       and n lines: <trial> <violation> <value>... <point>
  *     batch <n>                                         and n lines, in the order asked:

@@ -408,6 +408,17 @@ static const char emulated_tiles[] =
     "F void _tile_dpbusd(int d, int a, int b) {\n    e_dp(d, a, b, 0);\n}\n"
     "F void _tile_dpbssd(int d, int a, int b) {\n    e_dp(d, a, b, 1);\n}\n";
 
+/* The least processor of qemu that has what the target needs: one instruction too many and the program dies there. */
+static const char *weakest(const nas_target *target) {
+    static const char *const rows[][2] = {{"aarch64-linux", "cortex-a53"},
+                                          {"aarch64-dotprod", "cortex-a76"},
+                                          {"armv7-linux", "cortex-a7"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(target->name, rows[i][0]) == 0) return rows[i][1];
+    }
+    return "max"; /* i8mm and bf16: qemu 7.2 names no other processor with them */
+}
+
 static bool build_and_run(const nas_target *target) {
     char flags[8][64] = {""};
     const int n = sscanf(target->flags, "%63s %63s %63s %63s %63s %63s", flags[0], flags[1],
@@ -439,7 +450,7 @@ static bool build_and_run(const nas_target *target) {
         return false;
     }
     const char *const here[] = {"./kernels", NULL};
-    const char *const there[] = {run, "-cpu", "max", "./kernels", NULL};
+    const char *const there[] = {run, "-cpu", weakest(target), "./kernels", NULL};
     r = (nas_process_result){0};
     const int code = run_program(run[0] == '\0' ? here : there, &r);
     cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,

@@ -108,6 +108,16 @@ static nas_status square(nas_ctx *c, void *arg, size_t index, int worker) {
     return NAS_OK;
 }
 
+/* Probes of the agent run without a context: a program that takes a while was what found it missing. */
+Test(core_core, a_process_that_takes_its_time_needs_no_context, .timeout = 20) {
+    nas_process_options o = nas_process_options_default();
+    nas_process_result r = {0};
+    o.argv = (const char *const[]){"sh", "-c", "sleep 0.05; echo out", NULL};
+    cr_assert(eq(int, (int)nas_process_run(NULL, &o, &r), NAS_OK));
+    cr_assert(eq(str, r.out.data, "out\n"));
+    nas_process_result_deinit(&r);
+}
+
 Test(core_core, parallel_visits_all_and_reports_the_lowest_failure, .timeout = 20) {
     int values[100];
     for (int i = 0; i < 100; i++)

@@ -122,7 +122,7 @@ int raw_sql(const char *path, const char *sql) {
 }
 
 const char *raw_text(const char *path, const char *sql) {
-    static char text[512];
+    static char text[1024];
     text[0] = '\0';
     sqlite3 *handle = NULL;
     sqlite3_stmt *s = NULL;

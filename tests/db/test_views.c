@@ -25,13 +25,16 @@ Test(db_views, every_documented_column_is_there_in_order) {
          "attempt,reason,final_select_psnr_y,hypervolume,predictor,simulated,graph_hash,worker,"
          "created,"
          "started,finished,study_id,trial_id,final_latency_p50_ms,final_latency_p50_lo_ms,"
-         "final_latency_p50_hi_ms,final_latency_p90_ms,final_violation"},
+         "final_latency_p50_hi_ms,final_latency_p90_ms,final_violation,queue,checked"},
         {"v_measurement",
          "study,trial,role,device,simulated,threads,latency_p50_ms,latency_p50_lo_ms,"
          "latency_p50_hi_ms,latency_p90_ms,latency_p10_ms,latency_min_ms,latency_mad_ms,init_ms,"
          "first_ms,noisy,drift_ratio,batch_size,batches,dropped,repeats,n_samples,artifact_sha256,"
          "target,compiler,flags,artifact_bytes,compile_s,fingerprint,passport,taken,study_id,"
-         "trial_id,measurement_id"},
+         "trial_id,measurement_id,queue,device_info"},
+        {"v_latency",
+         "study,trial,role,queue,device,simulated,latency_p50_ms,latency_p50_lo_ms,"
+         "latency_p50_hi_ms,latency_p90_ms,noisy,checked,study_id,trial_id,measurement_id"},
         {"v_prediction", "study,trial,device,predictor,latency_pred_ms,latency_pred_lo_ms,latency_"
                          "pred_hi_ms,decided,"
                          "in_sample,made,study_id,trial_id,prediction_id"},

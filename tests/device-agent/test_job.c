@@ -46,8 +46,9 @@ static void script(const char *text, char path[128]) {
 }
 
 static void run(const char *program, int64_t deadline_ms) {
-    nas__bench_args args = {0};
-    cr_assert(eq(int, (int)nas__job_start(ctx, &job, 1, program, dir, &args, deadline_ms), NAS_OK));
+    nas__run_options o = nas__run_options_default();
+    o.deadline_ms = deadline_ms;
+    cr_assert(eq(int, (int)nas__job_start(ctx, &job, 1, program, dir, &o), NAS_OK));
     while (!job.reaped) {
         nas__job_step(ctx, &job);
         if (!job.reaped) pause_ms(2);
@@ -89,26 +90,27 @@ Test(device_agent_job, output_of_a_good_program_becomes_the_bench_member, .timeo
 
 Test(device_agent_job, options_reach_the_program_and_the_environment_does_not, .timeout = 30) {
     char path[128];
-    nas__bench_args args = {0};
+    nas__run_options o = nas__run_options_default();
+    o.deadline_ms = 10000;
     script("echo \"{\\\"argv\\\": \\\"$*\\\", \\\"home\\\": \\\"$HOME\\\", \\\"pwd\\\": "
            "\\\"$(pwd)\\\"}\"",
            path);
     cr_assert(eq(int, setenv("HOME", "/root", 1), 0));
     cr_assert(eq(ptr,
-                 (void *)(uintptr_t)nas__bench_arg_add(&args, (nas__slice){"threads", 7},
+                 (void *)(uintptr_t)nas__bench_arg_add(&o.args, (nas__slice){"threads", 7},
                                                        (nas__slice){"2", 1}),
                  NULL));
     cr_assert(eq(ptr,
-                 (void *)(uintptr_t)nas__bench_arg_add(&args, (nas__slice){"cpus", 4},
+                 (void *)(uintptr_t)nas__bench_arg_add(&o.args, (nas__slice){"cpus", 4},
                                                        (nas__slice){"0,1", 3}),
                  NULL));
-    cr_assert(eq(int, (int)nas__job_start(ctx, &job, 7, path, dir, &args, 10000), NAS_OK));
+    cr_assert(eq(int, (int)nas__job_start(ctx, &job, 7, path, dir, &o), NAS_OK));
     while (!job.reaped) {
         nas__job_step(ctx, &job);
         pause_ms(2);
     }
     cr_assert(eq(int, (int)job.state, (int)NAS__JOB_DONE), "%s", job.error);
-    cr_assert(ne(ptr, strstr(job.out.data, "\"argv\": \"--bench --threads 2 --cpus 0,1\""), NULL),
+    cr_assert(ne(ptr, strstr(job.out.data, "\"argv\": \"--bench --threads 2 --cpus 0,1"), NULL),
               "%s", job.out.data);
     cr_assert(ne(ptr, strstr(job.out.data, "\"home\": \"\""), NULL), "%s", job.out.data);
     cr_assert(ne(ptr, strstr(job.out.data, "/run-"), NULL), "%s", job.out.data);
@@ -269,7 +271,7 @@ Test(device_agent_job, probes_give_a_value_or_a_reason) {
     nas_buf_clear(&text);
     nas__limits limits = {.rlimits = true, .seccomp_errno = ENOSYS, .landlock_errno = ENOSYS};
     j = nas_json_begin(&text);
-    nas__info_json(&j, &limits);
+    nas__info_json(&j, &limits, NULL);
     cr_assert(nas__json_object_ok(text.data, text.len), "%s", text.data);
     cr_assert(ne(ptr, strstr(text.data, "\"limits\":[\"deadline\",\"rlimits\"]"), NULL));
     cr_assert(ne(ptr, strstr(text.data, "seccomp_unavailable"), NULL));

@@ -45,8 +45,12 @@ static bool read_request(const fake_agent *fake, int fd, char *head, size_t size
 static bool answer_one(fake_agent *fake, int fd, const char *head) {
     static const fake_answer nonce = {FAKE_UNSIGNED, 200,
                                       "{\"nonce\":\"00112233445566778899aabbccddeeff\"}"};
+    static const fake_answer session = {FAKE_SIGNED, 201,
+                                        "{\"session\":\"00112233445566778899aabbccddeeff\"}"};
     fake_answer a = nonce;
-    if (strncmp(head, "GET /v1/nonce ", 14) != 0) {
+    if (strstr(head, " /v1/session") != NULL) {
+        a = fake->session_answer != NULL ? *fake->session_answer : session;
+    } else if (strncmp(head, "GET /v1/nonce ", 14) != 0) {
         a = fake->script[fake->next < fake->n ? fake->next : fake->n - 1];
         fake->next++;
     } else if (fake->nonce_answer != NULL) {

@@ -21,12 +21,13 @@ typedef struct fake_answer {
     const char *body;
 } fake_answer;
 
-/* Answers "GET /v1/nonce" by itself and everything else from `script`, in order; the last entry repeats. */
+/* Answers "GET /v1/nonce" and requests for a session by itself and everything else from `script`, in order; the last entry repeats. */
 typedef struct fake_agent {
     const fake_answer *script;
     size_t n, next;
     uint8_t key[NAS_AGENT_KEY_BYTES];
-    const char *nonce_answer; /* NULL: an honest nonce; else sent as the JSON body */
+    const char *nonce_answer;          /* NULL: an honest nonce; else sent as the JSON body */
+    const fake_answer *session_answer; /* NULL: whoever asks gets the session */
     int listener, port;
     volatile bool stop;
     pthread_t thread;

@@ -250,6 +250,40 @@ Test(latency_device, a_dead_agent_is_noticed) {
     cr_assert(child_gone());
 }
 
+Test(latency_device, a_killed_agent_is_replaced_by_reopening) {
+    nas_device *d = NULL;
+    const nas_device_options o = options("local");
+    cr_assert(eq(int, (int)nas_device_open(ctx, &o, &d), NAS_OK), "%s", nas_ctx_message(ctx));
+    const int64_t first = d->process.pid;
+    cr_assert(eq(int, kill((pid_t)first, SIGKILL), 0));
+    cr_assert(eq(int, (int)nas_device_reopen(ctx, d, 10000), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(ne(i64, d->process.pid, first));
+    cr_assert(eq(int, (int)nas_device_alive(ctx, d), NAS_OK));
+    nas_device_close(d);
+    cr_assert(child_gone());
+}
+
+Test(latency_device, a_program_for_another_processor_is_never_sent) {
+    nas_device *d = NULL;
+    nas_measurement m = {0};
+    nas_measure_options mo = nas_measure_options_default();
+    const nas_device_options o = options("local");
+    char path[128], hash[NAS_SHA256_HEX], blob[400];
+    unsigned char head[64] = {0x7f, 'E', 'L', 'F', 2, 1};
+    head[19] = 0x7f; /* no machine: as a script, the device judges it */
+    (void)snprintf(path, sizeof path, "%s/artifact", dir);
+    nas_sha256_hex(head, sizeof head, hash);
+    cr_assert(eq(int, (int)nas_file_write(ctx, path, head, sizeof head, 0700), NAS_OK));
+    cr_assert(eq(int, (int)nas_device_open(ctx, &o, &d), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(ne(str, (char *)(uintptr_t)nas_device_facts_of(d)->arch, ""));
+    mo.needs = "warp_drive";
+    cr_assert(
+        eq(int, (int)nas_measure(ctx, d, NULL, path, hash, &mo, &m), (int)NAS_ERR_UNSUPPORTED));
+    (void)snprintf(blob, sizeof blob, "%s/agent-cache/blobs/%s", dir, hash);
+    cr_assert(not(nas_file_exists(blob)));
+    nas_device_close(d);
+}
+
 /* ---- bad agents ------------------------------------------------------------------------------------------------------ */
 
 static nas_status open_fake(const fake_agent *fake, nas_device **out) {
@@ -316,6 +350,26 @@ Test(latency_device, bad_greetings_are_errors_never_crashes) {
         cr_assert(status == rows[i].status || rows[i].answer.kind == FAKE_RAW, "%s: %s: %s",
                   rows[i].name, nas_status_text(status), nas_ctx_message(ctx));
     }
+}
+
+Test(latency_device, a_lost_agent_is_waited_for_and_another_machine_refused) {
+    static const fake_answer mine = {FAKE_SIGNED, 200, INFO},
+                             other = {FAKE_SIGNED, 200, "{\"protocol\":1,\"fingerprint\":\"cd\"}"};
+    fake_agent fake;
+    nas_device *d = NULL;
+    fake_agent_start(&fake, &mine, 1, NULL);
+    cr_assert(eq(int, (int)open_fake(&fake, &d), NAS_OK), "%s", nas_ctx_message(ctx));
+    fake.script = &other;
+    cr_assert(eq(int, (int)nas_device_reopen(ctx, d, 5000), (int)NAS_ERR_DEVICE));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "another machine"), NULL));
+    fake.script = &mine;
+    cr_assert(eq(int, (int)nas_device_reopen(ctx, d, 0), NAS_OK), "%s", nas_ctx_message(ctx));
+    fake_agent_stop(&fake);
+    const int64_t start = nas_now_ns();
+    cr_assert(eq(int, (int)nas_device_reopen(ctx, d, 300), (int)NAS_ERR_NET));
+    cr_assert(nas_now_ns() - start >= (int64_t)300 * 1000000); /* it did try for so long */
+    cr_assert(eq(int, (int)nas_device_alive(ctx, d), (int)NAS_ERR_NET));
+    nas_device_close(d);
 }
 
 Test(latency_device, nobody_listening_is_a_net_error) {

@@ -1,5 +1,6 @@
 /* test_measure.c - the whole way: a tiny model compiled with the real measuring loop, timed by a real agent. */
 #include "latency/device_internal.h"
+#include "tests/support/machine_tree.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -149,6 +150,71 @@ Test(latency_measure, a_real_program_gives_consistent_numbers_and_a_passport) {
     }
     cr_assert(eq(ptr, strstr(m.passport_json, "samples_us"), NULL));
     nas_measurement_deinit(&m);
+}
+
+Test(latency_measure, a_sustained_run_counts_its_last_third_and_shows_its_course) {
+    nas_measurement m = {0};
+    nas_device_options o = nas_device_options_default();
+    const nas_measure_options how = quick();
+    build("(void)0");
+    o.agent_path = agent;
+    o.work_dir = dir;
+    o.mode = NAS_DEVICE_SUSTAINED;
+    o.sustained_s = 2;
+    cr_assert(eq(int, (int)nas_device_open(ctx, &o, &device), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &how, &m), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    cr_assert(m.rate_per_s > 0 && m.wall_s >= 2.0 && m.wall_s < 30.0, "%g", m.wall_s);
+    cr_assert(eq(int, m.repeats, 0)); /* however noisy */
+    static const char *const keys[] = {"\"mode\":\"sustained\"", "\"curve\":[{\"t_s\":0.01",
+                                       "\"first_third_rate_per_s\"", "\"batch_log\""};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        cr_assert(ne(ptr, strstr(m.passport_json, keys[i]), NULL), "%s in %s", keys[i],
+                  m.passport_json);
+    nas_measurement_deinit(&m);
+}
+
+Test(latency_measure, the_program_notes_heat_clock_and_energy_where_they_are_named) {
+    char tree[96], heat[200], rapl[200];
+    build("(void)0");
+    (void)snprintf(tree, sizeof tree, "%s/tree", dir);
+    (void)snprintf(heat, sizeof heat, "%s/sys/class/thermal/thermal_zone1/temp", tree);
+    (void)snprintf(rapl, sizeof rapl, "%s/sys/class/powercap/intel-rapl:0", tree);
+    tree_phone(tree);
+    tree_write(tree, "/sys/class/powercap/intel-rapl:0/energy_uj", "5000000");
+    nas_process_options o = nas_process_options_default();
+    nas_process_result r = {0};
+    o.argv = (const char *const[]){artifact,
+                                   "--bench",
+                                   "--min-time-ms",
+                                   "20",
+                                   "--max-time-ms",
+                                   "300",
+                                   "--sys-root",
+                                   tree,
+                                   "--temperature",
+                                   heat,
+                                   "--rapl",
+                                   rapl,
+                                   "--idle-mw",
+                                   "0",
+                                   "--warmup-cap-ms",
+                                   "200",
+                                   NULL};
+    cr_assert(eq(int, (int)nas_process_run(ctx, &o, &r), NAS_OK));
+    cr_assert(eq(int, r.exit_code, 0), "%s", r.err.data);
+    static const char *const keys[] = {"\"mhz_min\": 1200.000, \"mhz_max\": 1200.000",
+                                       "\"celsius_max\": 34.000",
+                                       "\"celsius\": [34",
+                                       "\"energy\": {\"source\": \"rapl\", \"coarse\": false, "
+                                       "\"joules\": 0",
+                                       "\"minus_idle\": true",
+                                       "\"mhz_before\": 1200.000",
+                                       "\"wait_us\": [",
+                                       "\"mode\": \"burst\""};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        cr_assert(ne(ptr, strstr(r.out.data, keys[i]), NULL), "%s in %s", keys[i], r.out.data);
+    nas_process_result_deinit(&r);
 }
 
 Test(latency_measure, an_interval_never_narrow_enough_is_repeated_and_flagged) {

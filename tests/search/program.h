@@ -4,7 +4,7 @@
 
 #include "core/core.h"
 
-enum { PROGRAM_ARGS_MAX = 32 };
+enum { PROGRAM_ARGS_MAX = 64 };
 
 /* test_bin - path of a program under test, from NAS_BIN_DIR (set by make). */
 void test_bin(const char *name, char out[512]);

@@ -74,18 +74,18 @@ Test(search_config, empty_file_gives_the_defaults) {
 }
 
 Test(search_config, every_key_type_is_read) {
-    loaded *l =
-        load("[study]\nname = \"a-b\"\nseed = 9007199254740991\n"
-             "[task]\nscale = 3\nout_height = 96\nout_width = 192\n"
-             "[space]\nresidual = [8, 16, 4]\nhead_kernels = [1, 9]\n"
-             "[eval]\nlearning_rate = 1\n"
-             "[search]\nskip_by_prediction = false\n"
-             "[objectives]\nminimise = [\"macs\", \"latency_p90_ms\"]\nmaximise = \"ssim_y\"\n"
-             "[constraints]\nlatency_p90_ms = [\"<= 33.5\", \">=1e0\", \"60%\"]\n"
-             "[[device]]\nconnect = \"simulated\"\n"
-             "[[device]]\nconnect = \"http://127.0.0.1:7917\"\nkey_file = \"k\"\nthreads = 2\ncpus "
-             "= \"0,1\"\n",
-             NULL, 0);
+    loaded *l = load(
+        "[study]\nname = \"a-b\"\nseed = 9007199254740991\n"
+        "[task]\nscale = 3\nout_height = 96\nout_width = 192\n"
+        "[space]\nresidual = [8, 16, 4]\nhead_kernels = [1, 9]\n"
+        "[eval]\nlearning_rate = 1\n"
+        "[search]\nskip_by_prediction = false\n"
+        "[objectives]\nminimise = [\"macs\", \"latency_p90_ms@device1\"]\nmaximise = \"ssim_y\"\n"
+        "[constraints]\n\"latency_p90_ms@simulated\" = [\"<= 33.5\", \">=1e0\", \"60%\"]\n"
+        "[[device]]\nconnect = \"simulated\"\n"
+        "[[device]]\nconnect = \"http://127.0.0.1:7917\"\nkey_file = \"k\"\nthreads = 2\ncores "
+        "= \"0,1\"\n",
+        NULL, 0);
     cr_assert(eq(int, (int)l->status, NAS_OK), "%s", errors_of(l));
     const nas_config *c = &l->config;
     cr_expect(eq(str, (char *)c->study.dir, "runs/a-b"));
@@ -99,8 +99,12 @@ Test(search_config, every_key_type_is_read) {
     cr_expect(eq(dbl, c->eval.learning_rate, 1.0));
     cr_expect(not(c->search.skip_by_prediction));
     cr_assert(eq(int, c->n_objectives, 3));
-    cr_expect(eq(int, (int)c->objectives[0], NAS_METRIC_SSIM_Y), "the maximised ones come first");
-    cr_expect(eq(int, (int)c->objectives[1], NAS_METRIC_MACS));
+    cr_expect(eq(int, (int)c->objectives[0].metric, NAS_METRIC_SSIM_Y),
+              "the maximised ones come first");
+    cr_expect(eq(int, (int)c->objectives[1].metric, NAS_METRIC_MACS));
+    cr_expect(eq(int, (int)c->objectives[2].metric, NAS_METRIC_LATENCY_P90_MS));
+    cr_expect(eq(int, c->objectives[2].queue, 1));
+    cr_expect(eq(int, c->constraints[0].queue, 0));
     cr_assert(eq(int, c->n_constraints, 3));
     cr_expect(c->constraints[0].at_most && !c->constraints[0].is_percent);
     cr_expect(eq(dbl, c->constraints[0].bound, 33.5));
@@ -184,8 +188,9 @@ static const mistake mistakes[] = {
      "t.toml:2:17: eval.learning_rate: must be a number, above 0, at most 1, not 0"},
     {"[search]\nskip_by_prediction = 1",
      "t.toml:2:22: search.skip_by_prediction: must be true, false, not 1"},
-    {"[search]\nstrategy = \"nsga3\"", "t.toml:2:12: search.strategy: must be text in quotes: "
-                                       "random or evolution or nsga2, not \"nsga3\""},
+    {"[search]\nstrategy = \"nsga3\"",
+     "t.toml:2:12: search.strategy: must be text in quotes: "
+     "random or evolution or nsga2 or ddpg or agmc, not \"nsga3\""},
     {"[study]\nname = \"a\\u0000b\"",
      "t.toml:2:8: study.name: must be text in quotes: at most 95 bytes, not \"a\""},
     {"[study]\nname = \"../x\"",
@@ -259,23 +264,82 @@ static const mistake mistakes[] = {
      "nothing can satisfy both"},
     {"[constraints]\nmacs = [\"<= 5\", \"<= 6\"]",
      "t.toml:2:1: constraints.macs: macs <= 5 and macs <= 6: given twice: keep the tighter one"},
-    {"[[device]]\nconnect = \"adb:X1\"", "t.toml:2:1: device[0].connect: \"adb:X1\" is not "
-                                         "\"local\", \"simulated\" or \"http://host:port\""},
+    {"[[device]]\nconnect = \"usb:X1\"",
+     "t.toml:2:1: device[0].connect: \"usb:X1\" is not \"local\", \"http://host:port\", "
+     "\"adb:SERIAL\", \"adb:*\", \"simulated\" or \"simulated:FACTOR\" (0.001..1000)"},
     {"[[device]]\nconnect = \"http://h:70000\"\nkey_file = \"k\"",
-     "t.toml:2:1: device[0].connect: \"http://h:70000\" is not \"local\", \"simulated\" or "
-     "\"http://host:port\""},
+     "t.toml:2:1: device[0].connect: \"http://h:70000\" is not \"local\", \"http://host:port\", "
+     "\"adb:SERIAL\", \"adb:*\", \"simulated\" or \"simulated:FACTOR\" (0.001..1000)"},
+    {"[[device]]\nconnect = \"simulated:0\"",
+     "t.toml:2:1: device[0].connect: \"simulated:0\" is not \"local\", \"http://host:port\", "
+     "\"adb:SERIAL\", \"adb:*\", \"simulated\" or \"simulated:FACTOR\" (0.001..1000)"},
     {"[[device]]\nconnect = \"http://h:7000\"",
      "t.toml:1:1: device[0].key_file: an http device needs the file with its agent's key"},
     {"[[device]]\nkey_file = \"k\"",
      "t.toml:2:1: device[0].key_file: only http devices have a key file; remove it"},
-    {"[[device]]\n[[device]]",
-     "t.toml:2:1: device[1].name: \"local\" is the name of device[0], too: names must differ"},
+    {"[[device]]\nconnect = \"adb:X1\"\n",
+     "t.toml:1:1: compile.target: \"native\" is this machine, and device 'device0' is a phone: "
+     "write \"auto\" or a target's name"},
+    {"[[device]]\nconnect = \"adb:X1\"\ntarget = \"native\"",
+     "t.toml:3:1: device[0].target: \"native\" is this machine, and device 'device0' is a phone: "
+     "write \"auto\" or a target's name"},
+    {"[objectives]\nminimise = [\"macs\"]\n[[device]]\n[[device]]",
+     "t.toml:4:1: device[1].name: \"local\" is the name of device[0], too: names must differ"},
     {"[[device]]\ncpus = \"0-1\"",
-     "t.toml:2:1: device[0].cpus: \"0-1\" is not a list of CPU numbers such as \"0,1\""},
-    {"[[device]]\nthreads = 2\ncpus = \"0\"",
-     "t.toml:3:1: device[0].cpus: 1 CPUs for 2 threads: name one CPU a thread"},
+     "t.toml:2:1: device[0].cpus: is called cores now: \"big\", \"little\", \"0-3\" or \"0,1\""},
+    {"[[device]]\ncores = \"huge\"",
+     "t.toml:2:1: device[0].cores: \"huge\" is not \"big\", \"little\" or core numbers such as "
+     "\"0,1\", \"0-3\""},
+    {"[[device]]\ncores = \"3-0\"",
+     "t.toml:2:1: device[0].cores: \"3-0\" is not \"big\", \"little\" or core numbers such as "
+     "\"0,1\", \"0-3\""},
+    {"[[device]]\nthreads = 2\ncores = \"0\"",
+     "t.toml:3:1: device[0].cores: 1 cores for 2 threads: name one core a thread"},
+    {"[[device]]\nmode = \"cold\"", "t.toml:2:8: device[0].mode: must be text in quotes: burst or "
+                                    "sustained, not \"cold\""},
+    {"[[device]]\nsustained_s = 5",
+     "t.toml:2:15: device[0].sustained_s: must be a whole number, 10..3600 s, not 5"},
+    {"[[device]]\nfrequency = \"low\"",
+     "t.toml:2:13: device[0].frequency: must be \"max\", or MHz of each cluster, the smallest "
+     "first: [1800, 2400], not \"low\""},
+    {"[[device]]\nfrequency = [0]",
+     "t.toml:2:13: device[0].frequency: must be \"max\", or MHz of each cluster, the smallest "
+     "first: [1800, 2400], not [0]"},
+    {"[[device]]\nmax_temperature_c = 151",
+     "t.toml:2:21: device[0].max_temperature_c: must be a number, 0..150 C, not 151"},
+    {"[objectives]\nminimise = [\"macs\"]\n[[device]]\nname = \"a\"\npool = \"p\"\nconnect = "
+     "\"simulated\"\n[[device]]\nname = \"b\"\npool = \"p\"\nconnect = \"simulated\"\nthreads = 1",
+     "t.toml:11:1: device[1].threads: differs from that of device[0] in the same pool \"p\": one "
+     "queue, one way to measure"},
+    {"[objectives]\nminimise = [\"macs\"]\n[[device]]\nname = \"a\"\nconnect = \"simulated\"\n"
+     "[[device]]\nname = \"b\"\npool = \"a\"\nconnect = \"simulated\"",
+     "t.toml:8:1: device[1].pool: \"a\" is the name of device[0], which is in no pool"},
+    {"[[device]]\npool = \"p\"", "t.toml:2:1: device[0].pool: this machine is one device: no pool"},
+    {"[[device]]\nname = \"a\"\n[[device]]\nname = \"b\"",
+     "t.toml:1:1: objectives.minimise: 2 devices or pools: say whose latency is minimised, such as "
+     "\"latency_p50_ms@a\""},
+    {"[objectives]\nminimise = [\"latency_p50_ms\"]\n[[device]]\nname = \"a\"\n[[device]]\nname = "
+     "\"b\"",
+     "t.toml:2:13: objectives.minimise: latency_p50_ms is measured in 2 places: write "
+     "latency_p50_ms@a or latency_p50_ms@b"},
+    {"[objectives]\nminimise = [\"latency_p50_ms@c\"]",
+     "t.toml:2:13: objectives.minimise: no device or pool is called \"c\": write "
+     "latency_p50_ms@local"},
+    {"[objectives]\nminimise = [\"macs@local\"]",
+     "t.toml:2:13: objectives.minimise: macs is the same on every device: remove \"@local\""},
+    {"[constraints]\n\"latency_p90_ms@c\" = \"<= 3\"",
+     "t.toml:2:1: constraints.\"latency_p90_ms@c\": no device or pool is called \"c\": write "
+     "latency_p90_ms@local"},
+    {"[constraints]\n\"latency_p91_ms@local\" = \"<= 3\"",
+     "t.toml:2:1: constraints.\"latency_p91_ms@local\": unknown key (did you mean "
+     "constraints.latency_p90_ms?)"},
+    {"[objectives]\nminimise = [\"macs\"]\n[constraints]\n\"latency_p90_ms@b\" = [\"<= 33\", "
+     "\">= 40\"]\n[[device]]\nname = \"a\"\n[[device]]\nname = \"b\"",
+     "t.toml:4:1: constraints.\"latency_p90_ms@b\": latency_p90_ms@b <= 33 and latency_p90_ms@b >= "
+     "40: nothing can satisfy both"},
     {"[compile]\ntarget = \"\"",
-     "t.toml:2:1: compile.target: is empty: write \"native\" for this CPU"},
+     "t.toml:2:1: compile.target: is empty: write \"native\" for this CPU, \"auto\" for each "
+     "device's own"},
     {"[compile]\ntimeout_s = 07:32:00",
      "t.toml:2:13: compile.timeout_s: must be a whole number, 1..3600 s, not a date or time"},
 };
@@ -378,7 +442,7 @@ Test(search_config, overrides_replace_values_of_the_file) {
                                        "data.train=/a:/b c", "space.residual=[8, 16, 8]",
                                        "search.trials=5",    "search.trials=6",
                                        "device.threads=1",   "device[0].connect=simulated",
-                                       "device[1].name=x",   "constraints.latency_p90_ms=<= 20",
+                                       "device[1].name=x",   "constraints.latency_p90_ms@x=<= 20",
                                        "study.name=\"q\"",   "objectives.minimise=[\"macs\"]"};
     loaded *l = load("[eval]\nbatch = \"wrong\"\n[[device]]\nthreads = 3\n", sets,
                      sizeof sets / sizeof sets[0]);
@@ -395,6 +459,7 @@ Test(search_config, overrides_replace_values_of_the_file) {
     cr_expect(eq(str, (char *)c->devices[1].name, "x"));
     cr_assert(eq(int, c->n_constraints, 1));
     cr_expect(eq(dbl, c->constraints[0].bound, 20.0));
+    cr_expect(eq(int, c->constraints[0].queue, 1));
     cr_assert(eq(int, c->n_objectives, 1), "a list given alone is all there is");
     loaded_free(l);
 }
@@ -436,16 +501,23 @@ Test(search_config, wrong_overrides_are_reported_like_the_file) {
 /* ---- differences ----------------------------------------------------------------------------------------------- */
 
 Test(search_config, diff_names_the_keys_that_changed) {
-    loaded *a = load("[eval]\nbatch = 8\n[search]\ntrials = 10\n", NULL, 0);
+    loaded *a = load("[eval]\nbatch = 8\n[search]\ntrials = 10\n[objectives]\nmaximise = "
+                     "[\"psnr_y\"]\nminimise = [\"macs\"]\n",
+                     NULL, 0);
     loaded *b = load("[eval]\nbatch = 9\nthreads = 1\n[search]\ntrials = 20\n[budget]\ntime_s = 5\n"
+                     "[objectives]\nmaximise = [\"psnr_y\"]\nminimise = [\"macs\"]\n"
                      "[[device]]\n[[device]]\nname = \"z\"\n",
                      NULL, 0);
     nas_buf diff = {0};
     cr_assert(eq(int, (int)nas_config_diff(ctx, a->json.data, b->json.data, &diff), NAS_OK));
     cr_expect(eq(str, diff.data,
-                 "device[1].connect: (absent) -> \"local\"\ndevice[1].cpus: (absent) -> \"\"\n"
-                 "device[1].key_file: (absent) -> \"\"\ndevice[1].name: (absent) -> \"z\"\n"
-                 "device[1].threads: (absent) -> 2\neval.batch: 8 -> 9\n"));
+                 "device[1].connect: (absent) -> \"local\"\ndevice[1].cores: (absent) -> \"\"\n"
+                 "device[1].cpu: (absent) -> \"\"\ndevice[1].frequency: (absent) -> \"\"\n"
+                 "device[1].max_temperature_c: (absent) -> 0\n"
+                 "device[1].mode: (absent) -> \"burst\"\ndevice[1].name: (absent) -> \"z\"\n"
+                 "device[1].pool: (absent) -> \"\"\ndevice[1].sustained_s: (absent) -> 300\n"
+                 "device[1].target: (absent) -> \"\"\ndevice[1].threads: (absent) -> 2\n"
+                 "eval.batch: 8 -> 9\n"));
     nas_buf_clear(&diff);
     cr_assert(eq(int, (int)nas_config_diff(ctx, a->json.data, a->json.data, &diff), NAS_OK));
     cr_expect(eq(sz, diff.len, (size_t)0));
@@ -464,7 +536,8 @@ Test(search_config, diff_names_the_keys_that_changed) {
 /* ---- shipped files --------------------------------------------------------------------------------------------- */
 
 Test(search_config, shipped_configs_are_valid) {
-    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml"};
+    static const char *const paths[] = {"configs/sr720p.toml", "configs/sr720p-quick.toml",
+                                        "configs/sr720p-android.toml", "configs/two-devices.toml"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         const nas_config_source source = {.path = paths[i]};
         nas_config *config = nas_alloc_array(ctx, 1, sizeof *config);

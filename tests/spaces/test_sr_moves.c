@@ -177,3 +177,54 @@ Test(spaces_sr_moves, the_point_hash_never_changes) {
     nas_point p = {.n = 5, .gene = {1, 0, 2, 0, 3}};
     cr_assert(eq(u64, nas_point_hash(&p), UINT64_C(11386315064943904307)));
 }
+
+/* ---- gene by gene -------------------------------------------------------------------------------------------- */
+
+Test(spaces_sr_moves, what_the_outlook_leaves_open_makes_legal_points) {
+    nas_rng rng = nas_rng_stream(7, 0, "walk");
+    nas_sr_options o = nas_sr_options_default();
+    o.blocks_max = 6;
+    o.blocks_min = 3;
+    nas_space *of = NULL;
+    cr_assert(eq(int, (int)nas_space_sr_new(ctx, &o, &of), NAS_OK));
+    int points[7] = {0}; /* by blocks kept */
+    for (int round = 0; round < 2000; round++) {
+        nas_point p = {.n = nas_space_gene_count(of)};
+        double rest = 2;
+        for (int32_t i = 0; i < p.n; i++) {
+            nas_outlook open;
+            nas_space_outlook(of, &p, i, &open);
+            cr_assert(open.lo >= 0 && open.lo <= open.hi &&
+                      open.hi < nas_space_gene(of, i)->cardinality);
+            cr_assert(open.rest < rest, "gene %d", (int)i);
+            rest = open.rest;
+            p.gene[i] = open.lo + (int32_t)nas_rng_below(&rng, (uint32_t)(open.hi - open.lo + 1));
+        }
+        cr_assert(eq(int, (int)nas_space_check(ctx, of, &p), NAS_OK), "%s", nas_ctx_message(ctx));
+        points[kept(of, &p)]++;
+    }
+    for (int n = 0; n <= 6; n++) {
+        const bool found = points[n] > 0;
+        cr_assert(found == (n >= 3), "%d blocks: %d points", n, points[n]);
+    }
+    nas_space_free(of);
+}
+
+Test(spaces_sr_moves, steps_tell_roles_apart_and_join_neighbours) {
+    const nas_sr_options o = nas_sr_options_default();
+    nas_space *space = NULL;
+    cr_assert(eq(int, (int)nas_space_sr_new(ctx, &o, &space), NAS_OK));
+    nas_space_steps *steps = NULL;
+    cr_assert(eq(int, (int)nas_space_steps_new(ctx, space, &steps), NAS_OK));
+    cr_assert(eq(int, steps->n_steps, nas_space_gene_count(space)));
+    cr_assert(eq(int, steps->n_edges, steps->n_steps - 1));
+    const size_t bytes = (size_t)(steps->n_features - 1) * sizeof(float); /* all but the place */
+    const float *f = steps->features + 1;
+    const int32_t stride = steps->n_features;
+    cr_assert(eq(int, memcmp(f + 5 * stride, f + 8 * stride, bytes), 0)); /* two expands */
+    cr_assert(ne(int, memcmp(f + 5 * stride, f + 6 * stride, bytes), 0)); /* expand, project */
+    for (int32_t i = 0; i < steps->n_steps * stride; i++)
+        cr_assert(steps->features[i] >= 0 && steps->features[i] <= 1);
+    nas_space_steps_free(steps);
+    nas_space_free(space);
+}

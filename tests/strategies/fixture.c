@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 nas_ctx *ctx;
 nas_space *space;
@@ -60,6 +61,11 @@ nas_strategy *fixture_strategy(const char *name, const nas_space *of, int32_t po
     const nas_status status = nas_strategy_new(ctx, name, of, &o, seed, &s);
     cr_assert(eq(int, (int)status, NAS_OK), "%s", nas_ctx_message(ctx));
     return s;
+}
+
+int32_t fixture_trials(const char *name, int32_t usual) {
+    const bool policy = strcmp(name, "ddpg") == 0 || strcmp(name, "agmc") == 0;
+    return policy ? usual / 3 : usual;
 }
 
 /* Gene layout of the default space: residual, head, tail, skip, then keep, expand, project a block. */

@@ -19,6 +19,9 @@ nas_space *fixture_small_space(bool kernels);
 nas_strategy *fixture_strategy(const char *name, const nas_space *of, int32_t population,
                                int32_t n_objectives, uint64_t seed);
 
+/* fixture_trials - `usual`, or a third of it for the policies, which compute much more a trial. */
+int32_t fixture_trials(const char *name, int32_t usual);
+
 /* fixture_result - what the invented task says of a point of the default space: values[0] = multiply-accumulates per
  * pixel in thousands, values[1] = minus a quality that saturates in width and depth and in which blocks differ,
  * values[2] = parameter-like count. Points that cost above `budget` (0 = none) violate it by the relative excess.

@@ -11,7 +11,8 @@ enum { TRIALS = 120, OUT_MAX = 8 };
 
 /* A study with several points out at a time, told in random order. `kills` of a thousand steps end the process: the
  * strategy is dropped and a fresh one loads what was saved. Writes the points asked. */
-static void study(const char *name, uint64_t seed, uint32_t kills, nas_point *asked) {
+static void study(const char *name, uint64_t seed, uint32_t kills, int32_t trials,
+                  nas_point *asked) {
     nas_rng order = nas_rng_stream(seed, 0, "order"), killer = nas_rng_stream(seed, 0, "killer");
     nas_strategy *s = fixture_strategy(name, space, 8, 2, seed);
     nas_point corner;
@@ -20,8 +21,8 @@ static void study(const char *name, uint64_t seed, uint32_t kills, nas_point *as
     nas_space_largest(space, &corner);
     cr_assert(eq(int, (int)nas_strategy_seed(ctx, s, &corner), NAS_OK));
     int32_t out[OUT_MAX], n_out = 0, n_asked = 0;
-    while (n_asked < TRIALS || n_out > 0) {
-        const bool can_ask = n_asked < TRIALS && n_out < OUT_MAX && nas_strategy_ready(s) > 0;
+    while (n_asked < trials || n_out > 0) {
+        const bool can_ask = n_asked < trials && n_out < OUT_MAX && nas_strategy_ready(s) > 0;
         if (can_ask && (n_out == 0 || nas_rng_below(&order, 2) == 0)) {
             cr_assert(eq(int, (int)nas_strategy_ask(ctx, s, &asked[n_asked]), NAS_OK), "%s",
                       nas_ctx_message(ctx));
@@ -54,10 +55,12 @@ Test(strategies_state, a_study_killed_at_random_continues_as_if_nothing_had_happ
     const char *const *name = nas_strategy_names();
     for (; *name != NULL; name++) {
         static nas_point whole[TRIALS], killed[TRIALS];
-        for (uint64_t round = 0; round < 4; round++) {
-            study(*name, seed + round, 0, whole);
-            study(*name, seed + round, 150, killed);
-            for (int i = 0; i < TRIALS; i++) {
+        const int32_t trials = fixture_trials(*name, TRIALS);
+        const uint64_t rounds = trials < TRIALS ? 1 : 4;
+        for (uint64_t round = 0; round < rounds; round++) {
+            study(*name, seed + round, 0, trials, whole);
+            study(*name, seed + round, 150, trials, killed);
+            for (int i = 0; i < trials; i++) {
                 cr_assert(nas_point_equal(&whole[i], &killed[i]), "%s, round %d, trial %d", *name,
                           (int)round, i);
             }

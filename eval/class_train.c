@@ -1,0 +1,402 @@
+/* class_train.c - SGD for classifiers. A batch is cut into chunks of CHUNK images whatever the number of threads; each has
+ * gradients of its own, which are added up in order. */
+#include "eval/class_train.h"
+#include "eval/exec_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK = 8, BATCH_MAX = 1024 };
+
+nas_tune_options nas_tune_options_default(void) {
+    return (nas_tune_options){.batch = 64,
+                              .steps = 500,
+                              .learning_rate = 0.02,
+                              .warmup = 20,
+                              .momentum = 0.9,
+                              .weight_decay = 1e-4,
+                              .gradient_clip = 5,
+                              .distill = 0.5,
+                              .temperature = 3,
+                              .shift = 2,
+                              .threads = 2,
+                              .seed = 1};
+}
+
+/* One image of a batch. */
+typedef struct drawn {
+    size_t index;
+    bool flip;
+    int32_t dy, dx;
+} drawn;
+
+typedef struct tuner {
+    nas_graph *graph; /* NULL when only a gradient is wanted */
+    const nas_class_data *data;
+    const nas_tune_options *o;
+    nas_exec *e, *teacher;
+    nas_value logits, teacher_logits;
+    int32_t classes;
+    nas_arena *arena;
+    size_t *param_at, n_floats;
+    float *gradients; /* [chunks][n_floats]; the sum ends in the first */
+    float *velocity, *squares; /* momentum or first moments; Adam's second moments */
+    float **grads;   /* [thread] a space each */
+    float **scratch; /* [thread] image and scratch of the backward pass */
+    size_t image_floats;
+    double *losses; /* [chunks] */
+    drawn *batch;
+    int32_t n; /* images of this step */
+} tuner;
+
+/* ---- one chunk ------------------------------------------------------------------------------------------------------ */
+
+typedef struct chunk_reader {
+    const tuner *t;
+    size_t first;
+} chunk_reader;
+
+static void read_drawn(void *arg, size_t index, float *hwc) {
+    const chunk_reader *r = arg;
+    const drawn *d = &r->t->batch[r->first + index];
+    nas_class_data_read(r->t->data, NAS_CLASS_TUNE, d->index, d->flip, d->dy, d->dx, hwc);
+}
+
+static void soften(const float *scores, int32_t n, double temperature, double *out) {
+    double top = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        top = fmax(top, (double)scores[i]);
+    for (int32_t i = 0; i < n; i++) {
+        out[i] = exp(((double)scores[i] - top) / temperature);
+        sum += out[i];
+    }
+    for (int32_t i = 0; i < n; i++)
+        out[i] /= sum;
+}
+
+enum { CLASSES_MAX = 4096 };
+
+/* Loss of one image; d = its gradient over the scores, divided by the batch. */
+static double image_loss(const tuner *t, const float *scores, const float *teacher, int32_t label,
+                         float *d) {
+    double p[CLASSES_MAX], q[CLASSES_MAX];
+    const int32_t n = t->classes;
+    const double share = teacher == NULL ? 0 : t->o->distill, heat = t->o->temperature;
+    soften(scores, n, 1, p);
+    double loss = -(1 - share) * log(fmax(p[label], 1e-30));
+    for (int32_t i = 0; i < n; i++)
+        d[i] = (float)((1 - share) * (p[i] - (i == label)) / t->n);
+    if (teacher == NULL) return loss;
+    soften(scores, n, heat, p);
+    soften(teacher, n, heat, q);
+    for (int32_t i = 0; i < n; i++) {
+        loss += share * heat * heat * q[i] * (log(fmax(q[i], 1e-30)) - log(fmax(p[i], 1e-30)));
+        d[i] += (float)(share * heat * (p[i] - q[i]) / t->n);
+    }
+    return loss;
+}
+
+static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
+    const tuner *t = arg;
+    const nas_status status = nas_check_cancel(ctx);
+    if (status != NAS_OK) return status;
+    chunk_reader r = {t, index * CHUNK};
+    const int32_t left = t->n - (int32_t)r.first, n = left < CHUNK ? left : CHUNK;
+    float *space = t->e->spaces[worker], *grads = t->grads[worker], *scratch = t->scratch[worker];
+    float *gradient = t->gradients + index * t->n_floats;
+    nas__exec_load(t->e, space, 0, n, read_drawn, &r, scratch);
+    nas__exec_forward(t->e, space, n, t->logits + 1);
+    float *teacher_space = t->teacher == NULL ? NULL : t->teacher->spaces[worker];
+    if (t->teacher != NULL) {
+        nas__exec_load(t->teacher, teacher_space, 0, n, read_drawn, &r, scratch);
+        nas__exec_forward(t->teacher, teacher_space, n, t->teacher_logits + 1);
+    }
+    memset(grads, 0, t->e->space_floats * sizeof *grads);
+    memset(gradient, 0, t->n_floats * sizeof *gradient);
+    t->losses[index] = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const nas__exec_value *v = nas__exec_root(t->e, t->logits);
+        const float *scores = nas__exec_at(t->e, space, t->logits) + i * v->image;
+        const float *teacher = NULL;
+        if (t->teacher != NULL) {
+            teacher = nas__exec_at(t->teacher, teacher_space, t->teacher_logits) +
+                      i * nas__exec_root(t->teacher, t->teacher_logits)->image;
+        }
+        const int32_t label =
+            nas_class_data_label(t->data, NAS_CLASS_TUNE, t->batch[r.first + (size_t)i].index);
+        t->losses[index] += image_loss(t, scores, teacher, label,
+                                       nas__exec_at(t->e, grads, t->logits) + i * v->image);
+    }
+    nas__exec_backward(t->e, space, grads, n, t->logits, t->param_at, gradient,
+                       scratch + t->image_floats);
+    return NAS_OK;
+}
+
+/* ---- one step ------------------------------------------------------------------------------------------------------- */
+
+static nas_status run_batch(nas_ctx *ctx, tuner *t, double *loss) {
+    const size_t chunks = ((size_t)t->n + CHUNK - 1) / CHUNK;
+    nas_status status = nas_parallel(ctx, t->o->threads, chunks, train_chunk, t);
+    if (status != NAS_OK) return status;
+    *loss = 0;
+    for (size_t k = 0; k < chunks; k++)
+        *loss += t->losses[k] / t->n;
+    for (size_t k = 1; k < chunks; k++) {
+        for (size_t i = 0; i < t->n_floats; i++)
+            t->gradients[i] += t->gradients[k * t->n_floats + i];
+    }
+    if (!isfinite(*loss))
+        return nas_fail(ctx, NAS_ERR_INTERNAL,
+                        "training '%s': the loss is not finite; lower the "
+                        "learning rate",
+                        nas_graph_name(t->e->graph));
+    return NAS_OK;
+}
+
+static double rate_at(const nas_tune_options *o, int32_t step) {
+    if (step < o->warmup) return o->learning_rate * (step + 1) / o->warmup;
+    const double span = o->steps > o->warmup ? o->steps - o->warmup : 1;
+    return o->learning_rate * 0.5 * (1 + cos(3.14159265358979 * (step - o->warmup) / span));
+}
+
+/* Statistics of normalisations are no weights. */
+static bool is_statistic(const nas_graph *g, int32_t param) {
+    const char *name = nas_graph_param_const(g, param)->name;
+    const char *dot = strrchr(name, '.');
+    return dot != NULL && (strcmp(dot, ".mean") == 0 || strcmp(dot, ".variance") == 0 ||
+                           strcmp(dot, ".value") == 0);
+}
+
+static void adam(nas_param *p, const float *g, float *first, float *second, float scale, float rate,
+                 int32_t step) {
+    static const double beta1 = 0.9, beta2 = 0.999;
+    const double right = sqrt(1 - pow(beta2, step + 1)) / (1 - pow(beta1, step + 1));
+    const float a = (float)beta1, b = (float)beta2, size = (float)(rate * right);
+    for (size_t i = 0; i < p->count; i++) {
+        const float d = scale * g[i];
+        first[i] = a * first[i] + (1 - a) * d;
+        second[i] = b * second[i] + (1 - b) * d * d;
+        p->data[i] -= size * first[i] / (sqrtf(second[i]) + 1e-8F);
+    }
+}
+
+static void apply(tuner *t, int32_t step) {
+    const nas_tune_options *o = t->o;
+    double norm = 0;
+    for (size_t i = 0; i < t->n_floats; i++)
+        norm += (double)t->gradients[i] * (double)t->gradients[i];
+    norm = sqrt(norm);
+    const double cut =
+        o->gradient_clip > 0 && norm > o->gradient_clip ? o->gradient_clip / norm : 1;
+    const float rate = (float)rate_at(o, step), keep = (float)o->momentum, scale = (float)cut;
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        nas_param *p = nas_graph_param(t->graph, k);
+        if (is_statistic(t->graph, k)) continue;
+        const float decay = p->rank > 1 ? (float)o->weight_decay : 0;
+        float *v = t->velocity + t->param_at[k];
+        const float *g = t->gradients + t->param_at[k];
+        if (o->adam) {
+            adam(p, g, v, t->squares + t->param_at[k], scale, rate, step);
+            continue;
+        }
+        for (size_t i = 0; i < p->count; i++) {
+            v[i] = keep * v[i] + scale * g[i] + decay * p->data[i];
+            p->data[i] -= rate * v[i];
+        }
+    }
+    nas_exec_update(t->e);
+}
+
+static void draw(tuner *t, int32_t step) {
+    const nas_tune_options *o = t->o;
+    nas_rng rng = nas_rng_stream(o->seed, (uint64_t)step, "tune batch");
+    const uint32_t images = (uint32_t)nas_class_data_count(t->data, NAS_CLASS_TUNE);
+    const uint32_t places = (uint32_t)(2 * o->shift + 1);
+    t->n = o->batch;
+    for (int32_t i = 0; i < t->n; i++) {
+        t->batch[i] = (drawn){.index = nas_rng_below(&rng, images),
+                              .flip = nas_rng_below(&rng, 2) == 0 && o->flip,
+                              .dy = (int32_t)nas_rng_below(&rng, places) - o->shift,
+                              .dx = (int32_t)nas_rng_below(&rng, places) - o->shift};
+    }
+}
+
+/* ---- setting up ------------------------------------------------------------------------------------------------------- */
+
+static nas_value logits_of(const nas_graph *g) {
+    const nas_value out = nas_graph_output(g);
+    const nas_node *node = nas_graph_node(g, out);
+    return node->op == NAS_OP_SOFTMAX ? node->inputs[0] : out;
+}
+
+static nas_status check(nas_ctx *ctx, const nas_graph *g, const nas_class_data *data,
+                        const nas_tune_options *o) {
+    if (o->batch < 1 || o->batch > BATCH_MAX || o->steps < 0 || o->threads < 1 || o->threads > 64 ||
+        o->shift < 0 || o->shift > 1000 || !(o->temperature > 0) || !(o->learning_rate >= 0) ||
+        !(o->distill >= 0 && o->distill <= 1))
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "training: batch %d (1..%d), steps %d, threads %d, shift %d, distill %g (0..1), "
+            "temperature %g (> 0)",
+            (int)o->batch, BATCH_MAX, (int)o->steps, (int)o->threads, (int)o->shift, o->distill,
+            o->temperature);
+    const nas_value logits = logits_of(g);
+    const nas_shape s = nas_graph_node(g, logits)->shape;
+    if (s.h != 1 || s.w != 1 || s.c > CLASSES_MAX || s.c < nas_class_data_classes(data))
+        return nas_fail(
+            ctx, NAS_ERR_SHAPE,
+            "training '%s': output %dx%dx%d, the labels want 1x1x%d at least (limit %d)",
+            nas_graph_name(g), (int)s.h, (int)s.w, (int)s.c, (int)nas_class_data_classes(data),
+            CLASSES_MAX);
+    for (nas_value v = 0; v <= logits; v++) {
+        const char *problem = nas__exec_trainable(g, nas_graph_node(g, v));
+        if (problem == NULL) continue;
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "training: node '%s' (%s): %s",
+                        nas_graph_node(g, v)->name, nas_op_name(nas_graph_node(g, v)->op), problem);
+    }
+    return NAS_OK;
+}
+
+static nas_status alloc_tuner(nas_ctx *ctx, tuner *t) {
+    const nas_graph *g = t->e->graph;
+    const size_t params = (size_t)nas_graph_param_count(g), threads = (size_t)t->o->threads;
+    const size_t chunks = ((size_t)t->o->batch + CHUNK - 1) / CHUNK;
+    const nas_shape in = nas_graph_node(g, nas_graph_input(g))->shape;
+    t->image_floats = (size_t)in.h * (size_t)in.w * (size_t)in.c;
+    t->param_at = nas_arena_alloc(ctx, t->arena, params, sizeof *t->param_at);
+    if (t->param_at == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < params; i++) {
+        t->param_at[i] = t->n_floats;
+        t->n_floats += nas_graph_param_const(g, (int32_t)i)->count;
+    }
+    t->gradients = nas_arena_alloc(ctx, t->arena, chunks * t->n_floats, sizeof(float));
+    t->velocity = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
+    t->squares = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
+    t->grads = nas_arena_alloc(ctx, t->arena, threads, sizeof *t->grads);
+    t->scratch = nas_arena_alloc(ctx, t->arena, threads, sizeof *t->scratch);
+    t->losses = nas_arena_alloc(ctx, t->arena, chunks, sizeof *t->losses);
+    t->batch = nas_arena_alloc(ctx, t->arena, (size_t)t->o->batch, sizeof *t->batch);
+    if (t->gradients == NULL || t->velocity == NULL || t->squares == NULL || t->grads == NULL || t->scratch == NULL ||
+        t->losses == NULL || t->batch == NULL)
+        return NAS_ERR_NOMEM;
+    const size_t scratch = t->image_floats + nas__exec_backward_floats(t->e);
+    for (size_t i = 0; i < threads; i++) {
+        t->grads[i] = nas_arena_alloc(ctx, t->arena, t->e->space_floats + 64, sizeof(float));
+        t->scratch[i] = nas_arena_alloc(ctx, t->arena, scratch, sizeof(float));
+        if (t->grads[i] == NULL || t->scratch[i] == NULL) return NAS_ERR_NOMEM;
+    }
+    return NAS_OK;
+}
+
+static void tuner_deinit(tuner *t) {
+    nas_exec_free(t->e);
+    nas_exec_free(t->teacher);
+    nas_arena_free(t->arena);
+}
+
+static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *teacher,
+                             const nas_class_data *data, const nas_tune_options *o, tuner *t) {
+    *t = (tuner){.data = data, .o = o, .logits = logits_of(g)};
+    t->classes = nas_graph_node(g, t->logits)->shape.c;
+    nas_status status = check(ctx, g, data, o);
+    const nas_exec_options eo = {.chunk = CHUNK, .threads = o->threads};
+    if (status == NAS_OK) status = nas__exec_plan(ctx, g, &eo, true, &t->e);
+    if (status == NAS_OK && teacher != NULL) {
+        t->teacher_logits = logits_of(teacher);
+        const nas_shape s = nas_graph_node(teacher, t->teacher_logits)->shape;
+        if (s.c != t->classes || s.h != 1 || s.w != 1)
+            status = nas_fail(ctx, NAS_ERR_SHAPE, "training: the teacher has %d classes, not %d",
+                              (int)s.c, (int)t->classes);
+        if (status == NAS_OK) status = nas__exec_plan(ctx, teacher, &eo, false, &t->teacher);
+    }
+    t->arena = nas_arena_new(ctx, 1 << 16);
+    if (status == NAS_OK && t->arena == NULL) status = NAS_ERR_NOMEM;
+    if (status == NAS_OK) status = alloc_tuner(ctx, t);
+    if (status != NAS_OK) tuner_deinit(t);
+    return status;
+}
+
+nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                    const nas_class_data *data, const nas_tune_options *o,
+                    nas_tune_progress progress, void *arg) {
+    tuner t;
+    nas_status status = tuner_init(ctx, graph, teacher, data, o, &t);
+    if (status != NAS_OK) return status;
+    t.graph = graph;
+    for (int32_t step = 0; step < o->steps && status == NAS_OK; step++) {
+        double loss = 0;
+        draw(&t, step);
+        status = run_batch(ctx, &t, &loss);
+        if (status == NAS_OK) apply(&t, step);
+        if (status == NAS_OK && progress != NULL) status = progress(ctx, arg, step, loss);
+    }
+    tuner_deinit(&t);
+    return status;
+}
+
+nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_graph *teacher,
+                             const nas_class_data *data, const nas_tune_options *options, int32_t n,
+                             double *loss, float *gradient) {
+    tuner t;
+    nas_tune_options o = *options;
+    o.batch = n;
+    nas_status status = tuner_init(ctx, graph, teacher, data, &o, &t);
+    if (status != NAS_OK) return status;
+    t.n = n;
+    for (int32_t i = 0; i < n; i++)
+        t.batch[i] = (drawn){.index = (size_t)i};
+    status = run_batch(ctx, &t, loss);
+    if (status == NAS_OK) memcpy(gradient, t.gradients, t.n_floats * sizeof *gradient);
+    tuner_deinit(&t);
+    return status;
+}
+
+/* ---- from scratch ----------------------------------------------------------------------------------------------------- */
+
+static bool ends_branch(const nas_graph *g, nas_value v) {
+    for (nas_value i = v + 1; i < nas_graph_node_count(g); i++) {
+        const nas_node *node = nas_graph_node(g, i);
+        for (int32_t k = 0; k < node->n_inputs; k++) {
+            if (node->inputs[k] == v) return node->op == NAS_OP_ADD && k == 0;
+        }
+    }
+    return false;
+}
+
+/* Filters that do not see how bright an image is: sums of 0 over each input channel. */
+static void balance(nas_param *p) {
+    const size_t width = (size_t)p->dims[3], filter = p->count / (size_t)p->dims[0];
+    if (filter <= width) return;
+    for (size_t o = 0; o < (size_t)p->dims[0]; o++) {
+        for (size_t i = 0; i < width; i++) {
+            double mean = 0;
+            for (size_t k = i; k < filter; k += width)
+                mean += (double)p->data[o * filter + k] / (double)(filter / width);
+            for (size_t k = i; k < filter; k += width)
+                p->data[o * filter + k] -= (float)mean;
+        }
+    }
+}
+
+nas_status nas_class_init(nas_ctx *ctx, nas_graph *g, nas_rng *rng) {
+    const nas_status status = nas_graph_alloc_weights(ctx, g);
+    if (status != NAS_OK) return status;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        for (int32_t slot = 0; slot < NAS_NODE_PARAMS_MAX; slot++) {
+            if (node->params[slot] < 0) continue;
+            nas_param *p = nas_graph_param(g, node->params[slot]);
+            const double fan = (double)p->count / p->dims[0];
+            const double scale = sqrt(2 / fan) * (ends_branch(g, v) ? 0.3 : 1);
+            const bool one = node->op == NAS_OP_BATCH_NORM && (slot == 0 || slot == 3);
+            for (size_t i = 0; i < p->count; i++)
+                p->data[i] = node->op == NAS_OP_CONV && slot == 0
+                                 ? (float)(scale * nas_rng_normal(rng))
+                                 : (float)one;
+            const bool first = node->op == NAS_OP_CONV && slot == 0 &&
+                               nas_graph_node(g, node->inputs[0])->op == NAS_OP_INPUT;
+            if (first) balance(p);
+        }
+    }
+    return NAS_OK;
+}

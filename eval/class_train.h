@@ -1,0 +1,49 @@
+/* class_train.h - training and fine-tuning of classifiers, with or without a teacher. Part of eval/eval.h.
+ *
+ * SGD with momentum, or Adam, on cross-entropy, (1 - distill)*CE(labels) + distill*T^2*KL(teacher || student) at temperature T (Hinton
+ * et al., arXiv:1503.02531). Statistics of normalisations stay as they are. Deterministic for (options, data, graph): results
+ * do not depend on the number of threads. */
+#ifndef NAS_EVAL_CLASS_TRAIN_H
+#define NAS_EVAL_CLASS_TRAIN_H
+
+#include "eval/class_data.h"
+#include "ir/graph.h"
+
+typedef struct nas_tune_options {
+    int32_t batch; /* images a step, a multiple of 8 */
+    int32_t steps;
+    double learning_rate; /* at the start; falls to 0 by a cosine after `warmup` steps of rise */
+    int32_t warmup;
+    bool adam; /* steps by Adam (Kingma & Ba, arXiv:1412.6980) instead of SGD: for training from scratch */
+    double momentum, weight_decay;
+    double gradient_clip;        /* L2 norm of the mean gradient, 0 = off */
+    double distill, temperature; /* 0..1; read when there is a teacher */
+    bool flip;                   /* mirror images at random */
+    int32_t shift;               /* move them by up to so many pixels */
+    int32_t threads;
+    uint64_t seed;
+} nas_tune_options;
+/* batch 64, 500 steps, rate 0.02, warm-up 20, momentum 0.9, decay 1e-4, clip 5, distill 0.5 at temperature 3, shift 2 */
+nas_tune_options nas_tune_options_default(void);
+
+/* nas_tune_progress - called after each step; a failure ends the training and is handed on. */
+typedef nas_status (*nas_tune_progress)(nas_ctx *ctx, void *arg, int32_t step, double loss);
+
+/* nas_tune - trains `graph` in place on TUNE images. teacher NULL or a graph with the same output. The output must be [1,1,1,
+ * classes]; a SOFTMAX at the end is left out of the loss. UNSUPPORTED names a node without gradient; SHAPE: labels beyond
+ * the output; INTERNAL: the loss is not finite (the weights are those of the last step). */
+nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                    const nas_class_data *data, const nas_tune_options *options,
+                    nas_tune_progress progress, void *arg);
+
+/* nas_tune_gradient - loss and gradients of all params, one after another in the layout of the params, for the first n
+ * TUNE images as they are: what tests compare with differences. */
+nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_graph *teacher,
+                             const nas_class_data *data, const nas_tune_options *options, int32_t n,
+                             double *loss, float *gradient);
+
+/* nas_class_init - He normal weights for training from scratch; the last convolution before an addition starts at 0.3 of
+ * that (Zhang et al., arXiv:1901.09321 in spirit), the first one's filters sum to 0 over each channel, biases are 0. */
+nas_status nas_class_init(nas_ctx *ctx, nas_graph *graph, nas_rng *rng);
+
+#endif

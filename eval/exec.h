@@ -1,0 +1,57 @@
+/* exec.h - running a graph over many images: accuracy, statistics of layers, training. Part of eval/eval.h.
+ *
+ * Unlike nas_forward (one large image, few channels) the executor works on batches of small images: the graph has
+ * batch 1 and is applied to each image alone. Threads take chunks of images; the result of an image does not depend on
+ * its chunk, on the number of threads or on the other images. */
+#ifndef NAS_EVAL_EXEC_H
+#define NAS_EVAL_EXEC_H
+
+#include "ir/graph.h"
+
+typedef struct nas_exec nas_exec;
+
+typedef struct nas_exec_options {
+    int32_t chunk;   /* images that go through the network together, 1..256 */
+    int32_t threads; /* 1..64 */
+} nas_exec_options;
+nas_exec_options nas_exec_options_default(void); /* 8 images, 2 threads */
+
+/* nas_exec_new - borrows `graph`, which must have weights, one input and batch 1, and outlive the executor.
+ * UNSUPPORTED names a node whose operator it cannot run; RANGE: a chunk of values above 2^31 floats. */
+nas_status nas_exec_new(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                        nas_exec **out);
+void nas_exec_free(nas_exec *exec);
+/* nas_exec_update - takes over weights of the graph that were changed since. */
+void nas_exec_update(nas_exec *exec);
+
+/* nas_exec_read_fn - writes image `index` as the network reads it: [h][w][c] floats. Called by several threads. */
+typedef void (*nas_exec_read_fn)(void *arg, size_t index, float *hwc);
+
+/* nas_exec_run - out [n][h*w*c of the network's output]. Polls cancel. */
+nas_status nas_exec_run(nas_ctx *ctx, nas_exec *exec, size_t n, nas_exec_read_fn read, void *arg,
+                        float *out);
+
+/* ---- what least-squares repair needs ------------------------------------------------------------------------------ */
+
+/* Second moments of what a convolution reads, over sampled output positions: with a row x = (patch [kh][kw][c_in], 1),
+ * gram [size][size] = sum of x x^T, size = kh*kw*c_in + 1. Symmetric; both halves are filled. */
+typedef struct nas_exec_gram {
+    nas_value conv;
+    int32_t size;
+    size_t rows;  /* samples summed */
+    double *gram; /* owned */
+} nas_exec_gram;
+
+/* nas_exec_grams - for n_convs CONV nodes with groups 1: `positions` (>= 1) places of each of n images, drawn by `seed` for
+ * each image and layer. UNSUPPORTED for a grouped convolution. The sums do not depend on the number of threads. */
+nas_status nas_exec_grams(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                          const nas_value *convs, size_t n_convs, size_t n, int32_t positions,
+                          uint64_t seed, nas_exec_read_fn read, void *arg, nas_exec_gram *out);
+void nas_exec_gram_deinit(nas_exec_gram *gram);
+
+/* nas_exec_recalibrate - mean and variance of every BATCH_NORM of the graph (with weights) set to those of its input over n
+ * images, layer after layer, so that a layer sees inputs that were normalised anew. */
+nas_status nas_exec_recalibrate(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options,
+                                size_t n, nas_exec_read_fn read, void *arg);
+
+#endif

@@ -1,0 +1,116 @@
+/* compress_final.c - front members are fine-tuned with the original as teacher, compiled and timed again, and scored on REPORT
+ * images. The original fine-tuned in the same way is the baseline that losses are counted from. */
+#include "search/compress_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct finalist {
+    size_t index;
+    double top1;
+} finalist;
+
+static int by_top1(const void *a, const void *b) {
+    const finalist *x = a, *y = b;
+    if (x->top1 != y->top1) return x->top1 > y->top1 ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Feasible members of the front (all of them when none is), at most finetune_max: spread evenly from the most accurate, which
+ * is always one, to the least. */
+static nas_status choose(nas__comp *c, finalist **out, size_t *n_out) {
+    const size_t n = nas_front_size(c->front), limit = (size_t)c->config->eval.finetune_max;
+    finalist *list = nas_alloc_array(c->ctx, n, sizeof *list);
+    if (list == NULL) return NAS_ERR_NOMEM;
+    size_t kept = 0;
+    for (int pass = 0; pass < 2 && kept == 0; pass++) {
+        for (size_t i = 0; i < n; i++) {
+            const size_t index = (size_t)nas_front_trial(c->front, i);
+            const nas__comp_trial *t = &c->trials[index];
+            if (pass == 0 && nas__comp_violation(c, t, false) > 0) continue;
+            list[kept] = (finalist){.index = index};
+            (void)nas__comp_metric(t, NAS_METRIC_TOP1, false, &list[kept].top1); /* else 0: last */
+            kept++;
+        }
+    }
+    if (kept > 1) qsort(list, kept, sizeof *list, by_top1);
+    if (kept > limit) {
+        for (size_t i = 1; i < limit; i++)
+            list[i] = list[i * (kept - 1) / (limit > 1 ? limit - 1 : 1)];
+        kept = limit;
+    }
+    *out = list;
+    *n_out = kept;
+    return NAS_OK;
+}
+
+static nas_status record(nas__comp *c, size_t index, const nas_db_values *timed) {
+    nas__comp_trial *t = &c->trials[index];
+    nas_db_values *v = &t->row.values;
+    v->final_latency_p50_us = timed->latency_p50_us;
+    v->final_latency_p50_lo_us = timed->latency_p50_lo_us;
+    v->final_latency_p50_hi_us = timed->latency_p50_hi_us;
+    v->final_latency_p90_us = timed->latency_p90_us;
+    v->final_violation = nas_some_double(nas__comp_violation(c, t, true));
+    const nas_db_values final = {.final_latency_p50_us = v->final_latency_p50_us,
+                                 .final_latency_p50_lo_us = v->final_latency_p50_lo_us,
+                                 .final_latency_p50_hi_us = v->final_latency_p50_hi_us,
+                                 .final_latency_p90_us = v->final_latency_p90_us,
+                                 .final_violation = v->final_violation};
+    nas_status status = nas_db_begin(c->ctx, c->db);
+    if (status == NAS_OK) status = nas_db_class_values_put(c->ctx, c->db, t->row.id, &t->top1);
+    if (status == NAS_OK) status = nas_db_trial_set_final(c->ctx, c->db, t->row.id, &final);
+    if (status == NAS_OK) status = nas_db_commit(c->ctx, c->db);
+    if (status != NAS_OK) nas_db_rollback(c->db);
+    return status;
+}
+
+/* Scores of a tuned network, its ONNX file, its time. */
+static nas_status finish(nas__comp *c, size_t index, const nas_graph *graph) {
+    nas__comp_trial *t = &c->trials[index];
+    double reward = 0, report = 0;
+    char name[48], path[NAS__COMP_PATH_MAX];
+    nas_db_values timed = {0};
+    (void)snprintf(name, sizeof name, "tuned/%zu.onnx", index);
+    nas_status status = nas__comp_top1(c, graph, NAS_CLASS_REWARD, &reward);
+    if (status == NAS_OK) status = nas__comp_top1(c, graph, NAS_CLASS_REPORT, &report);
+    if (status == NAS_OK) status = nas__comp_path(c, name, path);
+    if (status == NAS_OK) status = nas_onnx_export(c->ctx, graph, path);
+    if (status == NAS_OK) status = nas__comp_measure(c, graph, index, "final", true, &timed);
+    if (status != NAS_OK) return status;
+    t->top1.tuned_reward_top1 = nas_some_double(reward);
+    t->top1.report_top1 = nas_some_double(report);
+    return record(c, index, &timed);
+}
+
+static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_t n) {
+    nas__comp_trial *t = &c->trials[index];
+    if (t->row.values.final_latency_p50_us.is_set) return NAS_OK; /* of an earlier start */
+    nas_graph *graph = NULL;
+    char label[48];
+    (void)snprintf(label, sizeof label, "fine-tuning %zu of %zu", number + 1, n);
+    nas_status status = nas_check_cancel(c->ctx);
+    if (status == NAS_OK)
+        status = t->from_strategy ? nas_space_decode(c->ctx, c->space, &t->point, &graph)
+                                  : nas_graph_clone(c->ctx, c->model, &graph);
+    if (status == NAS_OK) status = nas__comp_tune(c, graph, label, index);
+    if (status == NAS_OK) status = finish(c, index, graph);
+    nas_graph_free(graph);
+    return nas_wrap(c->ctx, status, "final figures of trial %zu", index);
+}
+
+nas_status nas__comp_final(nas__comp *c) {
+    finalist *list = NULL;
+    size_t n = 0;
+    char path[NAS__COMP_PATH_MAX];
+    nas_status status = choose(c, &list, &n);
+    if (status == NAS_OK) status = nas__comp_path(c, "tuned", path);
+    if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
+    /* the original first: trial 0 */
+    if (status == NAS_OK) status = tune_finalist(c, 0, 0, n + 1);
+    for (size_t i = 0; i < n && status == NAS_OK; i++)
+        status = tune_finalist(c, list[i].index, i + 1, n + 1);
+    nas_free(list);
+    return status;
+}

@@ -1,0 +1,100 @@
+/* compress_internal.h - the state of a study that compresses a classifier, shared by the files search/compress_*.c.
+ *
+ * Phases: model (imported, or built in and trained), statistics of its layers, baseline (scored, timed), search (ask, prune
+ * and repair, score on REWARD images, compile, check, time, tell), final (front members fine-tuned with the original as
+ * teacher, compiled, timed beside the original, scored on REPORT images), report. What is finished is in study.db or in a
+ * file of the run's folder: model.onnx, tuned/<trial>.onnx, front.csv, best/. */
+#ifndef NAS_SEARCH_COMPRESS_INTERNAL_H
+#define NAS_SEARCH_COMPRESS_INTERNAL_H
+
+#include "search/search.h"
+#include "compiler/compiler.h"
+#include "compress/compress.h"
+#include "db/db.h"
+#include "eval/eval.h"
+#include "latency/latency.h"
+#include "search/progress.h"
+#include "spaces/amc.h"
+
+enum { NAS__COMP_PATH_MAX = 1024 };
+
+typedef struct nas__comp_trial {
+    nas_db_trial row; /* owned */
+    nas_db_class_values top1;
+    nas_point point;
+    bool from_strategy; /* proposed by the strategy, not the baseline */
+} nas__comp_trial;
+
+typedef struct nas__comp {
+    nas_ctx *ctx;
+    const nas_study_options *options;
+    const nas_config *config;
+    char dir[NAS__COMP_PATH_MAX];
+    int64_t started_ns;
+    char worker[64];
+    nas__progress progress;
+
+    nas_db *db;
+    int64_t id;
+    nas_graph *model; /* with weights */
+    nas_class_data *data;
+    nas_channels *channels;
+    nas_exec_gram *grams;
+    nas_moments *moments; /* of the same convolutions */
+    size_t n_moments;
+    double *scores; /* [class] importance */
+    nas_space *space;
+    nas_strategy *strategy;
+    nas_front *front; /* over strategy trials, by the objectives */
+    nas_device *device;
+    int64_t device_id;
+    const nas_target *target;
+    nas_compile_options compile;
+
+    nas__comp_trial *trials; /* by number; 0 is the original */
+    size_t n_trials, cap_trials;
+    double baseline[NAS_METRIC_COUNT]; /* of the original; NAN = unknown */
+    double worst_difference;           /* emitted code against the executor, relative */
+    double
+        original_tuned_top1; /* REPORT share of the original fine-tuned like the others; NAN = not yet */
+} nas__comp;
+
+/* ---- compress_model.c ---- */
+/* nas__comp_model - the network to compress, from the config or from an earlier start of the study. */
+nas_status nas__comp_model(nas__comp *c);
+nas_status nas__comp_data(nas__comp *c, int32_t h, int32_t w, int32_t channels);
+/* nas__comp_space - groups, statistics, importance and the space over them. */
+nas_status nas__comp_space(nas__comp *c);
+/* nas__comp_top1 - share of a split's images that `graph` gets right. */
+nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
+                          double *top1);
+/* nas__comp_tune - fine-tunes in place with the original as teacher. */
+nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream);
+
+/* ---- compress_trial.c ---- */
+nas_status nas__comp_path(nas__comp *c, const char *name, char out[NAS__COMP_PATH_MAX]);
+/* nas__comp_measure - compiles `graph`, compares the program with the executor on one image and times it. */
+nas_status nas__comp_measure(nas__comp *c, const nas_graph *graph, size_t index, const char *role,
+                             bool final, nas_db_values *values);
+bool nas__comp_metric(const nas__comp_trial *trial, nas_metric metric, bool final, double *out);
+double nas__comp_violation(const nas__comp *c, const nas__comp_trial *trial, bool final);
+/* nas__comp_bound - absolute bound of a constraint; false while it is a percentage of something unknown. */
+bool nas__comp_bound(const nas__comp *c, const nas_constraint *k, double *bound);
+bool nas__comp_objectives(const nas__comp *c, const nas__comp_trial *trial,
+                          double out[NAS_OBJECTIVES_MAX]);
+nas_status nas__comp_add(nas__comp *c, const nas_point *point, const nas_graph *graph,
+                         const char *origin, size_t *index);
+nas_status nas__comp_load(nas__comp *c); /* trials of an earlier start */
+/* nas__comp_evaluate - scores, times and finishes a WAITING trial. */
+nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph, const char *role);
+
+/* ---- phases ---- */
+nas_status nas__comp_search(nas__comp *c);                 /* compress_search.c */
+nas_status nas__comp_final(nas__comp *c);                  /* compress_final.c */
+nas_status nas__comp_report(nas__comp *c, bool *feasible); /* compress_report.c */
+
+/* nas__compress_run, nas__compress_plan - nas_study_run and nas_study_plan of task.kind = "classify". compress_study.c */
+nas_status nas__compress_run(nas_ctx *ctx, const nas_study_options *options, bool *feasible);
+nas_status nas__compress_plan(nas_ctx *ctx, const nas_study_options *options);
+
+#endif

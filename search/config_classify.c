@@ -1,0 +1,44 @@
+/* config_classify.c - rules of task.kind = "classify": other objectives by default, keys that belong together. */
+#include "search/config_internal.h"
+
+#include <string.h>
+
+#define PROBLEM(doc, path, ...)                                                                    \
+    nas__config_problem_add((doc), nas__config_place_of((doc), (path)), (path), __VA_ARGS__)
+
+static bool is_quality_of(nas_metric metric, bool classify) {
+    const bool image = metric == NAS_METRIC_PSNR_Y || metric == NAS_METRIC_SSIM_Y;
+    return classify ? metric == NAS_METRIC_TOP1 : image;
+}
+
+static void check_metrics(nas__config_doc *doc, const nas_config *c, bool classify) {
+    for (int32_t i = 0; i < c->n_objectives + c->n_constraints; i++) {
+        const bool objective = i < c->n_objectives;
+        const nas_metric metric =
+            objective ? c->objectives[i].metric : c->constraints[i - c->n_objectives].metric;
+        if (!nas_metric_maximise(metric) || is_quality_of(metric, classify)) continue;
+        PROBLEM(doc, objective ? "objectives.maximise" : "constraints",
+                "%s is not known of task.kind = \"%s\": use %s", nas_metric_name(metric),
+                c->task.kind, classify ? "top1" : "psnr_y or ssim_y");
+    }
+}
+
+void nas__config_classify(nas__config_doc *doc, nas_config *c) {
+    const bool classify = strcmp(c->task.kind, "classify") == 0;
+    const bool named =
+        nas__config_has(doc, "objectives.maximise") || nas__config_has(doc, "objectives.minimise");
+    if (classify && !named) {
+        c->objectives[0] = (nas_objective){.metric = NAS_METRIC_TOP1};
+        c->objectives[1] = (nas_objective){.metric = NAS_METRIC_LATENCY_P50_MS};
+        c->n_objectives = c->search.options.n_objectives = 2;
+    }
+    check_metrics(doc, c, classify);
+    if (!classify) return;
+    const bool built_in = strcmp(c->data.kind, "glyphs") == 0;
+    if (built_in && c->data.path[0] != '\0')
+        PROBLEM(doc, "data.path", "built-in digits have no path: set data.kind, or leave it out");
+    if (!built_in && c->data.path[0] == '\0')
+        PROBLEM(doc, "data.kind", "\"%s\" needs data.path", c->data.kind);
+    if (!built_in && c->model.onnx[0] == '\0')
+        PROBLEM(doc, "data.kind", "the built-in network knows glyphs only: give model.onnx");
+}

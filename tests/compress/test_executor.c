@@ -1,0 +1,266 @@
+/* test_executor.c - the batched executor against the naive reference; gradients against differences; what layers see; the
+ * repair that uses it. Here, because the networks and the reference are. */
+#include "eval/eval.h"
+#include "tests/compress/nets.h"
+
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <string.h>
+
+TestSuite(compress_executor, .init = nets_setup, .fini = nets_teardown, .timeout = 300);
+
+#define OK(call) cr_assert((call) == NAS_OK, "%s", nas_ctx_message(ctx))
+
+enum { PLANE = NET_SIDE * NET_SIDE, FLOATS = 3 * PLANE };
+
+/* Image `index` of a set of noise. */
+static void read_noise(void *arg, size_t index, float *hwc) {
+    const float *images = arg;
+    for (size_t i = 0; i < FLOATS; i++)
+        hwc[i] = images[index * FLOATS + i % 3 * PLANE + i / 3];
+}
+
+static float *noise_images(size_t n) {
+    float *all = nas_alloc_array(ctx, n * FLOATS, sizeof *all);
+    for (size_t k = 0; k < n; k++) {
+        float *one = nets_image(k + 7);
+        memcpy(all + k * FLOATS, one, FLOATS * sizeof *one);
+        nas_free(one);
+    }
+    return all;
+}
+
+Test(compress_executor, every_structure_gives_the_reference_for_any_chunk_and_threads) {
+    enum { IMAGES = 5 };
+    float *images = noise_images(IMAGES);
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net);
+        float first[IMAGES * NET_CLASSES], out[IMAGES * NET_CLASSES];
+        for (int32_t way = 0; way < 4; way++) {
+            const nas_exec_options o = {.chunk = way + 1, .threads = 1 + way % 2};
+            nas_exec *e = NULL;
+            OK(nas_exec_new(ctx, g, &o, &e));
+            OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, way == 0 ? first : out));
+            nas_exec_free(e);
+            if (way > 0) cr_assert(memcmp(first, out, sizeof out) == 0, "net %d way %d", net, way);
+        }
+        for (size_t k = 0; k < IMAGES; k++) {
+            double want[NET_CLASSES];
+            nets_output(g, images + k * FLOATS, want);
+            for (int i = 0; i < NET_CLASSES; i++) {
+                const double got = (double)first[k * NET_CLASSES + (size_t)i];
+                cr_assert(fabs(got - want[i]) <= 1e-4 * fmax(1, fabs(want[i])),
+                          "net %d image %zu output %d: %g, not %g", net, k, i, got, want[i]);
+            }
+        }
+        nas_graph_free(g);
+    }
+    nas_free(images);
+}
+
+Test(compress_executor, an_operator_that_cannot_be_run_is_named) {
+    nas_graph *g = nas_graph_new(ctx, "net");
+    nas_value x = 0;
+    nas_exec *e = NULL;
+    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, 4, 4, 4}, &x));
+    OK(nas_graph_add_depth_to_space(ctx, g, "shuffle", x, 2, &x));
+    OK(nas_graph_set_output(ctx, g, x));
+    OK(nas_graph_alloc_weights(ctx, g));
+    const nas_exec_options o = nas_exec_options_default();
+    cr_assert(nas_exec_new(ctx, g, &o, &e) == NAS_ERR_UNSUPPORTED);
+    cr_assert(strstr(nas_ctx_message(ctx), "'shuffle'") != NULL);
+    nas_graph_free(g);
+}
+
+/* ---- gradients ---------------------------------------------------------------------------------------------------- */
+
+static nas_class_data *digits(int32_t n) {
+    nas_class_data_options o = nas_class_data_options_default();
+    nas_class_data *data = NULL;
+    o.h = o.w = NET_SIDE;
+    o.glyphs = n;
+    o.reward_max = o.report_max = n / 4;
+    OK(nas_class_data_open(ctx, &o, &data));
+    return data;
+}
+
+/* Central differences in float: steps of 1e-2 leave an error of about 1e-3 of the larger gradients. */
+static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
+                           const nas_class_data *data) {
+    const nas_tune_options o = nas_tune_options_default();
+    size_t total = 0, at = 0;
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+        total += nas_graph_param(g, i)->count;
+    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
+    float *unused = nas_alloc_array(ctx, total, sizeof *unused);
+    double loss = 0, largest = 0;
+    OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &loss, gradient));
+    for (size_t i = 0; i < total; i++)
+        largest = fmax(largest, fabs((double)gradient[i]));
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++) {
+        nas_param *p = nas_graph_param(g, i);
+        const char *dot = strrchr(p->name, '.');
+        const bool statistic = strcmp(dot, ".mean") == 0 || strcmp(dot, ".variance") == 0;
+        for (size_t k = 0; k < p->count && !statistic; k += p->count / 3 + 1) {
+            const float kept = p->data[k], step = 1e-3F;
+            double more = 0, less = 0;
+            p->data[k] = kept + step;
+            OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &more, unused));
+            p->data[k] = kept - step;
+            OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &less, unused));
+            p->data[k] = kept;
+            const double want = (more - less) / (2 * (double)step), got = (double)gradient[at + k];
+            cr_assert(fabs(got - want) <= 0.02 * fabs(want) + 0.01 * largest,
+                      "net %d %s[%zu]: %g, by differences %g (largest %g)", net, p->name, k, got,
+                      want, largest);
+        }
+        at += p->count;
+    }
+    nas_free(gradient);
+    nas_free(unused);
+}
+
+Test(compress_executor, gradients_agree_with_differences) {
+    nas_class_data *data = digits(60);
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net), *teacher = nets_new((net + 1) % NETS);
+        check_gradient(net, g, NULL, data);
+        check_gradient(net, g, teacher, data);
+        nas_graph_free(g);
+        nas_graph_free(teacher);
+    }
+    nas_class_data_close(data);
+}
+
+Test(compress_executor, training_lowers_the_loss_with_the_same_bits_for_any_threads) {
+    nas_class_data *data = digits(200);
+    nas_tune_options o = nas_tune_options_default();
+    o.steps = 30;
+    o.batch = 32;
+    o.warmup = 5;
+    float kept[2] = {0};
+    for (int way = 0; way < 2; way++) {
+        nas_graph *g = nets_new(1);
+        size_t total = 0;
+        for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+            total += nas_graph_param(g, i)->count;
+        float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
+        double before = 0, after = 0;
+        o.threads = 1 + way;
+        OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &before, gradient));
+        OK(nas_tune(ctx, g, NULL, data, &o, NULL, NULL));
+        OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &after, gradient));
+        cr_assert(after < before, "%g after %g", after, before);
+        kept[way] = nas_graph_param(g, 0)->data[0];
+        nas_free(gradient);
+        nas_graph_free(g);
+    }
+    cr_assert(memcmp(&kept[0], &kept[1], sizeof kept[0]) == 0);
+    nas_class_data_close(data);
+}
+
+/* ---- statistics and repair ---------------------------------------------------------------------------------------- */
+
+Test(compress_executor, moments_are_symmetric_and_count_their_samples) {
+    enum { IMAGES = 9, POSITIONS = 4 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nets_new(0);
+    const nas_value conv = nas_graph_find(g, "a1");
+    nas_exec_gram one = {0}, two = {0};
+    nas_exec_options o = {.chunk = 2, .threads = 1};
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &one));
+    o = (nas_exec_options){.chunk = 4, .threads = 2};
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &two));
+    const size_t n = (size_t)one.size;
+    cr_assert(one.size == 3 * 3 * 8 + 1 && one.rows == IMAGES * POSITIONS);
+    cr_assert(fabs(one.gram[n * n - 1] - IMAGES * POSITIONS) < 1e-6); /* the ones */
+    for (size_t i = 0; i < n * n; i++) {
+        cr_assert(one.gram[i] == one.gram[i % n * n + i / n]);
+        cr_assert(fabs(one.gram[i] - two.gram[i]) <= 1e-9 * fabs(one.gram[i]));
+    }
+    nas_exec_gram_deinit(&one);
+    nas_exec_gram_deinit(&two);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
+/* Outputs of `g` minus those of `other`, mean square over images. */
+static double error_between(const nas_graph *g, const nas_graph *other, const float *images,
+                            size_t n) {
+    double sum = 0;
+    for (size_t k = 0; k < n; k++) {
+        double a[NET_CLASSES], b[NET_CLASSES];
+        nets_output(g, images + k * FLOATS, a);
+        nets_output(other, images + k * FLOATS, b);
+        for (int i = 0; i < NET_CLASSES; i++)
+            sum += (a[i] - b[i]) * (a[i] - b[i]) / (double)n;
+    }
+    return sum;
+}
+
+Test(compress_executor, repair_restores_a_channel_that_others_can_stand_in_for) {
+    enum { IMAGES = 60 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nets_new(0), *plain = NULL, *mended = NULL;
+    nas_param *w = nas_graph_param(g, nas_graph_node(g, nas_graph_find(g, "a1"))->params[0]);
+    nas_param *b = nas_graph_param(g, nas_graph_node(g, nas_graph_find(g, "a1"))->params[1]);
+    const size_t filter = w->count / (size_t)w->dims[0];
+    memcpy(w->data + 4 * filter, w->data,
+           filter * sizeof *w->data); /* channel 4 repeats channel 0 */
+    b->data[4] = b->data[0];
+    nas_channels *ch = NULL;
+    OK(nas_channels_find(ctx, g, &ch));
+    bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(ch), sizeof *keep);
+    for (int32_t i = 0; i < nas_channels_class_count(ch); i++)
+        keep[i] = true;
+    keep[nas_channels_of(ch, nas_graph_find(g, "a1"))[4]] = false;
+    const nas_value conv = nas_graph_find(g, "a2");
+    const nas_exec_options o = {.chunk = 8, .threads = 2};
+    nas_exec_gram gram = {0};
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, 20, 3, read_noise, images, &gram));
+    const nas_moments m = {.conv = conv, .size = gram.size, .gram = gram.gram};
+    int32_t repaired = 0;
+    OK(nas_channels_slice(ctx, ch, g, keep, &plain));
+    OK(nas_channels_slice(ctx, ch, g, keep, &mended));
+    OK(nas_channels_repair(ctx, ch, g, keep, &m, 1, 1e-9, mended, &repaired));
+    const double lost = error_between(g, plain, images, 10);
+    const double left = error_between(g, mended, images, 10);
+    cr_assert(repaired == 1);
+    cr_assert(lost > 1e-5 && left < 1e-5 * lost, "%g without repair, %g with it", lost, left);
+    nas_exec_gram_deinit(&gram);
+    nas_free(keep);
+    nas_channels_free(ch);
+    nas_graph_free(plain);
+    nas_graph_free(mended);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
+Test(compress_executor, recalibration_takes_mean_and_variance_of_what_is_normalised) {
+    enum { IMAGES = 20 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nas_graph_new(ctx, "net");
+    nas_value x = 0;
+    const nas_node norm = {.op = NAS_OP_BATCH_NORM, .n_inputs = 1, .epsilon = 1e-5F};
+    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
+    OK(nas_graph_add_node(ctx, g, "norm", &norm, &x));
+    OK(nas_graph_set_output(ctx, g, x));
+    OK(nas_graph_alloc_weights(ctx, g));
+    const nas_exec_options o = {.chunk = 3, .threads = 2};
+    OK(nas_exec_recalibrate(ctx, g, &o, IMAGES, read_noise, images));
+    const nas_node *made = nas_graph_node(g, x);
+    for (size_t c = 0; c < 3; c++) {
+        double sum = 0, squares = 0;
+        for (size_t i = 0; i < (size_t)IMAGES * PLANE; i++) {
+            const double v = (double)images[i / PLANE * FLOATS + c * PLANE + i % PLANE];
+            sum += v / (IMAGES * PLANE);
+            squares += v * v / (IMAGES * PLANE);
+        }
+        cr_assert(fabs((double)nas_graph_param(g, made->params[2])->data[c] - sum) < 1e-5);
+        cr_assert(fabs((double)nas_graph_param(g, made->params[3])->data[c] -
+                       (squares - sum * sum)) < 1e-5);
+    }
+    nas_graph_free(g);
+    nas_free(images);
+}

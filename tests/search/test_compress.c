@@ -1,0 +1,124 @@
+/* test_compress.c - nas-search compresses a classifier from end to end: tiny training, latencies that nothing was timed for. */
+#include "tests/search/program.h"
+
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static nas_ctx *ctx;
+static char folder[128];
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    test_folder(folder);
+}
+
+static void teardown(void) {
+    (void)nas_remove_tree(ctx, folder);
+    nas_ctx_free(ctx);
+}
+
+TestSuite(search_compress, .init = setup, .fini = teardown, .timeout = 600);
+
+/* Runs the config with small numbers and `more` overrides (NULL-terminated). */
+static nas_process_result run(const char *config, const char *name, const char *const *more) {
+    char dir[256], cache[256];
+    (void)snprintf(dir, sizeof dir, "study.dir=%s/%s", folder, name);
+    (void)snprintf(cache, sizeof cache, "compile.cache_dir=%s/cache", folder);
+    const char *args[PROGRAM_ARGS_MAX] = {"--config", config, "-q", "-f", "csv"};
+    static const char *const small[] = {
+        "model.train_steps=3",      "model.side=16",
+        "data.glyphs=200",          "data.reward_images=40",
+        "data.report_images=40",    "search.trials=5",
+        "search.population=4",      "eval.finetune_steps=2",
+        "eval.finetune_max=2",      "eval.batch=16",
+        "device.connect=simulated", "compress.calibration_images=40",
+        "budget.disk_mb=1"};
+    size_t n = 5;
+    for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
+        args[n++] = "--set";
+        args[n++] = small[i];
+    }
+    for (size_t i = 0; more != NULL && more[i] != NULL; i++) {
+        args[n++] = "--set";
+        args[n++] = more[i];
+    }
+    args[n++] = "--set";
+    args[n++] = dir;
+    args[n++] = "--set";
+    args[n++] = cache;
+    return test_run(ctx, "nas-search", args);
+}
+
+static bool exists(const char *name) {
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    return nas_file_exists(path);
+}
+
+Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints_it_again) {
+    static const char *const bound[] = {"constraints.macs=<= 50%",
+                                        "constraints.latency_p50_ms=<= 100%", NULL};
+    nas_process_result first = run("configs/compress.toml", "a", bound);
+    cr_assert(first.exit_code == 0, "%d: %s", first.exit_code, first.err.data);
+    cr_assert(strstr(first.out.data, "baseline:original") != NULL);
+    cr_assert(strstr(first.out.data, "amc ") != NULL);
+    cr_assert(exists("a/best/model.onnx") && exists("a/best/model.c") &&
+              exists("a/best/recipe.json"));
+    cr_assert(exists("a/front.csv") && exists("a/model.onnx"));
+    nas_process_result again = run("configs/compress.toml", "a", bound);
+    cr_assert(again.exit_code == 0, "%s", again.err.data);
+    cr_assert(strcmp(first.out.data, again.out.data) == 0);
+    /* its own result is a network that can be compressed again */
+    char onnx[300];
+    (void)snprintf(onnx, sizeof onnx, "model.onnx=%s/a/best/model.onnx", folder);
+    const char *const more[] = {onnx, "constraints.latency_p50_ms=<= 100%",
+                                "search.strategy=random", NULL};
+    nas_process_result second = run("configs/compress.toml", "b", more);
+    cr_assert(second.exit_code == 0, "%s", second.err.data);
+    nas_process_result_deinit(&first);
+    nas_process_result_deinit(&again);
+    nas_process_result_deinit(&second);
+}
+
+Test(search_compress, agents_meet_the_budget_with_every_proposal) {
+    static const char *const configs[] = {"configs/amc-resnet20.toml",
+                                          "configs/agmc-resnet56.toml"};
+    for (int i = 0; i < 2; i++) {
+        nas_process_result r = run(configs[i], i == 0 ? "amc" : "agmc", NULL);
+        cr_assert(r.exit_code == 0, "%s: %s", configs[i], r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}
+
+Test(search_compress, mistakes_of_the_config_are_told_with_exit_code_2) {
+    static const char *const rows[][2] = {
+        {"data.kind=cifar10", "\"cifar10\" needs data.path"},
+        {"objectives.maximise=[\"psnr_y\"]", "use top1"},
+        {"data.path=x", "built-in digits have no path"},
+        {"compress.importance=luck", "l1"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *const more[] = {rows[i][0], NULL};
+        nas_process_result r = run("configs/compress.toml", "bad", more);
+        cr_assert(r.exit_code == 2, "%s: %d", rows[i][0], r.exit_code);
+        cr_assert(strstr(r.err.data, rows[i][1]) != NULL, "%s: %s", rows[i][0], r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}
+
+Test(search_compress, an_unfit_model_or_an_unreachable_budget_says_what_is_wrong) {
+    static const char *const missing[] = {"model.onnx=/nonexistent.onnx", "data.kind=cifar10",
+                                          "data.path=/nonexistent.bin", NULL};
+    static const char *const tight[] = {"constraints.macs=<= 1%", NULL};
+    nas_process_result r = run("configs/compress.toml", "m", missing);
+    cr_assert(r.exit_code == 1, "%d", r.exit_code);
+    cr_assert(strstr(r.err.data, "nonexistent.onnx") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    r = run("configs/compress.toml", "t", tight);
+    cr_assert(r.exit_code == 1 && strstr(r.err.data, "lower space.min_ratio") == NULL, "%s",
+              r.err.data);
+    cr_assert(strstr(r.err.data, "the budget is") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+}

@@ -70,6 +70,20 @@ static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
                    w->pixels, w->vectors, w->stored_bits, w->cycles * 1e-3);
 }
 
+/* Integer layers multiply with their zeros: dot products of four channels would need zeros in fours, and matrix units are
+ * faster than anything that leaves products out. */
+static void explain_integer_zeros(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    const nas_param *w = nas_graph_param_const(l->graph, node_of(l, layer->node)->params[0]);
+    size_t zeros = 0;
+    for (size_t i = 0; w->data != NULL && i < w->count; i++)
+        zeros += w->data[i] == 0;
+    if (zeros * 16 >= w->count && zeros > 0)
+        nas_buf_printf(out,
+                       "      %.1f %% of the weights are zero; kernels of integers multiply with "
+                       "them\n",
+                       100.0 * (double)zeros / (double)w->count);
+}
+
 static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
     const nas__conv *c = &layer->conv;
     const bool integers = layer->kind == NAS__LAYER_QCONV;
@@ -88,7 +102,10 @@ static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf 
             explain_way(l, layer, i, out);
         }
     }
-    if (!integers) explain_zeros(layer, out);
+    if (integers)
+        explain_integer_zeros(l, layer, out);
+    else
+        explain_zeros(layer, out);
 }
 
 static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf *out) {

@@ -104,6 +104,8 @@ typedef struct nas__temperature {
 
 bool nas__celsius_of(int64_t raw, double *out);
 void nas__temperature_read(nas__temperature *out);
+/* nas__temperature_parse_android - output of `dumpsys thermalservice`; path stays "" (no file to read it from). */
+void nas__temperature_parse_android(const char *text, nas__temperature *out);
 
 enum { NAS__PACKAGES_MAX = 4 };
 

@@ -39,10 +39,10 @@ typedef struct tuner {
     int32_t classes;
     nas_arena *arena;
     size_t *param_at, n_floats;
-    float *gradients; /* [chunks][n_floats]; the sum ends in the first */
+    float *gradients;          /* [chunks][n_floats]; the sum ends in the first */
     float *velocity, *squares; /* momentum or first moments; Adam's second moments */
-    float **grads;   /* [thread] a space each */
-    float **scratch; /* [thread] image and scratch of the backward pass */
+    float **grads;             /* [thread] a space each */
+    float **scratch;           /* [thread] image and scratch of the backward pass */
     size_t image_floats;
     double *losses; /* [chunks] */
     drawn *batch;
@@ -276,8 +276,8 @@ static nas_status alloc_tuner(nas_ctx *ctx, tuner *t) {
     t->scratch = nas_arena_alloc(ctx, t->arena, threads, sizeof *t->scratch);
     t->losses = nas_arena_alloc(ctx, t->arena, chunks, sizeof *t->losses);
     t->batch = nas_arena_alloc(ctx, t->arena, (size_t)t->o->batch, sizeof *t->batch);
-    if (t->gradients == NULL || t->velocity == NULL || t->squares == NULL || t->grads == NULL || t->scratch == NULL ||
-        t->losses == NULL || t->batch == NULL)
+    if (t->gradients == NULL || t->velocity == NULL || t->squares == NULL || t->grads == NULL ||
+        t->scratch == NULL || t->losses == NULL || t->batch == NULL)
         return NAS_ERR_NOMEM;
     const size_t scratch = t->image_floats + nas__exec_backward_floats(t->e);
     for (size_t i = 0; i < threads; i++) {

@@ -14,7 +14,8 @@ typedef struct nas_tune_options {
     int32_t steps;
     double learning_rate; /* at the start; falls to 0 by a cosine after `warmup` steps of rise */
     int32_t warmup;
-    bool adam; /* steps by Adam (Kingma & Ba, arXiv:1412.6980) instead of SGD: for training from scratch */
+    bool
+        adam; /* steps by Adam (Kingma & Ba, arXiv:1412.6980) instead of SGD: for training from scratch */
     double momentum, weight_decay;
     double gradient_clip;        /* L2 norm of the mean gradient, 0 = off */
     double distill, temperature; /* 0..1; read when there is a teacher */

@@ -75,27 +75,32 @@ nas_status nas__encode_rows(nas_ctx *ctx, const nas__encoder *encoder, const dou
     return NAS_OK;
 }
 
-/* Held-out residuals of rows that took part in choosing the hyper-parameters are a little too small: where there are
- * enough others, these alone calibrate. */
-static double calibrated(const nas__merged_rows *rows, const bool *seen, double level, double *loo,
-                         const double *sd) {
+/* A score for every measurement, not for every merged row, whose mean is quieter. Held-out residuals of rows that took
+ * part in choosing the hyper-parameters are a little too small: where there are enough others, these alone calibrate.
+ * scores: [table->n_rows]. */
+static double calibrated(const nas_latency_table *table, const nas__merged_rows *rows,
+                         const bool *seen, double level, const double *loo, const double *sd,
+                         double *scores) {
     size_t unseen = 0, n = 0;
-    for (size_t i = 0; i < rows->n; i++)
-        unseen += !seen[i];
-    for (size_t i = 0; i < rows->n; i++) {
-        if (unseen >= UNSEEN_ROWS_MIN && seen[i]) continue;
-        loo[n++] = fabs(loo[i]) / sd[i];
+    for (size_t i = 0; i < table->n_rows; i++)
+        unseen += !seen[rows->of_row[i]];
+    for (size_t i = 0; i < table->n_rows; i++) {
+        const size_t at = rows->of_row[i];
+        if (unseen >= UNSEEN_ROWS_MIN && seen[at]) continue;
+        const double held_out = rows->log_y[at] - loo[at];
+        scores[n++] = fabs(log(table->y[i]) - held_out) / sd[at];
     }
-    return nas__quantile_of_scores(loo, n, level);
+    return nas__quantile_of_scores(scores, n, level);
 }
 
-static nas_status fit_rows(nas_ctx *ctx, nas_device_model *m) {
+static nas_status fit_rows(nas_ctx *ctx, const nas_latency_table *table, nas_device_model *m) {
     nas__merged_rows *rows = &m->rows;
     double *z = NULL;
     double *loo = nas_alloc_array(ctx, rows->n, sizeof *loo);
     double *sd = nas_alloc_array(ctx, rows->n, sizeof *sd);
     bool *seen = nas_alloc_array(ctx, rows->n, sizeof *seen);
-    nas_status status = loo == NULL || sd == NULL || seen == NULL
+    double *scores = nas_alloc_array(ctx, table->n_rows, sizeof *scores);
+    nas_status status = loo == NULL || sd == NULL || seen == NULL || scores == NULL
                             ? NAS_ERR_NOMEM
                             : nas__encode_rows(ctx, &m->encoder, rows->x, rows->n, &z);
     if (status == NAS_OK) {
@@ -103,8 +108,9 @@ static nas_status fit_rows(nas_ctx *ctx, nas_device_model *m) {
             .x = z, .y = rows->log_y, .weight = rows->weight, .n = rows->n, .d = m->encoder.d};
         status = nas__gp_fit(ctx, &gp_rows, m->seed, &m->gp, loo, sd, seen);
     }
-    if (status == NAS_OK) m->quantile = calibrated(rows, seen, m->level, loo, sd);
+    if (status == NAS_OK) m->quantile = calibrated(table, rows, seen, m->level, loo, sd, scores);
     nas_free(z);
+    nas_free(scores);
     nas_free(seen);
     nas_free(sd);
     nas_free(loo);
@@ -132,7 +138,7 @@ nas_status nas_device_model_fit(nas_ctx *ctx, const nas_latency_table *table,
     m->device = nas_strdup(ctx, table->device != NULL ? table->device : "");
     status = m->device == NULL ? NAS_ERR_NOMEM : nas__merge_rows(ctx, table, &m->rows);
     if (status == NAS_OK) status = nas__encoder_of(ctx, table, &m->encoder);
-    if (status == NAS_OK) status = fit_rows(ctx, m);
+    if (status == NAS_OK) status = fit_rows(ctx, table, m);
     if (status != NAS_OK) {
         nas_device_model_free(m);
         return status;

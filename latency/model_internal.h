@@ -42,6 +42,7 @@ nas_status nas__same_features(nas_ctx *ctx, const char *what, const nas_feature 
 typedef struct nas__merged_rows {
     size_t n;
     double *x, *log_y, *weight; /* raw features [n][n_features] */
+    size_t *of_row;             /* [rows of the table] where each went; NULL in a loaded model */
 } nas__merged_rows;
 nas_status nas__merge_rows(nas_ctx *ctx, const nas_latency_table *table, nas__merged_rows *out);
 void nas__merged_rows_deinit(nas__merged_rows *rows);

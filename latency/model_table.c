@@ -171,6 +171,7 @@ void nas__encode(const nas__encoder *encoder, const double *x, double *out) {
 /* ---- equal rows ------------------------------------------------------------------------------------------------- */
 
 void nas__merged_rows_deinit(nas__merged_rows *rows) {
+    nas_free(rows->of_row);
     nas_free(rows->weight);
     nas_free(rows->log_y);
     nas_free(rows->x);
@@ -231,13 +232,14 @@ nas_status nas__merge_rows(nas_ctx *ctx, const nas_latency_table *table, nas__me
     const size_t n = table->n_rows, d = table->n_features;
     nas__merged_rows m = {.x = nas_alloc_array(ctx, n * d, sizeof(double)),
                           .log_y = nas_alloc_array(ctx, n, sizeof(double)),
-                          .weight = nas_alloc_array(ctx, n, sizeof(double))};
+                          .weight = nas_alloc_array(ctx, n, sizeof(double)),
+                          .of_row = nas_alloc_array(ctx, n, sizeof(size_t))};
     size_t *first = nas_alloc_array(ctx, n, sizeof *first);
     size_t *place = nas_alloc_array(ctx, n, sizeof *place);
-    nas_status status =
-        m.x == NULL || m.log_y == NULL || m.weight == NULL || first == NULL || place == NULL
-            ? NAS_ERR_NOMEM
-            : first_equal(ctx, table, first);
+    nas_status status = m.x == NULL || m.log_y == NULL || m.weight == NULL || m.of_row == NULL ||
+                                first == NULL || place == NULL
+                            ? NAS_ERR_NOMEM
+                            : first_equal(ctx, table, first);
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
         if (first[i] == i) {
             place[i] = m.n;
@@ -245,6 +247,7 @@ nas_status nas__merge_rows(nas_ctx *ctx, const nas_latency_table *table, nas__me
             m.n++;
         }
         const size_t at = place[first[i]];
+        m.of_row[i] = at;
         m.weight[at] += 1;
         if (table->y != NULL) m.log_y[at] += (log(table->y[i]) - m.log_y[at]) / m.weight[at];
     }

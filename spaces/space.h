@@ -105,6 +105,39 @@ nas_status nas_space_format(nas_ctx *ctx, const nas_space *space, const nas_poin
                             nas_buf *out);
 nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
 
+/* ---- points as sequences of decisions ------------------------------------------------------------------------ */
+
+/* What a policy may know when it decides the genes of a point one after another, in their order. All features are
+ * scaled to [0,1]. The network as a graph: undirected edges between nodes, and for each gene the node that it shapes.
+ * Of a space that does not describe itself: kind, number of choices, place and role (name after the last '.') of each
+ * gene, and a chain of one node a gene with the same features. */
+typedef struct nas_space_steps {
+    int32_t n_steps, n_features;
+    float *features; /* [n_steps][n_features] */
+    int32_t n_nodes, n_node_features, n_edges;
+    float *nodes;        /* [n_nodes][n_node_features] */
+    int32_t (*edges)[2]; /* [n_edges] */
+    int32_t *node_of;    /* [n_steps] */
+} nas_space_steps;
+
+/* nas_space_steps_new - the description; the caller frees it. UNSUPPORTED when the space cannot be decided gene by gene
+ * (has no outlook). */
+nas_status nas_space_steps_new(nas_ctx *ctx, const nas_space *space, nas_space_steps **out);
+void nas_space_steps_free(nas_space_steps *steps);
+
+/* With the genes before it decided, what is open to the next one. */
+typedef struct nas_outlook {
+    int32_t lo,
+        hi; /* choices after which a legal, canonical point within the space's budget can still be reached */
+    double
+        reduced; /* cost saved by the decisions so far, as a share of the cost of the largest network */
+    double rest; /* share of the largest network's cost that is not decided yet */
+} nas_outlook;
+
+/* nas_space_outlook - genes at and after `step` in `prefix` are ignored. Where a space has no costs, `reduced` is 0 and
+ * `rest` the share of genes to come. The space must have given its steps. */
+void nas_space_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
+                       nas_outlook *out);
 /* ---- spaces of published benchmarks ----------------------------------------------------------------------------------
  *
  * Batch normalization is folded into the convolution before it (a bias), as every engine does. Every gene may take every
@@ -165,39 +198,6 @@ nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out);
 const char *nas_space_names(void); /* "nb201, nb201-reached, ..." */
 /* nas_space_gene_matters - false for a gene that does not matter in this legal point (it is 0 then). */
 bool nas_space_gene_matters(const nas_space *space, const nas_point *point, int32_t gene);
-/* ---- points as sequences of decisions ------------------------------------------------------------------------ */
-
-/* What a policy may know when it decides the genes of a point one after another, in their order. All features are
- * scaled to [0,1]. The network as a graph: undirected edges between nodes, and for each gene the node that it shapes.
- * Of a space that does not describe itself: kind, number of choices, place and role (name after the last '.') of each
- * gene, and a chain of one node a gene with the same features. */
-typedef struct nas_space_steps {
-    int32_t n_steps, n_features;
-    float *features; /* [n_steps][n_features] */
-    int32_t n_nodes, n_node_features, n_edges;
-    float *nodes;        /* [n_nodes][n_node_features] */
-    int32_t (*edges)[2]; /* [n_edges] */
-    int32_t *node_of;    /* [n_steps] */
-} nas_space_steps;
-
-/* nas_space_steps_new - the description; the caller frees it. UNSUPPORTED when the space cannot be decided gene by gene
- * (has no outlook). */
-nas_status nas_space_steps_new(nas_ctx *ctx, const nas_space *space, nas_space_steps **out);
-void nas_space_steps_free(nas_space_steps *steps);
-
-/* With the genes before it decided, what is open to the next one. */
-typedef struct nas_outlook {
-    int32_t lo,
-        hi; /* choices after which a legal, canonical point within the space's budget can still be reached */
-    double
-        reduced; /* cost saved by the decisions so far, as a share of the cost of the largest network */
-    double rest; /* share of the largest network's cost that is not decided yet */
-} nas_outlook;
-
-/* nas_space_outlook - genes at and after `step` in `prefix` are ignored. Where a space has no costs, `reduced` is 0 and
- * `rest` the share of genes to come. The space must have given its steps. */
-void nas_space_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
-                       nas_outlook *out);
 
 /* nas_fsrcnn_graph - baseline of FSRCNN shape (Dong et al., arXiv:1608.00367; d=56, s=12, m=4) on the luma plane:
  * [1,h,w,1] in, [1,h*scale,w*scale,1] out; 5x5 1->56, PReLU, 1x1 ->12, PReLU, 4 x (3x3 12->12, PReLU), 1x1 ->56,

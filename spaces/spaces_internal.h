@@ -23,15 +23,15 @@ typedef struct nas__space_ops {
                          nas_graph **out);
     void (*format)(const nas_space *space, const nas_point *point, nas_buf *out);
     nas_status (*parse)(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
-    /* Optional, NULL: every gene matters; every gene is inherited alone. */
-    bool (*matters)(const nas_space *space, const nas_point *point, int32_t gene);
-    int32_t (*group)(
-        int32_t gene); /* genes of one group are inherited together; rising with the gene */
     void (*release)(nas_space *space); /* what the space owns beside its genes; NULL = nothing */
     /* Optional. Without `outlook` a space cannot be decided gene by gene; without `steps` steps.c describes the genes. */
     void (*outlook)(const nas_space *space, const nas_point *prefix, int32_t step,
                     nas_outlook *out);
     nas_status (*steps)(nas_ctx *ctx, const nas_space *space, nas_space_steps *out);
+    /* Optional, NULL: every gene matters; every gene is inherited alone. */
+    bool (*matters)(const nas_space *space, const nas_point *point, int32_t gene);
+    int32_t (*group)(
+        int32_t gene); /* genes of one group are inherited together; rising with the gene */
 } nas__space_ops;
 
 struct nas_space {

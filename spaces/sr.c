@@ -197,8 +197,8 @@ static const nas__space_ops sr_ops = {
     .decode = nas__sr_decode,
     .format = nas__sr_format,
     .parse = nas__sr_parse,
-    .matters = sr_matters,
     .outlook = nas__sr_outlook,
+    .matters = sr_matters,
 };
 
 nas_status nas_space_sr_new(nas_ctx *ctx, const nas_sr_options *options, nas_space **out) {

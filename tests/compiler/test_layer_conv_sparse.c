@@ -406,14 +406,14 @@ typedef struct case_row {
     int32_t n;
 } case_row;
 
-/* The sparse ways of a shape alone; on some targets each second. */
-static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *row, int32_t every,
-                      case_row *out, nas_buf *text, nas_buf *calls, nas_buf *raw) {
+/* The sparse ways of a shape alone, and only some of them, other ones for each shape: a compiler takes minutes for all. */
+static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *row, int32_t shape,
+                      int32_t every, case_row *out, nas_buf *text, nas_buf *calls, nas_buf *raw) {
     nas__conv_way all[NAS__CONV_WAYS_MAX];
     out->t = tensors_of(rng, row);
     const int32_t n = nas__conv_ways(target, &out->t.conv, all);
     for (int32_t i = 0, k = 0; i < n; i++) {
-        if (!nas__conv_is_sparse(&all[i]) || k++ % every != 0) continue;
+        if (!nas__conv_is_sparse(&all[i]) || (k++ + shape) % every != 0) continue;
         cr_assert(all[i].cycles > 0 && isfinite(all[i].cycles));
         add_case(target, &out->t, &all[i], text, calls, raw);
         out->ways[out->n++] = all[i];
@@ -430,10 +430,10 @@ static void check_target(const nas_target *target, int32_t every) {
     nas__emit_vector_prelude(target, &text);
     for (int i = 0; i < FIXED + GENERATED; i++) {
         const shape_row row = i < FIXED ? shapes[i] : generated_shape(&rng);
-        add_cases(target, &rng, &row, every, &cases[i], &text, &calls, &raw);
+        add_cases(target, &rng, &row, i, every, &cases[i], &text, &calls, &raw);
         seen += cases[i].n;
     }
-    cr_assert(seen > FIXED, "%d ways", seen);
+    cr_assert(seen >= FIXED, "%d ways", seen);
     nas_buf_puts(&text, main_text);
     nas_buf_puts(&text, calls.data);
     nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
@@ -473,10 +473,10 @@ static void check_named(const char *name, int32_t every) {
 }
 
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_16_bytes) {
-    check_named("x86-64", 2);
+    check_named("x86-64", 4);
 }
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_32_bytes) {
-    check_named("x86-64-avx2", 1);
+    check_named("x86-64-avx2", 2);
 }
 /* The same text as for AVX-512, with vectors that the compiler takes apart. */
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
@@ -484,10 +484,10 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
     cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
     nas_target plain = *target;
     plain.flags = "";
-    check_target(&plain, 3);
+    check_target(&plain, 5);
 }
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_aarch64) {
-    check_named("aarch64-linux", 2);
+    check_named("aarch64-linux", 3);
 }
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_armv7) {
     check_named("armv7-linux", 4);

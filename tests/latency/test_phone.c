@@ -289,6 +289,11 @@ Test(latency_phone, a_killed_controller_does_not_block_the_next) {
     nas_device *d = open_phone(adb_name(0));
     must_measure(d);
     nas_device_close(d);
+    nas_adb adb;
+    int port = 0;
+    cr_assert(eq(int, (int)nas_adb_default(ctx, &adb), NAS_OK)); /* no forward of either stays */
+    cr_assert(eq(int, (int)nas_adb_forward_find(ctx, &adb, serials[0], NAS_PHONE_SOCKET, &port),
+                 (int)NAS_ERR_NOTFOUND));
     (void)close(ready[0]);
     (void)close(ready[1]);
 }

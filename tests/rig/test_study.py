@@ -193,6 +193,5 @@ connect = "adb:{self.phones[0].serial}"
 threads = 1
 ''')
         done = study.run(timeout=TIMEOUT_S)
-        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.returncode, 4, done.stdout)
         self.assertIn("disk full", done.stderr)
-        print(done.returncode, done.stderr)

@@ -430,6 +430,15 @@ Test(search_devices, a_pool_begins_without_one_of_its_devices) {
     nas_process_result r = search();
     cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
     nas_process_result_deinit(&r);
-    agent_kill(&a);
     cr_expect(eq(str, (char *)query("SELECT DISTINCT device, queue FROM v_measurement"), "a|p\n"));
+    agent_start(&b, 1);
+    r = test_run(
+        ctx, "nas-search",
+        (const char *const[]){"--config", config_path, "--set", set_dir, "--trials", "16", NULL});
+    agent_kill(&a);
+    agent_kill(&b);
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    cr_expect(eq(str, (char *)query("SELECT DISTINCT device, queue FROM v_measurement ORDER BY 1"),
+                 "a|p\nb|p\n"));
 }

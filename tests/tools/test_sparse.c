@@ -181,6 +181,15 @@ Test(tools_sparse, every_pattern_can_be_asked_for) {
               0, "50.0 % of the weights are zero");
 }
 
+Test(tools_sparse, layers_of_integers_say_that_they_multiply_with_zeros) {
+    write_recipe("\"sparsity\": {\"kernels\": \"1x1\", \"pattern\": \"1xN\", \"rate\": 0.5}, "
+                 "\"layers\": {\"in\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 128}}, "
+                 "\"conv\": {\"weight_bits\": 8}, "
+                 "\"act\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 0}}}");
+    expect("$P sample.onnx --recipe r.json --explain $C", 0,
+           "kernels of integers multiply with them");
+}
+
 Test(tools_sparse, what_is_wrong_in_a_recipe_is_named) {
     static const char *const rows[][2] = {
         {"\"layers\": {\"conv\": {\"sparsity\": {\"pattern\": \"2xN\", \"rate\": 0.5}}}",

@@ -5,13 +5,23 @@
 
 #include <math.h>
 
+/* clang-format off */
 /* Kinds of layers; those with MACs first. */
-#define KINDS(X)                                                                                   \
-    X(conv1x1)                                                                                     \
-    X(conv3x3)                                                                                     \
-    X(conv5x5)                                                                                     \
-    X(conv7x7) X(conv_other) X(conv_group) X(depthwise3) X(depthwise5) X(depthwise7)               \
-        X(conv_transpose) X(matmul) X(pool) X(norm) X(activation) X(add) X(mul) X(move)
+#define KINDS(X) \
+    X(conv1x1) X(conv3x3) X(conv5x5) X(conv7x7) X(conv_other) X(conv_group) X(depthwise3) \
+    X(depthwise5) X(depthwise7) X(conv_transpose) X(matmul) \
+    X(pool) X(norm) X(activation) X(add) X(mul) X(move)
+#define TOTALS(X) \
+    X("bytes.activations", TERM) X("bytes.weights", TERM) X("bytes.peak", TERM) \
+    X("path.layers", TERM) X("path.convs", TERM) X("path.macs", TERM) X("shared.reads", TERM) \
+    X("macs.level0", TERM) X("macs.level1", TERM) X("macs.level2", TERM) X("macs.level3", TERM) \
+    X("macs.level4", TERM) X("macs.level5", TERM) \
+    X("layers.level0", TERM) X("layers.level1", TERM) X("layers.level2", TERM) \
+    X("layers.level3", TERM) X("layers.level4", TERM) X("layers.level5", TERM) \
+    X("log.macs", SHAPE) X("log.padded", SHAPE) X("log.bytes", SHAPE) X("log.layers", SHAPE) \
+    X("log.path", SHAPE) X("share.pointwise", SHAPE) X("share.depthwise", SHAPE)
+/* clang-format on */
+
 typedef enum kind {
 #define NAME(k) KIND_##k,
     KINDS(NAME)
@@ -20,17 +30,6 @@ typedef enum kind {
     KIND_NONE
 } kind;
 enum { MAC_KINDS = KIND_pool };
-
-#define TOTALS(X)                                                                                  \
-    X("bytes.activations", TERM)                                                                   \
-    X("bytes.weights", TERM) X("bytes.peak", TERM) X("path.layers", TERM) X("path.convs", TERM)    \
-        X("path.macs", TERM) X("shared.reads", TERM) X("macs.level0", TERM) X("macs.level1", TERM) \
-            X("macs.level2", TERM) X("macs.level3", TERM) X("macs.level4", TERM)                   \
-                X("macs.level5", TERM) X("layers.level0", TERM) X("layers.level1", TERM)           \
-                    X("layers.level2", TERM) X("layers.level3", TERM) X("layers.level4", TERM)     \
-                        X("layers.level5", TERM) X("log.macs", SHAPE) X("log.padded", SHAPE)       \
-                            X("log.bytes", SHAPE) X("log.layers", SHAPE) X("log.path", SHAPE)      \
-                                X("share.pointwise", SHAPE) X("share.depthwise", SHAPE)
 
 static const nas_feature features[] = {
 #define TERM(text) {text, NAS_FEATURE_TERM},

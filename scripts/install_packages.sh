@@ -15,12 +15,11 @@ libsqlite3-dev:the study database
 libgsl-dev:statistics and the latency predictor
 libpng-dev:reads PNG images
 libjpeg62-turbo-dev:reads JPEG images
-zlib1g-dev:reads gzip data sets
+zlib1g-dev:reads gzip data sets and tables of latencies
 libopenblas-serial-dev:matrix products of least-squares repair
 liblapacke-dev:its Cholesky solver
 libcurl4-openssl-dev:talks to device agents
 libjansson-dev:reads JSON
-zlib1g-dev:reads compressed tables of latencies
 libprotobuf-c-dev:writes ONNX
 protobuf-c-compiler:generates the ONNX writer
 libonnx-dev:the ONNX schema

@@ -15,6 +15,7 @@ Everything lives in one temporary folder and ends with this process, however tha
 that folder; it, the phones and COMMAND have a network of their own and see no USB, unless --shared is given. Exit code 77 and a reason when something is missing: a skip.
 """
 import argparse
+import atexit
 import json
 import os
 import shutil
@@ -137,6 +138,7 @@ class Lab:
             move_apart()
         self.phones, self.server = [], None
         self.folder = tempfile.mkdtemp(prefix="nas-rig-")
+        atexit.register(self.close)  # also when nobody gets to it
         self.environment = {**os.environ, "HOME": self.folder, "TMPDIR": self.folder, "ADB_LOCAL_TRANSPORT_MAX_PORT":
                             "5553", "ADB_MDNS": "0"}
         for name in ("ANDROID_SERIAL", "ANDROID_ADB_SERVER_ADDRESS", "ADB_SERVER_SOCKET", "ADB_VENDOR_KEYS"):
@@ -195,11 +197,15 @@ class Lab:
         wait_for(f"{phone.serial} {state}", seconds, lambda: self.state(phone) == state)
 
     def close(self):
+        """May be called again."""
+        atexit.unregister(self.close)
         for phone in self.phones:
             phone.close()
+        self.phones = []
         if self.server is not None:
             stop(self.server)
             self.server_log.close()
+            self.server = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

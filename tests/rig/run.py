@@ -4,10 +4,13 @@
 A test that needs something this machine lacks (adb, qemu-user, user namespaces, a cross compiler) is skipped. Without
 patterns two processes share the work, each with an adb server and phones of its own: studies, and everything else."""
 import os
+import signal
 import subprocess
 import sys
 import time
 import unittest
+
+import sandbox
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SLOW_S = 5.0
@@ -40,7 +43,8 @@ def run(names, patterns=None):
 
 def share(groups):
     """Each group in a process of its own, at the same time; what they say comes one after another."""
-    running = [subprocess.Popen([sys.executable, __file__, "--modules", *names], stderr=subprocess.PIPE, text=True)
+    running = [subprocess.Popen([sys.executable, __file__, "--modules", *names], stderr=subprocess.PIPE, text=True,
+                                preexec_fn=lambda: sandbox.die_with_parent(signal.SIGTERM))
                for names in groups]
     failed = 0
     for process in running:
@@ -51,6 +55,7 @@ def share(groups):
 
 
 def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what unittest lets through; labs close at exit
     words = sys.argv[1:]
     modules = sorted(n[:-3] for n in os.listdir(HERE) if n.startswith("test_") and n.endswith(".py"))
     if words[:1] == ["--modules"]:
@@ -63,4 +68,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(143)

@@ -37,7 +37,8 @@ MAIN_nas-agent := tools/nas_agent.c
 CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
-PROGRAMS := nas-search nas-compile nas-agent nas-query
+MAIN_nas-latency := tools/nas_latency.c
+PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency
 MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 
 # What each module links with, itself first (order matters to the linker only).
@@ -53,11 +54,12 @@ LINK_latency := latency adb device-agent ir core
 LINK_db := db core
 LINK_strategies := strategies spaces ir core
 LINK_search := search strategies spaces compress compiler eval latency adb device-agent db ir core
-LINK_tools := tools compiler db ir core
+LINK_tools := tools latency adb device-agent spaces compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
-LINK_nas-compile := $(LINK_tools)
+LINK_nas-compile := tools compiler db ir core
+LINK_nas-latency := $(LINK_tools)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
@@ -66,14 +68,14 @@ PKG_eval := libpng libjpeg zlib
 PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
-PKG_tools := jansson
+PKG_tools := jansson zlib
 pkgs = $(sort $(foreach m,$(1),$(PKG_$(m))))
 libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1)) 2>/dev/null))
 PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)
 
 # Files compiled once per instruction set and dispatched at run time (x86-64 only; elsewhere the base copy).
-MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c
+MULTI_ISA := eval/train_kernels.c eval/exec_kernels.c latency/dense_kernels.c
 ISA_FLAGS_base := -Wno-psabi
 ISA_FLAGS_avx2 := -mavx2 -mfma -ffp-contract=fast
 ISA_FLAGS_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -ffp-contract=fast
@@ -207,7 +209,7 @@ endef
 TEST_NEEDS_latency = $(B)/bin/nas-agent
 TEST_NEEDS_device-agent = $(B)/bin/nas-agent
 TEST_NEEDS_search = all
-TEST_NEEDS_tools = $(B)/bin/nas-query
+TEST_NEEDS_tools = $(B)/bin/nas-query $(B)/bin/nas-latency $(B)/bin/nas-agent
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
 	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))
@@ -234,22 +236,33 @@ $(B)/rig/%.so: tests/rig/%.c Makefile
 	$(Q)$(CC) $(RIG_CFLAGS) -fPIC -fvisibility=hidden -shared -o $@ $<
 .PHONY: rig check-rig
 rig: $(RIG_TOOLS) ## build the tools of the fake phones (tests/rig/lab.py)
-check-rig: all $(RIG_TOOLS)
+check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 	@echo "  TEST  rig"
 	$(Q)if ! command -v python3 >/dev/null; then echo "skipped: python3 is not installed (apt-get install python3)"; exit 0; fi; \
 	    NAS_BIN_DIR=$(CURDIR)/$(B)/bin NAS_RIG_DIR=$(CURDIR)/$(B)/rig NAS_AGENTS_DIR=$(CURDIR)/$(BUILD)/agents \
+	    NAS_TESTS_DIR=$(CURDIR)/$(B)/tests \
 	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 python3 tests/rig/run.py
 
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+# bench-predictor is a target of its own: it takes many minutes and wants data.
+BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_search)) $(call libs_of,$(LINK_search)) -lm $(BENCH_LIBS_$*)
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
+
+.PHONY: bench-sparse
+bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
+
+.PHONY: bench-predictor
+PREDICTOR_ARGS ?=
+bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
+	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=
@@ -260,10 +273,10 @@ bench-engines: all ## our programs beside other engines (Python, network: see be
 
 # fuzz/fuzz_*.c: libFuzzer targets, built by scripts/fuzz.sh (clang).
 FUZZERS := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
-$(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) device-agent)
+$(B)/fuzz/%: $(B)/obj/fuzz/%.o $(call archives,$(LINK_search) tools device-agent)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	$(Q)$(CXX) $(OPT) -fsanitize=fuzzer,undefined -pthread -o $@ $< $(call archives,$(filter-out core,$(LINK_search)) device-agent core) $(call libs_of,$(LINK_search)) -lm
+	$(Q)$(CXX) $(OPT) -fsanitize=fuzzer,undefined -pthread -o $@ $< $(call archives,tools $(filter-out core,$(LINK_search)) device-agent core) $(call libs_of,$(LINK_search) tools) -lm
 .PHONY: fuzz-targets
 fuzz-targets: $(foreach f,$(FUZZERS),$(B)/fuzz/$(f))
 fuzz: ## run every fuzz target for FUZZ_SECONDS each (clang)

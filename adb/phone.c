@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TRIES = 5, TRY_PAUSE_MS = 200, QUICK_MS = 3000 };
+enum { TRIES = 5, TRY_PAUSE_MS = 200, QUICK_MS = 3000, FORWARDS_MAX = 64 };
 
 /* ---- holders --------------------------------------------------------------------------------------------------------- */
 
@@ -211,11 +211,23 @@ static nas_status open_agent_of(nas_ctx *ctx, const nas_phone_options *options, 
     return status == NAS_OK ? open_one(ctx, options, adb, device.serial, out) : status;
 }
 
+/* Forwards of controllers that were killed; they lead to an agent that has ended. */
+static void remove_forwards(const nas_adb *adb, const char *serial) {
+    int port = 0;
+    for (int i = 0; i < FORWARDS_MAX; i++) {
+        if (nas_adb_forward_find(NULL, adb, serial, NAS_PHONE_SOCKET, &port) != NAS_OK ||
+            nas_adb_forward_remove(NULL, adb, serial, port) != NAS_OK) {
+            return; /* one that stays does no harm */
+        }
+    }
+}
+
 nas_status nas_phone_open(nas_ctx *ctx, const nas_phone_options *options, nas_phone *out) {
     nas_adb adb;
     nas_phone phone = {0};
     nas_status status = open_agent_of(ctx, options, &adb, &phone);
     if (status != NAS_OK) return status;
+    if (phone.started) remove_forwards(&adb, phone.serial);
     status = nas_adb_forward(ctx, &adb, phone.serial, NAS_PHONE_SOCKET, &phone.port);
     if (status != NAS_OK) {
         nas_phone_close(&phone);
@@ -277,7 +289,6 @@ nas_status nas_phone_stop(nas_ctx *ctx, const char *serial, bool force, bool *wa
     nas_adb adb;
     nas_adb_device device;
     nas__phone_found found = {0};
-    int port = 0;
     nas_status status = find(ctx, serial, &adb, &device);
     if (status == NAS_OK) status = nas__phone_look(ctx, &adb, device.serial, &found);
     if (status != NAS_OK) return status;
@@ -286,10 +297,7 @@ nas_status nas_phone_stop(nas_ctx *ctx, const char *serial, bool force, bool *wa
         const bool ours = found.agent == NAS_PHONE_AGENT_RUNS;
         status = nas__phone_end(ctx, &adb, device.serial, ours ? found.key : NULL);
     }
-    while (status == NAS_OK &&
-           nas_adb_forward_find(ctx, &adb, device.serial, NAS_PHONE_SOCKET, &port) == NAS_OK) {
-        status = nas_adb_forward_remove(ctx, &adb, device.serial, port);
-    }
+    if (status == NAS_OK) remove_forwards(&adb, device.serial);
     if (status == NAS_OK && was_running != NULL) *was_running = found.agent != NAS_PHONE_NO_AGENT;
     return status;
 }

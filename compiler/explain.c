@@ -18,11 +18,47 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
                    nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors);
     if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
+    if (w->group > 0) nas_buf_printf(out, ", lists of %d outputs", w->group);
+    if (nas__conv_is_sparse(w))
+        nas_buf_printf(out, ", %.1f %% of the products",
+                       100.0 * nas__sparse_products(l->target, c, w) /
+                           (macs / c->out_h / c->out_w));
     nas_buf_printf(out, ": %.1f kcycles estimated, %.0f %% of the multiply-add bound",
                    w->cycles * 1e-3, w->cycles > 0 ? 100 * bound / w->cycles : 0.0);
     if (layer->measured_ns[index] > 0)
         nas_buf_printf(out, "; measured %.1f us", layer->measured_ns[index] * 1e-3);
     nas_buf_puts(out, "\n");
+}
+
+/* The fastest way that is sparse, or is not: by measured times where there are some, else by estimate; -1 without. */
+static int32_t best_of(const nas__layer *layer, bool sparse, bool measured) {
+    int32_t best = -1;
+    for (int32_t i = 0; i < layer->n_ways; i++) {
+        if (nas__conv_is_sparse(&layer->ways[i]) != sparse) continue;
+        if (measured && layer->measured_ns[i] <= 0) continue;
+        if (best < 0 || (measured ? layer->measured_ns[i] < layer->measured_ns[best]
+                                  : layer->ways[i].cycles < layer->ways[best].cycles))
+            best = i;
+    }
+    return best;
+}
+
+/* What the zeros are worth: the best way that leaves them out against the best one that does not. */
+static void explain_zeros(const nas__layer *layer, nas_buf *out) {
+    if (layer->zeros == 0) return;
+    const bool measured = best_of(layer, true, true) >= 0 && best_of(layer, false, true) >= 0;
+    const int32_t sparse = best_of(layer, true, measured), dense = best_of(layer, false, measured);
+    nas_buf_printf(out, "      %.1f %% of the weights are zero", 100 * layer->zeros);
+    if (sparse < 0 || dense < 0) {
+        nas_buf_puts(out, ", but no outputs can leave a product out together\n");
+        return;
+    }
+    const double gain = measured ? layer->measured_ns[dense] / layer->measured_ns[sparse]
+                                 : layer->ways[dense].cycles / layer->ways[sparse].cycles;
+    nas_buf_printf(out, ": %s has %.2f times the %s speed of %s, the best dense way\n",
+                   nas__conv_algorithm_name(layer->ways[sparse].algorithm), gain,
+                   measured ? "measured" : "estimated",
+                   nas__conv_algorithm_name(layer->ways[dense].algorithm));
 }
 
 static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
@@ -32,6 +68,20 @@ static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
                    "estimated\n",
                    index == layer->way ? '*' : ' ', nas__qconv_algorithm_name(w->algorithm),
                    w->pixels, w->vectors, w->stored_bits, w->cycles * 1e-3);
+}
+
+/* Integer layers multiply with their zeros: dot products of four channels would need zeros in fours, and matrix units are
+ * faster than anything that leaves products out. */
+static void explain_integer_zeros(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+    const nas_param *w = nas_graph_param_const(l->graph, node_of(l, layer->node)->params[0]);
+    size_t zeros = 0;
+    for (size_t i = 0; w->data != NULL && i < w->count; i++)
+        zeros += w->data[i] == 0;
+    if (zeros * 16 >= w->count && zeros > 0)
+        nas_buf_printf(out,
+                       "      %.1f %% of the weights are zero; kernels of integers multiply with "
+                       "them\n",
+                       100.0 * (double)zeros / (double)w->count);
 }
 
 static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
@@ -52,6 +102,10 @@ static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf 
             explain_way(l, layer, i, out);
         }
     }
+    if (integers)
+        explain_integer_zeros(l, layer, out);
+    else
+        explain_zeros(layer, out);
 }
 
 static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf *out) {

@@ -165,7 +165,7 @@ size_t nas__form_weight_floats(const nas__form *f) {
 }
 
 bool nas__form_has_integers(const nas__form *f) {
-    return f->layers != NULL && f->layers->integers;
+    return f->layers != NULL && nas__layers_words(f->layers);
 }
 
 nas_status nas__form_pack(nas_ctx *ctx, const nas__form *f, float *out) {

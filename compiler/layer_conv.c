@@ -235,11 +235,17 @@ static void add(way_list *list, nas__conv_way way) {
     case NAS__CONV_DEPTHWISE: way.cycles = depthwise_cycles(list->target, list->conv, &way); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: way.cycles = winograd_cycles(list->target, list->conv, &way); break;
+    case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE:
+        way.cycles = nas__sparse_cycles(list->target, list->conv, &way);
+        break;
     }
     for (int32_t i = 0; i < list->n; i++) {
         const nas__conv_way *o = &list->out[i];
         if (o->algorithm == way.algorithm && o->pixels == way.pixels && o->vectors == way.vectors &&
-            o->outer == way.outer && o->batch == way.batch && o->depth == way.depth)
+            o->outer == way.outer && o->batch == way.batch && o->depth == way.depth &&
+            o->group == way.group && o->joined == way.joined)
             return;
     }
     list->out[list->n++] = way;
@@ -341,12 +347,18 @@ static int by_cycles(const void *a, const void *b) {
     if (x->vectors != y->vectors) return x->vectors < y->vectors ? -1 : 1;
     if (x->batch != y->batch) return x->batch < y->batch ? 1 : -1;
     if (x->depth != y->depth) return x->depth < y->depth ? 1 : -1;
+    if (x->group != y->group) return x->group < y->group ? 1 : -1;
+    if (x->joined != y->joined) return y->joined - x->joined;
     return x->outer - y->outer;
 }
 
 int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]) {
     way_list list = {.target = target, .conv = c, .out = out};
+    nas__conv_way sparse[NAS__SPARSE_WAYS_MAX];
+    const int32_t n_sparse = nas__sparse_ways(target, c, sparse);
+    for (int32_t i = 0; i < n_sparse; i++)
+        add(&list, sparse[i]);
     if (c->groups > 1) {
         if (c->groups == c->in_c && c->out_c == c->in_c) {
             add_depthwise(&list);
@@ -377,6 +389,9 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_WINOGRAD_2: return "winograd2";
     case NAS__CONV_WINOGRAD_4: return "winograd4";
     case NAS__CONV_VECTOR: return "vector";
+    case NAS__CONV_SPARSE: return "sparse";
+    case NAS__CONV_SPARSE_PANEL: return "sparse_px";
+    case NAS__CONV_SPARSE_CODE: return "sparse_code";
     }
     return "";
 }
@@ -396,6 +411,14 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
                ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_units(target, c, way);
+    case NAS__CONV_SPARSE:
+        return nas__conv_tile(c, way->pixels).bands *
+               nas__conv_block(target, c, way->vectors).count;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: {
+        const nas__panel_tiling t = nas__panel_tile(target, c, way);
+        return t.lines > 1 ? t.lines : t.wide + t.narrow;
+    }
     }
     return 0;
 }
@@ -408,6 +431,9 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
         return way->outer != 0
                    ? 0
                    : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(target, c, way);
+    case NAS__CONV_SPARSE: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
     case NAS__CONV_DEPTHWISE: return 1;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4:
@@ -421,6 +447,8 @@ size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
     const bool winograd =
         way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
     if (winograd) return nas__conv_winograd_scratch(target, c, way);
+    if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
+        return nas__panel_scratch(target, c, way);
     if (way->depth == 0) return 0;
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     return (size_t)(nas__conv_unit_bands(target, c, way) * t.rows) * (size_t)c->out_w *
@@ -442,6 +470,9 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
         return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
+    case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: return nas__sparse_layout_of(target, c, way).floats;
     }
     return 0;
 }
@@ -454,14 +485,22 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
     const int n = snprintf(
         all, sizeof all,
         "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-        "%a|%d %d %d %d %d %d",
+        "%a|%d %d %d %d %d %d %d %d",
         target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups, c->out_h,
         c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w, c->dilation_h, c->dilation_w,
         c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row, c->out_row, c->residual_row,
         (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm,
-        way->pixels, way->vectors, way->outer, way->batch, way->depth);
+        way->pixels, way->vectors, way->outer, way->batch, way->depth, way->group, way->joined);
     char hash[NAS_SHA256_HEX];
-    nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
+    nas_sha256 h;
+    uint8_t digest[NAS_SHA256_BYTES];
+    nas_sha256_init(&h);
+    nas_sha256_update(&h, all, n > 0 ? (size_t)n : 0);
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) /* here the mask is the text */
+        nas_sha256_update(&h, c->kept,
+                          (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * c->in_c));
+    nas_sha256_final(&h, digest);
+    nas_hex(digest, sizeof digest, hash);
     nas_buf_printf(out, "conv_%s_%dx%d_%d_%d_%dx%d_%.12s", nas__conv_algorithm_name(way->algorithm),
                    c->kernel_h, c->kernel_w, c->in_c, c->out_c, c->out_h, c->out_w, hash);
 }
@@ -484,7 +523,10 @@ void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__con
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
-    case NAS__CONV_VECTOR: nas__conv_direct_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_VECTOR:
+    case NAS__CONV_SPARSE: nas__conv_direct_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
     case NAS__CONV_DEPTHWISE: nas__conv_depthwise_emit(target, c, way, name.data, out); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;

@@ -100,8 +100,10 @@ static void emit_stores(const nas__conv *c, int32_t pixels, int32_t columns, int
 
 /* One tile: rows x columns pixels. With parts (`depth`) it takes n steps from `from`, which is the bias at first (step
  * 0), then the sums so far, and stores sums to `to` until the last part, where `to` is NULL. */
-static void emit_tile(const nas__conv *c, const nas__conv_way *way, int32_t lanes, const char *name,
-                      int32_t rows, int32_t columns, const nas__conv_kind *kind, nas_buf *out) {
+static void emit_tile(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                      const char *name, int32_t rows, int32_t columns, const nas__conv_kind *kind,
+                      nas_buf *out) {
+    const int32_t lanes = target->vector_bytes / 4;
     const int32_t vectors = kind->vectors, wide = vectors * lanes, pixels = rows * columns;
     const nas__conv_runs runs = nas__conv_run(c, way->depth);
     size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
@@ -114,6 +116,12 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, int32_t lane
     put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
     nas_buf_printf(out, "(const float *in, float *out%s, const float *w",
                    c->has_residual ? ", const float *residual" : "");
+    const bool sparse = way->algorithm == NAS__CONV_SPARSE;
+    if (sparse) {
+        const nas__sparse_layout l = nas__sparse_layout_of(target, c, way);
+        nas_buf_printf(out, ",\n    const %s *i, const %s *to, const float *v",
+                       nas__sparse_index(&l), nas__sparse_index(&l));
+    }
     if (way->depth > 0) {
         nas_buf_printf(out, ",\n    int n, const float *from, long step, float *to%s) {\n",
                        c->act == NAS__LACT_PRELU ? ", const float *slope" : "");
@@ -149,8 +157,12 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, int32_t lane
         if (c->act == NAS__LACT_PRELU) {
             nas_buf_printf(out, "    const float *slope = w + %d;\n", wide);
         }
-        nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
-        emit_sum(c, &runs, offsets, pixels, vectors, lanes, out);
+        if (sparse) {
+            nas__sparse_emit_sum(c, offsets, pixels, vectors, lanes, out);
+        } else {
+            nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
+            emit_sum(c, &runs, offsets, pixels, vectors, lanes, out);
+        }
     }
     emit_stores(c, pixels, columns, vectors, lanes, kind->last, out);
     nas_buf_puts(out, "}\n");
@@ -171,7 +183,7 @@ static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__c
         put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
         nas_buf_printf(out, "(s + x * %d, o + x * %d", c->stride_w * c->in_pitch, c->out_pitch);
         if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
-        nas_buf_puts(out, ", w");
+        nas_buf_puts(out, way->algorithm == NAS__CONV_SPARSE ? ", w, list, end, v" : ", w");
         if (way->depth > 0) {
             nas_buf_printf(out, ", n, first ? head : sums, first ? 0 : %d, last ? 0 : sums%s", wide,
                            c->act == NAS__LACT_PRELU ? ", slope" : "");
@@ -239,11 +251,24 @@ static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__
     nas_buf_printf(out, "                w += n * %d;\n            }\n", wide);
 }
 
+/* The list of this block: where it begins and ends, its weights; `w` becomes its bias. */
+static void emit_list(const nas__sparse_layout *l, nas_buf *out) {
+    nas_buf_printf(out,
+                   "            const int *words = weights, *starts = words + %zu + 2 * block;\n"
+                   "            const %s *list = (const %s *)(words + words[0]) + starts[0];\n"
+                   "            const %s *end = list + (starts[2] - starts[0]);\n"
+                   "            const float *v = (const float *)weights + words[1] + starts[1];\n"
+                   "            w += %zu;\n",
+                   l->starts, nas__sparse_index(l), nas__sparse_index(l), nas__sparse_index(l),
+                   l->heads);
+}
+
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                            const char *name, nas_buf *out) {
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
     const int32_t steps = c->kernel_h * c->kernel_w * b.in_c + nas__conv_heads(c);
+    const nas__sparse_layout lists = nas__sparse_layout_of(target, c, way);
     const int32_t tall = nas__conv_unit_bands(target, c, way), units = (t.bands + tall - 1) / tall;
     nas_buf_printf(out, "#define ROW %zuL\n", (size_t)c->dilation_h * c->in_row);
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
@@ -255,7 +280,7 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
             const int32_t rows = r == 0 ? t.rows : t.last_rows;
             for (int32_t narrow = 0; narrow < 2; narrow++) {
                 if ((narrow ? t.narrow : t.wide) == 0) continue;
-                emit_tile(c, way, b.lanes, name, rows, t.columns - narrow, &kind, out);
+                emit_tile(target, c, way, name, rows, t.columns - narrow, &kind, out);
             }
         }
     }
@@ -292,11 +317,12 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
             out,
             "            const float *w = (const float *)weights + group * %zu + start * "
             "%d;\n",
-            group_floats, steps);
+            group_floats, way->algorithm == NAS__CONV_SPARSE ? nas__conv_heads(c) : steps);
         if (way->depth > 0) {
             emit_parts(c, way, &t, name, b.lanes, &kind, out);
         } else {
             nas_buf_puts(out, "            const float *run = corner;\n");
+            if (way->algorithm == NAS__CONV_SPARSE) emit_list(&lists, out);
             emit_bands(c, way, &t, name, b.lanes, &kind, "            ", out);
         }
         nas_buf_puts(out, "        }\n");

@@ -71,6 +71,58 @@ size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *con
 void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,
                              const nas__conv_way *way, const float *weight, const float *bias,
                              const float *slope, float *out);
+
+/* ---- zeros left out: layer_conv_sparse*.c -------------------------------------------------------------------------- */
+
+/* The weight block of a sparse way, in words from its begin: the words `indices` and `values`, so that no text depends on
+ * them; where the lists start (of SPARSE first entry and first weight); bias and slopes; outputs in the order of the groups
+ * (SPARSE_PANEL); entries, what to multiply with; weights. */
+typedef struct nas__sparse_layout {
+    int32_t lists, entries;
+    bool small; /* an entry takes 16 bits, else 32 */
+    size_t starts, heads, outputs, indices, values, floats;
+} nas__sparse_layout;
+
+nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__conv *conv,
+                                         const nas__conv_way *way);
+/* nas__sparse_entries - of all lists together; `kept` must be there. */
+int32_t nas__sparse_entries(const nas_target *target, const nas__conv *conv,
+                            const nas__conv_way *way);
+nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__conv *conv,
+                            const nas__conv_way *way, const float *weight, const float *bias,
+                            const float *slope, float *out);
+/* nas__sparse_ways - candidates without their cost; 0 where no group of outputs keeps less than everything. */
+enum { NAS__SPARSE_WAYS_MAX = 23 };
+int32_t nas__sparse_ways(const nas_target *target, const nas__conv *conv,
+                         nas__conv_way out[NAS__SPARSE_WAYS_MAX]);
+double nas__sparse_cycles(const nas_target *target, const nas__conv *conv,
+                          const nas__conv_way *way);
+const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry in emitted text */
+/* nas__sparse_emit_sum - of a tile in the direct form: the loop over one list. */
+void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t pixels,
+                          int32_t vectors, int32_t lanes, nas_buf *out);
+/* nas__sparse_emit_panel - the whole kernel of SPARSE_PANEL. */
+void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
+                            const nas__conv_way *way, const char *name, nas_buf *out);
+/* The mask as machine code: layer_conv_sparse_code.c. */
+enum { NAS__CODE_GROUP = 12, NAS__CODE_VECTORS = 7 };
+void nas__sparse_emit_code(const nas__conv *conv, const char *name, nas_buf *out);
+int32_t nas__sparse_code_weights(const nas__conv *conv, const nas__conv_way *way); /* floats */
+/* nas__sparse_code_pack - false when the mask is not the one of `way`. */
+bool nas__sparse_code_pack(const nas__conv *conv, const nas__conv_way *way, const float *weight,
+                           const float *bias, float *out);
+/* Tiles of a panel: lines of pixels (rows of the image, or the image as one line), cut into vectors. */
+typedef struct nas__panel_tiling {
+    int32_t lines, width; /* pixels of a line */
+    int32_t vectors;      /* of a line */
+    int32_t wide, narrow; /* tiles of way->vectors, then of one less */
+    int32_t groups, depth, parts;
+} nas__panel_tiling;
+nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *conv,
+                                  const nas__conv_way *way);
+size_t nas__panel_scratch(const nas_target *target, const nas__conv *conv,
+                          const nas__conv_way *way);
+
 int32_t
 nas__conv_winograd_edge(const nas__conv_way *way); /* output pixels of a tile along an axis */
 

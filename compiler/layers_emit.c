@@ -148,7 +148,7 @@ static void emit_kernels(const nas__layers *l, const char *const *names, nas__so
 /* ---- calls -------------------------------------------------------------------------------------------------------- */
 
 static void emit_weights(const nas__layers *l, size_t at, nas_buf *out) {
-    nas_buf_printf(out, l->integers ? "WEIGHTS + %zu" : "model_weights + %zu", at);
+    nas_buf_printf(out, nas__layers_words(l) ? "WEIGHTS + %zu" : "model_weights + %zu", at);
 }
 
 /* Pointer to pixel (0,0) of a value plus `offset` minus `back` elements. */
@@ -384,7 +384,7 @@ static void emit_includes(const nas__layers *l, nas_buf *out) {
         "#ifndef _POSIX_C_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#endif\n"
         "#include \"model.h\"\n\n#include <errno.h>\n#include <stdint.h>\n#include <string.h>\n"
         "#include <time.h>\n\n");
-    nas_buf_puts(out, l->integers
+    nas_buf_puts(out, nas__layers_words(l)
                           ? "extern const uint32_t model_weights[]; /* floats among them */\n"
                             "#define WEIGHTS ((const float *)(const void "
                             "*)model_weights)\n\n"

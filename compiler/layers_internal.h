@@ -37,7 +37,11 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_GROUPED,    /* direct, once for each group */
     NAS__CONV_WINOGRAD_2, /* F(2x2,3x3), Lavin & Gray, arXiv:1509.09308 */
     NAS__CONV_WINOGRAD_4, /* F(4x4,3x3) */
-    NAS__CONV_VECTOR /* one output pixel (fully connected): many output vectors, streams the weights once */
+    NAS__CONV_VECTOR, /* one output pixel (fully connected): many output vectors, streams the weights once */
+    /* Zeros of the weights are left out; neighbouring outputs share a list of the products that they keep. */
+    NAS__CONV_SPARSE, /* DIRECT with lists: a block of whole vectors of outputs shares one */
+    NAS__CONV_SPARSE_PANEL, /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
+    NAS__CONV_SPARSE_CODE /* the same panel; the mask is machine code (x86-64 with AVX2) */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */
@@ -50,6 +54,9 @@ typedef struct nas__conv {
     bool has_residual;
     nas__layer_act act; /* applied after the residual */
     float lo, hi;       /* CLIP, LEAKY */
+    /* Which weights are not zero, a byte each, [O,KH,KW,I]; NULL: all count. Borrowed. It decides which ways make sense and
+     * how large their lists are, and the text of SPARSE_CODE alone. */
+    const uint8_t *kept;
 } nas__conv;
 
 /* One way to compute it. Fields that an algorithm does not use are 0, so that equal ways compare equal. */
@@ -59,15 +66,24 @@ typedef struct nas__conv_way {
     int32_t outer;           /* 0: rows outside, output blocks inside; 1: output blocks outside */
     int32_t batch;           /* WINOGRAD: tiles transformed together */
     int32_t
-        depth; /* DIRECT: steps of the sum that all tiles of a unit take before the next ones; 0: all */
-    double cycles; /* estimate for the whole layer, one thread */
+        depth; /* DIRECT, SPARSE_PANEL: steps of the sum that all tiles of a unit take before the next ones; 0: all */
+    int32_t group; /* SPARSE_PANEL: outputs that share a list */
+    int32_t
+        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored from registers; 0: any outputs */
+    int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
+    double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;
-enum { NAS__CONV_WAYS_MAX = 24 };
+enum { NAS__CONV_WAYS_MAX = 48 };
 
 /* nas__conv_ways - the ways that make sense on this target, cheapest estimate first; >= 1 always (a direct way exists for
  * every legal convolution). The estimate is a small model: FMA issue, loads, weight traffic, transforms. */
 int32_t nas__conv_ways(const nas_target *target, const nas__conv *conv,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]);
+bool nas__conv_is_sparse(const nas__conv_way *way);
+/* nas__sparse_products - multiplications for one output pixel of a sparse way, those with zeros that a list contains
+ * because a neighbour needs its entry included. */
+double nas__sparse_products(const nas_target *target, const nas__conv *conv,
+                            const nas__conv_way *way);
 const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm);
 /* nas__conv_units - pieces of independent work; a function of shape and way only. */
 int32_t nas__conv_units(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
@@ -106,6 +122,11 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);
 nas_status nas__tune_convs(nas_ctx *ctx, const nas_compile_options *options, const nas__conv *conv,
                            const nas__conv_way *ways, int32_t n, double seconds,
                            nas_tune_timing out[]);
+/* nas__tune_beside_peak - the same; *peak (may be NULL): GFLOP/s of a loop of multiply-adds in registers, run by turns with
+ * the ways. */
+nas_status nas__tune_beside_peak(nas_ctx *ctx, const nas_compile_options *options,
+                                 const nas__conv *conv, const nas__conv_way *ways, int32_t n,
+                                 double seconds, nas_tune_timing out[], double *peak);
 /* nas__tune_conv_best - index of the fastest way. When `memory` (may be NULL) knows all of them nothing is run; else all
  * are measured together, because only times of one program compare, and stored. out: NULL, or p50_ns of each. */
 nas_status nas__tune_conv_best(nas_ctx *ctx, const nas_compile_options *options,

@@ -33,6 +33,7 @@ typedef struct nas__layer {
     nas_value between;
     nas_value slope;     /* PRELU node whose slopes are fused, NAS_VALUE_NONE without */
     nas__conv conv;      /* CONV */
+    double zeros;        /* share of the weights that is zero, 0 where that is too little to use */
     int32_t n_ways, way; /* of ways[] or qways[], the one that is used */
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
     double measured_ns[NAS__CONV_WAYS_MAX]; /* by a tuner, 0 where nobody measured */
@@ -86,9 +87,9 @@ typedef struct nas__layers {
     char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
     nas_value input, output;
     nas_value
-        shuffle; /* the output is depth-to-space of codes, done while they are decoded; or NONE */
-    bool
-        integers; /* some value is stored as codes, or some weights are: weights are words, not all of them floats */
+        shuffle;   /* the output is depth-to-space of codes, done while they are decoded; or NONE */
+    bool integers; /* some value is stored as codes, or some weights are */
+    bool words;    /* some weights are lists of what is not zero */
     int32_t n_layers, n_buffers;
     nas__layer *layers;
     nas__place *places; /* by value, twins included */
@@ -100,6 +101,10 @@ typedef struct nas__layers {
 
 static inline const nas_node *nas__layers_node(const nas__layers *l, nas_value v) {
     return nas_graph_node(l->graph, v < l->n_values / 2 ? v : v - l->n_values / 2);
+}
+/* nas__layers_words - are the weights words, not all of them floats? */
+static inline bool nas__layers_words(const nas__layers *l) {
+    return l->integers || l->words;
 }
 /* nas__layers_quant - how the elements of value v are stored: NULL as floats. */
 const nas_quant *nas__layers_quant(const nas__layers *l, nas_value v);

@@ -134,8 +134,9 @@ static void take_weights(nas__layers *l, nas__layer *layer, size_t floats) {
 }
 
 /* Measured times, where there are any, decide instead of the estimates. Only the best few by estimate compete. */
+enum { COMPETE_MAX = 8 };
+
 static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
-    enum { COMPETE_MAX = 8 };
     const nas_compile_options *o = l->options;
     const int32_t n = layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX;
     if (o->memory == NULL) return NAS_OK;
@@ -147,6 +148,41 @@ static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     const double share = left / l->n_layers;
     return nas__tune_conv_best(ctx, o, o->memory, &layer->conv, layer->ways, n,
                                share > 0.05 ? share : 0.05, &layer->way, layer->measured_ns);
+}
+
+/* Which weights are zero, when that is worth a look: chance makes fewer zeros than one in sixteen. */
+static nas_status find_zeros(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
+    enum { SHARE_MIN = 16 };
+    const nas_param *w = nas_graph_param_const(l->graph, node_of(l, layer->node)->params[0]);
+    size_t zeros = 0;
+    for (size_t i = 0; w->data != NULL && i < w->count; i++)
+        zeros += w->data[i] == 0;
+    if (layer->conv.groups != 1 || zeros * SHARE_MIN < w->count || zeros == 0) return NAS_OK;
+    uint8_t *kept = nas_arena_alloc(ctx, l->arena, w->count, 1);
+    if (kept == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < w->count; i++)
+        kept[i] = w->data[i] != 0;
+    layer->conv.kept = kept;
+    layer->zeros = (double)zeros / (double)w->count;
+    return NAS_OK;
+}
+
+/* Dense and sparse ways compete, the best few of each: moves them to the front, still by estimate. */
+static void let_both_compete(nas__layer *layer) {
+    nas__conv_way sorted[NAS__CONV_WAYS_MAX];
+    bool taken[NAS__CONV_WAYS_MAX] = {false};
+    int32_t of_kind[2] = {0, 0}, n = 0;
+    for (int32_t i = 0; i < layer->n_ways; i++) {
+        int32_t *of = &of_kind[nas__conv_is_sparse(&layer->ways[i])];
+        taken[i] = (*of)++ < COMPETE_MAX / 2;
+    }
+    for (int32_t front = 1; front >= 0; front--) {
+        for (int32_t i = 0; i < layer->n_ways; i++) {
+            if (taken[i] == (front == 1)) sorted[n++] = layer->ways[i];
+        }
+    }
+    for (int32_t i = 0; i < n; i++)
+        layer->ways[i] = sorted[i];
 }
 
 static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
@@ -166,14 +202,18 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "node '%s': a convolution of a constant",
                         node_of(l, layer->node)->name);
     }
+    nas_status status = find_zeros(ctx, l, layer);
+    if (status != NAS_OK) return status;
     layer->n_ways = nas__conv_ways(l->target, c, layer->ways);
     layer->way = 0;
-    const nas_status status = tune(ctx, l, layer);
+    if (layer->conv.kept != NULL) let_both_compete(layer);
+    status = tune(ctx, l, layer);
     if (status != NAS_OK) return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     const nas__conv_way *way = &layer->ways[layer->way];
     layer->units = nas__conv_units(l->target, c, way);
     layer->scratch_floats = nas__conv_scratch_floats(l->target, c, way);
     take_weights(l, layer, nas__conv_weight_floats(l->target, c, way));
+    l->words = l->words || nas__conv_is_sparse(way);
     return NAS_OK;
 }
 

@@ -102,7 +102,7 @@ static void driver_text(const nas__sources *s, nas_buf *out) {
 
 /* ---- one compiler run -------------------------------------------------------------------------------------------- */
 
-enum { FILES_MAX = 6, PATH_BYTES = 640 };
+enum { FILES_MAX = 8, PATH_BYTES = 640 };
 
 typedef struct file {
     const char *name;
@@ -206,9 +206,10 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
     const nas__sources *s = b->sources;
     const char *main_c = nas__rt_file("bench_main.c"), *cpu_check_h = nas__rt_file("cpu_check.h"),
                *facts = nas__rt_file("model_facts.h"), *peak_c = nas__rt_file("peak.c"),
-               *npy = nas__rt_file("npy.h"), *around = nas__rt_file("conditions.h");
+               *npy = nas__rt_file("npy.h"), *around = nas__rt_file("conditions.h"),
+               *cpus = nas__rt_file("cpus.h"), *ranks = nas__rt_file("ranks.h");
     if (main_c == NULL || cpu_check_h == NULL || facts == NULL || peak_c == NULL || npy == NULL ||
-        around == NULL) {
+        around == NULL || cpus == NULL || ranks == NULL) {
         return nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/ is not embedded in this build");
     }
     b->jobs = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->jobs);
@@ -233,7 +234,9 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
                         text_file("model.h", facts, strlen(facts)),
                         text_file("model_facts.h", facts, strlen(facts)),
                         text_file("npy.h", npy, strlen(npy)),
-                        text_file("conditions.h", around, strlen(around))}};
+                        text_file("conditions.h", around, strlen(around)),
+                        text_file("cpus.h", cpus, strlen(cpus)),
+                        text_file("ranks.h", ranks, strlen(ranks))}};
     /* The peak loop has the flags of the model. */
     b->jobs[b->n_jobs++] =
         (job){.name = "peak.c", .files = {text_file("peak.c", peak_c, strlen(peak_c))}};

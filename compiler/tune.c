@@ -1,7 +1,7 @@
 /* tune.c - measures the ways of a convolution here: one small program with all kernels, run by turns.
  *
  * The program gets its packed weights as a file, checks that every way computes what the first one does, and prints one
- * line a way: "index p50 lo hi runs difference". Times are kept by the caller (nas_tune_memory). */
+ * line a way: "index p50 lo hi runs difference", and last "peak" with GFLOP/s. Times are kept by the caller (nas_tune_memory). */
 #include "compiler/layers_internal.h"
 
 #include <math.h>
@@ -23,11 +23,11 @@ static const char program_head[] =
 static const char program_types[] =
     "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
     "typedef struct candidate {\n"
-    "    kernel *run;\n    size_t weights, scratch;\n    int units;\n} candidate;\n\n";
+    "    kernel *run;\n    size_t scratch;\n    int units;\n} candidate;\n\n";
 
 static const char program_tail[] =
     "enum { N = sizeof ways / sizeof ways[0], ROUNDS_MIN = 3, ROUNDS_MAX = 65 };\n"
-    "static double samples[N][ROUNDS_MAX], difference[N];\n"
+    "static double samples[N][ROUNDS_MAX], peaks[ROUNDS_MAX], difference[N];\n"
     "static float *weights[N], *scratch[N], *in, *out, *first, *residual;\n\n"
     "static clockid_t work = CLOCK_THREAD_CPUTIME_ID; /* other programs' turns do not count */\n\n"
     "static double read_ns(clockid_t clock) {\n"
@@ -40,6 +40,22 @@ static const char program_tail[] =
     "static void choose_clock(void) { /* some systems count the work in ticks of milliseconds */\n"
     "    (void)step_ns();\n    const double step = step_ns();\n"
     "    if (step <= 0 || step > 20e3) work = CLOCK_MONOTONIC;\n}\n"
+    "/* GFLOP/s of multiply-adds in registers, ten chains: what the core can do at this moment. "
+    "*/\n"
+    "static volatile float sink;\n"
+    "static double peak(void) {\n"
+    "    enum { TIMES = 20000 };\n"
+    "    vf x = splat(0.73f), y = splat(0.31f), a0 = x, a1 = y, a2 = x + y, a3 = x - y, a4 = x * "
+    "y;\n"
+    "    vf a5 = a2 * x, a6 = a2 * y, a7 = a3 * x, a8 = a3 * y, a9 = a4 * x;\n"
+    "    const double start = read_ns(work);\n"
+    "    for (int i = 0; i < TIMES; i++) {\n"
+    "        a0 = a0 * x + y, a1 = a1 * x + y, a2 = a2 * x + y, a3 = a3 * x + y, a4 = a4 * x + y;\n"
+    "        a5 = a5 * x + y, a6 = a6 * x + y, a7 = a7 * x + y, a8 = a8 * x + y, a9 = a9 * x + y;\n"
+    "        __asm__ volatile(\"\" ::: \"memory\");\n    }\n"
+    "    const double ns = read_ns(work) - start;\n"
+    "    sink = (a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9)[0];\n"
+    "    return 2.0 * TIMES * 10 * LANES / (ns + 1);\n}\n"
     "static float *take(size_t n) {\n"
     "    void *p = NULL;\n"
     "    if (posix_memalign(&p, 64, n * sizeof(float) + 64) != 0) {\n"
@@ -49,7 +65,9 @@ static const char program_tail[] =
     "    float *p = take(n);\n"
     "    for (size_t i = 0; i < n; i++) {\n"
     "        seed = seed * 1664525u + 1013904223u;\n"
-    "        p[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;\n    }\n    return p;\n}\n"
+    "        p[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;\n    }\n    return p;\n}\n";
+
+static const char program_main[] =
     "static double run(int i, long times) {\n"
     "    const double start = read_ns(work);\n"
     "    for (long k = 0; k < times; k++)\n"
@@ -75,8 +93,10 @@ static const char program_tail[] =
     "    if (slice_ns > 2e6) slice_ns = 2e6;\n"
     "    long times[N];\n"
     "    for (int i = 0; i < N; i++) {\n"
-    "        weights[i] = take(ways[i].weights);\n        scratch[i] = take(ways[i].scratch);\n"
-    "        if (fread(weights[i], sizeof(float), ways[i].weights, file) != ways[i].weights) {\n"
+    "        unsigned long long n = 0; /* not in the text: other zeros, other sizes */\n"
+    "        if (fread(&n, sizeof n, 1, file) != 1) n = (size_t)-1 / 16;\n"
+    "        weights[i] = take((size_t)n);\n        scratch[i] = take(ways[i].scratch);\n"
+    "        if (fread(weights[i], sizeof(float), (size_t)n, file) != n) {\n"
     "            fprintf(stderr, \"%s is too short\\n\", argv[1]);\n            return 3;\n        "
     "}\n"
     "        memset(out, 0, OUT * sizeof(float));\n        (void)run(i, 1);\n"
@@ -89,6 +109,7 @@ static const char program_tail[] =
     "    int rounds = 0;\n"
     "    for (; rounds < ROUNDS_MAX; rounds++) {\n"
     "        if (rounds >= ROUNDS_MIN && read_ns(CLOCK_MONOTONIC) - start > seconds * 1e9) break;\n"
+    "        peaks[rounds] = peak();\n"
     "        for (int k = 0; k < N; k++) { /* each round begins with another one */\n"
     "            const int i = (k + rounds) % N;\n"
     "            (void)run(i, 1); /* its weights are back in the cache */\n"
@@ -98,7 +119,10 @@ static const char program_tail[] =
     "        printf(\"%d %.9g %.9g %.9g %d %.3g\\n\", i, samples[i][rounds / 2],\n"
     "               samples[i][rounds / 4], samples[i][rounds - 1 - rounds / 4], rounds, "
     "difference[i]);\n"
-    "    }\n    return 0;\n}\n";
+    "    }\n"
+    "    qsort(peaks, (size_t)rounds, sizeof peaks[0], by_value);\n"
+    "    printf(\"peak %.9g\\n\", peaks[rounds / 2]);\n"
+    "    return 0;\n}\n";
 
 /* Floats from pixel (0,0) to the end of the last one that a kernel may touch. */
 static size_t extent(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
@@ -113,7 +137,8 @@ static size_t in_floats(const nas__conv *c) {
 
 static bool equal_ways(const nas__conv_way *a, const nas__conv_way *b) {
     return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&
-           a->outer == b->outer && a->batch == b->batch && a->depth == b->depth;
+           a->outer == b->outer && a->batch == b->batch && a->depth == b->depth &&
+           a->group == b->group && a->joined == b->joined;
 }
 
 static void emit_program(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
@@ -137,12 +162,12 @@ static void emit_program(const nas_target *target, const nas__conv *c, const nas
     for (int32_t i = 0; i < n; i++) {
         nas_buf_puts(out, "    {");
         nas__conv_name(target, c, &ways[i], out);
-        nas_buf_printf(out, ", %zu, %zu, %d},\n", nas__conv_weight_floats(target, c, &ways[i]),
-                       nas__conv_scratch_floats(target, c, &ways[i]),
+        nas_buf_printf(out, ", %zu, %d},\n", nas__conv_scratch_floats(target, c, &ways[i]),
                        nas__conv_units(target, c, &ways[i]));
     }
     nas_buf_puts(out, "};\n");
     nas_buf_puts(out, program_tail);
+    nas_buf_puts(out, program_main);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -176,6 +201,8 @@ static nas_status weights_new(nas_ctx *ctx, const nas__conv *c, random_weights *
     const double scale = sqrt(3.0 / (double)products);
     for (size_t i = 0; i < n; i++)
         w.weight[i] = (float)(scale * (2 * nas_rng_uniform(&rng) - 1));
+    for (size_t i = 0; i < n && c->kept != NULL; i++)
+        w.weight[i] = c->kept[i] != 0 ? w.weight[i] : 0;
     for (size_t i = 0; i < outputs; i++) {
         w.bias[i] = (float)(2 * nas_rng_uniform(&rng) - 1);
         w.slope[i] = (float)nas_rng_uniform(&rng);
@@ -194,7 +221,9 @@ static nas_status write_blocks(nas_ctx *ctx, const nas_target *target, const nas
         if (block == NULL) return NAS_ERR_NOMEM;
         nas_status status =
             nas__conv_pack(ctx, target, c, &ways[i], w->weight, w->bias, w->slope, block);
-        if (status == NAS_OK && fwrite(block, sizeof *block, size, file) != size) {
+        const unsigned long long words = size;
+        if (status == NAS_OK && (fwrite(&words, sizeof words, 1, file) != 1 ||
+                                 fwrite(block, sizeof *block, size, file) != size)) {
             status = nas_fail(ctx, NAS_ERR_IO,
                               "disk full? %zu bytes of weights were not written; free some space",
                               size * sizeof *block);
@@ -252,7 +281,7 @@ static nas_status need_program(nas_ctx *ctx, const nas__toolchain *toolchain, co
 }
 
 static nas_status read_timings(nas_ctx *ctx, const char *text, const nas__conv_way *ways, int32_t n,
-                               nas_tune_timing out[]) {
+                               nas_tune_timing out[], double *peak) {
     const char *line = text != NULL ? text : "";
     for (int32_t i = 0; i < n; i++) {
         nas_tune_timing t = {0};
@@ -275,6 +304,9 @@ static nas_status read_timings(nas_ctx *ctx, const char *text, const nas__conv_w
         line += strcspn(line, "\n");
         line += *line == '\n';
     }
+    if (peak != NULL && (sscanf(line, "peak %lf", peak) != 1 || !(*peak > 0)))
+        return nas_fail(ctx, NAS_ERR_DEVICE, "tuning: the last line of the program is '%.*s'",
+                        (int)strcspn(line, "\n"), line);
     return NAS_OK;
 }
 
@@ -299,7 +331,7 @@ static nas_status run_program(nas_ctx *ctx, const char *path, const char *weight
 static nas_status tune_in(nas_ctx *ctx, const nas_compile_options *options,
                           const nas__toolchain *toolchain, const nas_buf *text,
                           const nas__conv *conv, const nas__conv_way *ways, int32_t n,
-                          double seconds, const char *work, nas_tune_timing out[]) {
+                          double seconds, const char *work, nas_tune_timing out[], double *peak) {
     char key[NAS_SHA256_HEX], path[512], weights[600];
     program_key(toolchain, text, key);
     (void)snprintf(weights, sizeof weights, "%s/weights.raw", work);
@@ -311,7 +343,7 @@ static nas_status tune_in(nas_ctx *ctx, const nas_compile_options *options,
         status = run_program(ctx, path, weights, seconds, options->timeout_ms, &result);
     if (status != NAS_OK) return status;
     nas_tune_timing timings[NAS__CONV_WAYS_MAX];
-    status = read_timings(ctx, result.out.data, ways, n, timings);
+    status = read_timings(ctx, result.out.data, ways, n, timings, peak);
     nas_process_result_deinit(&result);
     if (status == NAS_OK) memcpy(out, timings, (size_t)n * sizeof *out);
     return status;
@@ -336,6 +368,12 @@ static nas_status check_request(nas_ctx *ctx, const nas_compile_options *options
 nas_status nas__tune_convs(nas_ctx *ctx, const nas_compile_options *options, const nas__conv *conv,
                            const nas__conv_way *ways, int32_t n, double seconds,
                            nas_tune_timing out[]) {
+    return nas__tune_beside_peak(ctx, options, conv, ways, n, seconds, out, NULL);
+}
+
+nas_status nas__tune_beside_peak(nas_ctx *ctx, const nas_compile_options *options,
+                                 const nas__conv *conv, const nas__conv_way *ways, int32_t n,
+                                 double seconds, nas_tune_timing out[], double *peak) {
     nas__toolchain toolchain;
     char work[512];
     nas_status status = check_request(ctx, options, n, seconds);
@@ -346,7 +384,7 @@ nas_status nas__tune_convs(nas_ctx *ctx, const nas_compile_options *options, con
     status = nas_buf_status(ctx, &text);
     if (status == NAS_OK) status = nas__cache_work_dir(ctx, options->cache_dir, sizeof work, work);
     if (status == NAS_OK) {
-        status = tune_in(ctx, options, &toolchain, &text, conv, ways, n, seconds, work, out);
+        status = tune_in(ctx, options, &toolchain, &text, conv, ways, n, seconds, work, out, peak);
         nas_ctx *quiet = nas_ctx_child(ctx); /* keeps the message of a failure above */
         if (quiet != NULL) (void)nas_remove_tree(quiet, work);
         nas_ctx_free(quiet);
@@ -393,6 +431,9 @@ void nas__tune_way_text(const nas_target *target, const nas__conv *c, const nas_
         nas_buf_printf(out, "%s %dx%d outer %d batch %d depth %d #%.12s",
                        nas__conv_algorithm_name(way->algorithm), way->pixels, way->vectors,
                        way->outer, way->batch, way->depth, hash);
+        if (nas__conv_is_sparse(way)) /* how long the lists are, whatever is in them */
+            nas_buf_printf(out, " group %d joined %d entries %d", way->group, way->joined,
+                           way->entries);
     }
     nas_buf_deinit(&text);
 }

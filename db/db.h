@@ -292,6 +292,54 @@ nas_status nas_db_kernel_timing_get(nas_ctx *ctx, nas_db *db, const nas_db_kerne
 nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
                                      char **way, nas_db_kernel_timing *out);
 
+/* ---- latencies measured elsewhere, and models of devices ------------------------------------------------------------ */
+
+typedef enum nas_db_quantity { NAS_DB_LATENCY, NAS_DB_ENERGY } nas_db_quantity;
+const char *nas_db_quantity_text(nas_db_quantity quantity); /* "latency", "energy" */
+
+/* All that is known of one device in one space of architectures. */
+typedef struct nas_db_series {
+    int64_t id;
+    char device[96], space[64];
+    nas_db_quantity quantity;
+    size_t n_rows;
+} nas_db_series;
+/* nas_db_import_put - where the rows to come are from; sha256 of the file, "" when there is none. */
+nas_status nas_db_import_put(nas_ctx *ctx, nas_db *db, const char *source, const char *format,
+                             const char *sha256, int64_t *id);
+/* nas_db_series_put - inserts or finds. */
+nas_status nas_db_series_put(nas_ctx *ctx, nas_db *db, const char *device, const char *space,
+                             nas_db_quantity quantity, int64_t *id);
+/* nas_db_series_find - space NULL: the only one. NOTFOUND; INVALID when there are several. */
+nas_status nas_db_series_find(nas_ctx *ctx, nas_db *db, const char *device, const char *space,
+                              nas_db_quantity quantity, nas_db_series *out);
+
+typedef struct nas_db_value {
+    int64_t series_id, import_id;
+    char *arch;     /* canonical text; owned by rows that nas_db_series_values gives */
+    double value;   /* > 0; us or uJ */
+    char *features; /* JSON array, NULL where the text says all; owned likewise */
+} nas_db_value;
+/* nas_db_value_put - DB error when the architecture is there already, unless `replace`. */
+nas_status nas_db_value_put(nas_ctx *ctx, nas_db *db, const nas_db_value *row, bool replace);
+/* nas_db_value_get - absent when the architecture was never measured. */
+nas_status nas_db_value_get(nas_ctx *ctx, nas_db *db, int64_t series_id, const char *arch,
+                            nas_opt_double *value);
+/* nas_db_values - by architecture; caller frees. */
+nas_status nas_db_series_values(nas_ctx *ctx, nas_db *db, int64_t series_id, nas_db_value **rows,
+                                size_t *n);
+void nas_db_series_values_free(nas_db_value *rows, size_t n);
+
+typedef struct nas_db_model {
+    int64_t series_id;
+    char *predictor, *options, *quality, *model; /* quality may be NULL; owned by rows read */
+} nas_db_model;
+void nas_db_model_deinit(nas_db_model *row);
+nas_status nas_db_model_put(nas_ctx *ctx, nas_db *db, const nas_db_model *row, int64_t *id);
+/* nas_db_model_latest - NOTFOUND when there is none. */
+nas_status nas_db_model_latest(nas_ctx *ctx, nas_db *db, const nas_db_series *series,
+                               nas_db_model *out);
+
 /* ---- diary --------------------------------------------------------------------------------------------------------- */
 
 /* nas_db_event - one line of the study's diary: kind "start", "resume", "interrupt", "train", "skip", "error" ... */
@@ -348,7 +396,9 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  tuned_top1 [%] and reward_top1 [%] (REWARD images, after and before fine-tuning), latency_p50_ms,
  *                  latency_p50_lo_ms, latency_p50_hi_ms, latency_p90_ms (the final measurement where there is one), macs,
  *                  params, violation, point, reason, study_id, trial_id
- *   v_event        study, time, kind, text, study_id, event_id */
+ *   v_event        study, time, kind, text, study_id, event_id
+ *   v_latency_series  device, space, quantity, rows, least, mean, most, unit (ms or mJ), model, quality (JSON), series_id
+ *   v_latency_value   device, space, quantity, arch, value, unit, source, format, series_id */
 
 /* nas_db_query - read-only SQL (one SELECT over the documented views) row by row: names and UTF-8 values, NULL for SQL
  * NULL; is_number tells JSON how to print. Stops early when the callback fails. Parameters are bound as text.
@@ -372,11 +422,12 @@ typedef enum nas_db_report_kind {
     NAS_DB_REPORT_MEASUREMENTS, /* v_measurement, oldest first; also rows of no study */
     NAS_DB_REPORT_LAYERS,       /* v_layer of one number */
     NAS_DB_REPORT_LAST_EVENTS,  /* the last five of EVENTS */
+    NAS_DB_REPORT_PROFILE, /* layers of one trial that were timed alone: alone_ms on each device */
     NAS_DB_REPORT_PASSPORT, /* v_passport of the measurements of one trial, without the device's info */
     NAS_DB_REPORT_MEASUREMENT, /* v_passport of one measurement, everything */
     NAS_DB_REPORT_COUNT
 } nas_db_report_kind;
-/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL, LAYERS, PASSPORT and MEASUREMENT. In a
+/* nas_db_report - rows of one study; study NULL lists all with STUDY. `number` is read by TRIAL, LAYERS, PROFILE, PASSPORT and MEASUREMENT. In a
  * study of several queues the trials' reports have columns of each: "latency_p50_ms@s21". `brief`: the columns that fit a
  * terminal, else all that people and scripts need; the names are the views'. */
 nas_status nas_db_report(nas_ctx *ctx, nas_db *db, nas_db_report_kind kind, const char *study,

@@ -91,7 +91,8 @@ nas_status nas__atomic_end(nas_ctx *ctx, nas_db *db, nas_status status);
 
 extern const char *const nas__schema_1[]; /* NULL-terminated, like all */
 extern const char *const nas__schema_2[];
-extern const char *const nas__schema_3[]; /* schema_devices.c */
-extern const char *const nas__schema_classes[]; /* schema_classes.c */
+extern const char *const nas__schema_3[];         /* schema_devices.c */
+extern const char *const nas__schema_classes[];   /* schema_classes.c */
+extern const char *const nas__schema_predictor[]; /* schema_predictor.c */
 
 #endif

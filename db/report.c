@@ -129,6 +129,17 @@ static const report reports[] = {
          "(SELECT * FROM v_event WHERE study = ?1 ORDER BY event_id DESC LIMIT 5)"
          " ORDER BY event_id",
          false, NULL, NULL},
+    [NAS_DB_REPORT_PROFILE] =
+        {"layer, node, family, h, w, c_in, c_out, macs, alone_ms, lo_ms, hi_ms, gmacs_per_s,"
+         " threads, device",
+         "study, trial, layer, node, family, h, w, c_in, c_out, macs, alone_ms, lo_ms, hi_ms,"
+         " gmacs_per_s, threads, device",
+         "(SELECT l.*, k.p50_ns / 1e6 AS alone_ms, k.lo_ns / 1e6 AS lo_ms, k.hi_ns / 1e6 AS hi_ms,"
+         " l.macs / k.p50_ns AS gmacs_per_s, k.threads, k.device FROM v_layer l"
+         " JOIN kernel_timings k ON k.way = 'alone' AND k.kernel = printf('layer %s %dx%d %d>%d',"
+         " l.family, l.h, l.w, l.c_in, l.c_out)"
+         " WHERE l.study = ?1 AND l.trial = CAST(?2 AS INTEGER)) ORDER BY device, layer",
+         true, NULL, NULL},
     [NAS_DB_REPORT_PASSPORT] = {"measurement_id, key, value", "measurement_id, key, value",
                                 "(WITH m AS MATERIALIZED (SELECT * FROM v_measurement"
                                 " WHERE study = ?1 AND trial = CAST(?2 AS INTEGER)) " PASSPORT_FACTS

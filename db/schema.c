@@ -274,6 +274,7 @@ const nas_db_migration *nas_db_migrations(int32_t *n) {
         {"timings of kernels", nas__schema_2},
         {"several devices in one study", nas__schema_3},
         {"top-1 of classifiers", nas__schema_classes},
+        {"latencies measured elsewhere and models of devices", nas__schema_predictor},
     };
     *n = (int32_t)(sizeof list / sizeof list[0]);
     return list;

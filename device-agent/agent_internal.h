@@ -104,6 +104,8 @@ typedef struct nas__temperature {
 
 bool nas__celsius_of(int64_t raw, double *out);
 void nas__temperature_read(nas__temperature *out);
+/* nas__temperature_parse_android - output of `dumpsys thermalservice`; path stays "" (no file to read it from). */
+void nas__temperature_parse_android(const char *text, nas__temperature *out);
 
 enum { NAS__PACKAGES_MAX = 4 };
 
@@ -307,10 +309,10 @@ nas_status nas__blobs_init(nas_ctx *ctx, nas__blobs *blobs, const char *cache_di
 /* nas__blob_path - false when `hash` is not 64 lower-case hex digits. */
 bool nas__blob_path(const nas__blobs *blobs, nas__slice hash, char *out, size_t size);
 bool nas__blob_present(const nas__blobs *blobs, nas__slice hash);
-/* nas__blob_put - *http_status 201, 200 (already there), 422, 507 or 500; a message is in ctx unless 20x.
+/* nas__blob_put - `seen` is the SHA-256 of the data, as it was signed. *http_status 201, 200 (already there), 422, 507 or 500; a message is in ctx unless 20x.
  * `keep` names a blob that must not be evicted ("" = none). */
 void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const void *data,
-                   size_t len, const char *keep, int *http_status);
+                   size_t len, const char *seen, const char *keep, int *http_status);
 /* nas__blob_use - checks the stored bytes against the name again and marks the blob as used now. */
 nas_status nas__blob_use(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash);
 
@@ -338,6 +340,13 @@ void nas__listen_end(const nas__address *address, int listener);
 /* nas__peer_allowed - by SO_PEERCRED on unix sockets: root, Android's shell, this user. *uid -1 when not asked. */
 bool nas__peer_allowed(const nas__address *address, int fd, int64_t *uid);
 bool nas__uid_allowed(int64_t peer, int64_t self);
+
+/* ---- sign.c ---- */
+
+/* nas__sign_request_hashed - nas_agent_sign_request for a body whose SHA-256 is known. */
+void nas__sign_request_hashed(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                              const char *target, const char *body_hash, const char *nonce,
+                              uint64_t counter, char mac[NAS_SHA256_HEX]);
 
 /* ---- agent_log.c ---- */
 
@@ -397,9 +406,9 @@ typedef struct nas__answer {
 
 /* nas__route_body_max - the largest body `request` may have; checked before one byte of it is read. */
 uint64_t nas__route_body_max(const nas__http_request *request);
-/* nas__route - carries out one authenticated request. */
+/* nas__route - carries out one authenticated request; `body_hash` is the body's SHA-256 in hex. */
 void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
-                nas__answer *answer);
+                const char *body_hash, nas__answer *answer);
 void nas__answer_error(nas__answer *answer, int status, const char *message);
 /* nas__info_json - the /v1/info and doctor document; agent NULL for doctor. */
 void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *agent);

@@ -127,9 +127,8 @@ static int disk_status(nas_ctx *ctx, const nas__blobs *blobs, size_t len) {
 }
 
 void nas__blob_put(nas_ctx *ctx, const nas__blobs *blobs, nas__slice hash, const void *data,
-                   size_t len, const char *keep, int *http_status) {
-    char path[1024], seen[NAS_SHA256_HEX];
-    nas_sha256_hex(data, len, seen);
+                   size_t len, const char *seen, const char *keep, int *http_status) {
+    char path[1024];
     if (!nas__blob_path(blobs, hash, path, sizeof path) || memcmp(seen, hash.data, HASH_HEX) != 0) {
         (void)nas_fail(ctx, NAS_ERR_INVALID,
                        "the %zu bytes received have SHA-256 %s, the path says %.*s", len, seen,

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ZONES_MAX = 128, HWMON_MAX = 32 };
+enum { ZONES_MAX = 128, HWMON_MAX = 32, HWMON_GAP_MAX = 4, DUMPSYS_MS = 3000 };
 
 /* ---- temperature ------------------------------------------------------------------------------------------------- */
 
@@ -58,14 +58,55 @@ static void consider(nas__temperature *best, int *best_rank, int rank, const cha
 /* Boards and PCs without thermal zones: the sensor chips of the CPU. */
 static void read_hwmon(nas__temperature *out, int *rank) {
     static const char *const chips[] = {"coretemp", "k10temp", "zenpower", "cpu_thermal", NULL};
-    for (int i = 0; i < HWMON_MAX; i++) {
+    int gap = 0; /* numbers of chips that went away are missing */
+    for (int i = 0; i < HWMON_MAX && gap < HWMON_GAP_MAX; i++) {
         char path[96], name[64];
         int64_t raw = 0;
         (void)snprintf(path, sizeof path, "/sys/class/hwmon/hwmon%d/name", i);
-        if (nas__probe_text(path, name, sizeof name) != 0 || !contains_any(name, chips)) continue;
+        const int code = nas__probe_text(path, name, sizeof name);
+        gap = code == 0 ? 0 : gap + 1;
+        if (code != 0 || !contains_any(name, chips)) continue;
         (void)snprintf(path, sizeof path, "/sys/class/hwmon/hwmon%d/temp1_input", i);
         if (nas__probe_i64(path, &raw) == 0) consider(out, rank, 2, path, name, raw);
     }
+}
+
+/* One "Temperature{mValue=38.3, mType=0, mName=CPU0, mStatus=0}" of dumpsys. */
+static void read_android_line(const char *line, size_t len, nas__temperature *out, int *rank) {
+    char text[256], name[64];
+    double celsius = 0;
+    (void)snprintf(text, sizeof text, "%.*s", (int)(len < 255 ? len : 255), line);
+    const char *value = strstr(text, "mValue="), *at = strstr(text, "mName=");
+    if (value == NULL || at == NULL || sscanf(value + 7, "%lf", &celsius) != 1) return;
+    (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(at + 6, ",}"), at + 6);
+    for (char *c = name; *c != '\0'; c++) {
+        if ((unsigned char)*c >= 0x7f || (unsigned char)*c < 0x20) *c = '?';
+    }
+    if (celsius > 0 && celsius < 150)
+        consider(out, rank, zone_rank(name), "", name, (int64_t)(celsius * 1000.0));
+}
+
+void nas__temperature_parse_android(const char *text, nas__temperature *out) {
+    int rank = 0;
+    for (const char *line = text; line != NULL && *line != '\0';) {
+        const char *end = strchr(line, '\n');
+        read_android_line(line, end != NULL ? (size_t)(end - line) : strlen(line), out, &rank);
+        line = end != NULL ? end + 1 : NULL;
+    }
+    if (out->found) out->code = 0;
+}
+
+/* Phones whose zones are closed to the shell user tell their service. Slow, and never while a program is timed. */
+static void read_android(nas__temperature *out) {
+    static const char program[] = "/system/bin/dumpsys";
+    nas_process_options o = nas_process_options_default();
+    nas_process_result r = {0};
+    if (nas__probe_root()[0] != '\0' || !nas_file_exists(program)) return;
+    o.argv = (const char *const[]){program, "thermalservice", NULL};
+    o.timeout_ms = DUMPSYS_MS;
+    if (nas_process_run(NULL, &o, &r) == NAS_OK && r.out.data != NULL)
+        nas__temperature_parse_android(r.out.data, out);
+    nas_process_result_deinit(&r);
 }
 
 void nas__temperature_read(nas__temperature *out) {
@@ -85,6 +126,7 @@ void nas__temperature_read(nas__temperature *out) {
         consider(out, &rank, zone_rank(type), path, type, raw);
     }
     if (rank < 2) read_hwmon(out, &rank);
+    if (!out->found) read_android(out);
     if (out->found) out->code = 0;
 }
 
@@ -107,30 +149,39 @@ static bool find_rapl(nas__power *out) {
     return out->n > 0;
 }
 
+/* By its type; drivers without that file name it so. */
+static bool is_battery(const char *name) {
+    char path[128], text[32];
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/type", name);
+    const int code = nas__probe_text(path, text, sizeof text);
+    return code == 0 ? strcmp(text, "Battery") == 0 : strncmp(name, "batt", 4) == 0;
+}
+
+/* A battery that shows its current and is not being charged. */
+static void consider_battery(nas__power *out, const char *name) {
+    char path[128], text[32];
+    int64_t value = 0;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/voltage_now", name);
+    if (nas__probe_i64(path, &value) != 0) return;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/current_now", name);
+    out->code = nas__probe_i64(path, &value);
+    if (out->code != 0) return;
+    (void)snprintf(path, sizeof path, "/sys/class/power_supply/%.60s/status", name);
+    if (nas__probe_text(path, text, sizeof text) == 0 && strcmp(text, "Charging") == 0) {
+        out->charging = true; /* its current is the charger's */
+        return;
+    }
+    (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s", name);
+}
+
 static bool find_battery(nas__power *out) {
     char folder[512];
     if (!nas__probe_path(folder, sizeof folder, "/sys/class/power_supply")) return false;
     DIR *dir = opendir(folder);
     if (dir == NULL) return false;
     for (const struct dirent *e = readdir(dir); e != NULL && out->n == 0; e = readdir(dir)) {
-        char path[400], text[32];
-        int64_t value = 0;
-        if (e->d_name[0] == '.' || strlen(e->d_name) > 60) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/type", e->d_name);
-        if (nas__probe_text(path, text, sizeof text) != 0 || strcmp(text, "Battery") != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/voltage_now", e->d_name);
-        if (nas__probe_i64(path, &value) != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/current_now", e->d_name);
-        const int code = nas__probe_i64(path, &value);
-        out->code = code;
-        if (code != 0) continue;
-        (void)snprintf(path, sizeof path, "/sys/class/power_supply/%s/status", e->d_name);
-        if (nas__probe_text(path, text, sizeof text) == 0 && strcmp(text, "Charging") == 0) {
-            out->charging = true; /* its current is the charger's */
-            continue;
-        }
-        (void)snprintf(out->path[out->n++], sizeof out->path[0], "/sys/class/power_supply/%.60s",
-                       e->d_name);
+        if (e->d_name[0] != '.' && strlen(e->d_name) <= 60 && is_battery(e->d_name))
+            consider_battery(out, e->d_name);
     }
     (void)closedir(dir);
     return out->n > 0;

@@ -100,7 +100,8 @@ static void make_arguments(const nas__job *job, nas__argv *argv) {
         argv_add(argv, name, "", cpus ? job->cpus : job->o.args.text[i + 1]);
     }
     if (nas__probe_root()[0] != '\0') argv_add(argv, "--sys-root", nas__probe_root(), "");
-    if (job->gate.found) argv_add(argv, "--temperature", nas__probe_root(), job->gate.path);
+    if (job->gate.found && job->gate.path[0] != '\0')
+        argv_add(argv, "--temperature", nas__probe_root(), job->gate.path);
     const char *option = job->power.kind == NAS__POWER_RAPL ? "--rapl" : "--battery";
     for (int i = 0; i < job->power.n; i++)
         argv_add(argv, option, nas__probe_root(), job->power.path[i]);

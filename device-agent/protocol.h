@@ -11,9 +11,26 @@
  *   POST /v1/run?blob=<sha256>&deadline_ms=N&<bench option>=<value>...   -> 202 {"id": N} or 409 when busy;
  *                              404 when the blob is not there, 400 for an option that is unknown, twice or no number.
  *                              Bench options carry the names below without "--": threads=2&cpus=0,1&min-batches=30
+ *                              cpus may be "big" (the fastest cluster, and slower ones until every thread has a CPU) or
+ *                              "little" (from the slowest up). deadline_ms is the program's, at most 120000, and
+ *                              sustained-s more with that option. What the agent does around the program:
+ *                                gate-ms=N       wait at most so long (60000; 0 = no gate) until the CPU is within 5 C of
+ *                                                its idle temperature; else the run fails with reason too_hot
+ *                                max-celsius=C   and below C
+ *                                frequency=max | MHZ,MHZ..   one value a cluster from the smallest to the largest: clocks
+ *                                                are pinned where permitted, read back, and put back afterwards
+ *                                idle-ms=N       measure the power at rest first, where power is shown
  *   GET  /v1/run/<id>          -> {"id","state":"running"|"done"|"failed"|"killed", "exit_code","signal","error",
  *                                  "stderr", "wall_s", "before":{..},"after":{..} (frequency, temperature, governor,
- *                                  load probes), "limits":[active limits], "bench":{the program's JSON document}}
+ *                                  load probes), "limits":[active limits], "bench":{the program's JSON document},
+ *                                  "phase":"cooling"|"idle_power"|"program"|"over", "reason": a word for "error": too_hot,
+ *                                  deadline, killed, abandoned, lease, crash, memory, cpu_time, file_size, sandbox, exec,
+ *                                  exit, output, agent,
+ *                                  "gate":{"zone","celsius","idle_celsius","limit_celsius","waited_ms"} or
+ *                                  {"unavailable": why}, "cpus":{"asked","list"}, "frequency":{"asked","pinned",
+ *                                  "unavailable": why not, "policies":[{"cpus","asked_khz","min_khz","max_khz" (read
+ *                                  back),"current_khz"}]}, "idle_w", "sys_root" (only when the agent was started with
+ *                                  --sys-root: conditions are then not this machine's)}
  *                              exit_code, signal, error, after and bench are absent while unknown.
  *                              ?wait_ms=N (at most 60000) holds the answer until the run has ended or N ms have
  *                              passed, so that a waiting controller leaves the CPUs alone.
@@ -81,6 +98,9 @@ enum {
  *   --bench  --threads N  --cpus LIST ("0,1" or "0-3"; "" = no pinning)
  *   --min-batches N (30)  --min-time-ms N (500)  --max-time-ms N (10000)  --batch-ms N (1)
  *   --warmup-runs N (3)   --warmup-ms N (200)    --warmup-cap-ms N (2000)
+ *   --sustained-s N (0)   back to back for N s instead; the batches of the last third are the samples
+ * and from the agent, never over the wire, where it found them: --temperature FILE --rapl DIR.. --battery DIR
+ * --idle-mw N --sys-root DIR.
  * Pinning: the process is confined to LIST; when LIST has an entry for every thread, thread i (the main thread first,
  * then workers in order of creation) is pinned to entry i.
  * A batch of k inferences lasts >= batch-ms (k grows by max(target/t + 1, 1.618x)); a sample is batch time / k.
@@ -96,7 +116,12 @@ enum {
  *   samples_us [kept, in order, at most 1024: every n-th when there are more], p50_us, p50_lo_us, p50_hi_us
  *   (95 % interval of the median by order statistics; with fewer than 6 kept batches, where none exists, from the least
  *   kept to the longest of all, disturbed ones included), p90_us, p10_us, min_us, mad_us, wall_s,
- *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown). */
+ *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown),
+ *   mode "burst"|"sustained", batch_log {every, us, mhz, celsius, wait_us, switches, migrated, kept: of every n-th batch,
+ *   at most 64}, mhz_min, mhz_max, celsius_max (while it was timed),
+ *   energy {source "rapl"|"battery", coarse, joules, seconds, idle_w, mj_per_inference, minus_idle} (a battery's only over
+ *   30 s and more), sustained {seconds, rate_per_s over the last third, first_third_rate_per_s, curve of at most 120
+ *   {t_s, us, mhz, celsius}}. */
 
 /* ---- signing: used by both ends -------------------------------------------------------------------------------- */
 

@@ -54,7 +54,7 @@ void nas__info_json(nas_json *j, const nas__limits *limits, const nas__agent *ag
 }
 
 static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice hash,
-                       const char *body, size_t len, nas__answer *answer) {
+                       const char *body, size_t len, const char *body_hash, nas__answer *answer) {
     char path[1024];
     if (!nas__blob_path(&agent->blobs, hash, path, sizeof path)) {
         nas__answer_error(answer, 400, "blob name: need 64 lower-case hex digits");
@@ -70,8 +70,8 @@ static void blob_route(nas__agent *agent, const nas__http_request *r, nas__slice
         return;
     }
     const bool running = agent->job.state == NAS__JOB_RUNNING;
-    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, running ? agent->job_blob : "",
-                  &answer->status);
+    nas__blob_put(agent->ctx, &agent->blobs, hash, body, len, body_hash,
+                  running ? agent->job_blob : "", &answer->status);
     if (answer->status == 200 || answer->status == 201) {
         nas_buf_puts(&answer->body, "{\"stored\":true}");
     } else {
@@ -171,7 +171,7 @@ static void result_route(nas__agent *agent, const nas__http_request *r, nas__sli
 }
 
 void nas__route(nas__agent *agent, const nas__http_request *request, const char *body, size_t len,
-                nas__answer *answer) {
+                const char *body_hash, nas__answer *answer) {
     const bool get = nas__slice_is(request->method, "GET"),
                put = nas__slice_is(request->method, "PUT");
     const bool post = nas__slice_is(request->method, "POST"),
@@ -195,7 +195,7 @@ void nas__route(nas__agent *agent, const nas__http_request *request, const char 
     } else if (delete &&nas__slice_after(request->path, "/v1/session/", &rest)) {
         nas__lease_release(agent, rest, answer);
     } else if ((get || put) && nas__slice_after(request->path, "/v1/blob/", &rest)) {
-        blob_route(agent, request, rest, body, len, answer);
+        blob_route(agent, request, rest, body, len, body_hash, answer);
     } else if (run) {
         run_route(agent, request, answer);
     } else if (result && nas__slice_after(request->path, "/v1/run/", &rest)) {

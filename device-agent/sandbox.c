@@ -2,7 +2,8 @@
  * before anything is timed.
  *
  * Mandatory: own process group, death with the agent, resource limits, no_new_privs. Opportunistic, and reported when
- * active: a seccomp deny list (no network, no tracing, no signals to others, no namespaces, no kernel loading) and
+ * active: a seccomp deny list (no network, no tracing, no signals to others, no namespaces, no kernel loading, by clone
+ * neither) and
  * Landlock (reads only what a program needs to load, writes only its own folder, no TCP). Constants of the kernel
  * interface are written out here: static libcs come without kernel headers, and these numbers never change. */
 #ifndef _GNU_SOURCE
@@ -36,16 +37,20 @@ enum {
     BPF_LOAD = 0x20,  /* BPF_LD | BPF_W | BPF_ABS */
     BPF_EQUAL = 0x15, /* BPF_JMP | BPF_JEQ | BPF_K */
     BPF_AT_LEAST = 0x35,
+    BPF_ANY_BIT = 0x45, /* BPF_JMP | BPF_JSET | BPF_K */
     BPF_RETURN = 0x06,
     AT_NUMBER = 0,
     AT_ARCH = 4,
     AT_ARG0 = 16, /* low word first: little-endian machines only, see seccomp_arch */
-    OPS_MAX = 160,
+    OPS_MAX = 176,
     MODE_FILTER = 2
 };
 #define ACTION_ALLOW 0x7fff0000u
 #define ACTION_KILL 0x80000000u
 #define ACTION_EPERM (0x00050000u | (uint32_t)EPERM)
+#define ACTION_ENOSYS (0x00050000u | (uint32_t)ENOSYS)
+#define CLONE_NAMESPACES 0x7e020000u /* every CLONE_NEW* that clone takes */
+#define CALL_CLONE3 435u /* its flags are in memory: refused, the C library takes clone */
 
 /* AUDIT_ARCH_* of this build; 0 = unknown: no filter. */
 #if defined(__x86_64__) && !defined(__ILP32__)
@@ -149,6 +154,13 @@ static size_t build_filter(bpf_op *ops, uint32_t pid) {
         ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_EPERM};
         ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_ALLOW};
     }
+    ops[n++] = (bpf_op){BPF_EQUAL, 0, 1, CALL_CLONE3};
+    ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_ENOSYS};
+    ops[n++] = (bpf_op){BPF_EQUAL, 0, 4, SYS_clone};
+    ops[n++] = (bpf_op){BPF_LOAD, 0, 0, AT_ARG0};
+    ops[n++] = (bpf_op){BPF_ANY_BIT, 0, 1, CLONE_NAMESPACES};
+    ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_EPERM};
+    ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_ALLOW};
     for (size_t i = 0; i < sizeof denied_calls / sizeof *denied_calls; i++) {
         ops[n++] = (bpf_op){BPF_EQUAL, 0, 1, denied_calls[i]};
         ops[n++] = (bpf_op){BPF_RETURN, 0, 0, ACTION_EPERM};
@@ -160,7 +172,7 @@ static size_t build_filter(bpf_op *ops, uint32_t pid) {
 /* 0 or errno. Needs no_new_privs. */
 static int enter_seccomp(void) {
     bpf_op ops[OPS_MAX];
-    _Static_assert(OPS_MAX >= 8 + 6 * sizeof own_only_calls / sizeof *own_only_calls +
+    _Static_assert(OPS_MAX >= 15 + 6 * sizeof own_only_calls / sizeof *own_only_calls +
                                   2 * sizeof denied_calls / sizeof *denied_calls,
                    "the filter does not fit");
     if (SECCOMP_ARCH == 0u) return ENOSYS;

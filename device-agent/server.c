@@ -170,7 +170,7 @@ static void give_nonce(server *s, connection *c) {
 
 /* NULL when the request is authentic; else why not. The counter moves only for authentic requests. */
 static const char *authenticate(const server *s, connection *c, const nas__http_request *r,
-                                const char *body, size_t len) {
+                                const char *body_hash) {
     char method[16], target[NAS_AGENT_HEADER_MAX + 1], expected[NAS_SHA256_HEX];
     if (!c->has_nonce) return "GET /v1/nonce first: this connection has no nonce";
     if (r->mac.len != NAS_SHA256_HEX - 1 || !r->has_counter)
@@ -179,7 +179,8 @@ static const char *authenticate(const server *s, connection *c, const nas__http_
         return "method or target too long";
     (void)snprintf(method, sizeof method, "%.*s", (int)r->method.len, r->method.data);
     (void)snprintf(target, sizeof target, "%.*s", (int)r->target.len, r->target.data);
-    nas_agent_sign_request(s->agent.key, method, target, body, len, c->nonce, r->counter, expected);
+    nas__sign_request_hashed(s->agent.key, method, target, body_hash, c->nonce, r->counter,
+                             expected);
     if (!nas_equal_constant_time(expected, r->mac.data, NAS_SHA256_HEX - 1)) {
         return "signature does not match: do both sides use the same key?";
     }
@@ -195,7 +196,9 @@ static void handle(server *s, connection *c, const nas__http_request *r, const c
         give_nonce(s, c);
         return;
     }
-    const char *refused = authenticate(s, c, r, body, len);
+    char body_hash[NAS_SHA256_HEX];
+    nas_sha256_hex(len > 0 ? body : "", len, body_hash);
+    const char *refused = authenticate(s, c, r, body_hash);
     if (refused != NULL) {
         nas_log(s->agent.ctx, NAS_LOG_WARN, "request refused: %s", refused);
         reply_error(s->agent.key, c, 401, refused, NULL);
@@ -204,7 +207,7 @@ static void handle(server *s, connection *c, const nas__http_request *r, const c
     s->agent.asked_ns = nas_now_ns();
     nas__answer answer = {0};
     (void)snprintf(c->request_mac, sizeof c->request_mac, "%.*s", (int)r->mac.len, r->mac.data);
-    nas__route(&s->agent, r, body, len, &answer);
+    nas__route(&s->agent, r, body, len, body_hash, &answer);
     if (!answer.hold) {
         reply(s->agent.key, c, &answer, c->request_mac);
         return;

@@ -1,5 +1,5 @@
 /* sign.c - macs of requests and answers, and the key file both ends share. The formulas are in protocol.h. */
-#include "device-agent/protocol.h"
+#include "device-agent/agent_internal.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -20,8 +20,14 @@ void nas_agent_sign_request(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *
                             uint64_t counter, char mac[NAS_SHA256_HEX]) {
     char body_hex[NAS_SHA256_HEX];
     nas_sha256_hex(len > 0 ? body : "", len, body_hex);
+    nas__sign_request_hashed(key, method, target, body_hex, nonce, counter, mac);
+}
+
+void nas__sign_request_hashed(const uint8_t key[NAS_AGENT_KEY_BYTES], const char *method,
+                              const char *target, const char *body_hash, const char *nonce,
+                              uint64_t counter, char mac[NAS_SHA256_HEX]) {
     nas_buf text = {0};
-    nas_buf_printf(&text, "%s\n%s\n%s\n%s\n%" PRIu64, method, target, body_hex, nonce, counter);
+    nas_buf_printf(&text, "%s\n%s\n%s\n%s\n%" PRIu64, method, target, body_hash, nonce, counter);
     mac_of(key, &text, mac);
     nas_buf_deinit(&text);
 }

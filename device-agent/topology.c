@@ -120,9 +120,17 @@ static int slower_first(const void *a, const void *b) {
     return (x->max_khz > y->max_khz) - (x->max_khz < y->max_khz);
 }
 
-/* The clock domains: cpufreq's policy folders. */
+static bool is_known(const nas__topology *t, int cpu) {
+    for (int i = 0; i < t->n; i++) {
+        if (t->cluster[i].cpus.has[cpu]) return true;
+    }
+    return false;
+}
+
+/* The clock domains: cpufreq's policy folders, named for a CPU of theirs. */
 static void find_policies(nas__topology *t) {
     for (int cpu = 0; cpu < NAS__CPUS_MAX; cpu++) {
+        if (!is_known(t, cpu)) continue;
         char path[128], text[512];
         nas__policy p = {.number = cpu, .cluster = -1};
         (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpufreq/policy%d/related_cpus",

@@ -214,6 +214,13 @@ static nas_status verify(nas_ctx *ctx, const nas__client *c, const char *request
         return NAS_OK;
     }
     const nas__reply reply = {status, a->body};
+    if (status == 401 && a->mac[0] == '\0') {
+        return nas_fail(
+            ctx, NAS_ERR_DEVICE,
+            "%s: the agent refuses our key (HTTP 401), it was started with another: "
+            "copy its key file again, or end it ('nas-agent stop adb:SERIAL' on a phone)",
+            c->base);
+    }
     if (status >= 400 &&
         a->mac[0] == '\0') { /* refused before authentication: an unsigned text, told as such */
         return nas__reply_error(ctx, "request refused, answer unsigned", &reply);

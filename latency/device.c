@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000 };
+enum { REOPEN_FIRST_MS = 100, REOPEN_LAST_MS = 3000, MEETINGS_MAX = 8 };
 
 static nas_status set_text(nas_ctx *ctx, char **slot, const char *text) {
     *slot = nas_strdup(ctx, text);
@@ -130,34 +130,6 @@ static nas_status connect_http(nas_ctx *ctx, nas_device *d) {
     return status == NAS_OK ? nas__loan_begin(ctx, d) : status;
 }
 
-/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. */
-static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
-    const bool again = d->facts.serial[0] != '\0';
-    const nas_phone_options options = {.serial = again ? d->facts.serial : d->connect + 4,
-                                       .agents_dir = d->agents_dir,
-                                       .again = again};
-    char base[64];
-    nas_status status = nas_phone_open(ctx, &options, &d->phone);
-    if (status != NAS_OK) return status;
-    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
-    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
-    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
-    status = nas__client_new(ctx, base, d->phone.key, &d->client);
-    if (status == NAS_OK) status = greet(ctx, d);
-    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
-    return nas_wrap(ctx, status, "%s", d->phone.serial);
-}
-
-static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
-    switch (d->kind) {
-    case NAS__DEVICE_SIMULATED: return NAS_OK;
-    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
-    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
-    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
-    }
-    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
-}
-
 /* Ends the session; what answers no longer is ended by force or left to its own deadlines. */
 static void disconnect_device(nas_device *d) {
     if (d->process.pid > 0 && d->client != NULL) {
@@ -173,6 +145,52 @@ static void disconnect_device(nas_device *d) {
     d->client = NULL;
     nas__agent_end(&d->process);
     nas_phone_close(&d->phone);
+}
+
+static nas_status connect_phone_once(nas_ctx *ctx, nas_device *d, const char *serial, bool again) {
+    const nas_phone_options options = {
+        .serial = serial, .agents_dir = d->agents_dir, .again = again};
+    char base[64];
+    nas_status status = nas_phone_open(ctx, &options, &d->phone);
+    if (status != NAS_OK) return status;
+    (void)snprintf(d->facts.serial, sizeof d->facts.serial, "%s", d->phone.serial);
+    (void)snprintf(d->facts.model, sizeof d->facts.model, "%s", d->phone.model);
+    (void)snprintf(base, sizeof base, "http://127.0.0.1:%d", d->phone.port);
+    status = nas__client_new(ctx, base, d->phone.key, &d->client);
+    if (status == NAS_OK) status = greet(ctx, d);
+    if (status == NAS_OK) status = nas__loan_begin(ctx, d);
+    return nas_wrap(ctx, status, "%s", d->phone.serial);
+}
+
+/* "adb:", "adb:SERIAL" or "adb:*"; whichever phone it was the first time is the one that is reopened. Two who take any
+ * phone at the same moment may meet on one: who comes second looks again. */
+static nas_status connect_phone(nas_ctx *ctx, nas_device *d) {
+    char serial[NAS_ADB_SERIAL_BYTES];
+    if (d->fingerprint != NULL) {
+        (void)snprintf(serial, sizeof serial, "%s", d->facts.serial);
+        return connect_phone_once(ctx, d, serial, true);
+    }
+    const bool any = strcmp(d->connect, "adb:*") == 0;
+    nas_status status = NAS_ERR_DEVICE;
+    for (int i = 0; i < (any ? MEETINGS_MAX : 1); i++) {
+        status = connect_phone_once(ctx, d, d->connect + 4, false);
+        if (status != NAS_ERR_DEVICE || d->phone.serial[0] == '\0' || d->fingerprint == NULL) break;
+        if (i + 1 == MEETINGS_MAX || !any) break;
+        disconnect_device(d);
+        nas_free(d->fingerprint);
+        d->fingerprint = NULL;
+    }
+    return status;
+}
+
+static nas_status connect_device(nas_ctx *ctx, nas_device *d) {
+    switch (d->kind) {
+    case NAS__DEVICE_SIMULATED: return NAS_OK;
+    case NAS__DEVICE_LOCAL: return connect_local(ctx, d);
+    case NAS__DEVICE_HTTP: return connect_http(ctx, d);
+    case NAS__DEVICE_PHONE: return connect_phone(ctx, d);
+    }
+    return nas_fail(ctx, NAS_ERR_INTERNAL, "device kind %d", (int)d->kind);
 }
 
 /* ---- handle ------------------------------------------------------------------------------------------------------- */

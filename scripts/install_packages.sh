@@ -20,6 +20,7 @@ libopenblas-serial-dev:matrix products of least-squares repair
 liblapacke-dev:its Cholesky solver
 libcurl4-openssl-dev:talks to device agents
 libjansson-dev:reads JSON
+zlib1g-dev:reads compressed tables of latencies
 libprotobuf-c-dev:writes ONNX
 protobuf-c-compiler:generates the ONNX writer
 libonnx-dev:the ONNX schema

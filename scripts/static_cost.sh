@@ -65,6 +65,26 @@ static void direct(const nas_target *target, int32_t in_c, int32_t out_c, int32_
     nas_buf_puts(out, "};\n");
 }
 
+/* Sparse 1x1 convolution, 56x56, 64 channels: the loop over one list; other zeros make no other text. */
+static void sparse(const nas_target *target, nas__conv_algorithm algorithm, int32_t group, nas_buf *out) {
+    enum { SIZE = 56, N_C = 64 };
+    static uint8_t kept[N_C * N_C];
+    const nas__conv c = {.in_c = N_C, .out_c = N_C, .groups = 1, .out_h = SIZE, .out_w = SIZE, .kernel_h = 1,
+        .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .in_pitch = N_C,
+        .out_pitch = N_C, .in_row = (size_t)(SIZE * N_C), .out_row = (size_t)(SIZE * N_C),
+        .act = NAS__LACT_RELU, .kept = kept};
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    const int32_t n = nas__conv_ways(target, &c, ways);
+    int32_t i = 0;
+    while (i + 1 < n && (ways[i].algorithm != algorithm || ways[i].group != group)) i++;
+    nas__emit_vector_prelude(target, out);
+    nas__conv_emit(target, &c, &ways[i], out);
+    nas_buf_puts(out, "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
+                      "kernel *const table[] = {");
+    nas__conv_name(target, &c, &ways[i], out);
+    nas_buf_puts(out, "};\n");
+}
+
 /* Integer 3x3 convolution, 56x56, 64 channels, on dot products of vectors or on matrix products. */
 static nas_status integers(nas_ctx *ctx, const char *name, nas__qconv_algorithm algorithm, nas_buf *out) {
     const int32_t size = 56, edge = size + 2, n_c = 64;
@@ -131,6 +151,14 @@ int main(int argc, char **argv) {
     if (save(ctx, argv[1], "direct_3x3_16_16.c", &text) != 0) return 1;
     direct(target, 64, 64, 1, &text);
     if (save(ctx, argv[1], "direct_1x1_64_64.c", &text) != 0) return 1;
+    sparse(target, NAS__CONV_SPARSE, 0, &text);
+    if (save(ctx, argv[1], "sparse_vectors.c", &text) != 0) return 1;
+    for (int32_t group = 1; group <= 4; group *= 2) {
+        char name[32];
+        sparse(target, NAS__CONV_SPARSE_PANEL, group, &text);
+        snprintf(name, sizeof name, "sparse_px_%d.c", group);
+        if (save(ctx, argv[1], name, &text) != 0) return 1;
+    }
     if (integers(ctx, "aarch64-dotprod", NAS__QCONV_DIRECT, &text) != NAS_OK) return fail(ctx);
     if (save(ctx, argv[1], "sdot_3x3_64_64.c", &text) != 0) return 1;
     if (integers(ctx, "aarch64-i8mm", NAS__QCONV_MATRIX, &text) != NAS_OK) return fail(ctx);
@@ -181,7 +209,7 @@ iterations=1000
 "${CROSS}gcc" --version | sed -n 1p
 [ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
 printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
-for kernel in direct_3x3_16_16 direct_1x1_64_64 rows_3x3_16_16 sdot_3x3_64_64 smmla_3x3_64_64; do
+for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 rows_3x3_16_16 sdot_3x3_64_64 smmla_3x3_64_64; do
     case $kernel in
     sdot*) list=$cpus_sdot each=32 ;; # operations of an instruction
     smmla*) list=$cpus_smmla each=64 ;;

@@ -117,6 +117,7 @@ typedef struct nas_config {
     struct {
         int32_t max_time_ms, min_time_ms, min_batches, final_max_time_ms, reference_every;
         double drift_limit;
+        bool profile;   /* layers of the finished front are timed alone */
         int32_t away_s; /* patience with lost devices once nothing else is left to measure */
     } measure;
     struct {
@@ -157,7 +158,7 @@ nas_status nas_config_parse(nas_ctx *ctx, const char *name, const char *text, si
                             nas_buf *json, nas_buf *errors);
 
 /* nas_config_diff - keys whose values differ between two effective JSON texts, "a.b: old -> new" one a line. Keys that
- * may change on resume (budget.*, search.trials upwards, eval.threads, measure.away_s, where a real device is reached) are
+ * may change on resume (budget.*, search.trials upwards, eval.threads, measure.away_s and profile, where a real device is reached) are
  * left out; so are keys that a study begun by an older program did not have and that stand at their default. */
 nas_status nas_config_diff(nas_ctx *ctx, const char *old_json, const char *new_json, nas_buf *out);
 

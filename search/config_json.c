@@ -192,7 +192,9 @@ static bool is_simulated(const json_t *connect) {
 static bool may_change(const char *key, const json_t *old_value, const json_t *new_value) {
     const char *leaf = leaf_of_device_key(key);
     if (strncmp(key, "budget.", 7) == 0 || strcmp(key, "eval.threads") == 0) return true;
-    if (strcmp(key, "measure.away_s") == 0 || strcmp(leaf, "key_file") == 0) return true;
+    if (strcmp(key, "measure.away_s") == 0 || strcmp(key, "measure.profile") == 0 ||
+        strcmp(leaf, "key_file") == 0)
+        return true;
     if (strcmp(leaf, "connect") == 0 && old_value != NULL && new_value != NULL)
         return !is_simulated(old_value) && !is_simulated(new_value);
     if (strcmp(key, "search.trials") != 0) return false;

@@ -314,6 +314,12 @@ static const nas__config_key keys[] = {
             "the reference network is timed again after so many trials, to see drift"),
     NUMBER("measure.drift_limit", measure.drift_limit, true, 0, 1, "",
            "relative move of the reference that asks for measuring again"),
+    {.path = "measure.profile",
+     .type = NAS__KEY_FLAG,
+     FIELD(measure.profile),
+     .unit = "",
+     .doc = "time each convolution of the finished front alone on each device, too: `nas-query DB "
+            "profile N`"},
     INTEGER("measure.away_s", measure.away_s, 0, 86400, "s",
             "how long to wait for a lost device once nothing else is left to measure; then the run "
             "ends with code 4 and can be resumed"),

@@ -185,7 +185,7 @@ static void describe_difference(const char *info_a, const char *info_b, char *ou
         (void)snprintf(out, size, "%s.%s is %.80s and %.80s", parts[i][0], parts[i][1],
                        tx == NULL ? "?" : tx, ty == NULL ? "?" : ty);
         free(tx); /* jansson's own memory */
-        free(ty);
+        free(ty); /* its own memory */
         break;
     }
     const json_t *x = json_object_get(a, "agent"), *y = json_object_get(b, "agent");

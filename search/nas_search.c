@@ -22,6 +22,8 @@ static const char help_text[] =
     "  --trials N           same as --set search.trials=N\n"
     "  --time 90s|5m|1h     time budget of the whole study; same as --set budget.time_s=SECONDS\n"
     "  --seed N             same as --set study.seed=N\n"
+    "  --profile            also time each layer of the finished front alone; same as --set "
+    "measure.profile=true\n"
     "  --fresh              start over; an old run is moved aside, never deleted\n"
     "  --dry-run            validate, print the space, the plan and what each trial costs; write "
     "nothing\n"
@@ -102,6 +104,7 @@ enum {
     OPT_FRESH,
     OPT_DRY_RUN,
     OPT_AGENT,
+    OPT_PROFILE,
     OPT_VERSION
 };
 
@@ -114,6 +117,7 @@ static int parse_option(command_line *cl, int option) {
     case OPT_TRIALS: return add_override_for(cl, "search.trials", optarg);
     case OPT_TIME: return add_time(cl, optarg);
     case OPT_SEED: return add_override_for(cl, "study.seed", optarg);
+    case OPT_PROFILE: return add_override(cl, "measure.profile=true");
     case OPT_FRESH: cl->fresh = true; return NAS_EXIT_OK;
     case OPT_DRY_RUN: cl->dry_run = true; return NAS_EXIT_OK;
     case OPT_AGENT: cl->agent = optarg; return NAS_EXIT_OK;
@@ -138,6 +142,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"time", required_argument, NULL, OPT_TIME},
                                             {"seed", required_argument, NULL, OPT_SEED},
                                             {"fresh", no_argument, NULL, OPT_FRESH},
+                                            {"profile", no_argument, NULL, OPT_PROFILE},
                                             {"dry-run", no_argument, NULL, OPT_DRY_RUN},
                                             {"format", required_argument, NULL, 'f'},
                                             {"agent", required_argument, NULL, OPT_AGENT},

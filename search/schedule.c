@@ -256,18 +256,23 @@ static nas_status try_back(nas_ctx *ctx, schedule *p, nas__device *d, bool *back
     return status;
 }
 
+static bool is_worth_waiting(schedule *p, const nas__device *d) {
+    pthread_mutex_lock(&p->s->lock);
+    const bool worth = p->working > 0 && pending_in(p, d->queue) > 0;
+    pthread_mutex_unlock(&p->s->lock);
+    return worth;
+}
+
 /* Asks for the device with growing pauses as long as another one works and its queue has work. */
 static nas_status come_back(nas_ctx *ctx, schedule *p, nas__device *d, bool *back) {
     int64_t pause = RETRY_FIRST_MS;
     for (;;) {
         nas_status status = try_back(ctx, p, d, back);
         if (status != NAS_OK || *back) return status;
-        pthread_mutex_lock(&p->s->lock);
-        const bool wait = p->working > 0 && pending_in(p, d->queue) > 0;
-        pthread_mutex_unlock(&p->s->lock);
-        if (!wait) return NAS_OK;
-        status = nap(ctx, pause);
-        if (status != NAS_OK) return status;
+        const int64_t next = nas_now_ns() + pause * 1000000;
+        while (status == NAS_OK && nas_now_ns() < next && is_worth_waiting(p, d))
+            status = nap(ctx, NAP_MS);
+        if (status != NAS_OK || !is_worth_waiting(p, d)) return status;
         pause = pause * 2 < RETRY_LAST_MS ? pause * 2 : RETRY_LAST_MS;
     }
 }
@@ -300,11 +305,20 @@ static nas_status work(nas_ctx *ctx, schedule *p, nas__device *d, size_t *group)
     }
 }
 
+/* One that is away, since an earlier batch perhaps, is asked for first. */
 static nas_status run_device(nas_ctx *ctx, void *arg, size_t i, int worker) {
     (void)worker;
     schedule *p = arg;
+    nas__device *d = p->present[i];
+    bool there = !d->away;
+    nas_status status = NAS_OK;
+    if (!there) {
+        status = come_back(ctx, p, d, &there);
+        if (status != NAS_OK || !there) return status;
+        count_working(p, 1);
+    }
     size_t *group = nas_alloc_array(ctx, p->n, sizeof *group);
-    const nas_status status = group == NULL ? NAS_ERR_NOMEM : work(ctx, p, p->present[i], group);
+    status = group == NULL ? NAS_ERR_NOMEM : work(ctx, p, d, group);
     count_working(p, -1);
     nas_free(group);
     return status;
@@ -314,11 +328,13 @@ static nas_status run_device(nas_ctx *ctx, void *arg, size_t i, int worker) {
 
 static size_t choose_present(schedule *p, bool local) {
     size_t n = 0;
+    p->working = 0;
     for (int32_t i = 0; i < p->s->n_devices; i++) {
         nas__device *d = &p->s->devices[i];
-        if (d->away || nas_device_is_local(d->handle) != local || pending_in(p, d->queue) == 0)
-            continue;
+        const bool is_local = strcmp(d->config->connect, "local") == 0;
+        if (is_local != local || pending_in(p, d->queue) == 0) continue;
         p->present[n++] = d;
+        p->working += !d->away;
     }
     return n;
 }
@@ -326,11 +342,10 @@ static size_t choose_present(schedule *p, bool local) {
 /* The devices that are there, until each has nothing to do or is away. */
 static nas_status run_present(schedule *p) {
     size_t n = choose_present(p, false);
-    p->working = (int)n;
     nas_status status = n == 0 ? NAS_OK : nas_parallel(p->s->ctx, (int)n, n, run_device, p);
     n = status == NAS_OK ? choose_present(p, true) : 0;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        p->working = 1;
+        p->working = p->present[i]->away ? 0 : 1;
         status = run_device(p->s->ctx, p, i, 0);
     }
     return status;

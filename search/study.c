@@ -15,6 +15,7 @@ static nas_status run_phases(nas__study *s, bool *feasible) {
     if (status == NAS_OK) status = nas__phase_baselines(s);
     if (status == NAS_OK) status = nas__phase_search(s);
     if (status == NAS_OK) status = nas__phase_final(s);
+    if (status == NAS_OK) status = nas__phase_profile(s);
     if (status == NAS_OK) status = nas__phase_report(s, feasible);
     return status;
 }

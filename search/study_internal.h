@@ -183,6 +183,7 @@ nas_status nas__score_artifact(nas_ctx *ctx, const nas__study *s, const nas__bui
                                nas_split split, nas_sr_score *out);
 
 /* ---- timing.c: one measurement, stored ------------------------------------------------------------------------------ */
+nas_measure_options nas__measure_options(const nas__study *s, const nas__device *d, bool final);
 /* nas__time_artifact - times the program of the device's target and stores the measurement. Any thread; takes the lock. */
 nas_status nas__time_artifact(nas_ctx *ctx, nas__study *s, nas__device *d, const nas__built *built,
                               size_t trial_index, const char *role, bool final, nas__latency *out);
@@ -225,6 +226,7 @@ nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */
 nas_status nas__phase_baselines(nas__study *s);              /* baselines.c */
 nas_status nas__phase_search(nas__study *s);                 /* search_phase.c */
 nas_status nas__phase_final(nas__study *s);                  /* final_phase.c */
+nas_status nas__phase_profile(nas__study *s);                /* profile.c */
 nas_status nas__phase_report(nas__study *s, bool *feasible); /* report.c */
 
 /* nas__train_steps - trains `weights` to `steps` optimiser steps with checkpoints in `path`.

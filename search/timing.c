@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static nas_measure_options measure_options(const nas__study *s, const nas__device *d, bool final) {
+nas_measure_options nas__measure_options(const nas__study *s, const nas__device *d, bool final) {
     nas_measure_options o = nas_measure_options_default();
     o.min_batches = s->config->measure.min_batches;
     o.min_time_ms = s->config->measure.min_time_ms;
@@ -84,7 +84,7 @@ static nas_status store(nas_ctx *ctx, nas__study *s, const nas__device *d, const
 
 static nas_status measure(nas_ctx *ctx, nas__study *s, const nas__device *d,
                           const nas__built *built, bool final, nas_measurement *m) {
-    const nas_measure_options o = measure_options(s, d, final);
+    const nas_measure_options o = nas__measure_options(s, d, final);
     const nas_artifact *artifact = &built->artifacts[d->target];
     return nas_measure(ctx, d->handle, built->graph, artifact->path, artifact->sha256, &o, m);
 }

@@ -122,3 +122,8 @@ nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *tex
     *out = point;
     return NAS_OK;
 }
+
+bool nas_space_gene_matters(const nas_space *space, const nas_point *point, int32_t gene) {
+    assert(gene >= 0 && gene < space->n_genes);
+    return space->ops->matters == NULL || space->ops->matters(space, point, gene);
+}

@@ -138,6 +138,66 @@ typedef struct nas_outlook {
  * `rest` the share of genes to come. The space must have given its steps. */
 void nas_space_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
                        nas_outlook *out);
+/* ---- spaces of published benchmarks ----------------------------------------------------------------------------------
+ *
+ * Batch normalization is folded into the convolution before it (a bias), as every engine does. Every gene may take every
+ * value; where a gene does not matter it is 0. Sampling is uniform over the genes that matter; crossover takes over whole
+ * edges (nb201), blocks (fbnet, ofa). */
+
+/* "nb201": cells of four nodes and six edges (Dong & Yang, arXiv:2001.00326). Stem 3x3; three stages of `cells` equal
+ * cells at channels, 2*channels, 4*channels, a residual block of stride 2 between them; batch norm, ReLU, mean, linear.
+ * Genes: the operation of each edge (0->1)(0->2)(1->2)(0->3)(1->3)(2->3): 0 none, 1 skip, 2 ReLU + conv1x1,
+ * 3 ReLU + conv3x3, 4 avg_pool3x3 (padding not counted). Text: the six digits, "421211"; the official form
+ * "|avg_pool_3x3~0|+|...|" is read as well. As in the benchmark, isomorphic cells are different points. */
+/* What is built of a cell with "none" edges. Engines differ: counts of the whole network explain the latencies of those
+ * that run everything, counts of the folded one those of LiteRT. */
+typedef enum nas_nb201_form {
+    NAS_NB201_WHOLE,   /* all of it, "none" multiplies by 0: the MACs of the benchmark */
+    NAS_NB201_REACHED, /* without what the output does not need; operations on zeros are run */
+    NAS_NB201_FOLDED   /* also without what computes zeros: for engines that fold constants */
+} nas_nb201_form;
+
+typedef struct nas_nb201_options {
+    int32_t height, width, input_channels; /* multiples of 4, 4..1024; 1..64 */
+    int32_t channels, cells, classes;      /* 1..256, 1..32, 1..10000 */
+    nas_nb201_form form;
+} nas_nb201_options;
+nas_nb201_options
+nas_nb201_options_default(void); /* 32x32x3, 16 channels, 5 cells, 10 classes, WHOLE */
+nas_status nas_space_nb201_new(nas_ctx *ctx, const nas_nb201_options *options, nas_space **out);
+enum { NAS_NB201_EDGES = 6 };
+/* nas_nb201_built - which edges of a cell a form builds. */
+void nas_nb201_built(const nas_point *point, nas_nb201_form form, bool built[NAS_NB201_EDGES]);
+
+/* "fbnet": 22 blocks of FBNet (Wu et al., arXiv:1812.03443; the form of HW-NAS-Bench, arXiv:2103.10584). Gene of a block:
+ * 0 k3_e1, 1 k3_e1_g2, 2 k3_e3, 3 k3_e6, 4 k5_e1, 5 k5_e1_g2, 6 k5_e3, 7 k5_e6, 8 skip (a 1x1 conv where channels or
+ * stride change). Inputs below 64 pixels: stem and first wide stage of stride 1, head of 1504 channels; else 1984.
+ * Text: the 22 digits; "7,8,1,..." and "[7, 8, 1, ...]" are read as well. */
+typedef struct nas_fbnet_options {
+    int32_t height, width; /* 32..1024, multiples of 8 */
+    int32_t classes;
+} nas_fbnet_options;
+nas_fbnet_options nas_fbnet_options_default(void); /* 224x224, 1000 classes */
+nas_status nas_space_fbnet_new(nas_ctx *ctx, const nas_fbnet_options *options, nas_space **out);
+
+/* "ofa": the MobileNetV3 space of Once-for-All (Cai et al., arXiv:1908.09791): 5 units of 2..4 blocks, each with kernel
+ * 3, 5, 7 and expansion 3, 4, 6; square input of 128..224 in steps of 4. width_percent 100 or 120.
+ * Text: "ofa r160 | 3,6 5,3 | 7,4 ... " - kernel,expansion of the blocks there are, '|' before each unit. The form of the
+ * published data is read as well: "ks=<20 numbers>; expand=<20>; depth=<5>; resolution=<1>" (numbers apart by blanks or
+ * commas, fields in any order). */
+typedef struct nas_ofa_options {
+    int32_t width_percent;
+    int32_t classes;
+} nas_ofa_options;
+nas_ofa_options nas_ofa_options_default(void); /* 100, 1000 */
+nas_status nas_space_ofa_new(nas_ctx *ctx, const nas_ofa_options *options, nas_space **out);
+
+/* nas_space_new_named - "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120" or "sr", with the default options; nb201 and
+ * fbnet take the input's size, "fbnet:32x32", "nb201:88x88x1". NOTFOUND lists the names. */
+nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out);
+const char *nas_space_names(void); /* "nb201, nb201-reached, ..." */
+/* nas_space_gene_matters - false for a gene that does not matter in this legal point (it is 0 then). */
+bool nas_space_gene_matters(const nas_space *space, const nas_point *point, int32_t gene);
 
 /* nas_fsrcnn_graph - baseline of FSRCNN shape (Dong et al., arXiv:1608.00367; d=56, s=12, m=4) on the luma plane:
  * [1,h,w,1] in, [1,h*scale,w*scale,1] out; 5x5 1->56, PReLU, 1x1 ->12, PReLU, 4 x (3x3 12->12, PReLU), 1x1 ->56,

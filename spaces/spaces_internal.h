@@ -28,6 +28,10 @@ typedef struct nas__space_ops {
     void (*outlook)(const nas_space *space, const nas_point *prefix, int32_t step,
                     nas_outlook *out);
     nas_status (*steps)(nas_ctx *ctx, const nas_space *space, nas_space_steps *out);
+    /* Optional, NULL: every gene matters; every gene is inherited alone. */
+    bool (*matters)(const nas_space *space, const nas_point *point, int32_t gene);
+    int32_t (*group)(
+        int32_t gene); /* genes of one group are inherited together; rising with the gene */
 } nas__space_ops;
 
 struct nas_space {
@@ -36,6 +40,54 @@ struct nas_space {
     int32_t n_genes;
     double size; /* canonical points */
 };
+
+/* ---- plain_moves.c: moves of spaces whose genes may take every value ------------------------------------------------- */
+
+/* nas__plain_init - ops, genes (copied) and size; on failure nothing is owed. */
+nas_status nas__plain_init(nas_ctx *ctx, nas_space *space, const nas__space_ops *ops,
+                           const nas_gene *genes, int32_t n_genes, double size);
+nas_gene nas__gene(const char *name, nas_gene_kind kind, int32_t cardinality);
+void nas__plain_sample(const nas_space *space, nas_rng *rng, nas_point *out);
+void nas__plain_mutate(const nas_space *space, const nas_point *in, double rate, nas_rng *rng,
+                       nas_point *out);
+void nas__plain_crossover(const nas_space *space, const nas_point *a, const nas_point *b,
+                          nas_rng *rng, nas_point *out);
+void nas__plain_largest(const nas_space *space, nas_point *out);
+void nas__plain_smallest(const nas_space *space, nas_point *out);
+/* nas__plain_check - genes that do not matter are 0. */
+nas_status nas__plain_check(nas_ctx *ctx, const nas_space *space, const nas_point *point);
+void nas__plain_canonical(const nas_space *space, nas_point *point);
+
+/* ---- net.c: a graph that grows ---------------------------------------------------------------------------------------- */
+
+/* After the first failure the rest does nothing, so that a network reads as prose. Names: "<prefix><name>". */
+typedef struct nas__net {
+    nas_ctx *ctx;
+    nas_graph *graph;
+    nas_status status;
+    char prefix[32];
+} nas__net;
+
+typedef struct nas__conv {
+    int32_t channels, kernel, stride, groups;
+    bool bias;
+} nas__conv; /* padding (kernel - 1)/2 on every side */
+
+nas_value nas__net_input(nas__net *net, int32_t h, int32_t w, int32_t c);
+nas_value nas__net_conv(nas__net *net, const char *name, nas_value x, nas__conv conv);
+nas_value nas__net_relu(nas__net *net, const char *name, nas_value x);
+nas_value nas__net_add(nas__net *net, const char *name, nas_value a, nas_value b);
+nas_value nas__net_mul(nas__net *net, const char *name, nas_value a, nas_value b);
+nas_value nas__net_unary(nas__net *net, const char *name, nas_value x, nas_unary fn, float alpha,
+                         float beta);
+nas_value nas__net_batch_norm(nas__net *net, const char *name, nas_value x);
+/* kernel x kernel, padding not counted; kernel 0: the mean of the whole input */
+nas_value nas__net_avg_pool(nas__net *net, const char *name, nas_value x, int32_t kernel,
+                            int32_t stride, int32_t pad);
+nas_value nas__net_shuffle(nas__net *net, const char *name, nas_value x, int32_t groups);
+nas_shape nas__net_shape(const nas__net *net, nas_value x);
+/* nas__net_finish - sets the output; frees the graph on failure. */
+nas_status nas__net_finish(nas__net *net, nas_value output, nas_graph **out);
 
 /* ---- the "sr" space ------------------------------------------------------------------------------------------ */
 

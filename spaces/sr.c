@@ -180,6 +180,12 @@ static nas_status sr_check(nas_ctx *ctx, const nas_space *space, const nas_point
     return NAS_OK;
 }
 
+static bool sr_matters(const nas_space *space, const nas_point *point, int32_t gene) {
+    (void)space;
+    if (gene < NAS__SR_GLOBALS || (gene - NAS__SR_GLOBALS) % NAS__SR_BLOCK_GENES == 0) return true;
+    return point->gene[nas__sr_keep((gene - NAS__SR_GLOBALS) / NAS__SR_BLOCK_GENES)] != 0;
+}
+
 static const nas__space_ops sr_ops = {
     .name = "sr",
     .sample = nas__sr_sample,
@@ -192,6 +198,7 @@ static const nas__space_ops sr_ops = {
     .format = nas__sr_format,
     .parse = nas__sr_parse,
     .outlook = nas__sr_outlook,
+    .matters = sr_matters,
 };
 
 nas_status nas_space_sr_new(nas_ctx *ctx, const nas_sr_options *options, nas_space **out) {

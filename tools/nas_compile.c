@@ -5,6 +5,8 @@
 #include "compiler/compiler.h"
 #include "db/db.h"
 #include "ir/quantize.h"
+#include "tools/recipe_sparsity.h"
+#include "tools/sparse_gain.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -15,6 +17,7 @@
 
 static const char help_text[] =
     "usage: nas-compile MODEL.onnx -o DIR [options]\n"
+    "       nas-compile --break-even [--layers MODEL.onnx] [--shapes LIST] [options]\n"
     "\n"
     "Compiles one network to native code: DIR/model, a program that runs and times it, or a bundle "
     "of C for an app.\n"
@@ -34,7 +37,9 @@ static const char help_text[] =
     "--db for ever\n"
     "  --db FILE            where times of kernels are kept (default: kernels.db in the cache "
     "folder)\n"
-    "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point; "
+    "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point, "
+    "sparsity\n"
+    "                       (pattern and rate, or the zeros of the model: docs/sparse.md); "
     "refused\n"
     "                       when it belongs to another model\n"
     "  --compiler NAME      another gcc or clang than the target's\n"
@@ -44,6 +49,17 @@ static const char help_text[] =
     "  --dump-after PASS    print the network after a pass: constants, batch_norm, duplicates, "
     "dead (of the graph),\n"
     "                       import, fold, fuse, plan (of the rows), layers; no -o needed\n"
+    "  --break-even         measure here from which rate on sparse layers are faster than dense "
+    "ones; kept in --db\n"
+    "    --layers MODEL.onnx  for its convolutions\n"
+    "    --shapes LIST        for KERNEL:IN:OUT:SIZE[:STRIDE], commas between, e.g. "
+    "1:256:64:56,3:64:128:28:2\n"
+    "    --patterns LIST      default 1x4,1x16,N:8x4; also block4x4, punched8x8, pattern, "
+    "periodic, "
+    "unstructured ...\n"
+    "    --rates LIST         default 0.125,0.25,0.375,0.5,0.625,0.75,0.9\n"
+    "    --cell TIME          of measuring one cell (default 0.4s)\n"
+    "    -f, --format FORMAT  table (default), json, csv or value\n"
     "  -h, --help           this text\n"
     "      --version        version\n"
     "\n"
@@ -68,9 +84,10 @@ static void on_signal(int number) {
 
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
+    const char *layers, *shapes, *patterns, *rates, *format;
     long threads, height, width;
-    double tune_s;
-    bool explain, done;
+    double tune_s, cell_s;
+    bool explain, break_even, done;
 } command_line;
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------ */
@@ -95,15 +112,18 @@ static int parse_number(const char *what, const char *text, long most, long *out
 }
 
 /* "90", "90s", "5m", "1h" -> seconds. */
-static int parse_time(const char *text, double *out) {
+static int parse_time(const char *option, const char *text, double *out) {
     char *end = NULL;
     const double number = strtod(text, &end);
     double factor = 0;
     if (strcmp(end, "") == 0 || strcmp(end, "s") == 0) factor = 1;
     if (strcmp(end, "m") == 0) factor = 60;
     if (strcmp(end, "h") == 0) factor = 3600;
-    if (end == text || factor == 0 || !(number > 0) || number * factor > 1e6)
-        return usage_error("--tune wants e.g. 60s, 5m or 1h, not", text);
+    if (end == text || factor == 0 || !(number > 0) || number * factor > 1e6) {
+        fprintf(stderr, "error: %s wants e.g. 60s, 5m or 1h, not: %s (see nas-compile --help)\n",
+                option, text);
+        return NAS_EXIT_USAGE;
+    }
     *out = number * factor;
     return NAS_EXIT_OK;
 }
@@ -123,6 +143,12 @@ enum {
     OPT_CACHE,
     OPT_EXPLAIN,
     OPT_DUMP,
+    OPT_BREAK_EVEN,
+    OPT_LAYERS,
+    OPT_SHAPES,
+    OPT_PATTERNS,
+    OPT_RATES,
+    OPT_CELL,
     OPT_VERSION
 };
 enum { THREADS_MAX = 64, EXTENT_MAX = 16384 };
@@ -140,13 +166,20 @@ static int parse_option(command_line *cl, int option) {
         if (strcmp(optarg, "c") == 0 || strcmp(optarg, "exe") == 0) return NAS_EXIT_OK;
         return usage_error("--emit wants exe or c, not", optarg);
     case OPT_FORM: cl->form = optarg; return NAS_EXIT_OK;
-    case OPT_TUNE: return parse_time(optarg, &cl->tune_s);
+    case OPT_TUNE: return parse_time("--tune", optarg, &cl->tune_s);
     case OPT_DB: cl->db = optarg; return NAS_EXIT_OK;
     case OPT_RECIPE: cl->recipe = optarg; return NAS_EXIT_OK;
     case OPT_COMPILER: cl->compiler = optarg; return NAS_EXIT_OK;
     case OPT_CACHE: cl->cache = optarg; return NAS_EXIT_OK;
     case OPT_EXPLAIN: cl->explain = true; return NAS_EXIT_OK;
     case OPT_DUMP: cl->dump = optarg; return NAS_EXIT_OK;
+    case OPT_BREAK_EVEN: cl->break_even = true; return NAS_EXIT_OK;
+    case OPT_LAYERS: cl->layers = optarg; return NAS_EXIT_OK;
+    case OPT_SHAPES: cl->shapes = optarg; return NAS_EXIT_OK;
+    case OPT_PATTERNS: cl->patterns = optarg; return NAS_EXIT_OK;
+    case OPT_RATES: cl->rates = optarg; return NAS_EXIT_OK;
+    case OPT_CELL: return parse_time("--cell", optarg, &cl->cell_s);
+    case 'f': cl->format = optarg; return NAS_EXIT_OK;
     case OPT_VERSION:
         printf("nas-compile %s\n", NAS_VERSION);
         cl->done = true;
@@ -174,15 +207,32 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"cache", required_argument, NULL, OPT_CACHE},
                                             {"explain", no_argument, NULL, OPT_EXPLAIN},
                                             {"dump-after", required_argument, NULL, OPT_DUMP},
+                                            {"break-even", no_argument, NULL, OPT_BREAK_EVEN},
+                                            {"layers", required_argument, NULL, OPT_LAYERS},
+                                            {"shapes", required_argument, NULL, OPT_SHAPES},
+                                            {"patterns", required_argument, NULL, OPT_PATTERNS},
+                                            {"rates", required_argument, NULL, OPT_RATES},
+                                            {"cell", required_argument, NULL, OPT_CELL},
+                                            {"format", required_argument, NULL, 'f'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"help", no_argument, NULL, 'h'},
                                             {"version", no_argument, NULL, OPT_VERSION},
                                             {NULL, 0, NULL, 0}};
     int option = 0;
-    while ((option = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "o:f:h", options, NULL)) != -1) {
         const int code = parse_option(cl, option);
         if (code != NAS_EXIT_OK || cl->done) return code;
     }
+    if (cl->break_even) {
+        if (optind < argc)
+            return usage_error("--break-even takes its model by --layers, not as", argv[optind]);
+        cl->model = cl->layers;
+        return NAS_EXIT_OK;
+    }
+    if (cl->layers != NULL || cl->shapes != NULL || cl->patterns != NULL || cl->rates != NULL ||
+        cl->format != NULL)
+        return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
+                           NULL);
     if (optind >= argc) return usage_error("which model? Give an ONNX file", NULL);
     cl->model = argv[optind];
     if (optind + 1 < argc) return usage_error("unexpected argument", argv[optind + 1]);
@@ -284,10 +334,12 @@ static nas_status apply_setting(nas_ctx *ctx, nas_graph *graph, nas_value v, con
                                 const json_t *value) {
     if (strcmp(key, "weight_bits") == 0) return set_weight_bits(ctx, graph, v, value);
     if (strcmp(key, "activation") == 0) return set_activation(ctx, graph, v, value);
+    if (strcmp(key, "sparsity") == 0) return nas_recipe_sparsity(ctx, graph, v, value);
     return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "there are no kernels for \"%s\" yet", key);
 }
 
-/* {"graph_hash": "...", "layers": {"<node>": {"weight_bits": n, "activation": {...}}}} */
+/* {"graph_hash": "...", "sparsity": {...}, "layers": {"<node>": {"weight_bits": n, "activation": {...}, "sparsity": {...}}}}
+ * (recipe_sparsity.h) */
 static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
                              const json_t *recipe) {
     const char *hash = json_string_value(json_object_get(recipe, "graph_hash"));
@@ -305,6 +357,11 @@ static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
     const json_t *layers = json_object_get(recipe, "layers");
     if (layers != NULL && !json_is_object(layers))
         return nas_fail(ctx, NAS_ERR_PARSE, "recipe %s: \"layers\" is no object", path);
+    const json_t *sparsity = json_object_get(recipe, "sparsity");
+    if (sparsity != NULL) {
+        status = nas_recipe_sparsity_all(ctx, graph, sparsity);
+        if (status != NAS_OK) return nas_wrap(ctx, status, "recipe %s", path);
+    }
     const char *name = NULL;
     json_t *settings = NULL;
     json_object_foreach((json_t *)(uintptr_t)layers, name, settings) {
@@ -366,8 +423,9 @@ static nas_status store_time(nas_ctx *ctx, void *user, const char *kernel, const
     const nas_db_kernel_key key = {kernel, way, device, 1};
     const nas_db_kernel_timing timing = {t->p50_ns, t->lo_ns, t->hi_ns, t->runs};
     m->measured++;
-    fprintf(stderr, "tuned %lld kernels: %s: %.1f us\n", (long long)m->measured, way,
-            t->p50_ns * 1e-3);
+    if (strncmp(way, "break-even ", 11) != 0) /* those are the output */
+        fprintf(stderr, "tuned %lld kernels: %s: %.1f us\n", (long long)m->measured, way,
+                t->p50_ns * 1e-3);
     return nas_db_kernel_timing_put(ctx, m->db, &key, &timing);
 }
 
@@ -379,7 +437,7 @@ static nas_status open_memory(nas_ctx *ctx, const command_line *cl, const nas_co
                                  : snprintf(path, sizeof path, "%s/kernels.db", o->cache_dir);
     if (n < 0 || (size_t)n >= sizeof path)
         return nas_fail(ctx, NAS_ERR_RANGE, "path of the kernel times is longer than 1023 bytes");
-    if (cl->tune_s <= 0 && !nas_file_exists(path)) {
+    if (cl->tune_s <= 0 && !cl->break_even && !nas_file_exists(path)) {
         if (cl->db == NULL) return NAS_OK;
         return nas_fail(ctx, NAS_ERR_NOTFOUND, "--db %s: no such file; --tune makes one", path);
     }
@@ -476,6 +534,18 @@ static nas_status produce(nas_ctx *ctx, const command_line *cl, const nas_graph 
     return status;
 }
 
+static nas_status break_even(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
+                             const nas_compile_options *options) {
+    nas_sparse_gain request = {.graph = graph,
+                               .shapes = cl->shapes,
+                               .patterns = cl->patterns,
+                               .rates = cl->rates,
+                               .seconds = cl->cell_s};
+    const nas_status status =
+        nas_rows_format_parse(ctx, cl->format != NULL ? cl->format : "table", &request.format);
+    return status == NAS_OK ? nas_sparse_gain_print(ctx, options, &request) : status;
+}
+
 static int run(nas_ctx *ctx, const command_line *cl) {
     nas_target cpu;
     nas_compile_options options;
@@ -484,14 +554,16 @@ static int run(nas_ctx *ctx, const command_line *cl) {
     const nas_tune_memory hooks = {.user = &m, .find = find_time, .store = store_time};
     nas_status status = options_of(ctx, cl, &cpu, &options);
     const bool wrong_usage = status != NAS_OK;
-    if (status == NAS_OK) status = import(ctx, cl, &graph);
+    if (status == NAS_OK && cl->model != NULL) status = import(ctx, cl, &graph);
     if (status == NAS_OK && cl->recipe != NULL) status = apply_recipe(ctx, cl->recipe, graph);
     if (status == NAS_OK) status = open_memory(ctx, cl, &options, &m);
     if (m.db != NULL) {
         options.memory = &hooks;
         options.tune_s = cl->tune_s;
     }
-    if (status == NAS_OK) status = produce(ctx, cl, graph, &options);
+    if (status == NAS_OK)
+        status = cl->break_even ? break_even(ctx, cl, graph, &options)
+                                : produce(ctx, cl, graph, &options);
     if (status != NAS_OK && status != NAS_ERR_CANCELLED)
         fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
     if (m.db != NULL) {
@@ -507,7 +579,8 @@ static int run(nas_ctx *ctx, const command_line *cl) {
 }
 
 int main(int argc, char **argv) {
-    command_line cl = {.target = "native", .emit = "exe", .form = "auto", .threads = 2};
+    command_line cl = {
+        .target = "native", .emit = "exe", .form = "auto", .threads = 2, .cell_s = 0.4};
     const int code = parse_command_line(argc, argv, &cl);
     if (code != NAS_EXIT_OK || cl.done) return code;
     nas_ctx *ctx = nas_ctx_new();

@@ -32,6 +32,7 @@ static const char help_text[] =
     "  trial N         everything about trial N\n"
     "  events          the study's diary\n"
     "  measurements    every measurement, drift references included\n"
+    "  profile N       the convolutions of trial N, each timed alone (nas-search --profile)\n"
     "  passport N      of each measurement of trial N: where, when, which program, how hot, which "
     "clock, which limits\n"
     "  measurement ID  the same of one measurement (column measurement_id), and what its device "
@@ -73,6 +74,7 @@ static const struct command {
     {"trial", NAS_DB_REPORT_TRIAL, true, "the trial's number"},
     {"events", NAS_DB_REPORT_EVENTS, false, NULL},
     {"measurements", NAS_DB_REPORT_MEASUREMENTS, false, NULL},
+    {"profile", NAS_DB_REPORT_PROFILE, false, "the trial's number"},
     {"passport", NAS_DB_REPORT_PASSPORT, false, "the trial's number"},
     {"measurement", NAS_DB_REPORT_MEASUREMENT, false, "a measurement_id"},
     {"layers", NAS_DB_REPORT_LAYERS, false, "the trial's number"},
@@ -131,10 +133,11 @@ static nas_status check_args(nas_ctx *ctx, const query_args *args) {
     if (args->db == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "which database? Give its path");
     const struct command *command = find_command(args->command);
     if (command == NULL) {
-        return nas_fail(ctx, NAS_ERR_INVALID,
-                        "command '%s' is unknown: use front, final, baselines, trials, best, "
-                        "trial, events, measurements, measurement, passport, layers or sql",
-                        args->command);
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "command '%s' is unknown: use front, final, baselines, trials, best, "
+            "trial, events, measurements, measurement, passport, profile, layers or sql",
+            args->command);
     }
     if (command->operand != NULL && args->operand == NULL) {
         return nas_fail(ctx, NAS_ERR_INVALID, "%s needs %s", args->command, command->operand);
@@ -253,6 +256,7 @@ static nas_status print_sql(nas_ctx *ctx, nas_db *db, const query_args *args) {
 
 static const char *missing_text(nas_db_report_kind kind) {
     if (kind == NAS_DB_REPORT_LAYERS) return "layers of trial ";
+    if (kind == NAS_DB_REPORT_PROFILE) return "layers timed alone (nas-search --profile) of trial ";
     if (kind == NAS_DB_REPORT_PASSPORT) return "measurement of trial ";
     return kind == NAS_DB_REPORT_MEASUREMENT ? "measurement " : "trial ";
 }

@@ -8,9 +8,11 @@
 #endif
 #include "conditions.h"
 #include "cpu_check.h"
+#include "cpus.h"
 #include "model.h"
 #include "model_facts.h"
 #include "npy.h"
+#include "ranks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -36,9 +38,7 @@ enum {
     CURVE_MAX = 120,           /* points of a sustained run */
     SUSTAINED_SAMPLES = 16384, /* at most so many batches in its last third */
     PROFILE_ROUNDS = 31,
-    HOPELESS_MIN = 10,        /* batches seen before a run is given up early */
-    INTERVAL_MIN = 6,         /* samples from which ranks of a 95 % interval exist */
-    EXACT_BINOMIAL_MAX = 1000 /* above it the normal approximation is good to a rank */
+    HOPELESS_MIN = 10 /* batches seen before a run is given up early */
 };
 
 /* Share of a batch's wall time that a thread may lose to others: runnable but not running where the kernel counts that,
@@ -158,43 +158,6 @@ static void json_text(const char *text) {
 
 /* ---- processors ---------------------------------------------------------------------------------------------- */
 
-/* "0,2-3" -> list of CPU numbers in that order; -1 with a message when it is none. */
-static int parse_cpus(const char *text, int *list, int max) {
-    int n = 0;
-    const char *p = text;
-    while (*p != '\0') {
-        char *end = NULL;
-        const long first = strtol(p, &end, 10);
-        long last = first;
-        int bad = end == p || *p == '-' || *p == '+' || *p == ' ';
-        if (!bad && *end == '-') {
-            p = end + 1;
-            last = strtol(p, &end, 10);
-            bad = end == p || *p == '-' || *p == '+' || *p == ' ';
-        }
-        bad = bad || (*end != '\0' && *end != ',') || (*end == ',' && end[1] == '\0');
-        if (bad || first < 0 || last < first || last >= CPU_SETSIZE || last - first >= max - n) {
-            fprintf(stderr, "--cpus %s: need CPU numbers like 0,1 or 0-3, each below %d\n", text,
-                    CPU_SETSIZE);
-            return -1;
-        }
-        for (long cpu = first; cpu <= last; cpu++)
-            list[n++] = (int)cpu;
-        p = *end == ',' ? end + 1 : end;
-    }
-    return n;
-}
-
-static int pin(pid_t task, const int *cpus, int n, const char *asked) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (int i = 0; i < n; i++)
-        CPU_SET((size_t)cpus[i], &set);
-    if (sched_setaffinity(task, sizeof set, &set) == 0) return 0;
-    fprintf(stderr, "--cpus %s: %s; name CPUs this process may use\n", asked, strerror(errno));
-    return -1;
-}
-
 /* The threads of this process, main thread first, workers in the order of their creation (ids ascend). */
 static void find_tasks(bench *b) {
     DIR *dir = opendir("/proc/self/task");
@@ -235,21 +198,8 @@ static int pin_tasks(bench *b, const int *cpus, int n) {
 static void print_effective(const bench *b) {
     printf("[");
     for (int i = 0; i < b->n_tasks; i++) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
         printf(i > 0 ? ", \"" : "\"");
-        if (sched_getaffinity(b->task[i], sizeof set, &set) == 0) {
-            const char *comma = "";
-            for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-                if (!CPU_ISSET((size_t)cpu, &set)) continue;
-                int last = cpu;
-                while (last + 1 < CPU_SETSIZE && CPU_ISSET((size_t)last + 1, &set))
-                    last++;
-                printf(last > cpu ? "%s%d-%d" : "%s%d", comma, cpu, last);
-                comma = ",";
-                cpu = last;
-            }
-        }
+        print_mask(b->task[i]);
         printf("\"");
     }
     printf("]");
@@ -309,18 +259,6 @@ static int disturbed(const bench *b, const counters *before, const counters *aft
     return (double)longest_wait_ns(b, before, after) > lost_share_max * (double)batch_ns ||
            idle_share(before, after, batch_ns) > b->idle_floor + lost_share_max ||
            (b->pinned_cpu >= 0 && after->cpu != b->pinned_cpu);
-}
-
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double quantile_sorted(const double *sorted, size_t n, double p) {
-    const double at = p * (double)(n - 1);
-    const size_t low = (size_t)at;
-    if (low + 1 >= n) return sorted[n - 1];
-    return sorted[low] + (at - (double)low) * (sorted[low + 1] - sorted[low]);
 }
 
 /* Grows k until a batch lasts batch_ms: by max(target/t + 1, 1.618 k), the rule of TVM's time_evaluator. The fastest
@@ -471,30 +409,6 @@ static void measure(bench *b, bench_result *r) {
 }
 
 /* ---- statistics and the document ------------------------------------------------------------------------------- */
-
-/* Largest rank l (1-based) with P(Binomial(n, 1/2) < l) <= 0.025: x(l) .. x(n+1-l) covers the median with 95 %.
- * At least 1: below six samples the interval is the whole range. */
-static size_t median_rank(size_t n) {
-    if (n > EXACT_BINOMIAL_MAX) { /* (n - 1.96 sqrt(n)) / 2, without a square root */
-        size_t l = n / 2;
-        while (l > 1) {
-            const double d = (double)n - 2.0 * (double)l;
-            if (d * d >= 1.959963984540054 * 1.959963984540054 * (double)n) break;
-            l--;
-        }
-        return l;
-    }
-    double p = 1.0;
-    for (size_t i = 0; i < n; i++)
-        p *= 0.5;
-    double below = 0.0;
-    for (size_t l = 1; l <= n; l++) { /* p = P(X = l - 1); below = P(X < l - 1) */
-        below += p;
-        if (below > 0.025) return l > 1 ? l - 1 : 1;
-        p *= (double)(n - l + 1) / (double)l;
-    }
-    return 1;
-}
 
 /* Upper end of the interval when the kept samples are too few for one: no batch took longer, disturbed ones included.
  * 0 when there are enough. */

@@ -65,7 +65,7 @@ static nas_status allocate(nas_ctx *ctx, nas__agent *a) {
 
 static void draw(nas__agent *a) {
     nas_rng rng = nas_rng_stream(a->seed, 0, "policy weights");
-    if (a->graph) nas__encoder_draw(&a->encoder, &rng, a->actor.value);
+    if (a->graph) nas__graphcoder_draw(&a->encoder, &rng, a->actor.value);
     nas__mlp_draw(&a->mu, &rng, a->actor.value);
     nas__mlp_draw(&a->q, &rng, a->critic.value);
 }
@@ -83,10 +83,10 @@ nas_status nas__agent_new(nas_ctx *ctx, const nas_space *space, bool graph, int3
     if (status == NAS_OK) {
         a->n_steps = a->steps->n_steps;
         a->state_size = graph ? EMBEDDING + DYNAMIC - 1 : a->steps->n_features + DYNAMIC;
-        if (graph) status = nas__encoder_init(ctx, a->steps, EMBEDDING, 0, &a->encoder);
+        if (graph) status = nas__graphcoder_init(ctx, a->steps, EMBEDDING, 0, &a->encoder);
     }
     if (status == NAS_OK && graph) {
-        at = nas__encoder_end(&a->encoder);
+        at = nas__graphcoder_end(&a->encoder);
         status = nas__trace_init(ctx, &a->encoder, &a->trace);
     }
     if (status == NAS_OK) {
@@ -118,7 +118,7 @@ void nas__agent_free(nas__agent *a) {
     nas__weights_deinit(&a->critic);
     nas__weights_deinit(&a->actor);
     nas__trace_deinit(&a->trace);
-    nas__encoder_deinit(&a->encoder);
+    nas__graphcoder_deinit(&a->encoder);
     nas_space_steps_free(a->steps);
     nas_free(a);
 }
@@ -142,8 +142,8 @@ static double action_of(const nas__agent *a, int32_t step, int32_t choice) {
 static void state_of(nas__agent *a, const double *actor, int32_t step, double reduced, double rest,
                      double before, double *state) {
     if (a->graph) {
-        if (step == 0) nas__encoder_begin(&a->encoder, actor, &a->trace);
-        nas__encoder_step(&a->encoder, actor, step, before, &a->trace);
+        if (step == 0) nas__graphcoder_begin(&a->encoder, actor, &a->trace);
+        nas__graphcoder_step(&a->encoder, actor, step, before, &a->trace);
         memcpy(state, a->trace.hidden + (ptrdiff_t)step * EMBEDDING, EMBEDDING * sizeof(double));
         state += EMBEDDING;
     } else {
@@ -277,7 +277,7 @@ static void actor_episode(nas__agent *a, const moment *m, double share) {
         memcpy(a->dhidden + (ptrdiff_t)t * EMBEDDING, a->dstates + (ptrdiff_t)t * a->state_size,
                EMBEDDING * sizeof(double));
     }
-    nas__encoder_backward(&a->encoder, a->actor.value, &a->trace, a->dhidden, a->actor.gradient);
+    nas__graphcoder_backward(&a->encoder, a->actor.value, &a->trace, a->dhidden, a->actor.gradient);
 }
 
 /* One update from some of the first n episodes. */

@@ -32,8 +32,8 @@ static nas_status smooth(nas_ctx *ctx, const nas_space_steps *steps, double *out
     return NAS_OK;
 }
 
-nas_status nas__encoder_init(nas_ctx *ctx, const nas_space_steps *steps, int32_t width, size_t at,
-                             nas__encoder *out) {
+nas_status nas__graphcoder_init(nas_ctx *ctx, const nas_space_steps *steps, int32_t width,
+                                size_t at, nas__encoder *out) {
     nas__encoder e = {.n_nodes = steps->n_nodes,
                       .n_features = steps->n_node_features,
                       .width = width,
@@ -44,20 +44,20 @@ nas_status nas__encoder_init(nas_ctx *ctx, const nas_space_steps *steps, int32_t
     e.smoothed = nas_alloc_array(ctx, (size_t)(e.n_nodes * e.n_features), sizeof *e.smoothed);
     nas_status status = e.smoothed == NULL ? NAS_ERR_NOMEM : smooth(ctx, steps, e.smoothed);
     *out = e;
-    if (status != NAS_OK) nas__encoder_deinit(out);
+    if (status != NAS_OK) nas__graphcoder_deinit(out);
     return status;
 }
 
-void nas__encoder_deinit(nas__encoder *e) {
+void nas__graphcoder_deinit(nas__encoder *e) {
     nas_free(e->smoothed);
     e->smoothed = NULL;
 }
 
-size_t nas__encoder_end(const nas__encoder *e) {
+size_t nas__graphcoder_end(const nas__encoder *e) {
     return nas__affine_end(&e->gates);
 }
 
-void nas__encoder_draw(const nas__encoder *e, nas_rng *rng, double *weights) {
+void nas__graphcoder_draw(const nas__encoder *e, nas_rng *rng, double *weights) {
     nas__affine_draw(&e->gcn, rng, weights);
     nas__affine_draw(&e->gates, rng, weights);
 }
@@ -93,7 +93,7 @@ void nas__trace_deinit(nas__trace *t) {
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
-void nas__encoder_begin(const nas__encoder *e, const double *weights, nas__trace *t) {
+void nas__graphcoder_begin(const nas__encoder *e, const double *weights, nas__trace *t) {
     const int32_t width = e->width;
     memset(t->mean, 0, (size_t)width * sizeof *t->mean);
     for (int32_t n = 0; n < e->n_nodes; n++) {
@@ -110,8 +110,8 @@ static double sigmoid(double x) {
     return 1 / (1 + exp(-x));
 }
 
-void nas__encoder_step(const nas__encoder *e, const double *weights, int32_t step, double action,
-                       nas__trace *t) {
+void nas__graphcoder_step(const nas__encoder *e, const double *weights, int32_t step, double action,
+                          nas__trace *t) {
     const ptrdiff_t width = e->width;
     const size_t bytes = (size_t)width * sizeof(double);
     double *input = t->input + step * (3 * width + 1), *gate = t->gate + step * 4 * width;
@@ -156,8 +156,8 @@ static void gates_backward(const nas__encoder *e, const nas__trace *t, int32_t s
     }
 }
 
-void nas__encoder_backward(const nas__encoder *e, const double *weights, nas__trace *t,
-                           double *dhidden, double *gradient) {
+void nas__graphcoder_backward(const nas__encoder *e, const double *weights, nas__trace *t,
+                              double *dhidden, double *gradient) {
     const ptrdiff_t width = e->width, in = 3 * width + 1;
     double *dembedding = t->scratch, *dmean = dembedding + e->n_nodes * width;
     double *dcell = dmean + width, *dgate = dcell + width, *dinput = dgate + 4 * width;

@@ -73,21 +73,21 @@ typedef struct nas__trace {
     double *scratch;          /* [n_nodes * width + 9 width + 1] */
 } nas__trace;
 
-nas_status nas__encoder_init(nas_ctx *ctx, const nas_space_steps *steps, int32_t width, size_t at,
-                             nas__encoder *out);
-void nas__encoder_deinit(nas__encoder *e);
-size_t nas__encoder_end(const nas__encoder *e);
-void nas__encoder_draw(const nas__encoder *e, nas_rng *rng, double *weights);
+nas_status nas__graphcoder_init(nas_ctx *ctx, const nas_space_steps *steps, int32_t width,
+                                size_t at, nas__encoder *out);
+void nas__graphcoder_deinit(nas__encoder *e);
+size_t nas__graphcoder_end(const nas__encoder *e);
+void nas__graphcoder_draw(const nas__encoder *e, nas_rng *rng, double *weights);
 nas_status nas__trace_init(nas_ctx *ctx, const nas__encoder *e, nas__trace *out);
 void nas__trace_deinit(nas__trace *t);
-/* nas__encoder_begin - embeds the nodes; then _step for t = 0, 1, ... with the action before (0 at first). The state is
+/* nas__graphcoder_begin - embeds the nodes; then _step for t = 0, 1, ... with the action before (0 at first). The state is
  * trace->hidden + t * width. */
-void nas__encoder_begin(const nas__encoder *e, const double *weights, nas__trace *t);
-void nas__encoder_step(const nas__encoder *e, const double *weights, int32_t step, double action,
-                       nas__trace *t);
-/* nas__encoder_backward - after all steps: dhidden [n_steps][width] is overwritten; adds to gradient. */
-void nas__encoder_backward(const nas__encoder *e, const double *weights, nas__trace *t,
-                           double *dhidden, double *gradient);
+void nas__graphcoder_begin(const nas__encoder *e, const double *weights, nas__trace *t);
+void nas__graphcoder_step(const nas__encoder *e, const double *weights, int32_t step, double action,
+                          nas__trace *t);
+/* nas__graphcoder_backward - after all steps: dhidden [n_steps][width] is overwritten; adds to gradient. */
+void nas__graphcoder_backward(const nas__encoder *e, const double *weights, nas__trace *t,
+                              double *dhidden, double *gradient);
 
 /* ---- agent.c ---- */
 

@@ -355,3 +355,14 @@ Test(adb_problem, messages_hold_no_control_bytes_of_the_phone) {
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "(bad?[2J line)"), NULL), "%s",
               nas_ctx_message(ctx));
 }
+
+Test(adb_problem, the_page_about_devices_lists_every_message) {
+    nas_buf page = {0};
+    if (nas_file_read(NULL, "docs/devices.md", 1 << 20, &page) != NAS_OK)
+        cr_skip_test("docs/devices.md is not here: run it from the top of the tree");
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        cr_assert(ne(ptr, strstr(page.data, table[i].what), NULL), "%s", table[i].what);
+        cr_assert(ne(ptr, strstr(page.data, table[i].todo), NULL), "%s", table[i].todo);
+    }
+    nas_buf_deinit(&page);
+}

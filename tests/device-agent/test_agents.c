@@ -52,6 +52,54 @@ Test(device_agent_agents, each_is_small_and_tells_its_machine, .timeout = 120) {
     if (seen == 0) cr_skip_test("no agents for devices here: make agents");
 }
 
+/* A stand-in for Android's clang: the script must find it where an NDK has it, and use it for Android's two. */
+Test(device_agent_agents, the_ndk_builds_the_androids_when_it_is_there, .timeout = 120) {
+    static const char clang[] =
+        "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = -o ] && out=$2; shift; "
+        "done\necho stand-in >\"$out\"\n";
+    static const char *const names[] = {"aarch64-linux-android24-clang",
+                                        "armv7a-linux-androideabi24-clang"};
+    static const char bin[] = "ndk/26.1/toolchains/llvm/prebuilt/linux-x86_64/bin";
+    nas_ctx *ctx = nas_ctx_new();
+    char dir[] = "/tmp/nas-ndk-XXXXXX", path[256], build[64];
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", dir, bin);
+        cr_assert(eq(int, (int)nas_mkdirs(ctx, path), NAS_OK));
+        (void)snprintf(path, sizeof path, "%s/%s/%s", dir, bin, names[i]);
+        cr_assert(eq(int, (int)nas_file_write(ctx, path, clang, sizeof clang - 1, 0700), NAS_OK));
+    }
+    static const char properties[] = "Pkg.Desc = Android NDK\nPkg.Revision = 26.1.10909125\n";
+    (void)snprintf(path, sizeof path, "%s/ndk/26.1/source.properties", dir);
+    cr_assert(
+        eq(int, (int)nas_file_write(ctx, path, properties, sizeof properties - 1, 0600), NAS_OK));
+    (void)snprintf(build, sizeof build, "%s/build", dir);
+    (void)snprintf(path, sizeof path, "%s/ndk/26.1", dir);
+    for (int by_home = 0; by_home < 2; by_home++) {
+        static const char *const others[] = {"ANDROID_NDK_HOME", "ANDROID_NDK_ROOT", "ANDROID_NDK",
+                                             "ANDROID_HOME"};
+        for (size_t i = 0; i < 4; i++)
+            (void)unsetenv(others[i]);
+        if (by_home) (void)snprintf(path, sizeof path, "%s", dir);
+        (void)setenv(by_home ? "ANDROID_HOME" : "ANDROID_NDK_HOME", path, 1);
+        (void)setenv("BUILD", build, 1);
+        nas_process_options o = nas_process_options_default();
+        nas_process_result r = {0};
+        o.argv = (const char *const[]){"scripts/agents.sh", "aarch64", "armv7", NULL};
+        cr_assert(eq(int, (int)nas_process_run(ctx, &o, &r), NAS_OK));
+        cr_assert(eq(int, r.exit_code, 0), "%s", r.err.data);
+        cr_assert(
+            ne(ptr, strstr(r.out.data, "nas-agent-aarch64 (NDK 26.1.10909125; 9 bytes)"), NULL),
+            "%s", r.out.data);
+        cr_assert(
+            ne(ptr, strstr(r.out.data, "nas-agent-armv7 (NDK 26.1.10909125; 9 bytes)"), NULL));
+        nas_process_result_deinit(&r);
+        (void)nas_remove_tree(ctx, build);
+    }
+    (void)nas_remove_tree(ctx, dir);
+    nas_ctx_free(ctx);
+}
+
 Test(device_agent_agents, an_idle_agent_takes_little_memory, .timeout = 60) {
 #if !defined(__x86_64__)
     cr_skip_test("the native one of the four is for x86-64");

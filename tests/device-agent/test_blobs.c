@@ -36,7 +36,9 @@ static nas__slice hash_of(const void *data, size_t len, char hex[NAS_SHA256_HEX]
 
 static int put(nas__slice hash, const void *data, size_t len, const char *keep) {
     int status = 0;
-    nas__blob_put(ctx, &blobs, hash, data, len, keep, &status);
+    char seen[NAS_SHA256_HEX];
+    nas_sha256_hex(data, len, seen);
+    nas__blob_put(ctx, &blobs, hash, data, len, seen, keep, &status);
     return status;
 }
 

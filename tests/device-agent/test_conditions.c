@@ -131,6 +131,22 @@ Test(device_agent_conditions, the_cpus_zone_is_taken_and_nonsense_is_not) {
     }
 }
 
+Test(device_agent_conditions, androids_service_tells_where_the_zones_are_closed) {
+    nas__temperature heat = {.code = EACCES};
+    nas__temperature_parse_android("Current temperatures from HAL:\n"
+                                   "\tTemperature{mValue=45.2, mType=3, mName=skin, mStatus=0}\n"
+                                   "\tTemperature{mValue=38.5, mType=0, mName=CPU0, mStatus=0}\n"
+                                   "\tTemperature{mValue=41.25, mType=0, mName=CPU4, mStatus=0}\n"
+                                   "\tTemperature{mValue=, mName=CPU5}\nnonsense",
+                                   &heat);
+    cr_assert(heat.found && near(heat.celsius, 41.25));
+    cr_assert(eq(str, heat.type, "CPU4"));
+    heat = (nas__temperature){.code = EACCES};
+    nas__temperature_parse_android("no such service", &heat);
+    cr_assert(not(heat.found));
+    cr_assert(eq(int, heat.code, EACCES));
+}
+
 Test(device_agent_conditions, a_hot_device_is_waited_for) {
     const nas__run_options o = options((const char *[]){"gate-ms", "20000", NULL});
     start("echo '{}'", &o); /* cool: the baseline is 34 C */

@@ -231,6 +231,26 @@ Test(device_agent_job, the_sandbox_forbids_what_it_claims_to, .timeout = 60) {
     (void)unlink("/tmp/nas-job-escape");
 }
 
+Test(device_agent_job, a_program_gets_no_namespace_of_its_own, .timeout = 60) {
+    static const char source[] =
+        "#define _GNU_SOURCE\n#include <errno.h>\n#include <sched.h>\n#include <signal.h>\n"
+        "#include <stdio.h>\n#include <sys/syscall.h>\n#include <sys/wait.h>\n#include "
+        "<unistd.h>\n"
+        "static int try(long flags) { long p = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);\n"
+        "  if (p == 0) _exit(0); return p > 0 ? 0 : errno; }\n"
+        "int main(void) { long big[11] = {CLONE_NEWUSER}; errno = 0;\n"
+        "  int plain = try(0), user = try(CLONE_NEWUSER), net = try(CLONE_NEWNET | CLONE_NEWNS);\n"
+        "  int three = syscall(435, big, sizeof big) < 0 ? errno : 0;\n"
+        "  printf(\"{\\\"plain\\\": %d, \\\"user\\\": %d, \\\"net\\\": %d, \\\"clone3\\\": "
+        "%d}\\n\", plain, user, net, three); return 0; }\n";
+    char path[128];
+    compile(source, path);
+    run(path, 20000);
+    cr_assert(eq(int, (int)job.state, (int)NAS__JOB_DONE), "%s", job.error);
+    if (!job.limits.seccomp) cr_skip_test("this kernel lacks seccomp");
+    cr_assert(eq(str, job.out.data, "{\"plain\": 0, \"user\": 1, \"net\": 1, \"clone3\": 38}\n"));
+}
+
 Test(device_agent_job, threads_and_signals_to_itself_still_work, .timeout = 60) {
     static const char source[] =
         "#include <pthread.h>\n#include <signal.h>\n#include <stdio.h>\n#include "

@@ -135,7 +135,8 @@ Test(latency_measure, a_real_program_gives_consistent_numbers_and_a_passport) {
             m.batches) { /* program and client agree on every statistic; samples have 9 digits */
         cr_assert(epsilon_eq(dbl, s.median, m.p50_us, 1e-6 * m.p50_us));
         cr_assert(epsilon_eq(dbl, s.median_lo, m.p50_lo_us, 1e-6 * m.p50_us));
-        cr_assert(epsilon_eq(dbl, s.median_hi, m.p50_hi_us, 1e-6 * m.p50_us));
+        if (m.n_samples >= 6 || m.dropped == 0) /* else up to the longest disturbed one */
+            cr_assert(epsilon_eq(dbl, s.median_hi, m.p50_hi_us, 1e-6 * m.p50_us));
         cr_assert(epsilon_eq(dbl, s.p90, m.p90_us, 1e-6 * m.p90_us));
         cr_assert(epsilon_eq(dbl, s.p10, m.p10_us, 1e-6 * m.p10_us));
         cr_assert(epsilon_eq(dbl, s.mad, m.mad_us, 1e-6 * m.p50_us));

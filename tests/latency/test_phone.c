@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static nas_ctx *ctx;
@@ -150,6 +151,67 @@ Test(latency_phone, after_an_unplugging_the_same_phone_comes_back) {
     nas_device_close(d);
 }
 
+Test(latency_phone, an_unplugging_in_the_middle_of_a_run_is_no_result) {
+    NEEDS_A_LAB;
+    nas_device *d = open_phone(adb_name(0));
+    nas_measurement m = {0};
+    must_measure(d); /* the program is there: the next run begins at once */
+    const pid_t hand = fork();
+    if (hand == 0) {
+        const struct timespec later = {0, 700 * 1000000L};
+        (void)nanosleep(&later, NULL);
+        order(0, "{\"unplug\": 1}");
+        _exit(0);
+    }
+    nas_measure_options o = nas_measure_options_default();
+    char hash[NAS_SHA256_HEX];
+    o.min_time_ms = 20000; /* far longer than the cable holds */
+    o.max_time_ms = 20000;
+    cr_assert(eq(int, (int)nas_sha256_file_hex(ctx, getenv("RIG_ARTIFACT"), hash), NAS_OK));
+    const nas_status status = nas_measure(ctx, d, NULL, getenv("RIG_ARTIFACT"), hash, &o, &m);
+    cr_assert(eq(int, (int)status, (int)NAS_ERR_NET), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(ptr, (void *)m.samples_us, NULL));
+    cr_assert(eq(int, waitpid(hand, NULL, 0), hand));
+    cr_assert(eq(int, (int)nas_device_reopen(ctx, d, 60000), NAS_OK), "%s", nas_ctx_message(ctx));
+    must_measure(
+        d); /* the agent of before, and its run, have ended: this one is not refused as busy */
+    nas_device_close(d);
+}
+
+Test(latency_phone, several_who_take_any_phone_get_different_ones) {
+    NEEDS_A_LAB;
+    int results[2];
+    pid_t takers[3];
+    cr_assert(eq(int, pipe(results), 0));
+    for (int i = 0; i < 3; i++) {
+        takers[i] = fork();
+        if (takers[i] != 0) continue;
+        nas_device *d = NULL;
+        const nas_device_options o = options("adb:*");
+        char got[NAS_ADB_SERIAL_BYTES] = "none";
+        if (nas_device_open(ctx, &o, &d) == NAS_OK)
+            (void)snprintf(got, sizeof got, "%s", nas_device_facts_of(d)->serial);
+        if (write(results[1], got, sizeof got) != (ssize_t)sizeof got) _exit(1);
+        for (;;)
+            (void)pause(); /* holds it */
+    }
+    int first = 0, second = 0, none = 0;
+    for (int i = 0; i < 3; i++) {
+        char got[NAS_ADB_SERIAL_BYTES];
+        cr_assert(eq(int, (int)read(results[0], got, sizeof got), (int)sizeof got));
+        first += strcmp(got, serials[0]) == 0;
+        second += strcmp(got, serials[1]) == 0;
+        none += strcmp(got, "none") == 0;
+    }
+    for (int i = 0; i < 3; i++) {
+        (void)kill(takers[i], SIGKILL);
+        (void)waitpid(takers[i], NULL, 0);
+    }
+    cr_assert(first == 1 && second == 1 && none == 1, "%d %d %d", first, second, none);
+    nas_device_close(open_phone(adb_name(0))); /* and their agents do not stay in the way */
+    nas_device_close(open_phone(adb_name(1)));
+}
+
 Test(latency_phone, after_a_reboot_a_fresh_agent_runs) {
     NEEDS_A_LAB;
     nas_device *d = open_phone(adb_name(0));
@@ -227,6 +289,11 @@ Test(latency_phone, a_killed_controller_does_not_block_the_next) {
     nas_device *d = open_phone(adb_name(0));
     must_measure(d);
     nas_device_close(d);
+    nas_adb adb;
+    int port = 0;
+    cr_assert(eq(int, (int)nas_adb_default(ctx, &adb), NAS_OK)); /* no forward of either stays */
+    cr_assert(eq(int, (int)nas_adb_forward_find(ctx, &adb, serials[0], NAS_PHONE_SOCKET, &port),
+                 (int)NAS_ERR_NOTFOUND));
     (void)close(ready[0]);
     (void)close(ready[1]);
 }

@@ -44,6 +44,8 @@ class Stream:
         for at in range(0, len(view), self.link.payload_max):
             if not self.open:
                 raise Closed
+            if self.link.phone.matches("drop_on_send", view[at:at + self.link.payload_max]):
+                raise Closed
             self.acknowledged.clear()
             await self.link.send(WRTE, self.local, self.remote, view[at:at + self.link.payload_max])
             await self.acknowledged.wait()
@@ -148,7 +150,7 @@ class Link:
             if magic != command ^ 0xFFFFFFFF or n > PAYLOAD_MAX:
                 raise Closed("a message with a broken head")
             data = await self.reader.readexactly(n)
-            await self.phone.cable(n)
+            await self.phone.cable(data)
             await self.take(command, a, b, data)
 
     def drop(self):

@@ -11,7 +11,9 @@ Faults, from the start with --fault or at any time with {"fault": {...}}, a null
     drop_after_kb=N      the cable falls out once, N KiB from now
     push_fail=REGEX      pushing to a path that matches is refused
     hang=REGEX           shell commands that match hang
-    down_s=S             how long the cable stays out when drop_after_kb strikes (0)
+    drop_on_receive=RE   the cable falls out once, when a message that matches arrives
+    drop_on_send=RE      the cable falls out once, before a message that matches leaves
+    down_s=S             how long the cable stays out when one of the three strikes (0)
 No space on the device: --data-mb; a phone that executes nothing: --data-noexec. Needs Linux 6.7 (binfmt_misc in user namespaces), qemu-user, unprivileged user
 namespaces; no root. Exit code 3 and a reason on stderr when the machine cannot do it.
 """
@@ -19,6 +21,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -53,9 +56,20 @@ class Phone:
         if kb is not None:
             self.drop_at = self.bytes_in + int(float(kb) * 1024)
 
-    async def cable(self, n):
-        """Called for each message with the size of its payload."""
-        self.bytes_in += n
+    def matches(self, fault, data):
+        """Is this the message on which the cable falls out? Once."""
+        pattern = self.faults.get(fault)
+        if pattern is None or not re.search(pattern.encode(), data):
+            return False
+        del self.faults[fault]
+        self.count("drops")
+        self.unplug(float(self.faults.get("down_s", 0)))
+        return True
+
+    async def cable(self, data):
+        """Called for the payload of each message that arrives."""
+        self.bytes_in += len(data)
+        self.matches("drop_on_receive", data)
         if self.faults.get("latency_ms"):
             await asyncio.sleep(float(self.faults["latency_ms"]) / 1000)
         if self.drop_at is not None and self.bytes_in > self.drop_at:

@@ -39,7 +39,7 @@ strategy = "nsga2"
 trials = {trials}
 population = 4
 [measure]
-min_batches = 5
+min_batches = 6
 min_time_ms = 1
 max_time_ms = {max_time_ms}
 final_max_time_ms = {max_time_ms}
@@ -76,22 +76,26 @@ class Study:
             return f.read()
 
     def numbers(self):
-        """All that must not depend on when and where a study ran: trials, scores, every latency sample by sample."""
-        trials = self.rows("SELECT number, state, point, psnr_y, latency_p50_ms, latency_p90_ms FROM v_trial "
-                           "ORDER BY number")
-        times = self.rows("SELECT role, t.number, simulated, batch_size, batches, dropped, p50_us, p50_lo_us, p50_hi_us,"
-                          " p10_us, p90_us, min_us, mad_us, first_us, hex(samples_us) FROM measurements m "
-                          "LEFT JOIN trials t ON t.id = m.trial_id ORDER BY m.id")
-        front = self.rows("SELECT number FROM v_front ORDER BY number")
-        return trials, times, front
+        """All that must not depend on when and where a study ran: trials, every latency sample by sample, the front."""
+        trials = self.rows("SELECT number, state, point, psnr_y FROM v_trial ORDER BY number")
+        latencies = self.rows("SELECT l.trial, l.role, l.queue, l.simulated, m.p50_us, m.p50_lo_us, m.p50_hi_us, m.p10_us,"
+                              " m.p90_us, m.min_us, m.mad_us, m.first_us, m.batch_size, m.batches, m.dropped, m.noisy,"
+                              " hex(m.samples_us) FROM v_latency l JOIN measurements m ON m.id = l.measurement_id "
+                              "ORDER BY 1, 2, 3")
+        return trials, latencies, self.rows("SELECT trial FROM v_front ORDER BY trial")
 
     def rows(self, sql):
         """Rows of the study's database; none while it has no such table yet."""
-        found = [n for n in os.listdir(f"{self.folder}/{self.name}") if n.endswith(".db")]
+        folder = f"{self.folder}/{self.name}"
+        found = [n for n in os.listdir(folder) if n.endswith(".db")] if os.path.isdir(folder) else []
         if not found:
             return []
-        db = sqlite3.connect(f"file:{self.folder}/{self.name}/{found[0]}?mode=ro", uri=True, timeout=20)
+        db = sqlite3.connect(f"file:{folder}/{found[0]}?mode=ro", uri=True, timeout=20)
         try:
             return db.execute(sql).fetchall()
+        except sqlite3.OperationalError as e:
+            if "no such table" in str(e):
+                return []
+            raise
         finally:
             db.close()

@@ -50,8 +50,16 @@ enum { THREADS_MAX = 256, MILLI = 1000 };
 /* Classes of instructions; `other` last. */
 #define CLASSES(X)                                                                                 \
     X(int, 500)                                                                                    \
-    X(mul, 1000) X(div, 8000) X(load, 1000) X(store, 1000) X(simd, 1000) X(fma, 1000) X(dot, 1000) \
-        X(matrix, 2000) X(branch, 500) X(other, 1000)
+    X(mul, 1000)                                                                                   \
+    X(div, 8000)                                                                                   \
+    X(load, 1000)                                                                                  \
+    X(store, 1000)                                                                                 \
+    X(simd, 1000)                                                                                  \
+    X(fma, 1000)                                                                                   \
+    X(dot, 1000)                                                                                   \
+    X(matrix, 2000)                                                                                \
+    X(branch, 500)                                                                                 \
+    X(other, 1000)
 #define CLASS_ENUM(name, cost) C_##name,
 #define CLASS_NAME(name, cost) #name,
 #define CLASS_COST(name, cost) cost,

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS_DEFAULT = 6, KILL_AFTER_MS_MAX = 4000 };
+enum { ROUNDS_DEFAULT = 6, ROUNDS_TWO_DEVICES = 3, KILL_AFTER_MS_MAX = 4000 };
 
 static nas_ctx *ctx;
 
@@ -107,9 +107,10 @@ static void check_database(const char *path, nas_buf *finished) {
     *finished = now;
 }
 
-Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 3600) {
+/* Kills a study of `config` so many times on the way, then lets it finish. */
+static void kill_and_resume(const char *config, int default_rounds) {
     const char *rounds_text = getenv("NAS_SOAK_ROUNDS");
-    const int rounds = rounds_text == NULL ? ROUNDS_DEFAULT : (int)strtol(rounds_text, NULL, 10);
+    const int rounds = rounds_text == NULL ? default_rounds : (int)strtol(rounds_text, NULL, 10);
     const char *seed_text = getenv("SEED");
     const uint64_t seed = seed_text == NULL ? 1 : (uint64_t)strtoull(seed_text, NULL, 10);
     nas_rng rng = nas_rng_stream(seed, 0, "kill");
@@ -117,8 +118,7 @@ Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 
     test_folder(dir);
     (void)snprintf(set_dir, sizeof set_dir, "study.dir=%s/run", dir);
     (void)snprintf(db_path, sizeof db_path, "%s/run/study.db", dir);
-    const char *const args[] = {"--config", "configs/sr720p-quick.toml", "--set", set_dir, "-q",
-                                NULL};
+    const char *const args[] = {"--config", config, "--set", set_dir, "-q", NULL};
     nas_buf finished = {0};
     int kills = 0;
     for (int i = 0; i < rounds; i++) {
@@ -151,4 +151,13 @@ Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 
     nas_buf_deinit(&left);
     nas_buf_deinit(&finished);
     (void)nas_remove_tree(ctx, dir);
+}
+
+Test(search_kill, a_killed_study_resumes_without_loss_or_repetition, .timeout = 3600) {
+    kill_and_resume("configs/sr720p-quick.toml", ROUNDS_DEFAULT);
+}
+
+Test(search_kill, a_killed_study_on_two_devices_resumes_without_loss_or_repetition,
+     .timeout = 3600) {
+    kill_and_resume("configs/two-devices.toml", ROUNDS_TWO_DEVICES);
 }

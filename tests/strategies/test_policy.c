@@ -60,9 +60,9 @@ Test(strategies_policy, the_gradient_of_a_dense_net_is_that_of_finite_difference
 static double pass(const nas__encoder *e, const double *weights, const double *actions,
                    const double *toward, nas__trace *t) {
     double loss = 0;
-    nas__encoder_begin(e, weights, t);
+    nas__graphcoder_begin(e, weights, t);
     for (int32_t step = 0; step < e->n_steps; step++)
-        nas__encoder_step(e, weights, step, step > 0 ? actions[step - 1] : 0, t);
+        nas__graphcoder_step(e, weights, step, step > 0 ? actions[step - 1] : 0, t);
     for (int32_t i = 0; i < e->n_steps * e->width; i++)
         loss += toward[i] * t->hidden[i];
     return loss;
@@ -78,16 +78,16 @@ Test(strategies_policy, the_gradient_of_the_encoder_is_that_of_finite_difference
     nas__encoder e;
     nas__trace t;
     nas__weights w;
-    cr_assert(eq(int, (int)nas__encoder_init(ctx, steps, WIDTH, 0, &e), NAS_OK));
+    cr_assert(eq(int, (int)nas__graphcoder_init(ctx, steps, WIDTH, 0, &e), NAS_OK));
     cr_assert(eq(int, (int)nas__trace_init(ctx, &e, &t), NAS_OK));
-    cr_assert(eq(int, (int)nas__weights_init(ctx, nas__encoder_end(&e), &w), NAS_OK));
-    nas__encoder_draw(&e, &rng, w.value);
+    cr_assert(eq(int, (int)nas__weights_init(ctx, nas__graphcoder_end(&e), &w), NAS_OK));
+    nas__graphcoder_draw(&e, &rng, w.value);
     double actions[GENES], toward[GENES * WIDTH], dhidden[GENES * WIDTH];
     fill(&rng, actions, GENES);
     fill(&rng, toward, GENES * WIDTH);
     memcpy(dhidden, toward, sizeof toward);
     (void)pass(&e, w.value, actions, toward, &t);
-    nas__encoder_backward(&e, w.value, &t, dhidden, w.gradient);
+    nas__graphcoder_backward(&e, w.value, &t, dhidden, w.gradient);
     int moved = 0;
     for (size_t i = 0; i < w.n; i++) {
         const double kept = w.value[i];
@@ -102,7 +102,7 @@ Test(strategies_policy, the_gradient_of_the_encoder_is_that_of_finite_difference
     cr_assert(moved > (int)w.n / 2, "%d of %zu weights matter", moved, w.n);
     nas__weights_deinit(&w);
     nas__trace_deinit(&t);
-    nas__encoder_deinit(&e);
+    nas__graphcoder_deinit(&e);
     nas_space_steps_free(steps);
     nas_space_free(small);
 }

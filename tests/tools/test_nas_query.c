@@ -149,6 +149,10 @@ Test(tools_nas_query, every_command_answers_about_the_study) {
     cr_assert(eq(int, query("measurements", "-f", "csv", NULL, NULL), 0));
     PRINTS("a,2,search,local,0,2,16,15.9,16.1,20,");
     cr_assert(eq(int, query("layers", "2", NULL, NULL, NULL), 0));
+    PRINTS("conv3x3");
+    cr_assert(eq(int, query("measurement", "1", NULL, NULL, NULL), 0));
+    PRINTS("fingerprint");
+    cr_assert(eq(int, query("layers", "2", NULL, NULL, NULL), 0));
     PRINTS("    1  tail  conv5x5  360  640    16     12       5");
     cr_assert(eq(int, query("sql", "SELECT count(*) FROM v_trial", "-f", "value", NULL), 0));
     cr_assert(eq(str, (char *)out(), "3\n"));
@@ -254,6 +258,12 @@ Test(tools_nas_query, failures_exit_1_with_one_line) {
     COMPLAINS("study 'a' has no trial 3");
     cr_assert(eq(int, query("layers", "0", NULL, NULL, NULL), 1));
     COMPLAINS("no layers of trial 0");
+    cr_assert(eq(int, query("passport", "77", NULL, NULL, NULL), 1));
+    COMPLAINS("no measurement of trial 77");
+    cr_assert(eq(int, query("measurement", "77", NULL, NULL, NULL), 1));
+    COMPLAINS("no measurement 77");
+    cr_assert(eq(int, query("profile", "0", NULL, NULL, NULL), 1));
+    COMPLAINS("no layers timed alone (nas-search --profile) of trial 0");
     cr_assert(eq(int, query("sql", "DELETE FROM events", NULL, NULL, NULL), 1));
     COMPLAINS("only one SELECT is allowed");
     cr_assert(eq(int, query("sql", "SELECT x FROM v_front", NULL, NULL, NULL), 1));

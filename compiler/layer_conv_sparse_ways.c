@@ -1,0 +1,185 @@
+/* layer_conv_sparse_ways.c - which sparse ways of a convolution make sense, and what they cost. The dense ways stay in the
+ * list beside them. */
+#include "compiler/layer_conv_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+static double max_double(double a, double b) {
+    return a > b ? a : b;
+}
+
+/* ---- cost --------------------------------------------------------------------------------------------------------- */
+
+/* Two multiply-adds and two loads a cycle, a multiply-add takes four; the rest is fitted (bench_sparse). */
+static const double fma_latency = 4, call_cycles = 20, entry_cycles = 0.7, move_cycles = 3,
+                    pixel_cycles = 6, l2_cycles_vector = 1.5, code_slack = 1.5;
+
+static double direct_cycles(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const double pixels = way->pixels, vectors = b.vectors, loads = pixels + vectors + 0.5;
+    const double step = max_double(max_double(pixels * vectors, loads) / 2, fma_latency) +
+                        0.15 * pixels + 0.05 * vectors;
+    const double tiles = (double)t.bands * (t.wide + t.narrow);
+    return tiles * (way->entries * (step + entry_cycles) +
+                    b.count * (call_cycles + 2.5 * pixels * vectors));
+}
+
+static double panel_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas__panel_tiling t = nas__panel_tile(target, c, way);
+    const double steps = (double)c->kernel_h * c->kernel_w * c->in_c;
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const double vectors = way->vectors - narrow, products = way->group * vectors;
+        const double loads = vectors + way->group + 1;
+        double step = max_double(max_double(products, loads) / 2, fma_latency) + entry_cycles;
+        if (t.depth * vectors * target->vector_bytes > target->l1_bytes)
+            step = max_double(step, l2_cycles_vector * vectors);
+        const double lists = (double)t.parts * t.groups;
+        cycles += (narrow ? t.narrow : t.wide) *
+                  (way->entries * step + lists * (call_cycles + products) +
+                   move_cycles * vectors * (steps + c->out_c) +
+                   pixel_cycles * vectors * (target->vector_bytes / 4) + 4 * call_cycles);
+    }
+    return cycles * t.lines;
+}
+
+/* Of the mask as machine code: a broadcast and a multiply-add a weight, a vector for each step that a group keeps. */
+static double code_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas__panel_tiling t = nas__panel_tile(target, c, way);
+    const double steps = (double)c->kernel_h * c->kernel_w * c->in_c, vectors = way->vectors;
+    const double kept = way->entries / (steps * c->out_c); /* of the weights */
+    const double loads = t.groups * steps * (1 - pow(1 - kept, way->group)) * vectors;
+    const double products = way->entries * vectors;
+    return t.wide * (max_double(products, loads + products) / 2 * code_slack +
+                     move_cycles * vectors * (steps + c->out_c) +
+                     pixel_cycles * vectors * (target->vector_bytes / 4) + 4 * call_cycles);
+}
+
+double nas__sparse_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) return code_cycles(target, c, way);
+    return way->algorithm == NAS__CONV_SPARSE ? direct_cycles(target, c, way)
+                                              : panel_cycles(target, c, way);
+}
+
+double nas__sparse_products(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const int32_t lanes = target->vector_bytes / 4;
+    if (way->algorithm == NAS__CONV_SPARSE_PANEL) return (double)way->entries * way->group;
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) return way->entries;
+    return (double)way->entries * nas__conv_block(target, c, way->vectors).vectors * lanes;
+}
+
+/* ---- candidates --------------------------------------------------------------------------------------------------- */
+
+/* Does the way leave anything out? */
+static bool leaves_out(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const int64_t steps = (int64_t)c->kernel_h * c->kernel_w * c->in_c;
+    const int32_t lists = way->algorithm == NAS__CONV_SPARSE
+                              ? nas__conv_block(target, c, way->vectors).count
+                              : ceil_div(c->out_c, way->group);
+    return way->entries < steps * lists;
+}
+
+static int32_t direct_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    static const int32_t few[][2] = {{12, 1}, {6, 2}}, many[][2] = {{28, 1}, {12, 2}};
+    const int32_t most = ceil_div(c->out_c, target->vector_bytes / 4);
+    int32_t n = 0;
+    for (int32_t i = 0; i < 2; i++) {
+        const int32_t *tile = target->vector_registers >= 32 ? many[i] : few[i];
+        const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
+        nas__conv_way way = {.algorithm = NAS__CONV_SPARSE, .pixels = t.rows * t.columns};
+        way.vectors = tile[1] < most ? tile[1] : most;
+        way.entries = nas__sparse_entries(target, c, &way);
+        if (leaves_out(target, c, &way)) out[n++] = way;
+    }
+    return n;
+}
+
+/* Steps of the sum whose panel leaves room in L1; 0: all of them, or they cannot be cut into whole vectors of channels. */
+static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    const int32_t lanes = target->vector_bytes / 4, steps = c->kernel_h * c->kernel_w * c->in_c;
+    const int32_t most = target->l1_bytes * 3 / 4 / (vectors * target->vector_bytes);
+    if (steps <= most || c->in_c % lanes != 0) return 0;
+    const int32_t parts = ceil_div(steps, most);
+    return ceil_div(ceil_div(steps, parts), lanes) * lanes;
+}
+
+/* The way, and with a panel that leaves room in L1. Where few outputs share what is loaded, only that is worth a try. */
+static int32_t with_depths(const nas_target *target, const nas__conv *c, nas__conv_way way,
+                           nas__conv_way *out) {
+    int32_t n = 0;
+    if (!leaves_out(target, c, &way)) return 0;
+    const int32_t depth = depth_of(target, c, way.vectors);
+    if (depth == 0 || way.group > 2) out[n++] = way;
+    way.depth = depth;
+    if (depth > 0) out[n++] = way;
+    return n;
+}
+
+/* The way of one group size and tiling, with the best of both orders of outputs. */
+static int32_t group_ways(const nas_target *target, const nas__conv *c, int32_t group,
+                          int32_t outer, nas__conv_way *out) {
+    enum { JOINED_GROUP = 4 }; /* a quad of lanes */
+    const int32_t accumulators = target->vector_registers >= 32 ? 24 : 12;
+    nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
+                         .pixels = 1,
+                         .outer = outer,
+                         .group = group,
+                         .vectors = accumulators / group};
+    const nas__panel_tiling t = nas__panel_tile(target, c, &way);
+    if (outer == 1) { /* does the image as one line differ from its rows? */
+        nas__conv_way rows = way;
+        rows.outer = 0;
+        if (nas__panel_tile(target, c, &rows).lines == 1) return 0;
+    }
+    way.vectors = ceil_div(t.vectors, t.wide + t.narrow); /* evenly */
+    way.joined = group == JOINED_GROUP && c->out_c % group == 0;
+    way.entries = nas__sparse_entries(target, c, &way);
+    int32_t n = with_depths(target, c, way, out);
+    if (way.joined == 0) return n;
+    const int32_t entries = way.entries;
+    way.joined = 0; /* other outputs together have shorter lists? */
+    way.entries = nas__sparse_entries(target, c, &way);
+    return way.entries < entries ? n + with_depths(target, c, way, out + n) : n;
+}
+
+static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    const int32_t most = target->vector_registers >= 32 ? 8 : 4;
+    int32_t n = 0;
+    for (int32_t group = 1; group <= most; group *= 2) {
+        n += group_ways(target, c, group, 0, out + n);
+        n += group_ways(target, c, group, 1, out + n);
+    }
+    return n;
+}
+
+/* Code is read once for each tile: layers of more weights have more of it than the cache. */
+static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    enum { WEIGHTS_MAX = 60000 };
+    nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_CODE,
+                         .pixels = 1,
+                         .outer = 1,
+                         .group = NAS__CODE_GROUP,
+                         .vectors = NAS__CODE_VECTORS};
+    if (strcmp(target->arch, "x86-64") != 0 || target->vector_bytes != 32) return 0;
+    way.entries = nas__sparse_entries(target, c, &way);
+    if (way.entries > WEIGHTS_MAX) return 0;
+    out[0] = way;
+    return 1;
+}
+
+int32_t nas__sparse_ways(const nas_target *target, const nas__conv *c,
+                         nas__conv_way out[NAS__SPARSE_WAYS_MAX]) {
+    if (c->kept == NULL || c->groups != 1) return 0;
+    int32_t n = direct_ways(target, c, out);
+    if (c->out_h * c->out_w == 1) return n;
+    n += panel_ways(target, c, out + n);
+    return n + code_ways(target, c, out + n);
+}

@@ -1,0 +1,540 @@
+/* test_layer_conv_sparse.c - convolutions that leave zeros out: every sparse way of many shapes and masks against a plain
+ * double reference. Targets that this processor lacks run under qemu-user; vectors of 64 bytes in plain C. */
+#include "compiler/layers_internal.h"
+#include "ir/sparsity.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Error relative to the sum of the magnitudes of the products: rounding of float chains alone. */
+static const double bound = 1e-5;
+
+/* What the weights keep. */
+typedef enum mask_kind {
+    MASK_1X2,
+    MASK_1X4,
+    MASK_1X8,
+    MASK_1X16,
+    MASK_REARRANGED, /* 1x4 of outputs that are no neighbours */
+    MASK_N_OF_M,
+    MASK_PUNCHED,
+    MASK_UNSTRUCTURED,
+    MASK_FILTERS,  /* empty rows */
+    MASK_CHANNELS, /* empty columns */
+    MASK_NOTHING,  /* everything is zero */
+    MASK_SINGLE,   /* one weight is not */
+    MASK_BUT_ONE   /* one weight is zero */
+} mask_kind;
+
+typedef struct shape_row {
+    int32_t in_c, out_c, out_h, out_w, kh, kw, sh, sw, dh, dw, in_extra, out_extra;
+    bool residual;
+    nas__layer_act act;
+    mask_kind mask;
+} shape_row;
+
+static const shape_row shapes[] = {
+    {40, 24, 5, 9, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU, MASK_1X4},
+    {13, 19, 7, 7, 1, 1, 1, 1, 1, 1, 3, 5, true, NAS__LACT_NONE, MASK_1X2},
+    {16, 40, 4, 16, 1, 1, 2, 2, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_1X16},
+    {8, 24, 6, 5, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_PRELU, MASK_PUNCHED},
+    {24, 17, 3, 11, 3, 3, 2, 2, 1, 1, 1, 1, false, NAS__LACT_CLIP, MASK_1X8},
+    {600, 9, 3, 7, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_HARD_SWISH, MASK_UNSTRUCTURED},
+    {5, 6, 8, 8, 2, 3, 1, 2, 2, 1, 0, 2, false, NAS__LACT_LEAKY, MASK_N_OF_M},
+    {33, 50, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU, MASK_1X8},
+    {32, 32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_REARRANGED},
+    {10, 16, 2, 9, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_NONE, MASK_FILTERS},
+    {12, 8, 6, 3, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU, MASK_CHANNELS},
+    {9, 11, 5, 5, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_PRELU, MASK_NOTHING},
+    {16, 16, 3, 5, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SINGLE},
+    {7, 5, 1, 19, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_BUT_ONE},
+};
+enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
+
+static nas_ctx *ctx;
+static char dir[64];
+
+static void setup(void) {
+    ctx = nas_ctx_new();
+    (void)snprintf(dir, sizeof dir, "/tmp/nas-conv-sparse-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+}
+
+static void teardown(void) {
+    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
+    nas_ctx_free(ctx);
+    cr_assert(eq(long, nas_mem_live(), 0L));
+}
+
+TestSuite(compiler_layer_conv_sparse, .init = setup, .fini = teardown, .timeout = 240);
+
+static shape_row generated_shape(nas_rng *rng) {
+    shape_row r = {.dh = 1, .dw = 1};
+    const int32_t widths[] = {1, 3, 8, 13, 16, 31, 40};
+    r.in_c = widths[nas_rng_below(rng, 7)];
+    r.out_c = widths[nas_rng_below(rng, 7)];
+    r.out_h = 1 + (int32_t)nas_rng_below(rng, 11);
+    r.out_w = 1 + (int32_t)nas_rng_below(rng, 15);
+    r.kh = r.kw = 1 + (int32_t)nas_rng_below(rng, 3);
+    r.sh = r.sw = nas_rng_below(rng, 3) == 0 ? 2 : 1;
+    r.in_extra = (int32_t)nas_rng_below(rng, 3);
+    r.out_extra = (int32_t)nas_rng_below(rng, 3);
+    r.residual = nas_rng_below(rng, 2) == 0;
+    r.act = (nas__layer_act)nas_rng_below(rng, 6);
+    r.mask = (mask_kind)nas_rng_below(rng, MASK_FILTERS);
+    return r;
+}
+
+static int32_t in_height(const nas__conv *c) {
+    return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+}
+static int32_t in_width(const nas__conv *c) {
+    return (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
+}
+
+/* A buffer that ends with the last channel of the last pixel that a kernel may touch. */
+static size_t exact(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
+    return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
+}
+
+static nas__conv conv_of(const shape_row *r) {
+    nas__conv c = {.in_c = r->in_c,
+                   .out_c = r->out_c,
+                   .groups = 1,
+                   .out_h = r->out_h,
+                   .out_w = r->out_w,
+                   .kernel_h = r->kh,
+                   .kernel_w = r->kw,
+                   .stride_h = r->sh,
+                   .stride_w = r->sw,
+                   .dilation_h = r->dh,
+                   .dilation_w = r->dw,
+                   .has_residual = r->residual,
+                   .act = r->act};
+    c.in_pitch = r->in_c + r->in_extra;
+    c.out_pitch = r->out_c + r->out_extra;
+    c.in_row = (size_t)in_width(&c) * (size_t)c.in_pitch + (size_t)r->in_extra;
+    c.out_row = (size_t)(c.out_w * c.out_pitch + r->out_extra);
+    if (r->residual) {
+        c.residual_pitch = r->out_c + 1;
+        c.residual_row = (size_t)(c.out_w * c.residual_pitch);
+    }
+    if (r->act == NAS__LACT_CLIP) {
+        c.lo = -0.25F;
+        c.hi = 0.5F;
+    } else if (r->act == NAS__LACT_LEAKY) {
+        c.lo = 0.1F;
+    }
+    return c;
+}
+
+static double finish(const nas__conv *c, double v, double slope) {
+    switch (c->act) {
+    case NAS__LACT_NONE: return v;
+    case NAS__LACT_RELU: return v > 0 ? v : 0;
+    case NAS__LACT_CLIP: return fmin(fmax(v, (double)c->lo), (double)c->hi);
+    case NAS__LACT_PRELU: return v > 0 ? v : v * slope;
+    case NAS__LACT_LEAKY: return v > 0 ? v : v * (double)c->lo;
+    case NAS__LACT_HARD_SWISH: return v * fmin(fmax(v / 6 + 0.5, 0), 1);
+    }
+    return 0;
+}
+
+/* The largest error over the bound's unit; gaps between pixels must keep their mark. */
+static double worst(const nas__conv *c, const float *in, const float *residual, const float *weight,
+                    const float *bias, const float *slope, const float *out, size_t out_floats) {
+    const int32_t in_c = c->in_c;
+    double most = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < out_floats; i++)
+        kept += out[i] == -777.0F;
+    if (kept != out_floats - (size_t)c->out_h * (size_t)c->out_w * (size_t)c->out_c) return 1e9;
+    for (int32_t y = 0; y < c->out_h; y++) {
+        for (int32_t x = 0; x < c->out_w; x++) {
+            for (int32_t o = 0; o < c->out_c; o++) {
+                double sum = (double)bias[o], size = fabs(sum);
+                const float *w = weight + (size_t)o * (size_t)(c->kernel_h * c->kernel_w * in_c);
+                for (int32_t ky = 0; ky < c->kernel_h; ky++) {
+                    for (int32_t kx = 0; kx < c->kernel_w; kx++) {
+                        const float *s =
+                            in + (size_t)(y * c->stride_h + ky * c->dilation_h) * c->in_row +
+                            (size_t)((x * c->stride_w + kx * c->dilation_w) * c->in_pitch);
+                        for (int32_t i = 0; i < in_c; i++) {
+                            const double p = (double)s[i] * (double)*w++;
+                            sum += p;
+                            size += fabs(p);
+                        }
+                    }
+                }
+                if (c->has_residual) {
+                    const double r = (double)
+                        residual[(size_t)y * c->residual_row + (size_t)(x * c->residual_pitch + o)];
+                    sum += r;
+                    size += fabs(r);
+                }
+                const double want = finish(c, sum, (double)slope[o]);
+                const double got =
+                    (double)out[(size_t)y * c->out_row + (size_t)(x * c->out_pitch + o)];
+                const double error = fabs(got - want) / (size + 1e-3);
+                if (!(error <= most)) most = isnan(error) ? 1e9 : error;
+            }
+        }
+    }
+    return most;
+}
+
+static const char main_text[] =
+    "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
+    "static float *take(FILE *f, size_t n) {\n"
+    "    float *p = n > 0 ? malloc(n * 4) : NULL;\n"
+    "    if (n > 0 && fread(p, 4, n, f) != n) exit(3);\n"
+    "    return p;\n"
+    "}\n"
+    "static void one(FILE *in, FILE *out, kernel *k, size_t n_in, size_t n_res, size_t n_w, size_t "
+    "n_scratch,\n    size_t n_out, int units) {\n"
+    "    float *x = take(in, n_in), *r = take(in, n_res), *w = take(in, n_w);\n"
+    "    float *y[2], *scratch = NULL;\n"
+    "    if (n_scratch > 0 && posix_memalign((void **)&scratch, 64, n_scratch * 4) != 0) exit(4);\n"
+    "    for (int split = 0; split < 2; split++) {\n"
+    "        y[split] = malloc(n_out * 4);\n"
+    "        for (size_t i = 0; i < n_out; i++) y[split][i] = -777.0f;\n"
+    "        for (size_t i = 0; i < n_scratch; i++) scratch[i] = 0x1p+100f;\n"
+    "        if (split == 0) k(x, y[0], r, w, scratch, 0, units);\n"
+    "        else for (int u = units; u > 0;) {\n"
+    "            const int n = u % 3 + 1 < u ? u % 3 + 1 : u;\n"
+    "            k(x, y[1], r, w, scratch, u - n, u);\n            u -= n;\n        }\n"
+    "    }\n"
+    "    if (memcmp(y[0], y[1], n_out * 4) != 0) exit(5);\n"
+    "    if (fwrite(y[0], 4, n_out, out) != n_out) exit(6);\n"
+    "    free(x); free(r); free(w); free(y[0]); free(y[1]); free(scratch);\n"
+    "}\n"
+    "int main(void) {\n"
+    "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
+    "    if (in == NULL || out == NULL) return 2;\n";
+
+static void fill(nas_rng *rng, float *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        p[i] = (float)(2 * nas_rng_uniform(rng) - 1);
+}
+
+static int run_program(const char *const *argv, nas_process_result *result) {
+    nas_process_options options = nas_process_options_default();
+    options.argv = argv;
+    options.cwd = dir;
+    options.timeout_ms = 200 * 1000;
+    cr_assert(eq(int, (int)nas_process_run(ctx, &options, result), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    return result->exit_code;
+}
+
+static void write_text(const char *name, const void *data, size_t len) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    cr_assert(eq(int, (int)nas_file_write(ctx, path, data, len, 0644), NAS_OK));
+}
+
+/* Tensors of one shape. */
+typedef struct tensors {
+    nas__conv conv;
+    uint8_t *kept;
+    float *in, *residual, *weight, *bias, *slope;
+    size_t in_floats, out_floats, residual_floats;
+} tensors;
+
+static nas_sparsity pattern_of(mask_kind kind) {
+    nas_sparsity s = nas_sparsity_default(NAS_SPARSITY_1XN);
+    s.rate = 0.6;
+    switch (kind) {
+    case MASK_1X2: s.n = 2; break;
+    case MASK_1X4: break;
+    case MASK_1X8: s.n = 8; break;
+    case MASK_1X16: s.n = 16; break;
+    case MASK_REARRANGED: s.rearrange = true; break;
+    case MASK_N_OF_M: s.pattern = NAS_SPARSITY_N_OF_M; break;
+    case MASK_PUNCHED: s.pattern = NAS_SPARSITY_PUNCHED; break;
+    case MASK_UNSTRUCTURED: s.pattern = NAS_SPARSITY_UNSTRUCTURED; break;
+    case MASK_FILTERS: s.pattern = NAS_SPARSITY_FILTER; break;
+    case MASK_CHANNELS: s.pattern = NAS_SPARSITY_CHANNEL; break;
+    case MASK_NOTHING:
+    case MASK_SINGLE:
+    case MASK_BUT_ONE: break;
+    }
+    s.outputs = s.inputs = 4;
+    return s;
+}
+
+static void make_mask(tensors *t, mask_kind kind, size_t weights) {
+    const nas__conv *c = &t->conv;
+    const nas_sparsity s = pattern_of(kind);
+    const int32_t dims[4] = {c->out_c, c->kernel_h, c->kernel_w, c->in_c};
+    cr_assert(eq(int, (int)nas_sparsity_mask(ctx, &s, t->weight, dims, t->kept), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    if (kind == MASK_NOTHING || kind == MASK_SINGLE) memset(t->kept, 0, weights);
+    if (kind == MASK_SINGLE) t->kept[weights / 3] = 1;
+    if (kind == MASK_BUT_ONE) memset(t->kept, 1, weights);
+    if (kind == MASK_BUT_ONE) t->kept[weights / 2] = 0;
+    for (size_t i = 0; i < weights; i++)
+        t->weight[i] = t->kept[i] != 0 ? t->weight[i] : 0;
+    t->conv.kept = t->kept;
+}
+
+static tensors tensors_of(nas_rng *rng, const shape_row *row) {
+    tensors t = {.conv = conv_of(row)};
+    const nas__conv *c = &t.conv;
+    t.in_floats = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
+    t.out_floats = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    t.residual_floats =
+        c->has_residual ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
+                        : 0;
+    const size_t weights = (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * c->in_c);
+    t.in = nas_alloc_array(ctx, t.in_floats, sizeof(float));
+    t.residual = nas_alloc_array(ctx, t.residual_floats, sizeof(float));
+    t.weight = nas_alloc_array(ctx, weights, sizeof(float));
+    t.kept = nas_alloc_array(ctx, weights, 1);
+    t.bias = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
+    t.slope = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
+    fill(rng, t.in, t.in_floats);
+    fill(rng, t.residual, t.residual_floats);
+    fill(rng, t.weight, weights);
+    fill(rng, t.bias, (size_t)c->out_c);
+    fill(rng, t.slope, (size_t)c->out_c);
+    make_mask(&t, row->mask, weights);
+    return t;
+}
+
+static void tensors_free(tensors *t) {
+    nas_free(t->in);
+    nas_free(t->residual);
+    nas_free(t->weight);
+    nas_free(t->kept);
+    nas_free(t->bias);
+    nas_free(t->slope);
+}
+
+static void add_case(const nas_target *target, const tensors *t, const nas__conv_way *way,
+                     nas_buf *text, nas_buf *calls, nas_buf *raw) {
+    const size_t n = nas__conv_weight_floats(target, &t->conv, way);
+    float *packed = nas_alloc_array(ctx, n, sizeof *packed);
+    cr_assert(ne(ptr, packed, NULL));
+    cr_assert(eq(
+        int, (int)nas__conv_pack(ctx, target, &t->conv, way, t->weight, t->bias, t->slope, packed),
+        NAS_OK));
+    nas_buf_append(raw, t->in, t->in_floats * sizeof(float));
+    nas_buf_append(raw, t->residual, t->residual_floats * sizeof(float));
+    nas_buf_append(raw, packed, n * sizeof(float));
+    nas_free(packed);
+    nas__conv_emit(target, &t->conv, way, text);
+    nas_buf_puts(calls, "    one(in, out, ");
+    nas__conv_name(target, &t->conv, way, calls);
+    nas_buf_printf(calls, ", %zu, %zu, %zu, %zu, %zu, %d);\n", t->in_floats, t->residual_floats, n,
+                   nas__conv_scratch_floats(target, &t->conv, way), t->out_floats,
+                   nas__conv_units(target, &t->conv, way));
+}
+
+static bool on_path(const char *program) {
+    const char *path = getenv("PATH");
+    for (; path != NULL && *path != '\0';) {
+        const size_t n = strcspn(path, ":");
+        char file[512];
+        (void)snprintf(file, sizeof file, "%.*s/%s", (int)n, path, program);
+        if (access(file, X_OK) == 0) return true;
+        path += n + (path[n] == ':');
+    }
+    return false;
+}
+
+/* The program that runs a target's programs; "" when this processor does, NULL when there is none. */
+static const char *runner(const nas_target *target) {
+    if (target->runs_here) return "";
+    if (strcmp(target->arch, "aarch64") == 0) return "qemu-aarch64";
+    if (strcmp(target->arch, "armv7") == 0) return "qemu-arm";
+    if (strcmp(target->arch, "riscv64") == 0) return "qemu-riscv64";
+    return NULL;
+}
+
+static bool build_and_run(const nas_target *target) {
+    char flags[6][64] = {""};
+    const int n = sscanf(target->flags, "%63s %63s %63s %63s %63s %63s", flags[0], flags[1],
+                         flags[2], flags[3], flags[4], flags[5]);
+    const bool emulated = target->flags[0] == '\0';
+    const char *run = emulated ? "" : runner(target);
+    const char *argv[32] = {target->compiler,
+                            "-std=gnu99",
+                            "-ffp-contract=fast",
+                            "-Wall",
+                            "-Wextra",
+                            "-Werror",
+                            "-Wno-psabi",
+                            "kernels.c",
+                            "-o",
+                            "kernels",
+                            emulated ? "-O0" : "-O1"};
+    int k = 11;
+    for (int i = 0; i < n; i++)
+        argv[k++] = flags[i];
+    if (run != NULL && run[0] == '\0') {
+        argv[k++] = "-fsanitize=address";
+        argv[k++] = "--param=asan-instrumentation-with-call-threshold=0";
+    } else {
+        argv[k++] = "-static";
+    }
+    if (!on_path(target->compiler) || run == NULL || (run[0] != '\0' && !on_path(run))) {
+        cr_log_info("%s: its compiler or qemu-user is not installed", target->name);
+        return false;
+    }
+    nas_process_result r = {0};
+    const int built = run_program(argv, &r);
+    cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    const char *const alone[] = {"./kernels", NULL}, *const under[] = {run, "./kernels", NULL};
+    r = (nas_process_result){0};
+    const int code = run_program(run[0] == '\0' ? alone : under, &r);
+    cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
+              r.err.data != NULL ? r.err.data : "");
+    nas_process_result_deinit(&r);
+    return true;
+}
+
+typedef struct case_row {
+    tensors t;
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    int32_t n;
+} case_row;
+
+/* The sparse ways of a shape alone, and only some of them, other ones for each shape: a compiler takes minutes for all. */
+static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *row, int32_t shape,
+                      int32_t every, case_row *out, nas_buf *text, nas_buf *calls, nas_buf *raw) {
+    nas__conv_way all[NAS__CONV_WAYS_MAX];
+    out->t = tensors_of(rng, row);
+    const int32_t n = nas__conv_ways(target, &out->t.conv, all);
+    for (int32_t i = 0, k = 0; i < n; i++) {
+        if (!nas__conv_is_sparse(&all[i]) || (k++ + shape) % every != 0) continue;
+        cr_assert(all[i].cycles > 0 && isfinite(all[i].cycles));
+        add_case(target, &out->t, &all[i], text, calls, raw);
+        out->ways[out->n++] = all[i];
+    }
+}
+
+static void check_target(const nas_target *target, int32_t every) {
+    nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
+    nas_rng rng = nas_rng_stream(12, 0, "layer_conv_sparse");
+    case_row *cases = nas_alloc_array(ctx, FIXED + GENERATED, sizeof *cases);
+    int32_t seen = 0;
+    nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
+                        "#include <string.h>\n");
+    nas__emit_vector_prelude(target, &text);
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        const shape_row row = i < FIXED ? shapes[i] : generated_shape(&rng);
+        add_cases(target, &rng, &row, i, every, &cases[i], &text, &calls, &raw);
+        seen += cases[i].n;
+    }
+    cr_assert(seen >= FIXED, "%d ways", seen);
+    nas_buf_puts(&text, main_text);
+    nas_buf_puts(&text, calls.data);
+    nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &raw), NAS_OK));
+    write_text("kernels.c", text.data, text.len);
+    write_text("in.raw", raw.data, raw.len);
+    const bool ran = build_and_run(target);
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+    if (ran) cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
+    const float *out = (const float *)(const void *)result.data;
+    for (int i = 0; i < FIXED + GENERATED; i++) {
+        const tensors *t = &cases[i].t;
+        for (int32_t k = 0; k < cases[i].n && ran; k++) {
+            const nas__conv_way *w = &cases[i].ways[k];
+            const double error = worst(&t->conv, t->in, t->residual, t->weight, t->bias, t->slope,
+                                       out, t->out_floats);
+            cr_expect(error <= bound, "%s shape %d: %s %dx%d group %d depth %d: error %g",
+                      target->name, i, nas__conv_algorithm_name(w->algorithm), w->pixels,
+                      w->vectors, w->group, w->depth, error);
+            out += t->out_floats;
+        }
+        tensors_free(&cases[i].t);
+    }
+    nas_free(cases);
+    nas_buf_deinit(&text);
+    nas_buf_deinit(&calls);
+    nas_buf_deinit(&raw);
+    nas_buf_deinit(&result);
+}
+
+static void check_named(const char *name, int32_t every) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
+    check_target(target, every);
+}
+
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_16_bytes) {
+    check_named("x86-64", 4);
+}
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_32_bytes) {
+    check_named("x86-64-avx2", 2);
+}
+/* The same text as for AVX-512, with vectors that the compiler takes apart. */
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    nas_target plain = *target;
+    plain.flags = "";
+    check_target(&plain, 5);
+}
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_aarch64) {
+    check_named("aarch64-linux", 3);
+}
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_armv7) {
+    check_named("armv7-linux", 4);
+}
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_riscv64) {
+    check_named("riscv64-linux", 4);
+}
+
+/* A kernel's text and name depend on the shape alone: other zeros compile nothing. */
+Test(compiler_layer_conv_sparse, masks_share_their_kernels) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    nas_rng rng = nas_rng_stream(13, 0, "masks");
+    shape_row row = shapes[0];
+    tensors a = tensors_of(&rng, &row);
+    row.mask = MASK_SINGLE;
+    tensors b = tensors_of(&rng, &row);
+    nas__conv_way way = {
+        .algorithm = NAS__CONV_SPARSE_PANEL, .vectors = 3, .pixels = 1, .group = 4};
+    nas__conv_way other = way;
+    way.entries = 100;
+    other.entries = 1;
+    nas_buf texts[2] = {{0}, {0}};
+    nas__conv_emit(target, &a.conv, &way, &texts[0]);
+    nas__conv_emit(target, &b.conv, &other, &texts[1]);
+    cr_assert(eq(str, texts[0].data, texts[1].data));
+    cr_assert(nas__conv_weight_floats(target, &a.conv, &way) >
+              nas__conv_weight_floats(target, &b.conv, &other));
+    nas_buf_deinit(&texts[0]);
+    nas_buf_deinit(&texts[1]);
+    tensors_free(&a);
+    tensors_free(&b);
+}
+
+/* Outputs that were put together for the mask lie apart in the tensor; their lists are as short as if they did not. */
+Test(compiler_layer_conv_sparse, rearranged_outputs_are_found_again) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    nas_rng rng = nas_rng_stream(14, 0, "rearranged");
+    shape_row row = {128, 32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_REARRANGED};
+    tensors t = tensors_of(&rng, &row);
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    const int32_t n = nas__conv_ways(target, &t.conv, ways);
+    int32_t entries = -1;
+    for (int32_t i = 0; i < n; i++) {
+        if (ways[i].group == 4 && ways[i].joined == 0) entries = ways[i].entries;
+    }
+    cr_assert(eq(int, entries, 128 * 32 / 4 - (int)(0.6 * (128 * 32 / 4))));
+    tensors_free(&t);
+}

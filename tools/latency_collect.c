@@ -1,0 +1,395 @@
+/* latency_collect.c - `nas-latency collect`: times single layers on a device here, a model of them growing along.
+ *
+ * Every other layer is drawn at random and predicted before it is timed: those errors are honest, and when their median
+ * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
+ * that an interruption loses nothing; a later run goes on from them. */
+#include "compiler/compiler.h"
+#include "latency/latency.h"
+#include "tools/latency_commands.h"
+#include "tools/latency_data.h"
+#include "tools/latency_kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    FIRST_ROWS = 24,  /* before the first model */
+    REFIT_ROWS = 8,   /* new rows before the next one */
+    CANDIDATES = 200, /* drawn for one active choice */
+    WINDOW = 40,      /* newest honest errors that count */
+    ERRORS_MIN = 20,
+    FAILURES_MAX = 20, /* in a row: then something else is wrong than one shape */
+    TRIES = 100
+};
+
+typedef struct collector {
+    const nas_latency_args *args;
+    nas_db *db;
+    nas_device *device;
+    nas_encoder *encoder;
+    nas_device_model *model; /* NULL before the first */
+    nas_db_series series;
+    nas_compile_options compile;
+    int64_t import_id;
+    int32_t families[NAS_KERNEL_FAMILIES], n_families;
+    nas_rng rng;
+    size_t rows, rows_of_model, drawn, failures;
+    double errors[WINDOW]; /* ring of relative errors */
+    size_t n_errors;
+    int64_t start_ns, last_line_ns;
+} collector;
+
+static double elapsed_s(const collector *c) {
+    return (double)(nas_now_ns() - c->start_ns) * 1e-9;
+}
+
+/* ---- honest errors ------------------------------------------------------------------------------------------------------- */
+
+static int by_value(const void *pa, const void *pb) {
+    const double a = *(const double *)pa, b = *(const double *)pb;
+    return (a > b) - (a < b);
+}
+
+/* Median of the newest errors; false while there are too few. */
+static bool median_error(const collector *c, double *out) {
+    const size_t n = c->n_errors < WINDOW ? c->n_errors : WINDOW;
+    if (n < ERRORS_MIN) return false;
+    double sorted[WINDOW];
+    memcpy(sorted, c->errors, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_value);
+    *out = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+    return true;
+}
+
+static void progress(collector *c, bool last) {
+    const bool terminal = isatty(STDERR_FILENO) == 1;
+    const int64_t now = nas_now_ns();
+    if (!last && now - c->last_line_ns < (terminal ? 200 : 10000) * INT64_C(1000000)) return;
+    c->last_line_ns = now;
+    double error = 0;
+    const bool known = median_error(c, &error);
+    fprintf(stderr, "%scollect: %zu layers, %.0f of %.0f s, median error %.1f %% (%s)%s",
+            terminal ? "\r\033[K" : "", c->rows, elapsed_s(c), c->args->time_s, 100 * error,
+            known ? "of layers it had not seen" : "too few yet", terminal && !last ? "" : "\n");
+}
+
+/* ---- the model ------------------------------------------------------------------------------------------------------------ */
+
+static nas_status refit(nas_ctx *ctx, collector *c) {
+    nas_latency_data data = {0};
+    nas_owned_table table = {0};
+    nas_device_model *model = NULL;
+    nas_device_model_options options = nas_device_model_options_default();
+    if (c->args->model != NULL) options.model = c->args->model;
+    options.seed = c->args->seed;
+    nas_status status = nas_latency_data_load(ctx, c->db, &c->series, &data);
+    size_t *index = status == NAS_OK ? nas_alloc_array(ctx, data.n, sizeof *index) : NULL;
+    if (status == NAS_OK && index == NULL) status = NAS_ERR_NOMEM;
+    for (size_t i = 0; i < data.n && status == NAS_OK; i++)
+        index[i] = i;
+    if (status == NAS_OK)
+        status = nas_latency_data_table(ctx, c->encoder, &data, index, data.n, &table);
+    if (status == NAS_OK) status = nas_device_model_fit(ctx, &table.table, &options, &model);
+    if (status == NAS_OK) {
+        nas_device_model_free(c->model);
+        c->model = model;
+        c->rows = c->rows_of_model = data.n;
+    }
+    nas_free(index);
+    nas_owned_table_deinit(&table);
+    nas_latency_data_deinit(&data);
+    return status;
+}
+
+static nas_status predict(nas_ctx *ctx, const collector *c, const char *const *archs, size_t n,
+                          nas_prediction *out) {
+    size_t width = 0;
+    nas_latency_table table = {.device = c->series.device, .n_rows = n};
+    table.features = nas_encoder_features(c->encoder, &width);
+    table.n_features = width;
+    double *x = nas_alloc_array(ctx, n * width, sizeof *x);
+    if (x == NULL) return NAS_ERR_NOMEM;
+    nas_status status = nas_encoder_rows(ctx, c->encoder, archs, n, x);
+    table.x = x;
+    if (status == NAS_OK) status = nas_device_model_predict(ctx, c->model, &table, out);
+    nas_free(x);
+    return status;
+}
+
+/* ---- which layer next ------------------------------------------------------------------------------------------------------ */
+
+static void draw(collector *c, nas_kernel_shape *out) {
+    const uint32_t which = nas_rng_below(&c->rng, (uint32_t)c->n_families);
+    nas_kernel_shape_sample(c->families[which], &c->rng, out);
+}
+
+/* One that was never timed; after many tries a timed one, which is then only timed again. */
+static nas_status draw_new(nas_ctx *ctx, collector *c, nas_kernel_shape *out, nas_buf *text) {
+    nas_status status = NAS_OK;
+    for (int i = 0; i < TRIES && status == NAS_OK; i++) {
+        nas_opt_double known = {0};
+        draw(c, out);
+        nas_buf_clear(text);
+        nas_kernel_shape_format(out, text);
+        status = nas_buf_status(ctx, text);
+        if (status == NAS_OK)
+            status = nas_db_value_get(ctx, c->db, c->series.id, text->data, &known);
+        if (!known.is_set) break;
+    }
+    return status;
+}
+
+typedef struct candidates {
+    nas_kernel_shape shapes[CANDIDATES];
+    nas_buf texts[CANDIDATES];
+    const char *archs[CANDIDATES];
+    nas_prediction predictions[CANDIDATES];
+} candidates;
+
+/* Of many, the one with the widest interval for its size. */
+static nas_status widest(nas_ctx *ctx, collector *c, candidates *list, nas_kernel_shape *out,
+                         nas_buf *text) {
+    nas_status status = NAS_OK;
+    for (int i = 0; i < CANDIDATES && status == NAS_OK; i++) {
+        status = draw_new(ctx, c, &list->shapes[i], &list->texts[i]);
+        list->archs[i] = list->texts[i].data;
+    }
+    if (status == NAS_OK) status = predict(ctx, c, list->archs, CANDIDATES, list->predictions);
+    if (status != NAS_OK) return status;
+    int best = 0;
+    for (int i = 1; i < CANDIDATES; i++) {
+        const nas_prediction *a = &list->predictions[i], *b = &list->predictions[best];
+        if (a->hi_us / a->lo_us > b->hi_us / b->lo_us) best = i;
+    }
+    *out = list->shapes[best];
+    nas_buf_clear(text);
+    nas_buf_puts(text, list->archs[best]);
+    return nas_buf_status(ctx, text);
+}
+
+static nas_status choose_active(nas_ctx *ctx, collector *c, nas_kernel_shape *out, nas_buf *text) {
+    candidates *list = nas_alloc_array(ctx, 1, sizeof *list);
+    if (list == NULL) return NAS_ERR_NOMEM;
+    const nas_status status = widest(ctx, c, list, out, text);
+    for (int i = 0; i < CANDIDATES; i++)
+        nas_buf_deinit(&list->texts[i]);
+    nas_free(list);
+    return status;
+}
+
+/* ---- timing ---------------------------------------------------------------------------------------------------------------- */
+
+static nas_status give_weights(nas_ctx *ctx, nas_graph *graph, nas_rng *rng) {
+    const nas_status status = nas_graph_alloc_weights(ctx, graph);
+    for (int32_t p = 0; status == NAS_OK && p < nas_graph_param_count(graph); p++) {
+        nas_param *param = nas_graph_param(graph, p);
+        for (size_t i = 0; i < param->count; i++)
+            param->data[i] = (float)(0.1 * nas_rng_normal(rng)); /* no zeros: nothing to skip */
+    }
+    return status;
+}
+
+static nas_status time_graph(nas_ctx *ctx, collector *c, const nas_graph *graph, double *us) {
+    nas_measure_options o = nas_measure_options_default();
+    o.min_batches = 15;
+    o.min_time_ms = 60;
+    o.max_time_ms = 2000;
+    nas_artifact artifact = {0};
+    nas_measurement m = {0};
+    nas_status status = NAS_OK;
+    if (!nas_device_is_simulated(c->device))
+        status = nas_compile(ctx, graph, &c->compile, &artifact);
+    if (status == NAS_OK)
+        status = nas_measure(ctx, c->device, graph, artifact.path, artifact.sha256, &o, &m);
+    if (status == NAS_OK) *us = m.p50_us;
+    nas_measurement_deinit(&m);
+    return status;
+}
+
+static nas_status time_shape(nas_ctx *ctx, collector *c, const nas_kernel_shape *shape,
+                             double *us) {
+    nas_graph *graph = NULL;
+    nas_status status = nas_kernel_shape_graph(ctx, shape, &graph);
+    if (status == NAS_OK) status = give_weights(ctx, graph, &c->rng);
+    if (status == NAS_OK) status = time_graph(ctx, c, graph, us);
+    nas_graph_free(graph);
+    return status;
+}
+
+static nas_status keep(nas_ctx *ctx, collector *c, const char *arch, double us) {
+    const nas_db_value row = {.series_id = c->series.id,
+                              .import_id = c->import_id,
+                              .arch = (char *)(uintptr_t)arch,
+                              .value = us};
+    const nas_status status = nas_db_value_put(ctx, c->db, &row, true);
+    if (status == NAS_OK) c->rows++;
+    return status;
+}
+
+/* A shape the compiler cannot do, or that the device drops, is passed over; many in a row are a failure. */
+static bool may_pass(const collector *c, nas_status status) {
+    const bool of_the_shape =
+        status == NAS_ERR_UNSUPPORTED || status == NAS_ERR_RANGE || status == NAS_ERR_TIMEOUT;
+    return of_the_shape && c->failures < FAILURES_MAX;
+}
+
+static nas_status one_layer(nas_ctx *ctx, collector *c) {
+    nas_kernel_shape shape;
+    nas_buf text = {0};
+    const bool at_random = c->model == NULL || c->drawn++ % 2 == 0;
+    nas_prediction expected = {0};
+    nas_status status =
+        at_random ? draw_new(ctx, c, &shape, &text) : choose_active(ctx, c, &shape, &text);
+    const char *arch = text.data;
+    if (status == NAS_OK && at_random && c->model != NULL)
+        status = predict(ctx, c, &arch, 1, &expected);
+    double us = 0;
+    if (status == NAS_OK) {
+        status = time_shape(ctx, c, &shape, &us);
+        c->failures = status == NAS_OK ? 0 : c->failures + 1;
+        if (may_pass(c, status)) {
+            nas_log(ctx, NAS_LOG_WARN, "collect: %s passed over: %s", arch, nas_ctx_message(ctx));
+            nas_ctx_clear(ctx);
+            nas_buf_deinit(&text);
+            return NAS_OK;
+        }
+    }
+    if (status == NAS_OK) status = keep(ctx, c, arch, us);
+    if (status == NAS_OK && at_random && c->model != NULL)
+        c->errors[c->n_errors++ % WINDOW] = fabs(expected.p50_us - us * 1e-3) / (us * 1e-3);
+    nas_buf_deinit(&text);
+    if (status == NAS_OK && c->rows >= FIRST_ROWS &&
+        (c->model == NULL || c->rows >= c->rows_of_model + REFIT_ROWS + c->rows_of_model / 20))
+        status = refit(ctx, c);
+    return status;
+}
+
+/* ---- the run ---------------------------------------------------------------------------------------------------------------- */
+
+static nas_status find_families(nas_ctx *ctx, collector *c, const char *list) {
+    nas_status status = NAS_OK;
+    for (const char *at = list; status == NAS_OK; at++) {
+        const size_t len = strcspn(at, ",");
+        int32_t which = 0;
+        status = nas_kernel_family_parse(ctx, at, len, &which);
+        for (int32_t i = 0; i < c->n_families && status == NAS_OK; i++) {
+            if (c->families[i] == which)
+                status =
+                    nas_fail(ctx, NAS_ERR_INVALID, "--kernels names '%.*s' twice", (int)len, at);
+        }
+        if (status == NAS_OK) c->families[c->n_families++] = which;
+        at += len;
+        if (*at == '\0') break;
+    }
+    return status;
+}
+
+static nas_status open_all(nas_ctx *ctx, collector *c, const char *work_dir) {
+    nas_device_options o = nas_device_options_default();
+    o.name = c->args->device;
+    o.connect = c->args->device;
+    o.threads = (int32_t)c->args->threads;
+    o.work_dir = work_dir;
+    c->compile = nas_compile_options_default();
+    c->compile.max_threads = o.threads;
+    char source[128];
+    (void)snprintf(source, sizeof source, "collect --device %s --threads %d", o.name,
+                   (int)o.threads);
+    nas_status status = nas_target_find(ctx, "native", &c->compile.target);
+    if (status == NAS_OK) status = nas_device_open(ctx, &o, &c->device);
+    if (status == NAS_OK) status = nas_encoder_new(ctx, "kernel", &c->encoder);
+    if (status == NAS_OK)
+        status = nas_db_series_put(ctx, c->db, o.name, "kernel", NAS_DB_LATENCY, &c->series.id);
+    if (status == NAS_OK)
+        status = nas_db_series_find(ctx, c->db, o.name, "kernel", NAS_DB_LATENCY, &c->series);
+    if (status == NAS_OK)
+        status = nas_db_import_put(ctx, c->db, source, "collect", "", &c->import_id);
+    if (status != NAS_OK) return status;
+    c->rows = c->series.n_rows;
+    c->rng = nas_rng_stream(c->args->seed, c->rows, "collect"); /* a resumed run draws anew */
+    return c->rows >= FIRST_ROWS ? refit(ctx, c) : NAS_OK;
+}
+
+/* The kept model and what its honest errors say. */
+static nas_status finish(nas_ctx *ctx, collector *c, bool reached) {
+    nas_buf quality = {0}, options = {0}, json = {0};
+    double error = 0;
+    const bool known = median_error(c, &error);
+    nas_status status =
+        c->rows > c->rows_of_model && c->rows >= FIRST_ROWS ? refit(ctx, c) : NAS_OK;
+    const size_t n = c->n_errors < WINDOW ? c->n_errors : WINDOW;
+    nas_json j = nas_json_begin(&quality);
+    nas_json_object(&j);
+    nas_json_key(&j, "device");
+    nas_json_string(&j, c->series.device);
+    nas_json_key(&j, "n_train");
+    nas_json_int(&j, (int64_t)c->rows);
+    nas_json_key(&j, "n_test");
+    nas_json_int(&j, (int64_t)n);
+    double within5 = 0, within10 = 0, sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        within5 += c->errors[i] <= 0.05;
+        within10 += c->errors[i] <= 0.10;
+        sum += c->errors[i];
+    }
+    static const char *const keys[] = {"median_error", "mape", "within5", "within10"};
+    const double values[] = {known ? error : NAN, sum / (double)n, within5 / (double)n,
+                             within10 / (double)n}; /* NaN becomes null */
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        nas_json_key(&j, keys[i]);
+        nas_json_double(&j, values[i]);
+    }
+    nas_json_key(&j, "error_reached");
+    nas_json_bool(&j, reached);
+    nas_json_object_end(&j);
+    nas_buf_printf(&options, "{\"command\":\"collect\",\"seed\":%" PRIu64 "}", c->args->seed);
+    if (status == NAS_OK) status = nas_buf_status(ctx, &quality);
+    if (status == NAS_OK && c->model != NULL)
+        status = nas_latency_model_store(ctx, c->db, &c->series, c->model, &options, quality.data);
+    if (status == NAS_OK) status = nas_latency_print(ctx, c->args, &quality);
+    nas_buf_deinit(&json);
+    nas_buf_deinit(&options);
+    nas_buf_deinit(&quality);
+    return status;
+}
+
+static nas_status collect(nas_ctx *ctx, collector *c) {
+    bool reached = false;
+    nas_status status = NAS_OK;
+    c->start_ns = nas_now_ns();
+    while (status == NAS_OK && !reached && elapsed_s(c) < c->args->time_s) {
+        status = one_layer(ctx, c);
+        double error = 0;
+        reached = median_error(c, &error) && error < c->args->target_error;
+        if (status == NAS_OK) progress(c, false);
+        if (status == NAS_OK) status = nas_check_cancel(ctx);
+    }
+    progress(c, true);
+    if (status == NAS_OK) return finish(ctx, c, reached);
+    return nas_wrap(ctx, status, "collect ended with %zu layers kept", c->rows);
+}
+
+nas_status nas_latency_collect(nas_ctx *ctx, nas_db *db, const nas_latency_args *args) {
+    char work_dir[] = "/tmp/nas-latency-XXXXXX";
+    collector *c = nas_alloc_array(ctx, 1, sizeof *c);
+    if (c == NULL) return NAS_ERR_NOMEM;
+    c->args = args;
+    c->db = db;
+    nas_status status =
+        find_families(ctx, c, args->kernels == NULL ? "sr,conv,dwconv" : args->kernels);
+    const bool made = status == NAS_OK && mkdtemp(work_dir) != NULL;
+    if (status == NAS_OK && !made) status = nas_fail(ctx, NAS_ERR_IO, "cannot make %s", work_dir);
+    if (status == NAS_OK) status = open_all(ctx, c, work_dir);
+    if (status == NAS_OK) status = collect(ctx, c);
+    nas_device_close(c->device);
+    nas_device_model_free(c->model);
+    nas_encoder_free(c->encoder);
+    nas_free(c);
+    nas_ctx *apart = made ? nas_ctx_child(ctx) : NULL;         /* keeps the message of `ctx` */
+    if (apart != NULL) (void)nas_remove_tree(apart, work_dir); /* a left-over is no failure */
+    nas_ctx_free(apart);
+    return status;
+}

@@ -169,7 +169,7 @@ static nas_status find_zeros(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
 
 /* Dense and sparse ways compete, the best few of each: moves them to the front, still by estimate. */
 static void let_both_compete(nas__layer *layer) {
-    nas__conv_way sorted[NAS__CONV_WAYS_MAX];
+    nas__conv_way sorted[NAS__CONV_WAYS_MAX] = {0};
     bool taken[NAS__CONV_WAYS_MAX] = {false};
     int32_t of_kind[2] = {0, 0}, n = 0;
     for (int32_t i = 0; i < layer->n_ways; i++) {

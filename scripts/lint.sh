@@ -74,7 +74,7 @@ owner() { # pattern, folder
 }
 owner 'sqlite3' db
 owner 'curl/' latency
-owner 'png|jpeglib|zlib' eval
+owner 'png|jpeglib' eval
 owner 'cblas|lapacke' compress
 
 # ---- banned calls --------------------------------------------------------------------------------------------------------

@@ -203,8 +203,9 @@ static const nas__config_key keys[] = {
     NUMBER("eval.finetune_learning_rate", eval.finetune_learning_rate, true, 0, 1, "",
            "Adam, fine-tuning"),
 
-    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2|ddpg|agmc",
-         "random sampling, regularized evolution, NSGA-II, or a learnt policy (AMC, AGMC)"),
+    TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2|greedy|ddpg|agmc",
+         "random sampling, regularized evolution, NSGA-II, hill climbing, or a learnt policy (AMC, "
+         "AGMC)"),
     INTEGER("search.trials", search.trials, 1, 1000000, "trials",
             "candidates the strategy proposes"),
     INTEGER("search.population", search.options.population, 4, 4096, "candidates",

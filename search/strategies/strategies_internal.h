@@ -106,6 +106,7 @@ struct nas_strategy {
 extern const nas__strategy_ops nas__random_ops;
 extern const nas__strategy_ops nas__evolution_ops;
 extern const nas__strategy_ops nas__nsga2_ops;
+extern const nas__strategy_ops nas__greedy_ops;
 extern const nas__strategy_ops nas__ddpg_ops;
 extern const nas__strategy_ops nas__agmc_ops;
 

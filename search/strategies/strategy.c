@@ -10,11 +10,13 @@
 #include <string.h>
 
 static const nas__strategy_ops *const all_ops[] = {&nas__random_ops, &nas__evolution_ops,
-                                                   &nas__nsga2_ops, &nas__ddpg_ops, &nas__agmc_ops};
+                                                   &nas__nsga2_ops,  &nas__greedy_ops,
+                                                   &nas__ddpg_ops,   &nas__agmc_ops};
 enum { N_STRATEGIES = sizeof all_ops / sizeof all_ops[0] };
 
 const char *const *nas_strategy_names(void) {
-    static const char *const names[] = {"random", "evolution", "nsga2", "ddpg", "agmc", NULL};
+    static const char *const names[] = {"random", "evolution", "nsga2", "greedy",
+                                        "ddpg",   "agmc",      NULL};
     _Static_assert(sizeof names / sizeof names[0] == N_STRATEGIES + 1, "one name a strategy");
     return names;
 }

@@ -45,6 +45,8 @@ nas_strategy_options nas_strategy_options_default(void);
  *   nsga2      Deb, Pratap, Agarwal & Meyarivan, IEEE Trans. Evol. Comp. 6(2), 2002, with constraint domination.
  *              Batches of `population`; the first is sampled. While fewer than population / 2 points survive, the next
  *              batch begins with as many samples as are missing; the rest are children.
+ *   greedy     hill climbing: `population` samples, then batches of population / 4 small changes of the best point so
+ *              far, by violation, then the first objective.
  *   ddpg       AMC (He et al., arXiv:1802.03494): an actor-critic agent decides the genes one after another from a
  *              description of each. First batch: `population` samples; then batches of population / 8, at least 1.
  *              Learns from the first objective and the violation; other objectives are not looked at.
@@ -52,7 +54,7 @@ nas_strategy_options nas_strategy_options_default(void);
  * ddpg and agmc need a space that can be decided gene by gene, else UNSUPPORTED. */
 typedef struct nas_strategy nas_strategy;
 
-/* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2", "ddpg", "agmc". */
+/* nas_strategy_names - NULL-terminated: "random", "evolution", "nsga2", "greedy", "ddpg", "agmc". */
 const char *const *nas_strategy_names(void);
 /* nas_strategy_new - `space` is borrowed and must outlive it. NOTFOUND lists the known names; RANGE names the option. */
 nas_status nas_strategy_new(nas_ctx *ctx, const char *name, const nas_space *space,

@@ -190,7 +190,7 @@ static const mistake mistakes[] = {
      "t.toml:2:22: search.skip_by_prediction: must be true, false, not 1"},
     {"[search]\nstrategy = \"nsga3\"",
      "t.toml:2:12: search.strategy: must be text in quotes: "
-     "random or evolution or nsga2 or ddpg or agmc, not \"nsga3\""},
+     "random or evolution or nsga2 or greedy or ddpg or agmc, not \"nsga3\""},
     {"[study]\nname = \"a\\u0000b\"",
      "t.toml:2:8: study.name: must be text in quotes: at most 95 bytes, not \"a\""},
     {"[study]\nname = \"../x\"",

@@ -31,13 +31,13 @@ Test(strategies_strategy, names_are_complete_and_unknown_ones_are_listed) {
         nas_strategy_free(s);
         n++;
     }
-    cr_assert(eq(int, n, 5));
+    cr_assert(eq(int, n, 6));
     const nas_strategy_options o = nas_strategy_options_default();
     nas_strategy *s = NULL;
     cr_assert(
         eq(int, (int)nas_strategy_new(ctx, "nsga3", space, &o, 1, &s), (int)NAS_ERR_NOTFOUND));
     cr_assert(eq(str, (char *)nas_ctx_message(ctx),
-                 "no strategy 'nsga3': use one of random, evolution, nsga2, ddpg, agmc"));
+                 "no strategy 'nsga3': use one of random, evolution, nsga2, greedy, ddpg, agmc"));
     nas_strategy_free(NULL);
 }
 
@@ -178,10 +178,10 @@ Test(strategies_strategy, seeds_come_first_in_order_and_once) {
 Test(strategies_strategy, ready_is_the_rest_of_the_batch) {
     EACH_STRATEGY(name) {
         const bool batched = strcmp(name, "random") != 0;
-        const int later = !batched                         ? INT32_MAX
-                          : strcmp(name, "evolution") == 0 ? 2
-                          : strcmp(name, "nsga2") == 0     ? 8
-                                                           : 1;
+        const int later = !batched ? INT32_MAX
+                          : strcmp(name, "evolution") == 0 || strcmp(name, "greedy") == 0 ? 2
+                          : strcmp(name, "nsga2") == 0                                    ? 8
+                                                                                          : 1;
         nas_strategy *s = fixture_strategy(name, space, 8, 2, 3);
         nas_point batch[8], p;
         for (int i = 0; i < 8; i++) {

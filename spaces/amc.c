@@ -135,7 +135,21 @@ static void amc_crossover(const nas_space *space, const nas_point *a, const nas_
     restore_budget(amc_of(space), rng, out);
 }
 
-/* The same share of every group: the largest one that fits. */
+/* One step more for each group in turn, until none fits: what rounding the shares down has left of the budget. */
+static void use_up(const nas_space *space, nas_point *p) {
+    for (bool grown = true; grown;) {
+        grown = false;
+        for (int32_t i = 0; i < p->n; i++) {
+            if (p->gene[i] == space->genes[i].cardinality - 1) continue;
+            p->gene[i]++;
+            const bool good = fits(amc_of(space), point_macs(amc_of(space), p));
+            p->gene[i] -= !good;
+            grown = grown || good;
+        }
+    }
+}
+
+/* The same share of every group, the largest one that fits; then what the budget still allows. */
 static void amc_largest(const nas_space *space, nas_point *out) {
     const amc_space *s = amc_of(space);
     double lo = 0, hi = 1;
@@ -153,6 +167,7 @@ static void amc_largest(const nas_space *space, nas_point *out) {
     }
     for (int32_t i = 0; i < out->n; i++)
         out->gene[i] = (int32_t)floor(lo * (space->genes[i].cardinality - 1) + 1e-9);
+    use_up(space, out);
 }
 
 static void amc_smallest(const nas_space *space, nas_point *out) {

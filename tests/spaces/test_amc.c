@@ -122,3 +122,20 @@ Test(spaces_amc, a_budget_below_the_smallest_network_says_what_that_needs) {
     cr_assert(eq(int, (int)nas_space_amc_new(ctx, &o, &space), (int)NAS_ERR_INVALID));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "smallest network has 2400 MACs"), NULL));
 }
+
+Test(spaces_amc, the_largest_network_leaves_no_step_of_the_budget_unused) {
+    for (double share = 0.3; share < 1; share += 0.1) {
+        nas_space *space = residual(full * share);
+        nas_point p, more;
+        nas_space_largest(space, &p);
+        cr_assert(eq(int, (int)nas_space_check(ctx, space, &p), NAS_OK));
+        for (int32_t i = 0; i < p.n; i++) {
+            if (p.gene[i] == nas_space_gene(space, i)->cardinality - 1) continue;
+            more = p;
+            more.gene[i]++;
+            cr_assert(nas_space_amc_macs(space, &more) > full * share, "share %g, group %d", share,
+                      (int)i);
+        }
+        nas_space_free(space);
+    }
+}

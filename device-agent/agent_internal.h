@@ -220,6 +220,9 @@ const char *nas__bench_arg_get(const nas__bench_args *args, const char *name);
 
 /* ---- job.c, launch.c ---- */
 
+/* nas__job_sweep - removes the run folders of agents that were killed: those of processes that are no more. */
+void nas__job_sweep(const char *parent_dir);
+
 /* The program's arguments after --bench. */
 enum { NAS__ARGV_MAX = 2 * (NAS__BENCH_OPTIONS + NAS__PACKAGES_MAX + 3) };
 typedef struct nas__argv {

@@ -119,8 +119,9 @@ static int disk_status(nas_ctx *ctx, const nas__blobs *blobs, size_t len) {
     uint64_t room = 0;
     if (nas_disk_free_bytes(NULL, blobs->dir, &room) == NAS_OK && room < len + spare_bytes) {
         (void)nas_fail(ctx, NAS_ERR_IO,
-                       "disk full: %s has %" PRIu64 " bytes free, the blob needs %zu", blobs->dir,
-                       room, len);
+                       "disk full: %s has %" PRIu64
+                       " bytes free, the blob needs %zu: free some space on the device",
+                       blobs->dir, room, len);
         return 507;
     }
     return 500;

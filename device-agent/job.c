@@ -9,6 +9,7 @@
 #endif
 #include "device-agent/agent_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -33,6 +34,22 @@ static void probe_into(nas_buf *out) {
     nas_json j = nas_json_begin(out);
     nas_buf_clear(out);
     nas__probe_state(&j);
+}
+
+void nas__job_sweep(const char *parent_dir) {
+    DIR *dir = opendir(parent_dir);
+    if (dir == NULL) return;
+    for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        char path[sizeof((nas__job *)NULL)->dir];
+        char *end = NULL;
+        if (strncmp(e->d_name, "run-", 4) != 0) continue;
+        const long pid = strtol(e->d_name + 4, &end, 10);
+        if (end == e->d_name + 4 || *end != '-' || pid <= 0) continue;
+        if (pid != (long)getpid() && (kill((pid_t)pid, 0) == 0 || errno != ESRCH)) continue;
+        const int n = snprintf(path, sizeof path, "%s/%s", parent_dir, e->d_name);
+        if (n > 0 && (size_t)n < sizeof path) (void)nas_remove_tree(NULL, path); /* best effort */
+    }
+    (void)closedir(dir);
 }
 
 static nas_status make_folder(nas_ctx *ctx, nas__job *job, const char *parent_dir) {

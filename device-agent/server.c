@@ -454,6 +454,7 @@ static nas_status server_open(nas_ctx *ctx, const nas__agent_options *o, server 
         status = nas__blobs_init(ctx, &s->agent.blobs, o->cache_dir, o->cache_bytes);
     if (status == NAS_OK) status = nas__sandbox_probe(ctx, &s->agent.limits);
     if (status != NAS_OK) return status;
+    nas__job_sweep(o->cache_dir);
     char memory[1000];
     (void)snprintf(memory, sizeof memory, "%s/" NAS__FREQUENCY_MEMORY, o->cache_dir);
     nas__frequency_recover(ctx, memory);

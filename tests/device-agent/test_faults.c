@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -224,4 +225,23 @@ Test(device_agent_faults, a_jumping_clock_changes_nothing) {
     answer_free(&a);
     link_close(&l);
     fixture_close(&f);
+}
+
+Test(device_agent_faults, folders_of_killed_agents_are_swept_and_those_of_living_ones_stay) {
+    const pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    cr_assert(eq(int, (int)waitpid(gone, NULL, 0), (int)gone));
+    char dead[128], alive[128], other[128], inside[160];
+    (void)snprintf(dead, sizeof dead, "%s/run-%ld-3", dir, (long)gone);
+    (void)snprintf(alive, sizeof alive, "%s/run-%ld-3", dir, (long)getppid());
+    (void)snprintf(other, sizeof other, "%s/run-of-the-mill", dir);
+    (void)snprintf(inside, sizeof inside, "%s/core", dead);
+    cr_assert(eq(int, (int)nas_mkdirs(ctx, dead), NAS_OK));
+    cr_assert(eq(int, (int)nas_mkdirs(ctx, alive), NAS_OK));
+    cr_assert(eq(int, (int)nas_mkdirs(ctx, other), NAS_OK));
+    cr_assert(eq(int, (int)nas_file_write(ctx, inside, "x", 1, 0600), NAS_OK));
+    nas__job_sweep(dir);
+    cr_assert(not(nas_file_exists(dead)));
+    cr_assert(nas_file_exists(alive));
+    cr_assert(nas_file_exists(other));
 }

@@ -183,7 +183,7 @@ static nas_status solve(nas_ctx *ctx, nas__gp *gp, const nas__gp_rows *rows, wor
     }
     nas__solve_transposed(gp->information, m, w->right);
     memset(gp->beta, 0, gp->pad * sizeof *gp->beta);
-    memcpy(gp->beta, w->right, m * sizeof *gp->beta); /* for now coefficients of v */
+    memcpy(gp->beta, w->right, m * sizeof *gp->beta); /* of v; next those of the rows */
     nas__solve_transposed(gp->factor, m, gp->beta);
     const double linear = exp(gp->hyper.log_linear) / (double)gp->d;
     memset(gp->slope, 0, gp->d * sizeof *gp->slope);

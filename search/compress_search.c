@@ -1,6 +1,7 @@
 /* compress_search.c - ask, evaluate, tell. A batch is asked in one transaction with the strategy's state and told in another,
  * so that a killed run continues without losing or repeating a proposal. */
 #include "search/compress_internal.h"
+#include "search/stored.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,15 +16,6 @@ static size_t strategy_trials(const nas__comp *c) {
     for (size_t i = 0; i < c->n_trials; i++)
         n += c->trials[i].from_strategy;
     return n;
-}
-
-static nas_status save_strategy(nas__comp *c) {
-    nas_buf state = {0};
-    nas_status status = nas_strategy_save(c->ctx, c->strategy, &state);
-    if (status == NAS_OK)
-        status = nas_db_study_set_strategy_state(c->ctx, c->db, c->id, state.data);
-    nas_buf_deinit(&state);
-    return status;
 }
 
 static nas_status ask_into(nas__comp *c, size_t n) {
@@ -42,7 +34,7 @@ static nas_status ask_into(nas__comp *c, size_t n) {
         if (status == NAS_OK) status = nas__comp_add(c, &point, graph, "strategy", &index);
         nas_graph_free(graph);
     }
-    if (status == NAS_OK) status = save_strategy(c);
+    if (status == NAS_OK) status = nas__strategy_store(c->ctx, c->db, c->id, c->strategy);
     return status;
 }
 
@@ -78,7 +70,7 @@ static nas_status tell_batch(nas__comp *c, size_t first) {
         const nas_told told = told_from(c, &c->trials[i]);
         status = nas_strategy_tell(c->ctx, c->strategy, &told);
     }
-    if (status == NAS_OK) status = save_strategy(c);
+    if (status == NAS_OK) status = nas__strategy_store(c->ctx, c->db, c->id, c->strategy);
     if (status == NAS_OK) status = nas_db_meta_set(c->ctx, c->db, c->id, "told", text);
     if (status == NAS_OK) status = nas_db_commit(c->ctx, c->db);
     if (status != NAS_OK) nas_db_rollback(c->db);

@@ -1,6 +1,7 @@
 /* compress_study.c - a study that compresses a classifier, from end to end. */
 #define _GNU_SOURCE /* gethostname */
 #include "search/compress_internal.h"
+#include "search/stored.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,12 +13,19 @@
 
 static nas_status open_toolchain(nas__comp *c) {
     const nas_config *cfg = c->config;
-    nas_status status = nas_target_find(c->ctx, cfg->compile.target, &c->target);
-    if (status != NAS_OK) return nas_wrap(c->ctx, status, "compile.target");
+    const nas_config_device *d = &cfg->devices[0];
     if (cfg->n_devices != 1)
         return nas_fail(c->ctx, NAS_ERR_UNSUPPORTED,
                         "%d devices in the config: a study of task.kind = \"classify\" has one",
                         (int)cfg->n_devices);
+    if (d->cpu[0] != '\0')
+        return nas_fail(c->ctx, NAS_ERR_UNSUPPORTED,
+                        "device.cpu = \"%s\": a study of task.kind = \"classify\" compiles for a "
+                        "target alone",
+                        d->cpu);
+    const char *target = d->target[0] != '\0' ? d->target : cfg->compile.target;
+    nas_status status = nas_target_find(c->ctx, target, &c->target);
+    if (status != NAS_OK) return nas_wrap(c->ctx, status, "compile.target");
     if (!c->target->runs_here && strcmp(cfg->devices[0].connect, "local") == 0)
         return nas_fail(c->ctx, NAS_ERR_INVALID,
                         "compile.target '%s' does not run on device '%s' (local)", c->target->name,
@@ -141,17 +149,7 @@ static nas_status check_same_data(nas__comp *c, const nas_db_study *row) {
 static nas_status open_device(nas__comp *c) {
     const nas_config_device *d = &c->config->devices[0];
     char work[NAS__COMP_PATH_MAX];
-    nas_device_options o = nas_device_options_default();
-    o.name = d->name;
-    o.connect = d->connect;
-    o.agent_path = c->options->agent_path;
-    o.key_file = d->key_file[0] == '\0' ? NULL : d->key_file;
-    o.threads = d->threads;
-    o.cores = d->cores;
-    o.mode = strcmp(d->mode, "sustained") == 0 ? NAS_DEVICE_SUSTAINED : NAS_DEVICE_BURST;
-    o.sustained_s = d->sustained_s;
-    o.frequency = d->frequency;
-    o.max_temperature_c = d->max_temperature_c;
+    nas_device_options o = nas__device_options(d, c->options->agent_path);
     nas_status status = nas__comp_path(c, "agent", work);
     o.work_dir = work;
     if (status == NAS_OK) status = nas_device_open(c->ctx, &o, &c->device);

@@ -1,5 +1,6 @@
 /* compress_trial.c - one candidate: scored, compiled, checked, timed, recorded. */
 #include "search/compress_internal.h"
+#include "search/stored.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -194,34 +195,11 @@ static nas_status compare(nas__comp *c, const nas_graph *graph, const nas_artifa
 
 static nas_status store(nas__comp *c, const nas_artifact *a, int64_t trial_id, const char *role,
                         const nas_measurement *m) {
-    nas_db_artifact artifact = {.target = a->target,
-                                .compiler = a->compiler,
-                                .flags = a->flags,
-                                .size_bytes = a->size_bytes,
-                                .arena_bytes = a->arena_bytes,
-                                .compile_s = a->compile_s};
-    memcpy(artifact.sha256, a->sha256, sizeof artifact.sha256);
-    memcpy(artifact.source_sha256, a->source_sha256, sizeof artifact.source_sha256);
-    nas_db_measurement row = {.trial_id = trial_id,
-                              .device_id = c->device_id,
-                              .role = role,
-                              .threads = m->threads,
-                              .batch_size = m->batch_size,
-                              .batches = m->batches,
-                              .dropped = m->dropped,
-                              .repeats = m->repeats,
-                              .noisy = m->noisy,
-                              .simulated = m->simulated,
-                              .p50_us = m->p50_us,
-                              .p50_lo_us = m->p50_lo_us,
-                              .p50_hi_us = m->p50_hi_us,
-                              .p90_us = m->p90_us,
-                              .p10_us = m->p10_us,
-                              .min_us = m->min_us,
-                              .mad_us = m->mad_us,
-                              .passport_json = m->passport_json == NULL ? "{}" : m->passport_json,
-                              .samples_us = m->samples_us,
-                              .n_samples = m->n_samples};
+    const nas_db_artifact artifact = nas__artifact_row(a);
+    nas_db_measurement row = nas__measurement_row(m);
+    row.trial_id = trial_id;
+    row.device_id = c->device_id;
+    row.role = role;
     int64_t id = 0;
     nas_status status = nas_db_begin(c->ctx, c->db);
     if (status == NAS_OK) status = nas_db_artifact_put(c->ctx, c->db, &artifact, &row.artifact_id);
@@ -240,6 +218,7 @@ nas_status nas__comp_measure(nas__comp *c, const nas_graph *graph, size_t index,
     o.min_batches = c->config->measure.min_batches;
     o.min_time_ms = c->config->measure.min_time_ms;
     o.max_time_ms = final ? c->config->measure.final_max_time_ms : c->config->measure.max_time_ms;
+    o.needs = c->target->needs;
     o.deadline_ms = (int64_t)o.max_time_ms * 2 + 20000;
     if (o.deadline_ms > NAS_AGENT_RUN_MS_MAX) o.deadline_ms = NAS_AGENT_RUN_MS_MAX;
     nas_artifact artifact = {0};

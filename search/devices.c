@@ -1,4 +1,5 @@
 /* devices.c - the devices of a study: which are needed, what each is compiled for, which are alike, which came back. */
+#include "search/stored.h"
 #include "search/study_internal.h"
 
 #include <jansson.h>
@@ -240,17 +241,7 @@ static nas_status note_change(nas__study *s, const nas__device *d) {
 
 static nas_status open_handle(nas_ctx *ctx, nas__study *s, const nas_config_device *c,
                               nas_device **out) {
-    nas_device_options o = nas_device_options_default();
-    o.name = c->name;
-    o.connect = c->connect;
-    o.agent_path = s->options->agent_path;
-    o.key_file = c->key_file[0] == '\0' ? NULL : c->key_file;
-    o.threads = c->threads;
-    o.cores = c->cores;
-    o.mode = strcmp(c->mode, "sustained") == 0 ? NAS_DEVICE_SUSTAINED : NAS_DEVICE_BURST;
-    o.sustained_s = c->sustained_s;
-    o.frequency = c->frequency;
-    o.max_temperature_c = c->max_temperature_c;
+    nas_device_options o = nas__device_options(c, s->options->agent_path);
     char work[NAS__PATH_MAX], name[NAS_DEVICE_NAME_MAX + 8];
     const bool only = s->config->n_devices == 1;
     (void)snprintf(name, sizeof name, only ? "agent" : "agent-%s", c->name);

@@ -3,6 +3,7 @@
  * A batch is asked in one transaction with the strategy's state; its trials are built and scored in parallel; then they
  * are measured on the study's devices (schedule.c); then all are told, in order, in one transaction with the new state. What is finished is never done again: after a resume the batch that was under way is completed
  * first, from the values in the database where they are there. */
+#include "search/stored.h"
 #include "search/study_internal.h"
 
 #include <math.h>
@@ -285,15 +286,6 @@ static nas_status run_batch(nas__study *s, size_t first) {
 
 /* ---- strategy -------------------------------------------------------------------------------------------------------------- */
 
-static nas_status save_strategy(nas__study *s) {
-    nas_buf state = {0};
-    nas_status status = nas_strategy_save(s->ctx, s->strategy, &state);
-    if (status == NAS_OK)
-        status = nas_db_study_set_strategy_state(s->ctx, s->db, s->id, state.data);
-    nas_buf_deinit(&state);
-    return status;
-}
-
 static nas_status ask_into(nas__study *s, size_t n) {
     nas_status status = NAS_OK;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
@@ -312,7 +304,7 @@ static nas_status ask_into(nas__study *s, size_t n) {
             status = nas__study_add_trial(s, &point, graph, seed ? "seed" : "strategy", &index);
         nas_graph_free(graph);
     }
-    if (status == NAS_OK) status = save_strategy(s);
+    if (status == NAS_OK) status = nas__strategy_store(s->ctx, s->db, s->id, s->strategy);
     return status;
 }
 
@@ -370,7 +362,7 @@ static nas_status tell_batch(nas__study *s, size_t first) {
         const nas_told told = told_from(s, &s->trials[i]);
         status = nas_strategy_tell(s->ctx, s->strategy, &told);
     }
-    if (status == NAS_OK) status = save_strategy(s);
+    if (status == NAS_OK) status = nas__strategy_store(s->ctx, s->db, s->id, s->strategy);
     if (status == NAS_OK) status = store_front(s);
     if (status == NAS_OK) status = nas__meta_set_double(s, "told", (double)s->n_trials);
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);

@@ -1,6 +1,7 @@
 /* timing.c - one measurement: taken alone on the device, stored with its passport, and the drift reference.
  * Nothing else of ours runs while a local device measures: schedule.c lets it work alone, after the phases' parallel
  * work and the other devices. */
+#include "search/stored.h"
 #include "search/study_internal.h"
 
 #include <math.h>
@@ -19,45 +20,13 @@ nas_measure_options nas__measure_options(const nas__study *s, const nas__device 
     return o;
 }
 
-static nas_status store_artifact(nas_ctx *ctx, nas__study *s, const nas_artifact *a, int64_t *id) {
-    nas_db_artifact row = {.target = a->target,
-                           .compiler = a->compiler,
-                           .flags = a->flags,
-                           .size_bytes = a->size_bytes,
-                           .arena_bytes = a->arena_bytes,
-                           .compile_s = a->compile_s};
-    memcpy(row.sha256, a->sha256, sizeof row.sha256);
-    memcpy(row.source_sha256, a->source_sha256, sizeof row.source_sha256);
-    return nas_db_artifact_put(ctx, s->db, &row, id);
-}
-
 static nas_db_measurement row_of(const nas__study *s, const nas__device *d, int64_t trial_id,
                                  const char *role, const nas_measurement *m) {
-    nas_db_measurement row = {.study_id = s->id,
-                              .trial_id = trial_id,
-                              .device_id = d->id,
-                              .role = role,
-                              .threads = m->threads,
-                              .batch_size = m->batch_size,
-                              .batches = m->batches,
-                              .dropped = m->dropped,
-                              .repeats = m->repeats,
-                              .noisy = m->noisy,
-                              .simulated = m->simulated,
-                              .p50_us = m->p50_us,
-                              .p50_lo_us = m->p50_lo_us,
-                              .p50_hi_us = m->p50_hi_us,
-                              .p90_us = m->p90_us,
-                              .p10_us = m->p10_us,
-                              .min_us = m->min_us,
-                              .mad_us = m->mad_us,
-                              .passport_json = m->passport_json == NULL ? "{}" : m->passport_json,
-                              .samples_us = m->samples_us,
-                              .n_samples = m->n_samples};
-    if (!m->simulated) {
-        row.init_us = nas_some_double(m->init_us);
-        row.first_us = nas_some_double(m->first_us);
-    }
+    nas_db_measurement row = nas__measurement_row(m);
+    row.study_id = s->id;
+    row.trial_id = trial_id;
+    row.device_id = d->id;
+    row.role = role;
     if (d->reference_last_us > 0)
         row.drift_ratio = nas_some_double(d->reference_last_us / d->reference_best_us);
     return row;
@@ -67,10 +36,10 @@ static nas_db_measurement row_of(const nas__study *s, const nas__device *d, int6
 static nas_status store(nas_ctx *ctx, nas__study *s, const nas__device *d, const nas__built *built,
                         int64_t trial_id, const char *role, const nas_measurement *m, int64_t *id) {
     pthread_mutex_lock(&s->lock);
+    const nas_db_artifact artifact = nas__artifact_row(&built->artifacts[d->target]);
     nas_db_measurement row = row_of(s, d, trial_id, role, m);
     nas_status status = nas_db_begin(ctx, s->db);
-    if (status == NAS_OK)
-        status = store_artifact(ctx, s, &built->artifacts[d->target], &row.artifact_id);
+    if (status == NAS_OK) status = nas_db_artifact_put(ctx, s->db, &artifact, &row.artifact_id);
     if (status == NAS_OK) status = nas_db_measurement_insert(ctx, s->db, &row, id);
     if (status == NAS_OK && trial_id != 0 && d->queue == s->first_queue) {
         status = nas_db_trial_set_artifact(ctx, s->db, trial_id, row.artifact_id,

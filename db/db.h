@@ -176,6 +176,14 @@ nas_status nas_db_device_set_queue(nas_ctx *ctx, nas_db *db, int64_t device_id, 
 nas_status nas_db_device_last(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *name,
                               char fingerprint[NAS_SHA256_HEX], char **info_json);
 
+typedef struct nas_db_run {
+    char sha256[NAS_SHA256_HEX]; /* of the program */
+    double p50_us;
+} nas_db_run;
+/* nas_db_device_runs - the latest `max` runs of a device with so many threads, oldest first; the caller frees *rows. */
+nas_status nas_db_device_runs(nas_ctx *ctx, nas_db *db, int64_t device_id, int32_t threads,
+                              size_t max, nas_db_run **rows, size_t *n);
+
 typedef struct nas_db_measurement {
     int64_t
         study_id; /* 0 = that of the trial; set it for a drift reference, so that reports list it */

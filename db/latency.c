@@ -18,6 +18,35 @@ nas_status nas_db_device_set_queue(nas_ctx *ctx, nas_db *db, int64_t device_id, 
     return nas_fail(ctx, NAS_ERR_NOTFOUND, "no device with id %" PRId64, device_id);
 }
 
+nas_status nas_db_device_runs(nas_ctx *ctx, nas_db *db, int64_t device_id, int32_t threads,
+                              size_t max, nas_db_run **rows, size_t *n) {
+    nas__stmt s = nas__stmt_prepare(
+        ctx, db, "read the runs of a device",
+        "SELECT sha256, p50_us FROM (SELECT m.id AS id, a.sha256, m.p50_us FROM measurements m"
+        " JOIN artifacts a ON a.id = m.artifact_id WHERE m.device_id = ?1 AND m.threads = ?2"
+        " ORDER BY m.id DESC LIMIT ?3) ORDER BY id");
+    nas__bind_i64(&s, 1, device_id);
+    nas__bind_i64(&s, 2, threads);
+    nas__bind_u64(&s, 3, max);
+    nas_db_run *list = nas_alloc_array(ctx, 0, sizeof *list);
+    if (list == NULL) s.status = NAS_ERR_NOMEM;
+    size_t count = 0, cap = 0;
+    while (nas__stmt_row(&s)) {
+        s.status = nas_grow(ctx, &list, &cap, count + 1, sizeof *list);
+        if (s.status != NAS_OK) break;
+        nas__column_text(&s, 0, list[count].sha256, sizeof list[count].sha256);
+        list[count++].p50_us = nas__column_opt_double(&s, 1).value;
+    }
+    const nas_status status = nas__stmt_end(&s);
+    if (status != NAS_OK) {
+        nas_free(list);
+        return status;
+    }
+    *rows = list;
+    *n = count;
+    return NAS_OK;
+}
+
 nas_status nas_db_device_last(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *name,
                               char fingerprint[NAS_SHA256_HEX], char **info_json) {
     nas__stmt s = nas__stmt_prepare(

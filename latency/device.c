@@ -309,6 +309,7 @@ void nas_device_close(nas_device *d) {
                            d->agents_dir,  d->work_dir,   d->frequency};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         nas_free(texts[i]);
+    nas__repeat_deinit(&d->repeat);
     nas_free(d);
 }
 

@@ -3,7 +3,8 @@
  *   device.c         the handle: local, http, simulated      measure.c     the protocol of one measurement
  *   agent_client.c   signed requests (curl)                  bench_parse.c the program's document (jansson)
  *   agent_process.c  a private agent's life                  simulated.c   the analytic stand-in
- *   facts.c          what a program must suit                loan.c     one controller at a time */
+ *   facts.c          what a program must suit                loan.c     one controller at a time
+ *   repeat.c         how far runs of one program scatter */
 #ifndef NAS_LATENCY_DEVICE_INTERNAL_H
 #define NAS_LATENCY_DEVICE_INTERNAL_H
 
@@ -86,6 +87,27 @@ nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *n
 nas_status nas__json_member_text(nas_ctx *ctx, const nas_buf *json, const char *name, char *out,
                                  size_t size);
 
+/* ---- repeat.c ---- */
+
+typedef struct nas__repeat_run {
+    char sha256[NAS_SHA256_HEX]; /* of the program */
+    double log_us;
+} nas__repeat_run;
+
+/* The latest runs of a device and what they say together. */
+typedef struct nas__repeat {
+    nas__repeat_run *runs;
+    size_t n, capacity;
+    double freedom;    /* runs of programs that ran before */
+    double scatter;    /* standard deviation of log p50 from run to run */
+    double half_width; /* of the 95 % interval it makes, in log p50 */
+} nas__repeat;
+
+nas_status nas__repeat_add(nas_ctx *ctx, nas__repeat *r, const char *sha256, double p50_us);
+/* nas__repeat_widen - p50_lo_us and p50_hi_us, so far of one run, become those of any run. */
+void nas__repeat_widen(const nas__repeat *r, nas_measurement *m);
+void nas__repeat_deinit(nas__repeat *r);
+
 /* ---- loan.c ---- */
 
 /* nas__loan_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
@@ -128,6 +150,7 @@ struct nas_device {
     nas__client *client;     /* NULL when simulated, or lost */
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
+    nas__repeat repeat;
 };
 
 #endif

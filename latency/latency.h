@@ -116,6 +116,8 @@ typedef struct nas_measure_options {
 
 nas_measure_options nas_measure_options_default(void);
 
+/* p50_lo_us and p50_hi_us are the 95 % interval of what another run would show: the run's own (in the passport) joined with
+ * the scatter from run to run of programs that this device has timed more than once. Before it has, 2 % is assumed. */
 typedef struct nas_measurement {
     double p50_us, p50_lo_us, p50_hi_us, p90_us, p10_us, min_us, mad_us;
     double init_us, first_us;
@@ -142,6 +144,9 @@ void nas_measurement_deinit(nas_measurement *m);
 nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
                        const char *artifact_path, const char *artifact_sha256,
                        const nas_measure_options *options, nas_measurement *out);
+
+/* nas_device_know_run - a run of an earlier session, oldest first: repeats of one program show how far runs scatter. */
+nas_status nas_device_know_run(nas_ctx *ctx, nas_device *device, const char *sha256, double p50_us);
 
 /* ---- predictor ------------------------------------------------------------------------------------------------- */
 

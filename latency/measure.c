@@ -300,6 +300,18 @@ static void note_attempt(nas_json *j, const nas__run *run) {
     nas_json_object_end(j);
 }
 
+static void note_repeat(nas_json *j, const nas_device *d) {
+    nas_json_key(j, "repeatability");
+    nas_json_object(j);
+    nas_json_key(j, "scatter");
+    nas_json_double(j, d->repeat.scatter);
+    nas_json_key(j, "repeats_seen");
+    nas_json_double(j, d->repeat.freedom);
+    nas_json_key(j, "half_width");
+    nas_json_double(j, d->repeat.half_width);
+    nas_json_object_end(j);
+}
+
 static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
                          const nas_measure_options *o, const nas_buf *attempts, nas__run *best,
                          int32_t repeats, bool accepted, nas_measurement *out) {
@@ -311,6 +323,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     passport_head(&j, d, sha256, o);
     nas_json_key(&j, "attempts");
     nas_json_raw(&j, attempts->data != NULL ? attempts->data : "[]");
+    note_repeat(&j, d);
     nas_json_key(&j, "run");
     nas_json_raw(&j, best->report);
     nas_json_object_end(&j);
@@ -325,6 +338,7 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
     best->m.simulated = nas_device_is_simulated(d);
+    nas__repeat_widen(&d->repeat, &best->m);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
     return NAS_OK;
@@ -359,6 +373,7 @@ static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, c
         if (accepted || repeats == most) break;
     }
     nas_json_array_end(&j);
+    if (status == NAS_OK) status = nas__repeat_add(ctx, &d->repeat, sha256, best.m.p50_us);
     if (status == NAS_OK)
         status = finish(ctx, d, sha256, o, &attempts, &best, repeats, accepted, out);
     nas_buf_deinit(&attempts);

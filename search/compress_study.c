@@ -154,9 +154,11 @@ static nas_status open_device(nas__comp *c) {
     o.work_dir = work;
     if (status == NAS_OK) status = nas_device_open(c->ctx, &o, &c->device);
     if (status != NAS_OK) return nas_wrap(c->ctx, status, "device '%s'", d->name);
-    return nas_db_device_put(c->ctx, c->db, d->name, d->connect, nas_device_fingerprint(c->device),
-                             nas_device_info_json(c->device), nas_device_is_simulated(c->device),
-                             &c->device_id);
+    status = nas_db_device_put(c->ctx, c->db, d->name, d->connect,
+                               nas_device_fingerprint(c->device), nas_device_info_json(c->device),
+                               nas_device_is_simulated(c->device), &c->device_id);
+    return status == NAS_OK ? nas__know_runs(c->ctx, c->db, c->device_id, d->threads, c->device)
+                            : status;
 }
 
 static nas_status open_all(nas__comp *c) {

@@ -287,6 +287,8 @@ static nas_status open_one(nas__study *s, nas__device *d) {
     if (status == NAS_OK) status = check_pool(s->ctx, s, d);
     if (status == NAS_OK) status = note_change(s, d);
     if (status == NAS_OK) status = put_device(s->ctx, s, d);
+    if (status == NAS_OK)
+        status = nas__know_runs(s->ctx, s->db, d->id, d->config->threads, d->handle);
     return nas_wrap(s->ctx, status, "device '%s'", d->config->name);
 }
 
@@ -350,6 +352,8 @@ nas_status nas__device_connect(nas_ctx *ctx, nas__study *s, nas__device *d) {
     const nas_target *row = &s->targets[d->target].row;
     if (status == NAS_OK) status = nas_device_suits(ctx, d->handle, row->arch, row->needs);
     if (status == NAS_OK) status = put_device(ctx, s, d);
+    if (status == NAS_OK && !known)
+        status = nas__know_runs(ctx, s->db, d->id, d->config->threads, d->handle);
     if (status == NAS_OK) {
         d->away = false;
         char text[200];

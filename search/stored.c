@@ -55,6 +55,18 @@ nas_device_options nas__device_options(const nas_config_device *d, const char *a
     return o;
 }
 
+nas_status nas__know_runs(nas_ctx *ctx, nas_db *db, int64_t device_id, int32_t threads,
+                          nas_device *device) {
+    enum { RUNS = 100 };
+    nas_db_run *runs = NULL;
+    size_t n = 0;
+    nas_status status = nas_db_device_runs(ctx, db, device_id, threads, RUNS, &runs, &n);
+    for (size_t i = 0; i < n && status == NAS_OK; i++)
+        status = nas_device_know_run(ctx, device, runs[i].sha256, runs[i].p50_us);
+    nas_free(runs);
+    return status;
+}
+
 nas_status nas__strategy_store(nas_ctx *ctx, nas_db *db, int64_t study_id, const nas_strategy *s) {
     nas_buf state = {0};
     nas_status status = nas_strategy_save(ctx, s, &state);

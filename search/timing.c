@@ -181,5 +181,8 @@ void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas__latency *
     if (!kept->is_set || fresh->p50_us < kept->latency.p50_us) kept->latency = *fresh;
     kept->slowdown = kept->is_set ? fmin(kept->slowdown, slowdown) : slowdown;
     kept->is_set = true;
-    if (kept->slowdown > s->config->measure.drift_limit) kept->latency.noisy = true;
+    if (kept->slowdown <= s->config->measure.drift_limit) return;
+    kept->latency.noisy = true; /* calm, it may be faster by what the reference lost */
+    kept->latency.p50_lo_us =
+        fmin(kept->latency.p50_lo_us, kept->latency.p50_us / (1 + kept->slowdown));
 }

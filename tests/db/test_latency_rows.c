@@ -5,6 +5,8 @@
 
 SUITE(db_latency_rows);
 
+#define SHA "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static nas_db_value value_of(int64_t series, int64_t import, const char *arch, double value) {
     return (nas_db_value){
         .series_id = series, .import_id = import, .arch = (char *)(uintptr_t)arch, .value = value};
@@ -76,5 +78,51 @@ Test(db_latency_rows, the_latest_model_is_the_one_in_use) {
     cr_assert(eq(str, out.predictor, second));
     cr_assert(eq(ptr, out.quality, NULL));
     nas_db_model_deinit(&out);
+    close_db(db);
+}
+
+Test(db_latency_rows, the_latest_runs_of_a_device_come_oldest_first) {
+    nas_db *db = open_db();
+    const int64_t study = add_study(db, "s"), device = add_device(db);
+    const int64_t trial = add_complete(db, study, 0, "random", 30, 1000, 0);
+    const nas_db_artifact program = {.target = "native",
+                                     .sha256 = SHA,
+                                     .source_sha256 = SHA,
+                                     .compiler = "cc",
+                                     .flags = "",
+                                     .size_bytes = 1};
+    int64_t artifact = 0;
+    OK(nas_db_artifact_put(ctx, db, &program, &artifact));
+    const double samples[] = {1};
+    for (int i = 1; i <= 5; i++) {
+        int64_t id = 0;
+        nas_db_measurement row = {.study_id = study,
+                                  .trial_id = trial,
+                                  .device_id = device,
+                                  .artifact_id = i == 5 ? 0 : artifact,
+                                  .role = "search",
+                                  .threads = i == 4 ? 2 : 1,
+                                  .batch_size = 1,
+                                  .batches = 1,
+                                  .p50_us = i,
+                                  .p50_lo_us = i,
+                                  .p50_hi_us = i,
+                                  .p90_us = i,
+                                  .p10_us = i,
+                                  .min_us = i,
+                                  .passport_json = "{}",
+                                  .samples_us = samples,
+                                  .n_samples = 1};
+        OK(nas_db_measurement_insert(ctx, db, &row, &id));
+    }
+    nas_db_run *runs = NULL;
+    size_t n = 0;
+    OK(nas_db_device_runs(ctx, db, device, 1, 2, &runs, &n));
+    cr_assert(
+        eq(sz, n, (size_t)2)); /* neither that with two threads nor that of no known program */
+    cr_assert(eq(str, runs[0].sha256, (char *)SHA));
+    cr_assert(epsilon_eq(dbl, runs[0].p50_us, 2, 1e-12));
+    cr_assert(epsilon_eq(dbl, runs[1].p50_us, 3, 1e-12));
+    nas_free(runs);
     close_db(db);
 }

@@ -210,6 +210,31 @@ nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_predi
 /* nas_db_trial_has_prediction - was a prediction stored for this trial? */
 nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out);
 
+/* What was foretold of a trial before anything of it was measured in the queue. */
+typedef struct nas_db_forecast {
+    int64_t trial_id;
+    char queue[64]; /* NAS_DB_QUEUE_MAX */
+    double p50_us, lo_us, hi_us;
+    bool decided;
+} nas_db_forecast;
+/* nas_db_study_forecasts - one a trial and queue, the first that was made, by trial; caller frees with nas_free. */
+nas_status nas_db_study_forecasts(nas_ctx *ctx, nas_db *db, int64_t study_id,
+                                  nas_db_forecast **rows, size_t *n);
+
+/* A search's measurement that stands, with what it may be compared by. */
+typedef struct nas_db_study_latency {
+    int64_t study_id, measurement_id, trial; /* trial: its number */
+    char *study, *point, *target;            /* owned; target "" when nothing was compiled */
+    char device[96], queue[64], fingerprint[NAS_SHA256_HEX];
+    int32_t threads, scale, out_height, out_width; /* task.* of the study's config, 0 = none */
+    double p50_us;
+    bool noisy, simulated;
+} nas_db_study_latency;
+/* nas_db_study_latencies - of all studies of a space in this file, baselines left out, by measurement; caller frees. */
+nas_status nas_db_study_latencies(nas_ctx *ctx, nas_db *db, const char *space,
+                                  nas_db_study_latency **rows, size_t *n);
+void nas_db_study_latencies_free(nas_db_study_latency *rows, size_t n);
+
 /* ---- several devices ----------------------------------------------------------------------------------------------- */
 
 enum { NAS_DB_QUEUE_MAX = 64, NAS_DB_CHECKED_MAX = 64 };

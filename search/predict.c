@@ -10,6 +10,56 @@
 #include <stdio.h>
 #include <string.h>
 
+/* ---- forecasts that were put to the test ------------------------------------------------------------------------------ */
+
+typedef struct pairs {
+    nas__forecast *forecasts; /* some unset */
+    double *measured_us;
+    size_t n;
+} pairs;
+
+static void pairs_deinit(pairs *p) {
+    nas_free(p->measured_us);
+    nas_free(p->forecasts);
+    *p = (pairs){0};
+}
+
+static nas_status pairs_of(nas__study *s, int32_t queue, size_t end, pairs *out) {
+    pairs p = {.forecasts = nas_alloc_array(s->ctx, end, sizeof *p.forecasts),
+               .measured_us = nas_alloc_array(s->ctx, end, sizeof *p.measured_us)};
+    if (p.forecasts == NULL || p.measured_us == NULL) {
+        pairs_deinit(&p);
+        return NAS_ERR_NOMEM;
+    }
+    for (size_t i = 0; i < end; i++) {
+        const nas__trial *trial = &s->trials[i];
+        if (!trial->from_strategy || !trial->search[queue].is_set) continue;
+        p.forecasts[p.n] = trial->forecast[queue];
+        p.measured_us[p.n++] = trial->search[queue].p50_us;
+    }
+    *out = p;
+    return NAS_OK;
+}
+
+nas_status nas__predictor_foresight(nas__study *s, int32_t queue, nas__foresight *out) {
+    pairs p = {0};
+    nas_status status = pairs_of(s, queue, s->n_trials, &p);
+    if (status == NAS_OK) status = nas__foresight_of(s->ctx, p.forecasts, p.measured_us, p.n, out);
+    pairs_deinit(&p);
+    return status;
+}
+
+/* Of the trials before `end`, the ones that the predictor has seen. */
+static nas_status note_error(nas__study *s, int32_t queue, size_t end) {
+    pairs p = {0};
+    nas_status status = pairs_of(s, queue, end, &p);
+    if (status == NAS_OK)
+        status = nas__foretold_error(s->ctx, p.forecasts, p.measured_us, p.n,
+                                     s->config->search.skip_confidence, &s->foretold_error[queue]);
+    pairs_deinit(&p);
+    return status;
+}
+
 /* ---- learning ---------------------------------------------------------------------------------------------------------- */
 
 /* Every queue has a predictor of its own: what is slow here need not be slow there. */
@@ -71,6 +121,7 @@ nas_status nas__predictor_learn(nas__study *s, size_t first, size_t end) {
             nas_ctx_clear(s->ctx);
             status = NAS_OK;
         }
+        if (status == NAS_OK) status = note_error(s, q, end);
         if (status == NAS_OK) status = note_quality(s, q);
     }
     return status;
@@ -94,8 +145,7 @@ static nas_status learn_earlier(nas__study *s, const nas_db_study_latency *row, 
     nas_status status = nas_sr_text_graph(s->ctx, row->point, s->config->space.lr_height,
                                           s->config->space.lr_width, &graph);
     if (status == NAS_OK)
-        status =
-            nas_predictor_add(s->ctx, s->predictors[queue], graph, row->p50_us, row->noisy);
+        status = nas_predictor_add(s->ctx, s->predictors[queue], graph, row->p50_us, row->noisy);
     if (status == NAS_OK) s->predictor_rows[queue]++;
     nas_graph_free(graph);
     return nas_wrap(s->ctx, status, "study '%s', trial %" PRId64, row->study, row->trial);
@@ -159,9 +209,10 @@ nas_status nas__predictor_foretell(nas__study *s, size_t index) {
             continue;
         nas_prediction p = {0};
         if (graph == NULL) status = nas__study_decode(s, &trial->point, &graph);
+        if (status == NAS_OK) status = nas_predictor_predict(s->ctx, s->predictors[q], graph, &p);
         if (status == NAS_OK)
-            status = nas_predictor_predict(s->ctx, s->predictors[q], graph, &p);
-        if (status == NAS_OK) *f = (nas__forecast){true, p.p50_us, p.lo_us, p.hi_us};
+            *f = nas__widened((nas__forecast){true, p.p50_us, p.lo_us, p.hi_us},
+                              s->foretold_error[q]);
     }
     nas_graph_free(graph);
     return status;
@@ -269,7 +320,7 @@ void nas__decide_beaten(const nas__study *s, size_t index, const nas_sr_score *s
     if (!s->config->search.skip_by_prediction || !s->config->search.skip_dominated) return;
     if (!best_case_of(s, index, score, best_case)) return;
     if (!nas__certainly_beaten(s->config->n_objectives, best_case,
-                               (const double (*)[NAS_OBJECTIVES_MAX])rivals->values, rivals->n,
+                               (const double(*)[NAS_OBJECTIVES_MAX])rivals->values, rivals->n,
                                &which))
         return;
     out->skip = out->beaten = true;
@@ -281,23 +332,6 @@ void nas__decide_beaten(const nas__study *s, size_t index, const nas_sr_score *s
 }
 
 /* ---- what it was worth --------------------------------------------------------------------------------------------------- */
-
-nas_status nas__predictor_foresight(nas__study *s, int32_t queue, nas__foresight *out) {
-    nas__forecast *forecasts = nas_alloc_array(s->ctx, s->n_trials, sizeof *forecasts);
-    double *measured = nas_alloc_array(s->ctx, s->n_trials, sizeof *measured);
-    nas_status status = forecasts == NULL || measured == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    size_t n = 0;
-    for (size_t i = 0; i < s->n_trials && status == NAS_OK; i++) {
-        const nas__trial *trial = &s->trials[i];
-        if (!trial->from_strategy || !trial->search[queue].is_set) continue;
-        forecasts[n] = trial->forecast[queue];
-        measured[n++] = trial->search[queue].p50_us;
-    }
-    if (status == NAS_OK) status = nas__foresight_of(s->ctx, forecasts, measured, n, out);
-    nas_free(measured);
-    nas_free(forecasts);
-    return status;
-}
 
 nas__skip_counts nas__count_skips(const nas__study *s) {
     nas__skip_counts c = {0};

@@ -50,8 +50,7 @@ static nas_status score(nas_ctx *ctx, void *arg, size_t i, int worker) {
     nas_graph *graph = NULL;
     nas_status status = nas_check_cancel(ctx);
     if (status == NAS_OK)
-        status =
-            nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
+        status = nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
     if (status == NAS_OK) status = nas_weights_fill(ctx, b->s->weights, graph);
     if (status == NAS_OK) {
         nas_upscale_graph upscale = {.graph = graph, .threads = 1};
@@ -69,8 +68,7 @@ static nas_status build(nas_ctx *ctx, void *arg, size_t i, int worker) {
     nas_graph *graph = NULL;
     nas_status status = nas_check_cancel(ctx);
     if (status == NAS_OK)
-        status =
-            nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
+        status = nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
     if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &b->built[i]);
     return note_failure(ctx, &b->jobs[i], status);
 }

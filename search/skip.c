@@ -4,6 +4,33 @@
 #include "latency/model.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+static int ascending(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+nas_status nas__foretold_error(nas_ctx *ctx, const nas__forecast *forecasts,
+                               const double *measured_us, size_t n, double share, double *out) {
+    double *errors = nas_alloc_array(ctx, n, sizeof *errors);
+    if (errors == NULL) return NAS_ERR_NOMEM;
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (forecasts[i].is_set) errors[count++] = fabs(log(measured_us[i] / forecasts[i].p50_us));
+    }
+    qsort(errors, count, sizeof *errors, ascending);
+    const size_t rank = (size_t)ceil(((double)count + 1) * share);
+    *out = count == 0 ? 0 : errors[(rank < count ? rank : count) - 1];
+    nas_free(errors);
+    return NAS_OK;
+}
+
+nas__forecast nas__widened(nas__forecast f, double error) {
+    f.lo_us = fmin(f.lo_us, f.p50_us * exp(-error));
+    f.hi_us = fmax(f.hi_us, f.p50_us * exp(error));
+    return f;
+}
 
 double nas__certain_excess(const nas__forecast *forecast, double bound_us, double margin) {
     if (!forecast->is_set || !(forecast->lo_us > bound_us * (1 + margin))) return 0;

@@ -14,6 +14,16 @@ typedef struct nas__forecast {
     double p50_us, lo_us, hi_us;
 } nas__forecast;
 
+/* nas__foretold_error - what forecasts of this study were off by: the share-th quantile, corrected for few pairs, of
+ * |log(measured / forecast)|; the largest while the pairs are too few for it, 0 without any. An interval narrower than
+ * that promises more than the device keeps, whatever the predictor's own rows say: on a machine that drifts they lie.
+ * share      0.5..0.999
+ * Unset forecasts are left out. */
+nas_status nas__foretold_error(nas_ctx *ctx, const nas__forecast *forecasts,
+                               const double *measured_us, size_t n, double share, double *out);
+/* nas__widened - the forecast with an interval of at least exp(+-error) around its median. */
+nas__forecast nas__widened(nas__forecast forecast, double error);
+
 /* nas__certain_excess - by how much a latency certainly misses an upper bound, relative: 0 while the interval touches
  * (1 + margin) * bound, else lo / bound - 1. INFINITY as a bound is never missed.
  * bound_us > 0, margin >= 0 */

@@ -95,7 +95,8 @@ typedef struct nas__study {
     nas__target native;                         /* for twins of programs that do not run here */
     nas_predictor *predictors[NAS_DEVICES_MAX]; /* by queue; NULL where none is needed */
     size_t predictor_rows[NAS_DEVICES_MAX];     /* they were given, those of earlier studies too */
-    nas_front *front;                           /* over strategy trials, by the objectives */
+    double foretold_error[NAS_DEVICES_MAX]; /* |log| error of earlier forecasts: least half-width */
+    nas_front *front;                       /* over strategy trials, by the objectives */
 
     nas__trial *trials; /* all, by number */
     size_t n_trials, cap_trials;

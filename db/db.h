@@ -221,6 +221,11 @@ typedef struct nas_db_forecast {
 nas_status nas_db_study_forecasts(nas_ctx *ctx, nas_db *db, int64_t study_id,
                                   nas_db_forecast **rows, size_t *n);
 
+/* nas_db_study_drift - mean drift_ratio of the candidates' measurements that stand in a queue: how much slower than at
+ * its calmest the device was when the rows were taken. Absent without any. */
+nas_status nas_db_study_drift(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *queue,
+                              nas_opt_double *out);
+
 /* A search's measurement that stands, with what it may be compared by. */
 typedef struct nas_db_study_latency {
     int64_t study_id, measurement_id, trial; /* trial: its number */
@@ -316,6 +321,12 @@ nas_status nas_db_kernel_timing_get(nas_ctx *ctx, nas_db *db, const nas_db_kerne
  * key's way is not read. *way NULL when there is none, else the caller frees it. */
 nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
                                      char **way, nas_db_kernel_timing *out);
+
+/* nas_db_kernel_timings - all kernels with a timing of this way, device and number of threads, by kernel; *kernels and
+ * *timings [n] are freed with nas_db_kernel_timings_free. */
+nas_status nas_db_kernel_timings(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                 char ***kernels, nas_db_kernel_timing **timings, size_t *n);
+void nas_db_kernel_timings_free(char **kernels, nas_db_kernel_timing *timings, size_t n);
 
 /* ---- latencies measured elsewhere, and models of devices ------------------------------------------------------------ */
 

@@ -40,6 +40,22 @@ nas_status nas_db_study_forecasts(nas_ctx *ctx, nas_db *db, int64_t study_id,
     return NAS_OK;
 }
 
+nas_status nas_db_study_drift(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *queue,
+                              nas_opt_double *out) {
+    nas__stmt s = nas__stmt_prepare(
+        ctx, db, "read the drift",
+        "SELECT avg(m.drift_ratio) FROM trial_latencies l JOIN trials t ON t.id = l.trial_id"
+        " JOIN measurements m ON m.id = l.measurement_id WHERE t.study_id = ? AND l.queue = ?"
+        " AND l.role = 'search' AND t.origin IN ('strategy', 'seed')");
+    nas__bind_i64(&s, 1, study_id);
+    nas__bind_text(&s, 2, queue);
+    nas_opt_double found = {0};
+    if (nas__stmt_row(&s)) found = nas__column_opt_double(&s, 0);
+    const nas_status status = nas__stmt_end(&s);
+    if (status == NAS_OK) *out = found;
+    return status;
+}
+
 static void read_study_latency(nas__stmt *s, nas_db_study_latency *row) {
     *row = (nas_db_study_latency){.study_id = nas__column_i64(s, 0),
                                   .measurement_id = nas__column_i64(s, 1),

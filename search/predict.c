@@ -108,6 +108,31 @@ static nas_status note_quality(nas__study *s, int32_t queue) {
     return status;
 }
 
+nas_status nas__predictor_note_drift(nas__study *s) {
+    nas_status status = NAS_OK;
+    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
+        char key[NAS_DEVICE_NAME_MAX + 32];
+        nas_opt_double drift = {0};
+        queue_key(s, "drift", q, key, sizeof key);
+        status = nas_db_study_drift(s->ctx, s->db, s->id, nas__queue_name(s, q), &drift);
+        if (status == NAS_OK && drift.is_set) status = nas__meta_set_double(s, key, drift.value);
+        if (status == NAS_OK && drift.is_set) s->drift[q] = drift.value;
+    }
+    return status;
+}
+
+nas_status nas__predictor_load_drift(nas__study *s) {
+    nas_status status = NAS_OK;
+    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
+        char key[NAS_DEVICE_NAME_MAX + 32];
+        bool found = false;
+        queue_key(s, "drift", q, key, sizeof key);
+        status = nas__meta_get_double(s, key, &s->drift[q], &found);
+        if (status == NAS_OK && !found) s->drift[q] = 1;
+    }
+    return status;
+}
+
 nas_status nas__predictor_learn(nas__study *s, size_t first, size_t end) {
     nas_status status = NAS_OK;
     for (size_t i = first; i < end && status == NAS_OK; i++) {
@@ -212,7 +237,7 @@ nas_status nas__predictor_foretell(nas__study *s, size_t index) {
         if (status == NAS_OK) status = nas_predictor_predict(s->ctx, s->predictors[q], graph, &p);
         if (status == NAS_OK)
             *f = nas__widened((nas__forecast){true, p.p50_us, p.lo_us, p.hi_us},
-                              s->foretold_error[q]);
+                              s->foretold_error[q], s->drift[q]);
     }
     nas_graph_free(graph);
     return status;

@@ -324,6 +324,7 @@ static nas_status tell_batch(nas__study *s, size_t first) {
     }
     if (status == NAS_OK) status = nas__strategy_store(s->ctx, s->db, s->id, s->strategy);
     if (status == NAS_OK) status = store_front(s);
+    if (status == NAS_OK) status = nas__predictor_note_drift(s);
     if (status == NAS_OK) status = nas__meta_set_double(s, "told", (double)s->n_trials);
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -342,6 +343,7 @@ static nas_status restore(nas__study *s, size_t *told, size_t *finished) {
     for (size_t i = 0; i < s->n_trials; i++)
         *finished += s->trials[i].from_strategy && nas__trial_is_finished(&s->trials[i]);
     if (status == NAS_OK) status = join_front(s, 0, *told);
+    if (status == NAS_OK) status = nas__predictor_load_drift(s);
     if (status == NAS_OK) status = nas__predictor_learn_earlier(s);
     if (status == NAS_OK) status = nas__predictor_learn(s, 0, *told);
     return status;

@@ -26,8 +26,8 @@ nas_status nas__foretold_error(nas_ctx *ctx, const nas__forecast *forecasts,
     return NAS_OK;
 }
 
-nas__forecast nas__widened(nas__forecast f, double error) {
-    f.lo_us = fmin(f.lo_us, f.p50_us * exp(-error));
+nas__forecast nas__widened(nas__forecast f, double error, double drift) {
+    f.lo_us = fmin(f.lo_us, f.p50_us * exp(-error)) / fmax(drift, 1);
     f.hi_us = fmax(f.hi_us, f.p50_us * exp(error));
     return f;
 }

@@ -21,8 +21,10 @@ typedef struct nas__forecast {
  * Unset forecasts are left out. */
 nas_status nas__foretold_error(nas_ctx *ctx, const nas__forecast *forecasts,
                                const double *measured_us, size_t n, double share, double *out);
-/* nas__widened - the forecast with an interval of at least exp(+-error) around its median. */
-nas__forecast nas__widened(nas__forecast forecast, double error);
+/* nas__widened - the forecast with an interval of at least exp(+-error) around its median, whose lower end is then
+ * divided by `drift`: rows taken while the device was slower than at its calmest foretell too much by that.
+ * error >= 0, drift >= 1 */
+nas__forecast nas__widened(nas__forecast forecast, double error, double drift);
 
 /* nas__certain_excess - by how much a latency certainly misses an upper bound, relative: 0 while the interval touches
  * (1 + margin) * bound, else lo / bound - 1. INFINITY as a bound is never missed.

@@ -96,6 +96,7 @@ typedef struct nas__study {
     nas_predictor *predictors[NAS_DEVICES_MAX]; /* by queue; NULL where none is needed */
     size_t predictor_rows[NAS_DEVICES_MAX];     /* they were given, those of earlier studies too */
     double foretold_error[NAS_DEVICES_MAX]; /* |log| error of earlier forecasts: least half-width */
+    double drift[NAS_DEVICES_MAX];          /* of the rows learned from, mean: >= 1 */
     nas_front *front;                       /* over strategy trials, by the objectives */
 
     nas__trial *trials; /* all, by number */
@@ -230,6 +231,10 @@ nas_status nas__measure_jobs(nas__study *s, nas__job *jobs, size_t n, const char
 /* ---- predict.c: the predictors, and what is skipped for their forecasts -------------------------------------------- */
 /* nas__predictor_learn - from the finished trials of [first, end) in order, then refits. */
 nas_status nas__predictor_learn(nas__study *s, size_t first, size_t end);
+/* nas__predictor_note_drift - how calm the devices were while the study's rows were taken; inside the transaction that
+ * ends a batch. nas__predictor_load_drift - the same as it was when the last batch ended. */
+nas_status nas__predictor_note_drift(nas__study *s);
+nas_status nas__predictor_load_drift(nas__study *s);
 /* nas__predictor_learn_earlier - search.skip_learn = "database": rows of earlier studies of the same file on the same
  * kind of device; of those measured before this study began, however often it is resumed. */
 nas_status nas__predictor_learn_earlier(nas__study *s);

@@ -201,9 +201,12 @@ Test(search_skip, intervals_are_at_least_as_wide_as_earlier_forecasts_were_wrong
     double error = 0;
     cr_assert(eq(int, (int)nas__foretold_error(ctx, f, measured, 3, 0.95, &error), NAS_OK));
     cr_expect(epsilon_eq(dbl, error, log(1.25), 1e-12));
-    const nas__forecast wide = nas__widened((nas__forecast){true, 200, 190, 400}, error);
+    const nas__forecast wide = nas__widened((nas__forecast){true, 200, 190, 400}, error, 1);
     cr_expect(epsilon_eq(dbl, wide.lo_us, 160, 1e-9));
     cr_expect(eq(dbl, wide.hi_us, 400.0), "never narrower than it was");
+    const nas__forecast calm = nas__widened((nas__forecast){true, 200, 190, 400}, 0, 1.25);
+    cr_expect(epsilon_eq(dbl, calm.lo_us, 152, 1e-9), "the rows were taken on a slow device");
+    cr_expect(eq(dbl, calm.hi_us, 400.0));
     cr_assert(eq(int, (int)nas__foretold_error(ctx, f, measured, 0, 0.95, &error), NAS_OK));
     cr_expect(eq(dbl, error, 0.0));
 }

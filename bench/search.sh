@@ -7,7 +7,7 @@
 #
 # The job is configs/sr720p.toml (its space, its frames, its deadline, its strategy, its device) with less training: the
 # supernet gets STEPS steps and no network of the front is fine-tuned. All studies share the supernet. ARGS: further
-# options of nas-search.
+# options of nas-search, such as "--set device.connect=simulated".
 #
 # Hypervolume: (psnr_y above the smallest network's) x (latency_p50 below the deadline), of the networks within the
 # deadline, in dB ms. A network counts from the moment its measurement was taken. Device-seconds: the time the device
@@ -106,14 +106,15 @@ table() {
           seconds[key] = $3; volume[key] = $4; measured[key] = $5; n[key]++; s[key, n[key]] = $3; v[key, n[key]] = $4
           if ($4 > top[$2]) top[$2] = $4 }
         function reach(key, share,   i, parts) { split(key, parts, " ")
-            for (i = 1; i <= n[key]; i++) if (v[key, i] >= share * top[parts[2]]) return sprintf("%.1f", s[key, i])
+            for (i = 1; i <= n[key]; i++) if (v[key, i] >= share * top[parts[2]]) return sprintf("%.1f/%d", s[key, i], i)
             return "-" }
         END {
-            print "way        seed  measured  device-s  hypervolume  s to 80 %  s to 90 %  s to 95 %  s to 99 %"
+            print "way        seed  measured  device-s  hypervolume    to 80 %    to 90 %    to 95 %    to 99 %"
             for (r = 1; r <= runs; r++) { key = order[r]; split(key, p, " ")
                 printf "%-10s %4s %9d %9.1f %12.2f %10s %10s %10s %10s\n", p[1], p[2], measured[key], seconds[key],
                     volume[key], reach(key, .8), reach(key, .9), reach(key, .95), reach(key, .99) }
-            print "s to x %: device-seconds until x % of the largest hypervolume of any way with that seed; - never"
+            print "to x %: device-seconds/networks timed until x % of the largest hypervolume of any way with that seed"
+            print "        (device-seconds of a simulated device are 0); - never"
         }' "$dir/curve.txt"
 }
 

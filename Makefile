@@ -259,6 +259,13 @@ bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never 
 bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
 	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
 
+.PHONY: bench-search
+SEARCH_DIR ?= runs/bench-search
+SEARCH_SEEDS ?= 1 2 3
+bench-search: all ## device-seconds to a hypervolume, with and without the predictor (half an hour; resumes)
+	$(Q)BIN=$(B)/bin bench/search.sh run $(SEARCH_DIR) $(SEARCH_SEEDS)
+	$(Q)BIN=$(B)/bin bench/search.sh table $(SEARCH_DIR)
+
 .PHONY: bench-predictor
 PREDICTOR_ARGS ?=
 bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')

@@ -218,6 +218,36 @@ nas_status nas_db_prediction_insert(nas_ctx *ctx, nas_db *db, const nas_db_predi
 /* nas_db_trial_has_prediction - was a prediction stored for this trial? */
 nas_status nas_db_trial_has_prediction(nas_ctx *ctx, nas_db *db, int64_t trial_id, bool *out);
 
+/* What was foretold of a trial before anything of it was measured in the queue. */
+typedef struct nas_db_forecast {
+    int64_t trial_id;
+    char queue[64]; /* NAS_DB_QUEUE_MAX */
+    double p50_us, lo_us, hi_us;
+    bool decided;
+} nas_db_forecast;
+/* nas_db_study_forecasts - one a trial and queue, the first that was made, by trial; caller frees with nas_free. */
+nas_status nas_db_study_forecasts(nas_ctx *ctx, nas_db *db, int64_t study_id,
+                                  nas_db_forecast **rows, size_t *n);
+
+/* nas_db_study_drift - mean drift_ratio of the candidates' measurements that stand in a queue: how much slower than at
+ * its calmest the device was when the rows were taken. Absent without any. */
+nas_status nas_db_study_drift(nas_ctx *ctx, nas_db *db, int64_t study_id, const char *queue,
+                              nas_opt_double *out);
+
+/* A search's measurement that stands, with what it may be compared by. */
+typedef struct nas_db_study_latency {
+    int64_t study_id, measurement_id, trial; /* trial: its number */
+    char *study, *point, *target;            /* owned; target "" when nothing was compiled */
+    char device[96], queue[64], fingerprint[NAS_SHA256_HEX];
+    int32_t threads, scale, out_height, out_width; /* task.* of the study's config, 0 = none */
+    double p50_us;
+    bool noisy, simulated;
+} nas_db_study_latency;
+/* nas_db_study_latencies - of all studies of a space in this file, baselines left out, by measurement; caller frees. */
+nas_status nas_db_study_latencies(nas_ctx *ctx, nas_db *db, const char *space,
+                                  nas_db_study_latency **rows, size_t *n);
+void nas_db_study_latencies_free(nas_db_study_latency *rows, size_t n);
+
 /* ---- several devices ----------------------------------------------------------------------------------------------- */
 
 enum { NAS_DB_QUEUE_MAX = 64, NAS_DB_CHECKED_MAX = 64 };
@@ -299,6 +329,12 @@ nas_status nas_db_kernel_timing_get(nas_ctx *ctx, nas_db *db, const nas_db_kerne
  * key's way is not read. *way NULL when there is none, else the caller frees it. */
 nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
                                      char **way, nas_db_kernel_timing *out);
+
+/* nas_db_kernel_timings - all kernels with a timing of this way, device and number of threads, by kernel; *kernels and
+ * *timings [n] are freed with nas_db_kernel_timings_free. */
+nas_status nas_db_kernel_timings(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                 char ***kernels, nas_db_kernel_timing **timings, size_t *n);
+void nas_db_kernel_timings_free(char **kernels, nas_db_kernel_timing *timings, size_t n);
 
 /* ---- latencies measured elsewhere, and models of devices ------------------------------------------------------------ */
 

@@ -74,3 +74,41 @@ nas_status nas_db_kernel_timing_best(nas_ctx *ctx, nas_db *db, const nas_db_kern
     if (text != NULL) *out = timing;
     return NAS_OK;
 }
+
+void nas_db_kernel_timings_free(char **kernels, nas_db_kernel_timing *timings, size_t n) {
+    for (size_t i = 0; i < n && kernels != NULL; i++)
+        nas_free(kernels[i]);
+    nas_free(kernels);
+    nas_free(timings);
+}
+
+nas_status nas_db_kernel_timings(nas_ctx *ctx, nas_db *db, const nas_db_kernel_key *key,
+                                 char ***kernels, nas_db_kernel_timing **timings, size_t *n) {
+    nas__stmt s = nas__stmt_prepare(ctx, db, "read the timings of kernels",
+                                    "SELECT p50_ns, lo_ns, hi_ns, runs, kernel FROM kernel_timings"
+                                    " WHERE device = ? AND threads = ? AND way = ?"
+                                    " ORDER BY kernel");
+    nas__bind_text(&s, 1, key->device);
+    nas__bind_i64(&s, 2, key->threads);
+    nas__bind_text(&s, 3, key->way);
+    char **names = nas_alloc_array(ctx, 0, sizeof *names);
+    nas_db_kernel_timing *list = nas_alloc_array(ctx, 0, sizeof *list);
+    if (names == NULL || list == NULL) s.status = NAS_ERR_NOMEM;
+    size_t count = 0, cap_names = 0, cap = 0;
+    while (nas__stmt_row(&s)) {
+        s.status = nas_grow(ctx, &names, &cap_names, count + 1, sizeof *names);
+        if (s.status == NAS_OK) s.status = nas_grow(ctx, &list, &cap, count + 1, sizeof *list);
+        if (s.status != NAS_OK) break;
+        list[count] = timing_of(&s, 0);
+        names[count++] = nas__column_strdup(&s, 4);
+    }
+    const nas_status status = nas__stmt_end(&s);
+    if (status != NAS_OK) {
+        nas_db_kernel_timings_free(names, list, count);
+        return nas_wrap(ctx, status, "%s", key->device);
+    }
+    *kernels = names;
+    *timings = list;
+    *n = count;
+    return NAS_OK;
+}

@@ -161,7 +161,7 @@ typedef struct nas_predictor nas_predictor;
 
 typedef struct nas_prediction {
     double p50_us;
-    double lo_us, hi_us; /* 95 % interval */
+    double lo_us, hi_us; /* interval of the predictor's level, 95 % unless set */
 } nas_prediction;
 
 typedef struct nas_predictor_quality {
@@ -174,6 +174,9 @@ typedef struct nas_predictor_quality {
 /* lanes: fp32 lanes of the device's vectors (channels/pixels are padded to them in the features). */
 nas_status nas_predictor_new(nas_ctx *ctx, int32_t lanes, nas_predictor **out);
 void nas_predictor_free(nas_predictor *p);
+/* nas_predictor_set_level - share of measurements that the intervals of later fits are to hold, 0.5..0.999; 0.95 when
+ * never set. RANGE. */
+nas_status nas_predictor_set_level(nas_ctx *ctx, nas_predictor *p, double level);
 /* nas_predictor_add - one measured row; noisy rows get a lower weight. The graph is not kept. */
 nas_status nas_predictor_add(nas_ctx *ctx, nas_predictor *p, const nas_graph *graph, double p50_us,
                              bool noisy);

@@ -1,8 +1,8 @@
-/* predictor.c - measured rows in, latency with a 95 % interval out.
+/* predictor.c - measured rows in, latency with an interval out, of 95 % unless told otherwise.
  *
  * The interval is conformal (Vovk et al. 2005; Barber et al., arXiv:1905.02928, cross-conformal): rows are held out in
  * turn, the errors are divided by the model's own standard deviation, and the interval is that deviation times the
- * small-sample corrected 95 % quantile of these scores. The held-out errors are also the reported quality. */
+ * small-sample corrected quantile of the level of these scores. The held-out errors are also the reported quality. */
 #include "latency/predictor_internal.h"
 
 #include <gsl/gsl_cdf.h>
@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum { ROWS_MIN = 8, FOLDS_MAX = 10 };
-#define COVERAGE 0.95
+#define LEVEL_DEFAULT 0.95
 #define NOISY_WEIGHT 0.25   /* a noisy row has twice the standard deviation */
 #define LATENCY_MAX_US 1e12 /* eleven days: anything above is a wrong unit */
 
@@ -24,6 +24,7 @@ struct nas_predictor {
     size_t n, cap, n_groups;
     bool is_fitted;
     nas__latency_model model;
+    double level;    /* share of measurements inside the interval */
     double quantile; /* of |log error| / sd */
     nas_predictor_quality quality;
     char id[64];
@@ -35,6 +36,7 @@ nas_status nas_predictor_new(nas_ctx *ctx, int32_t lanes, nas_predictor **out) {
     nas_predictor *p = nas_alloc_array(ctx, 1, sizeof *p);
     if (p == NULL) return NAS_ERR_NOMEM;
     p->lanes = lanes;
+    p->level = LEVEL_DEFAULT;
     (void)snprintf(p->id, sizeof p->id, "terms-gp/1 n=0");
     (void)
         gsl_set_error_handler_off(); /* GSL's default handler aborts; its status codes are checked instead */
@@ -47,6 +49,14 @@ void nas_predictor_free(nas_predictor *p) {
     nas__latency_model_deinit(&p->model);
     nas_free(p->rows);
     nas_free(p);
+}
+
+nas_status nas_predictor_set_level(nas_ctx *ctx, nas_predictor *p, double level) {
+    if (!(level >= 0.5 && level <= 0.999))
+        return nas_fail(ctx, NAS_ERR_RANGE, "latency predictor: level %g, must be 0.5..0.999",
+                        level);
+    p->level = level;
+    return NAS_OK;
 }
 
 size_t nas_predictor_min_rows(void) {
@@ -144,17 +154,17 @@ static nas_status cross_validate(nas_ctx *ctx, const nas_predictor *p,
     return NAS_OK;
 }
 
-/* The ceil((n + 1) 0.95)-th smallest score. Below 20 rows there is none that large: then Student's t on their root
+/* The ceil((n + 1) level)-th smallest score. With few rows (below 20 at 95 %) there is none that large: then Student's t on their root
  * mean square, and at least the largest. */
-static double calibrate(double *score, size_t n) {
+static double calibrate(double *score, size_t n, double level) {
     gsl_sort(score, 1, n);
-    const double rank = ceil(((double)n + 1.0) * COVERAGE);
+    const double rank = ceil(((double)n + 1.0) * level);
     if (rank <= (double)n) return score[(size_t)rank - 1];
     double squares = 0;
     for (size_t i = 0; i < n; i++)
         squares += score[i] * score[i];
     const double rms = sqrt(squares / (double)n);
-    const double t = gsl_cdf_tdist_Pinv(0.5 + COVERAGE / 2.0, (double)n - 1.0);
+    const double t = gsl_cdf_tdist_Pinv(0.5 + level / 2.0, (double)n - 1.0);
     return fmax(score[n - 1], rms * t * sqrt(1.0 + 1.0 / (double)n));
 }
 
@@ -165,6 +175,14 @@ static nas_predictor_quality quality_from(const held_out *h, size_t n) {
     q.spearman = gsl_stats_spearman(h->predicted_us, 1, h->measured_us, 1, n, h->ranks);
     if (!isfinite(q.spearman)) q.spearman = 0; /* all latencies equal: no order to find */
     return q;
+}
+
+/* The usual level needs no mention. */
+static void name_model(nas_predictor *p) {
+    const bool usual = !(p->level < LEVEL_DEFAULT) && !(p->level > LEVEL_DEFAULT);
+    const int n = snprintf(p->id, sizeof p->id, "terms-gp/1 n=%zu", p->n);
+    if (n > 0 && !usual)
+        (void)snprintf(p->id + n, sizeof p->id - (size_t)n, " level=%.4g", p->level);
 }
 
 static nas_status fit_all(nas_ctx *ctx, const nas_predictor *p, held_out *h,
@@ -191,9 +209,9 @@ nas_status nas_predictor_fit(nas_ctx *ctx, nas_predictor *p) {
     if (status == NAS_OK) status = cross_validate(ctx, p, &full.hyper, &part, &h);
     if (status == NAS_OK) {
         p->quality = quality_from(&h, p->n);
-        p->quantile = calibrate(h.score, p->n);
+        p->quantile = calibrate(h.score, p->n, p->level);
         p->is_fitted = true;
-        (void)snprintf(p->id, sizeof p->id, "terms-gp/1 n=%zu", p->n);
+        name_model(p);
         nas__latency_model_deinit(&p->model);
         p->model = full;
         full = (nas__latency_model){0};

@@ -10,6 +10,8 @@
  * Everything is deterministic. GSL works on our memory, so that a failed allocation is seen here. */
 #include "latency/predictor_internal.h"
 
+#include "latency/dense.h"
+
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_linalg.h>
 #include <math.h>
@@ -258,6 +260,7 @@ nas_status nas__latency_model_fit(nas_ctx *ctx, nas__latency_model *model,
 
 void nas__latency_model_predict(const nas__latency_model *model, const nas__network_row *row,
                                 double *log_us, double *sd) {
+    const nas__dense_kernels *dense = nas__dense();
     double shape[NAS__SHAPES], solved[NAS__CORRECTION_ROWS_MAX];
     standardise(model, row, shape);
     const double signal = 1.0 - model->hyper.noise_share;
@@ -266,10 +269,9 @@ void nas__latency_model_predict(const nas__latency_model *model, const nas__netw
         const double k =
             signal * kernel(model->hyper.length, shape, &model->shape[i * NAS__SHAPES]);
         mean += k * model->alpha[i];
-        solved[i] = k; /* forward substitution: factor * solved = kernel row */
-        for (size_t j = 0; j < i; j++)
-            solved[i] -= model->factor[i * model->n + j] * solved[j];
-        solved[i] /= model->factor[i * model->n + i];
+        /* forward substitution: factor * solved = kernel row */
+        solved[i] = (k - dense->dot(&model->factor[i * model->n], solved, i)) /
+                    model->factor[i * model->n + i];
         explained += solved[i] * solved[i];
     }
     const double unexplained = fmax(signal - explained, 0);

@@ -103,7 +103,11 @@ typedef struct nas_config {
         int32_t trials; /* candidates proposed by the strategy */
         nas_strategy_options options;
         bool skip_by_prediction; /* skip candidates that certainly miss a latency bound: */
-        double skip_margin; /* predicted lower bound > (1 + margin) * bound; >= 0, default 0.5 */
+        double skip_margin;      /* predicted lower bound > (1 + margin) * bound; >= 0, default 0 */
+        bool skip_dominated;     /* and those that a measured, feasible one certainly beats */
+        int32_t skip_min_rows;   /* measured rows before anything is skipped */
+        double skip_confidence;  /* share of measurements that the interval is to hold */
+        char skip_learn[16];     /* "study", "database" */
     } search;
     int32_t n_objectives;
     nas_objective objectives[NAS_OBJECTIVES_MAX];

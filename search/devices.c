@@ -19,6 +19,13 @@ int64_t nas__queue_device_id(const nas__study *s, int32_t queue) {
     return 0;
 }
 
+const nas__device *nas__queue_device(const nas__study *s, int32_t queue) {
+    for (int32_t i = 0; i < s->n_devices; i++) {
+        if (s->devices[i].queue == queue && s->devices[i].handle != NULL) return &s->devices[i];
+    }
+    return NULL;
+}
+
 const nas__target *nas__first_target(const nas__study *s) {
     for (int32_t i = 0; i < s->n_devices; i++) {
         if (s->devices[i].queue == s->first_queue) return &s->targets[s->devices[i].target];

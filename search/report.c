@@ -99,14 +99,32 @@ static void print_notes(const nas__study *s, bool feasible, size_t best) {
                " networks\n",
                s->worst_difference, s->checked_networks);
     }
-    for (int32_t i = 0; i < c->n_queues; i++) {
+    const nas__skip_counts n = nas__count_skips(s);
+    printf("candidates: %zu measured, %zu skipped: %zu certain to miss a bound, %zu certain to be "
+           "beaten\n",
+           n.measured, n.infeasible + n.beaten, n.infeasible, n.beaten);
+}
+
+/* By held-out rows, and by the networks that were foretold before they were measured. */
+static nas_status print_predictors(nas__study *s) {
+    const nas_config *c = s->config;
+    nas_status status = NAS_OK;
+    for (int32_t i = 0; i < c->n_queues && status == NAS_OK; i++) {
         if (s->predictors[i] == NULL) continue;
         const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[i]);
         if (!q.is_set) continue;
+        nas__foresight f = {0};
+        status = nas__predictor_foresight(s, i, &f);
+        if (status != NAS_OK) break;
         printf("predictor%s%s: held-out error %.1f %%, rank correlation %.3f, %zu rows\n",
                c->n_queues > 1 ? " of " : "", c->n_queues > 1 ? nas__queue_name(s, i) : "",
                q.mape * 100, q.spearman, q.n_train);
+        if (!f.is_set) continue;
+        printf("  foretold before they were measured: %zu networks, error %.1f %%, rank "
+               "correlation %.3f, %.0f %% inside the %.4g %% interval\n",
+               f.n, f.mape * 100, f.spearman, f.coverage * 100, c->search.skip_confidence * 100);
     }
+    return status;
 }
 
 nas_status nas__phase_report(nas__study *s, bool *feasible) {
@@ -126,6 +144,7 @@ nas_status nas__phase_report(nas__study *s, bool *feasible) {
         printf("\nbaselines\n");
         status = print_rows(s, NAS_DB_REPORT_BASELINES, format, true, stdout);
         if (status == NAS_OK) print_notes(s, *feasible, best);
+        if (status == NAS_OK) status = print_predictors(s);
     }
     return nas_wrap(s->ctx, status, "report");
 }

@@ -1,8 +1,10 @@
-/* search_phase.c - ask, build and score, measure, tell: one batch after the other.
+/* search_phase.c - ask, score, build, measure, tell: one batch after the other.
  *
- * A batch is asked in one transaction with the strategy's state; its trials are built and scored in parallel; then they
- * are measured on the study's devices (schedule.c); then all are told, in order, in one transaction with the new state. What is finished is never done again: after a resume the batch that was under way is completed
- * first, from the values in the database where they are there. */
+ * A batch is asked in one transaction with the strategy's state. What certainly misses the deadline ends at once; the
+ * others are scored in parallel, and what the front certainly beats ends there (predict.c decides); the rest is built in
+ * parallel and measured on the study's devices (schedule.c); then all are told, in order, in one transaction with the new
+ * state, and the predictors learn. What is finished is never done again: after a resume the batch that was under way is
+ * completed first, from the values in the database where they are there, and with the decisions it would have had. */
 #include "search/stored.h"
 #include "search/study_internal.h"
 
@@ -27,145 +29,48 @@ static size_t strategy_trials(const nas__study *s) {
     return n;
 }
 
-/* ---- predictor -------------------------------------------------------------------------------------------------------- */
-
-/* Every queue has a predictor of its own: what is slow here need not be slow there. */
-static nas_status learn(nas__study *s, size_t index) {
-    const nas__trial *trial = &s->trials[index];
-    nas_graph *graph = NULL;
-    nas_status status = NAS_OK;
-    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
-        const nas__latency *l = &trial->search[q];
-        if (!trial->from_strategy || !l->is_set || s->predictors[q] == NULL) continue;
-        if (graph == NULL) status = nas__study_decode(s, &trial->point, &graph);
-        if (status == NAS_OK)
-            status = nas_predictor_add(s->ctx, s->predictors[q], graph, l->p50_us, l->noisy);
-    }
-    nas_graph_free(graph);
-    return status;
-}
-
-static nas_status note_quality(nas__study *s, int32_t queue) {
-    const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[queue]);
-    if (!q.is_set) return NAS_OK;
-    const struct {
-        const char *name;
-        double value;
-    } rows[] = {{"predictor_mape", q.mape},
-                {"predictor_spearman", q.spearman},
-                {"predictor_rows", (double)q.n_train}};
-    nas_status status = NAS_OK;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && status == NAS_OK; i++) {
-        char key[NAS_DEVICE_NAME_MAX + 32];
-        const bool first = queue == s->first_queue;
-        (void)snprintf(key, sizeof key, "%s%s%s", rows[i].name, first ? "" : "@",
-                       first ? "" : nas__queue_name(s, queue));
-        status = nas__meta_set_double(s, key, rows[i].value);
-    }
-    return status;
-}
-
-static nas_status refit(nas__study *s) {
-    nas_status status = NAS_OK;
-    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
-        size_t rows = 0;
-        for (size_t i = 0; i < s->n_trials; i++)
-            rows += s->trials[i].from_strategy && s->trials[i].search[q].is_set;
-        if (s->predictors[q] == NULL || rows < nas_predictor_min_rows()) continue;
-        status = nas_predictor_fit(s->ctx, s->predictors[q]);
-        if (status == NAS_OK) status = note_quality(s, q);
-    }
-    return status;
-}
-
-/* Smallest absolute upper bound on a queue's latency, in us; INFINITY when there is none. */
-static double latency_bound_us(const nas__study *s, int32_t queue) {
-    double lowest = INFINITY;
-    for (int32_t i = 0; i < s->config->n_constraints; i++) {
-        const nas_constraint *c = &s->config->constraints[i];
-        double bound_ms = 0;
-        if (nas_metric_is_timed(c->metric) && c->queue == queue && c->at_most &&
-            nas__constraint_bound(s, c, &bound_ms))
-            lowest = fmin(lowest, bound_ms * 1e3);
-    }
-    return lowest;
-}
-
-/* A candidate that is skipped: why, and by how much it misses the bounds. */
-typedef struct skipping {
-    bool skip;
-    char reason[NAS__REASON_MAX];
-    double violation;
-} skipping;
-
-static nas_status predict_in(nas__study *s, size_t index, const nas_graph *graph, int32_t queue,
-                             skipping *skip) {
-    const nas_predictor *predictor = s->predictors[queue];
-    nas_prediction p = {0};
-    const nas_status status = nas_predictor_predict(s->ctx, predictor, graph, &p);
-    if (status != NAS_OK) return status;
-    const double bound = latency_bound_us(s, queue);
-    const bool misses = s->config->search.skip_by_prediction &&
-                        p.lo_us > bound * (1 + s->config->search.skip_margin);
-    if (misses) {
-        skip->skip = true;
-        skip->violation += p.lo_us / bound - 1;
-        const bool several = s->config->n_queues > 1;
-        (void)snprintf(skip->reason, sizeof skip->reason,
-                       "predicted %.1f ms [%.1f, %.1f]%s%s, bound %.1f ms", p.p50_us * 1e-3,
-                       p.lo_us * 1e-3, p.hi_us * 1e-3, several ? " on " : "",
-                       several ? nas__queue_name(s, queue) : "", bound * 1e-3);
-    }
-    const nas_db_prediction row = {.trial_id = s->trials[index].row.id,
-                                   .device_id = nas__queue_device_id(s, queue),
-                                   .predictor = nas_predictor_id(predictor),
-                                   .p50_us = p.p50_us,
-                                   .lo_us = p.lo_us,
-                                   .hi_us = p.hi_us,
-                                   .decided = misses};
-    return nas_db_prediction_insert(s->ctx, s->db, &row);
-}
-
-/* Stores the predictions made before measuring; skips when the lower end of one misses its deadline by the margin. */
-static nas_status predict(nas__study *s, size_t index, skipping *skip) {
-    nas_graph *graph = NULL;
-    nas_status status = NAS_OK;
-    *skip = (skipping){0};
-    for (int32_t q = 0; q < s->config->n_queues && status == NAS_OK; q++) {
-        if (s->predictors[q] == NULL || !nas_predictor_quality_of(s->predictors[q]).is_set)
-            continue;
-        if (graph == NULL) status = nas__study_decode(s, &s->trials[index].point, &graph);
-        if (status == NAS_OK) status = predict_in(s, index, graph, q, skip);
-    }
-    nas_graph_free(graph);
-    return status;
-}
-
-/* ---- build and score, in parallel ------------------------------------------------------------------------------------- */
+/* ---- score and build, in parallel ------------------------------------------------------------------------------------- */
 
 /* A failure of one candidate fails that trial; a failure of the machine (disk, memory, cancel) ends the run. */
 static bool fails_the_run(nas_status status) {
     return status == NAS_ERR_CANCELLED || status == NAS_ERR_NOMEM || status == NAS_ERR_IO;
 }
 
-static nas_status build_and_score(nas_ctx *ctx, void *arg, size_t i, int worker) {
+static nas_status note_failure(nas_ctx *ctx, nas__job *job, nas_status status) {
+    if (status == NAS_OK || fails_the_run(status)) return status;
+    job->failed = true;
+    (void)snprintf(job->reason, sizeof job->reason, "%s", nas_ctx_message(ctx));
+    return NAS_OK;
+}
+
+/* By the forward pass, before anything is compiled: what is certainly beaten then costs no compiler either. */
+static nas_status score(nas_ctx *ctx, void *arg, size_t i, int worker) {
     (void)worker;
     batch *b = arg;
-    nas__job *j = &b->jobs[i];
-    nas_status status = nas_check_cancel(ctx);
     nas_graph *graph = NULL;
+    nas_status status = nas_check_cancel(ctx);
     if (status == NAS_OK)
-        status = nas_space_decode(ctx, b->s->space, &b->s->trials[j->index].point, &graph);
-    if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &b->built[i]);
+        status = nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
+    if (status == NAS_OK) status = nas_weights_fill(ctx, b->s->weights, graph);
     if (status == NAS_OK) {
-        nas_upscale_graph upscale = {.graph = b->built[i].graph, .threads = 1};
+        nas_upscale_graph upscale = {.graph = graph, .threads = 1};
         status = nas_sr_score_split(ctx, b->s->data, NAS_SPLIT_SELECT, b->s->config->task.scale,
                                     nas_upscale_by_graph, &upscale, &b->scores[i]);
     }
-    if (status == NAS_OK || fails_the_run(status)) return status;
-    j->failed = true;
-    (void)snprintf(j->reason, sizeof j->reason, "%s", nas_ctx_message(ctx));
-    return NAS_OK;
+    nas_graph_free(graph);
+    return note_failure(ctx, &b->jobs[i], status);
+}
+
+static nas_status build(nas_ctx *ctx, void *arg, size_t i, int worker) {
+    (void)worker;
+    batch *b = arg;
+    if (b->jobs[i].failed) return NAS_OK;
+    nas_graph *graph = NULL;
+    nas_status status = nas_check_cancel(ctx);
+    if (status == NAS_OK)
+        status = nas_space_decode(ctx, b->s->space, &b->s->trials[b->jobs[i].index].point, &graph);
+    if (status == NAS_OK) status = nas__build(ctx, b->s, graph, b->s->weights, &b->built[i]);
+    return note_failure(ctx, &b->jobs[i], status);
 }
 
 /* ---- measuring --------------------------------------------------------------------------------------------------------- */
@@ -189,8 +94,10 @@ static void describe_best(const nas__study *s, char *out, size_t size) {
         n = snprintf(out, size, "nothing feasible yet");
     }
     const nas_predictor_quality q = nas_predictor_quality_of(s->predictors[s->first_queue]);
+    const nas__skip_counts c = nas__count_skips(s);
     if (n > 0 && (size_t)n < size && q.is_set) {
-        (void)snprintf(out + n, size - (size_t)n, "  predictor error %.1f %%", q.mape * 100);
+        (void)snprintf(out + n, size - (size_t)n, "  predictor error %.1f %%, %zu skipped",
+                       q.mape * 100, c.infeasible + c.beaten);
     }
 }
 
@@ -219,7 +126,6 @@ static nas_status finish_job(nas__study *s, batch *b, size_t i) {
     }
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
-    if (status == NAS_OK) status = learn(s, j->index);
     return status;
 }
 
@@ -232,34 +138,86 @@ static nas_status measure_batch(nas__study *s, batch *b) {
         describe_best(s, note, sizeof note);
         nas__progress_update(&s->progress, s->progress.done + 1, "%s", note);
     }
-    if (status == NAS_OK) status = refit(s);
     if (status == NAS_OK) status = nas__meta_set_double(s, "elapsed_s", nas__study_elapsed_s(s));
     return status;
 }
 
 /* ---- one batch ----------------------------------------------------------------------------------------------------------- */
 
-/* Starts the unfinished trials of [first, n_trials); those that certainly miss the deadline are PRUNED here. */
+/* Ends a trial that is not worth measuring, or writes down what was foretold of one that is. */
+static nas_status settle(nas__study *s, size_t index, const nas__skipping *skip,
+                         const nas_sr_score *score) {
+    nas_status status = nas_db_begin(s->ctx, s->db);
+    if (status == NAS_OK) status = nas__predictor_store(s, index, skip->skip);
+    if (status == NAS_OK && skip->skip) {
+        nas_db_values values = {0};
+        if (!skip->beaten) values.violation = nas_some_double(skip->violation);
+        if (score != NULL) {
+            values.psnr_y_db = nas_some_double(score->psnr_y_db);
+            values.ssim_y = nas_some_double(score->ssim_y);
+        }
+        status = nas__trial_finish(s, index, NAS_TRIAL_PRUNED, skip->reason, &values);
+        s->progress.done += 1;
+    }
+    if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
+    if (status != NAS_OK) nas_db_rollback(s->db);
+    return status;
+}
+
+/* Starts the unfinished trials of [first, n_trials); those that certainly miss the deadline end here. */
 static nas_status start_jobs(nas__study *s, size_t first, batch *b) {
     nas_status status = NAS_OK;
     for (size_t i = first; i < s->n_trials && status == NAS_OK; i++) {
         if (!s->trials[i].from_strategy || nas__trial_is_finished(&s->trials[i])) continue;
         status = nas_db_begin(s->ctx, s->db);
         if (status == NAS_OK) status = nas__trial_start(s, i);
-        skipping skip = {0};
-        if (status == NAS_OK) status = predict(s, i, &skip);
-        if (status == NAS_OK && skip.skip) {
-            const nas_db_values values = {.violation = nas_some_double(skip.violation)};
-            status = nas__trial_finish(s, i, NAS_TRIAL_PRUNED, skip.reason, &values);
-            s->progress.done += 1;
-        }
         if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
-        if (status != NAS_OK) {
-            nas_db_rollback(s->db);
-        } else if (!skip.skip) {
-            b->jobs[b->n] = (nas__job){.index = i, .built = &b->built[b->n]};
-            b->n++;
+        if (status != NAS_OK) nas_db_rollback(s->db);
+        if (status == NAS_OK) status = nas__predictor_foretell(s, i);
+        if (status != NAS_OK) break;
+        nas__skipping skip;
+        nas__decide_feasible(s, i, &skip);
+        if (skip.skip) {
+            status = settle(s, i, &skip, NULL);
+        } else {
+            b->jobs[b->n++].index = i;
         }
+    }
+    return status;
+}
+
+/* Of the scored ones, those that the front certainly beats end here; the others are closed up. */
+static nas_status drop_beaten(nas__study *s, batch *b) {
+    nas__rivals rivals = {0};
+    nas_status status = nas__rivals_of(s, &rivals);
+    size_t kept = 0;
+    for (size_t i = 0; i < b->n && status == NAS_OK; i++) {
+        nas__skipping skip = {0};
+        if (!b->jobs[i].failed)
+            nas__decide_beaten(s, b->jobs[i].index, &b->scores[i], &rivals, &skip);
+        status = settle(s, b->jobs[i].index, &skip, skip.skip ? &b->scores[i] : NULL);
+        if (skip.skip) continue;
+        b->scores[kept] = b->scores[i];
+        b->jobs[kept++] = b->jobs[i];
+    }
+    b->n = status == NAS_OK ? kept : b->n;
+    for (size_t i = 0; i < b->n; i++)
+        b->jobs[i].built = &b->built[i];
+    nas__rivals_deinit(&rivals);
+    return status;
+}
+
+/* Trials of an earlier run that finished in [first, end). */
+static nas_status join_front(nas__study *s, size_t first, size_t end) {
+    nas_status status = NAS_OK;
+    for (size_t i = first; i < end && status == NAS_OK; i++) {
+        const nas__trial *trial = &s->trials[i];
+        double objectives[NAS_OBJECTIVES_MAX];
+        bool joined = false;
+        const nas__figures figures = nas__search_figures(trial);
+        if (trial->from_strategy && trial->row.state == NAS_TRIAL_COMPLETE &&
+            nas__objective_values(s, &figures, objectives))
+            status = nas_front_add(s->ctx, s->front, trial->row.number, objectives, &joined);
     }
     return status;
 }
@@ -273,8 +231,10 @@ static nas_status run_batch(nas__study *s, size_t first) {
     nas_status status =
         b.jobs == NULL || b.built == NULL || b.scores == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) status = start_jobs(s, first, &b);
-    if (status == NAS_OK)
-        status = nas_parallel(s->ctx, s->config->eval.threads, b.n, build_and_score, &b);
+    if (status == NAS_OK) status = nas_parallel(s->ctx, s->config->eval.threads, b.n, score, &b);
+    if (status == NAS_OK) status = drop_beaten(s, &b);
+    if (status == NAS_OK) status = join_front(s, first, s->n_trials);
+    if (status == NAS_OK) status = nas_parallel(s->ctx, s->config->eval.threads, b.n, build, &b);
     if (status == NAS_OK) status = measure_batch(s, &b);
     for (size_t i = 0; b.built != NULL && i < b.n; i++)
         nas__built_deinit(&b.built[i]);
@@ -364,6 +324,7 @@ static nas_status tell_batch(nas__study *s, size_t first) {
     }
     if (status == NAS_OK) status = nas__strategy_store(s->ctx, s->db, s->id, s->strategy);
     if (status == NAS_OK) status = store_front(s);
+    if (status == NAS_OK) status = nas__predictor_note_drift(s);
     if (status == NAS_OK) status = nas__meta_set_double(s, "told", (double)s->n_trials);
     if (status == NAS_OK) status = nas_db_commit(s->ctx, s->db);
     if (status != NAS_OK) nas_db_rollback(s->db);
@@ -372,27 +333,19 @@ static nas_status tell_batch(nas__study *s, size_t first) {
 
 /* ---- the phase ---------------------------------------------------------------------------------------------------------------- */
 
-/* Front and predictor from the finished trials of an earlier run. */
+/* Front and predictor from the finished trials of an earlier run, as they were when the batch under way began. */
 static nas_status restore(nas__study *s, size_t *told, size_t *finished) {
     double value = 0;
     bool found = false;
     nas_status status = nas__meta_get_double(s, "told", &value, &found);
     *told = found ? (size_t)value : 0;
     *finished = 0;
-    for (size_t i = 0; i < s->n_trials && status == NAS_OK; i++) {
-        const nas__trial *trial = &s->trials[i];
-        if (!trial->from_strategy || !nas__trial_is_finished(trial)) continue;
-        (*finished)++;
-        double objectives[NAS_OBJECTIVES_MAX];
-        bool joined = false;
-        const nas__figures figures = nas__search_figures(trial);
-        if (trial->row.state == NAS_TRIAL_COMPLETE &&
-            nas__objective_values(s, &figures, objectives)) {
-            status = nas_front_add(s->ctx, s->front, trial->row.number, objectives, &joined);
-        }
-        if (status == NAS_OK) status = learn(s, i);
-    }
-    if (status == NAS_OK && *finished > 0) status = refit(s);
+    for (size_t i = 0; i < s->n_trials; i++)
+        *finished += s->trials[i].from_strategy && nas__trial_is_finished(&s->trials[i]);
+    if (status == NAS_OK) status = join_front(s, 0, *told);
+    if (status == NAS_OK) status = nas__predictor_load_drift(s);
+    if (status == NAS_OK) status = nas__predictor_learn_earlier(s);
+    if (status == NAS_OK) status = nas__predictor_learn(s, 0, *told);
     return status;
 }
 
@@ -427,6 +380,7 @@ nas_status nas__phase_search(nas__study *s) {
         }
         if (status == NAS_OK) status = run_batch(s, told);
         if (status == NAS_OK) status = tell_batch(s, told);
+        if (status == NAS_OK) status = nas__predictor_learn(s, told, s->n_trials);
         if (status == NAS_OK) told = s->n_trials;
     }
     if (status == NAS_OK) nas__progress_end(&s->progress);

@@ -8,6 +8,7 @@
 #include "eval/eval.h"
 #include "latency/latency.h"
 #include "search/progress.h"
+#include "search/skip.h"
 
 #include <pthread.h>
 
@@ -49,6 +50,7 @@ typedef struct nas__trial {
     nas_point point;
     bool from_strategy; /* proposed by the strategy (or a seed), not a baseline */
     nas__latency search[NAS_DEVICES_MAX], final[NAS_DEVICES_MAX]; /* by queue */
+    nas__forecast forecast[NAS_DEVICES_MAX]; /* by queue, made before it was measured */
 } nas__trial;
 
 /* One device of the study. `away` and what follows are changed under the study's lock. */
@@ -92,7 +94,10 @@ typedef struct nas__study {
     int32_t n_targets;
     nas__target native;                         /* for twins of programs that do not run here */
     nas_predictor *predictors[NAS_DEVICES_MAX]; /* by queue; NULL where none is needed */
-    nas_front *front;                           /* over strategy trials, by the objectives */
+    size_t predictor_rows[NAS_DEVICES_MAX];     /* they were given, those of earlier studies too */
+    double foretold_error[NAS_DEVICES_MAX]; /* |log| error of earlier forecasts: least half-width */
+    double drift[NAS_DEVICES_MAX];          /* of the rows learned from, mean: >= 1 */
+    nas_front *front;                       /* over strategy trials, by the objectives */
 
     nas__trial *trials; /* all, by number */
     size_t n_trials, cap_trials;
@@ -134,6 +139,8 @@ bool nas__device_is_lost(nas_ctx *ctx, const nas__device *d, nas_status status);
 const char *nas__queue_name(const nas__study *s, int32_t queue);
 /* nas__queue_device_id - database id of a device of the queue: whom predictions are for. */
 int64_t nas__queue_device_id(const nas__study *s, int32_t queue);
+/* nas__queue_device - a device of the queue that was reached; NULL when there is none. */
+const nas__device *nas__queue_device(const nas__study *s, int32_t queue);
 /* nas__first_target - that of the first queue. */
 const nas__target *nas__first_target(const nas__study *s);
 
@@ -220,6 +227,47 @@ typedef struct nas__job {
  * queue; while nobody works on a queue that has work left, devices are waited for (measure.away_s).
  * role: of the measurements. Errors: DEVICE (devices stayed away; resumable), IO, DB, CANCELLED ... */
 nas_status nas__measure_jobs(nas__study *s, nas__job *jobs, size_t n, const char *role, bool final);
+
+/* ---- predict.c: the predictors, and what is skipped for their forecasts -------------------------------------------- */
+/* nas__predictor_learn - from the finished trials of [first, end) in order, then refits. */
+nas_status nas__predictor_learn(nas__study *s, size_t first, size_t end);
+/* nas__predictor_note_drift - how calm the devices were while the study's rows were taken; inside the transaction that
+ * ends a batch. nas__predictor_load_drift - the same as it was when the last batch ended. */
+nas_status nas__predictor_note_drift(nas__study *s);
+nas_status nas__predictor_load_drift(nas__study *s);
+/* nas__predictor_learn_earlier - search.skip_learn = "database": rows of earlier studies of the same file on the same
+ * kind of device; of those measured before this study began, however often it is resumed. */
+nas_status nas__predictor_learn_earlier(nas__study *s);
+/* nas__predictor_foretell - trial->forecast of each queue, where it has none yet and the predictor is fitted. */
+nas_status nas__predictor_foretell(nas__study *s, size_t index);
+/* nas__predictor_store - the trial's forecasts, unless they are stored; inside the caller's transaction. */
+nas_status nas__predictor_store(nas__study *s, size_t index, bool decided);
+
+/* A candidate that is skipped: why, and by how much it misses the bounds. */
+typedef struct nas__skipping {
+    bool skip, beaten;
+    char reason[NAS__REASON_MAX];
+    double violation; /* when it is not `beaten` */
+} nas__skipping;
+/* What a candidate must not be certainly beaten by: the measured, feasible members of the front. */
+typedef struct nas__rivals {
+    double (*values)[NAS_OBJECTIVES_MAX];
+    size_t *trials, n;
+} nas__rivals;
+nas_status nas__rivals_of(nas__study *s, nas__rivals *out);
+void nas__rivals_deinit(nas__rivals *rivals);
+/* nas__decide_feasible - skips a trial whose forecast certainly misses a latency bound. */
+void nas__decide_feasible(const nas__study *s, size_t index, nas__skipping *out);
+/* nas__decide_beaten - skips one that a rival certainly beats in every objective, given its score. */
+void nas__decide_beaten(const nas__study *s, size_t index, const nas_sr_score *score,
+                        const nas__rivals *rivals, nas__skipping *out);
+
+/* nas__predictor_foresight - forecasts of the study against the measurements made after them. */
+nas_status nas__predictor_foresight(nas__study *s, int32_t queue, nas__foresight *out);
+typedef struct nas__skip_counts {
+    size_t measured, infeasible, beaten;
+} nas__skip_counts;
+nas__skip_counts nas__count_skips(const nas__study *s);
 
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
 nas_status nas__phase_train(nas__study *s);                  /* train_phase.c */

@@ -193,6 +193,25 @@ static nas_status load_latencies(nas__study *s) {
     return status;
 }
 
+/* What was foretold of trials before they were measured. */
+static nas_status load_forecasts(nas__study *s) {
+    nas_db_forecast *rows = NULL;
+    size_t n = 0, at = 0;
+    const nas_status status = nas_db_study_forecasts(s->ctx, s->db, s->id, &rows, &n);
+    for (size_t i = 0; status == NAS_OK && i < n; i++) {
+        const nas_db_forecast *r = &rows[i];
+        while (at < s->n_trials && s->trials[at].row.id != r->trial_id) /* both by number */
+            at++;
+        if (at == s->n_trials) break;
+        for (int32_t q = 0; q < s->config->n_queues; q++) {
+            if (strcmp(nas__queue_name(s, q), r->queue) != 0) continue;
+            s->trials[at].forecast[q] = (nas__forecast){true, r->p50_us, r->lo_us, r->hi_us};
+        }
+    }
+    nas_free(rows);
+    return status;
+}
+
 static nas_status load_trials(nas__study *s) {
     nas_db_trial *rows = NULL;
     size_t n = 0;
@@ -210,6 +229,7 @@ static nas_status load_trials(nas__study *s) {
     }
     nas_db_trials_free(rows, n);
     if (status == NAS_OK) status = load_latencies(s);
+    if (status == NAS_OK) status = load_forecasts(s);
     if (status == NAS_OK) {
         char text[160];
         (void)snprintf(text, sizeof text, "%zu trials finished, %zu begun", finished, n - finished);
@@ -270,6 +290,9 @@ static nas_status open_predictors(nas__study *s) {
         const int32_t lanes = s->targets[d->target].row.vector_bytes / (int32_t)sizeof(float);
         if (s->predictors[d->queue] == NULL)
             status = nas_predictor_new(s->ctx, lanes, &s->predictors[d->queue]);
+        if (status == NAS_OK)
+            status = nas_predictor_set_level(s->ctx, s->predictors[d->queue],
+                                             s->config->search.skip_confidence);
     }
     return status;
 }

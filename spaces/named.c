@@ -79,3 +79,35 @@ nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out) 
     if (which == 5) ofa.width_percent = 120;
     return nas_space_ofa_new(ctx, &ofa, out);
 }
+
+/* Options that offer everything a text may say: as many blocks as it names, its own scale. */
+static nas_sr_options widest_of(const char *text, int32_t lr_height, int32_t lr_width) {
+    nas_sr_options o = nas_sr_options_default();
+    const char *scale = strstr(text, " x");
+    int32_t blocks = 0;
+    for (const char *at = strchr(text, ':'); at != NULL; at = strchr(at + 1, ':'))
+        blocks++;
+    const bool known = scale != NULL && scale[2] >= '2' && scale[2] <= '4';
+    o.scale = known ? scale[2] - '0' : o.scale; /* the parser names what else is wrong */
+    o.lr_height = lr_height;
+    o.lr_width = lr_width;
+    o.blocks_min = 1;
+    o.blocks_max = blocks < 1 ? 1 : blocks > NAS_SR_BLOCKS_MAX ? NAS_SR_BLOCKS_MAX : blocks;
+    o.residual = o.expand = o.project = (nas_range){1, 1024, 1};
+    o.n_head_kernels = o.n_tail_kernels = o.n_skip_kernels = NAS_KERNEL_CHOICES_MAX;
+    for (int i = 0; i < NAS_KERNEL_CHOICES_MAX; i++)
+        o.head_kernels[i] = o.tail_kernels[i] = o.skip_kernels[i] = 3 + 2 * i;
+    return o;
+}
+
+nas_status nas_sr_text_graph(nas_ctx *ctx, const char *text, int32_t lr_height, int32_t lr_width,
+                             nas_graph **out) {
+    const nas_sr_options o = widest_of(text, lr_height, lr_width);
+    nas_space *space = NULL;
+    nas_point point;
+    nas_status status = nas_space_sr_new(ctx, &o, &space);
+    if (status == NAS_OK) status = nas_space_parse(ctx, space, text, &point);
+    if (status == NAS_OK) status = nas_space_decode(ctx, space, &point, out);
+    nas_space_free(space);
+    return nas_wrap(ctx, status, "'%.80s'", text);
+}

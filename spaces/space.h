@@ -105,6 +105,11 @@ nas_status nas_space_format(nas_ctx *ctx, const nas_space *space, const nas_poin
                             nas_buf *out);
 nas_status nas_space_parse(nas_ctx *ctx, const nas_space *space, const char *text, nas_point *out);
 
+/* nas_sr_text_graph - the network of a text of "sr" whatever space it is from (kernels 3..9, widths up to 1024), for
+ * low-resolution frames of lr_height x lr_width. Errors: as nas_space_parse. */
+nas_status nas_sr_text_graph(nas_ctx *ctx, const char *text, int32_t lr_height, int32_t lr_width,
+                             nas_graph **out);
+
 /* ---- points as sequences of decisions ------------------------------------------------------------------------ */
 
 /* What a policy may know when it decides the genes of a point one after another, in their order. All features are

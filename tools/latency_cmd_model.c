@@ -1,6 +1,7 @@
 /* latency_cmd_model.c - `nas-latency fit`, `transfer`, `eval`: models from rows, judged on rows they have not seen. */
 #include "tools/latency_commands.h"
 #include "tools/latency_data.h"
+#include "tools/latency_study.h"
 
 #include <string.h>
 
@@ -146,6 +147,22 @@ static nas_status fit_rows(nas_ctx *ctx, const nas_latency_args *args, const nas
     return status;
 }
 
+/* What studies measured on the device since the last fit becomes rows first; *space: what is fitted when none is named. */
+static nas_status take_studies(nas_ctx *ctx, nas_db *db, const nas_latency_args *args,
+                               const char **space) {
+    nas_study_rows rows = {0};
+    *space = args->space;
+    if (args->quantity != NAS_DB_LATENCY) return NAS_OK;
+    const nas_status status = nas_latency_take_studies(ctx, db, args->device, &rows);
+    if (status != NAS_OK || rows.networks == 0) return status;
+    nas_log(ctx, NAS_LOG_INFO,
+            "device '%s': %zu networks and %zu layers of studies in this database; %zu "
+            "measurements of another machine, target or number of threads are left out",
+            args->device, rows.networks, rows.layers, rows.others);
+    if (*space == NULL) *space = "network";
+    return NAS_OK;
+}
+
 nas_status nas_latency_fit(nas_ctx *ctx, nas_db *db, const nas_latency_args *args) {
     nas_db_series series;
     nas_latency_data data = {0};
@@ -154,8 +171,10 @@ nas_status nas_latency_fit(nas_ctx *ctx, nas_db *db, const nas_latency_args *arg
     size_t *index = NULL, train = 0, test = 0;
     nas_buf quality = {0}, options = {0};
     double fit_s = 0;
-    nas_status status =
-        nas_db_series_find(ctx, db, args->device, args->space, args->quantity, &series);
+    const char *space = NULL;
+    nas_status status = take_studies(ctx, db, args, &space);
+    if (status == NAS_OK)
+        status = nas_db_series_find(ctx, db, args->device, space, args->quantity, &series);
     if (status == NAS_OK) status = nas_latency_data_load(ctx, db, &series, &data);
     if (status == NAS_OK) status = nas_encoder_new(ctx, series.space, &encoder);
     if (status == NAS_OK) status = split(ctx, args, data.n, &train, &test);

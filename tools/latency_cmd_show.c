@@ -2,6 +2,7 @@
 #include "tools/latency_commands.h"
 #include "tools/latency_data.h"
 #include "tools/latency_kernels.h"
+#include "tools/latency_study.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -69,8 +70,9 @@ nas_status nas_latency_print(nas_ctx *ctx, const nas_latency_args *args, const n
 
 /* What is to be predicted: an architecture of the model's space, or any network. */
 typedef struct question {
-    char *arch;       /* owned; NULL for a graph */
+    char *arch;       /* owned; NULL for an ONNX file */
     nas_graph *graph; /* owned */
+    bool by_graph;    /* its features are those of the graph: the model's space is "network" */
 } question;
 
 static void question_deinit(question *q) {
@@ -78,8 +80,31 @@ static void question_deinit(question *q) {
     nas_graph_free(q->graph);
 }
 
-/* Member `key` of the recipe (a JSON object) as text; NULL when absent. */
-static nas_status read_recipe(nas_ctx *ctx, const char *path, char **point, char **space) {
+/* Input extents of the recipe's graph before the point: the text of a study's network. */
+static nas_status recipe_arch(nas_ctx *ctx, const json_t *root, const char *path, const char *point,
+                              char **out) {
+    const json_t *shape = NULL;
+    const json_t *nodes = json_object_get(json_object_get(root, "graph"), "nodes");
+    for (size_t i = 0; i < json_array_size(nodes) && shape == NULL; i++) {
+        const json_t *node = json_array_get(nodes, i);
+        const char *op = json_string_value(json_object_get(node, "op"));
+        if (op != NULL && strcmp(op, "input") == 0) shape = json_object_get(node, "shape");
+    }
+    const json_int_t h = json_integer_value(json_array_get(shape, 1)),
+                     w = json_integer_value(json_array_get(shape, 2));
+    if (h < 1 || w < 1 || h > 99999 || w > 99999)
+        return nas_fail(ctx, NAS_ERR_PARSE, "%s: its graph has no input with a shape", path);
+    nas_buf text = {0};
+    nas_buf_printf(&text, "%dx%d %s", (int)h, (int)w, point);
+    const nas_status status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) *out = nas_strdup(ctx, text.data);
+    nas_buf_deinit(&text);
+    return status == NAS_OK && *out == NULL ? NAS_ERR_NOMEM : status;
+}
+
+/* Point and space of a recipe; `with_extents`: the point as a study's network is written. */
+static nas_status read_recipe(nas_ctx *ctx, const char *path, bool with_extents, char **point,
+                              char **space) {
     enum { RECIPE_BYTES_MAX = 1 << 26 };
     nas_buf text = {0};
     nas_status status = nas_file_read(ctx, path, RECIPE_BYTES_MAX, &text);
@@ -95,9 +120,10 @@ static nas_status read_recipe(nas_ctx *ctx, const char *path, char **point, char
         status =
             nas_fail(ctx, NAS_ERR_PARSE, "%s: no recipe, it has no \"point\" and \"space\"", path);
     } else {
-        *point = nas_strdup(ctx, p);
         *space = nas_strdup(ctx, s);
-        status = *point == NULL || *space == NULL ? NAS_ERR_NOMEM : NAS_OK;
+        if (!with_extents) *point = nas_strdup(ctx, p);
+        if (with_extents) status = recipe_arch(ctx, root, path, p, point);
+        if (status == NAS_OK && (*point == NULL || *space == NULL)) status = NAS_ERR_NOMEM;
     }
     json_decref(root);
     return status;
@@ -107,12 +133,21 @@ static nas_status ask(nas_ctx *ctx, const nas_latency_args *args, const nas_load
                       question *q) {
     nas_status status = NAS_OK;
     char *space = NULL;
+    q->by_graph = args->onnx != NULL || nas_encoder_is_network(m->encoder);
     if (args->onnx != NULL) {
         const nas_onnx_import_options options = nas_onnx_import_options_default();
         return nas_onnx_import(ctx, args->onnx, &options, &q->graph);
     }
-    if (args->recipe != NULL) {
-        status = read_recipe(ctx, args->recipe, &q->arch, &space);
+    if (args->recipe != NULL && q->by_graph) {
+        status = read_recipe(ctx, args->recipe, true, &q->arch, &space);
+        if (status == NAS_OK && strcmp(space, "sr") != 0)
+            status = nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                              "%s: a recipe of space '%s' names no network that can be built here: "
+                              "give its ONNX file",
+                              args->recipe, space);
+        nas_free(space);
+    } else if (args->recipe != NULL) {
+        status = read_recipe(ctx, args->recipe, false, &q->arch, &space);
         const size_t len = strcspn(m->series.space, ":");
         if (status == NAS_OK && (strlen(space) != len || strncmp(space, m->series.space, len) != 0))
             status = nas_fail(ctx, NAS_ERR_INVALID,
@@ -123,7 +158,10 @@ static nas_status ask(nas_ctx *ctx, const nas_latency_args *args, const nas_load
         q->arch = nas_strdup(ctx, args->arch);
         status = q->arch == NULL ? NAS_ERR_NOMEM : NAS_OK;
     }
-    return status == NAS_OK ? nas_encoder_graph(ctx, m->encoder, q->arch, &q->graph) : status;
+    if (status != NAS_OK) return status;
+    return q->by_graph && nas_latency_is_study_arch(q->arch)
+               ? nas_latency_study_graph(ctx, q->arch, &q->graph)
+               : nas_encoder_graph(ctx, m->encoder, q->arch, &q->graph);
 }
 
 static nas_status predict_row(nas_ctx *ctx, const nas_loaded_model *m, const double *x,
@@ -262,8 +300,8 @@ static nas_status answer(nas_ctx *ctx, const nas_latency_args *args, const nas_l
     double *x = nas_alloc_array(ctx, n, sizeof *x);
     if (x == NULL) status = NAS_ERR_NOMEM;
     if (status == NAS_OK && !as_sum) {
-        status = q->arch != NULL ? nas_encoder_row(ctx, m->encoder, q->arch, x)
-                                 : nas_encoder_graph_row(ctx, m->encoder, q->graph, x);
+        status = q->by_graph ? nas_encoder_graph_row(ctx, m->encoder, q->graph, x)
+                             : nas_encoder_row(ctx, m->encoder, q->arch, x);
         if (status == NAS_OK) status = predict_row(ctx, m, x, &whole);
     }
     if (status == NAS_OK) status = nas_buf_status(ctx, &layers);
@@ -313,6 +351,16 @@ static nas_status print_layers(nas_ctx *ctx, const nas_latency_args *args, const
     return status;
 }
 
+/* Whose model answers when none is named: networks if there are any, for an ONNX file else kernels; NULL: the only one. */
+static const char *space_of_question(nas_ctx *ctx, nas_db *db, const nas_latency_args *args) {
+    nas_db_series networks;
+    if (args->arch != NULL && !nas_latency_is_study_arch(args->arch)) return NULL;
+    const bool has =
+        nas_db_series_find(ctx, db, args->device, "network", args->quantity, &networks) == NAS_OK;
+    nas_ctx_clear(ctx);
+    return has ? "network" : args->onnx != NULL ? "kernel" : NULL;
+}
+
 nas_status nas_latency_predict(nas_ctx *ctx, nas_db *db, const nas_latency_args *args) {
     const int asked = (args->arch != NULL) + (args->onnx != NULL) + (args->recipe != NULL);
     if (asked != 1)
@@ -320,15 +368,7 @@ nas_status nas_latency_predict(nas_ctx *ctx, nas_db *db, const nas_latency_args 
     nas_loaded_model m = {0}, kernels = {0};
     question q = {0};
     nas_buf json = {0};
-    const char *space = args->space;
-    nas_db_series networks;
-    if (space == NULL && args->onnx != NULL) { /* networks if there are any, else kernels */
-        space = nas_db_series_find(ctx, db, args->device, "network", args->quantity, &networks) ==
-                        NAS_OK
-                    ? "network"
-                    : "kernel";
-        nas_ctx_clear(ctx);
-    }
+    const char *space = args->space != NULL ? args->space : space_of_question(ctx, db, args);
     nas_status status = nas_latency_model_load(ctx, db, args, space, &m);
     if (status == NAS_OK) status = ask(ctx, args, &m, &q);
     const bool has_kernels = status == NAS_OK && strcmp(m.series.space, "kernel") != 0 &&

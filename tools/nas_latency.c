@@ -19,7 +19,10 @@ static const char help_text[] =
     "            --format benchmark_model | google-benchmark: logs; --arch or --onnx say which "
     "network it was\n"
     "  fit       a model of a device from its rows; prints what it is worth on rows it has not "
-    "seen\n"
+    "seen. Of a database\n"
+    "            that nas-search left, the networks it timed on the device are the rows, and with "
+    "--space kernel\n"
+    "            the layers of nas-search --profile\n"
     "  transfer  a model of a new device from a few rows and other devices (--from, --to, "
     "--samples)\n"
     "  predict   value and interval of --arch TEXT, --onnx FILE or --recipe FILE, and its layers\n"
@@ -73,7 +76,10 @@ static const char help_text[] =
     "  nas-latency transfer --db lat.db --from pi4,pixel3,a50 --to pi5 --samples 10\n"
     "  nas-latency import --db lat.db --format benchmark_model --device pixel --onnx net.onnx "
     "run.log\n"
-    "  nas-latency collect --db lat.db --device local --kernels conv,dwconv --time 10m\n";
+    "  nas-latency collect --db lat.db --device local --kernels conv,dwconv --time 10m\n"
+    "  nas-latency fit --db runs/sr720p/study.db --device here\n"
+    "  nas-latency predict --db runs/sr720p/study.db --device here --recipe "
+    "runs/sr720p/best/recipe.json\n";
 
 static volatile sig_atomic_t interrupted;
 

@@ -246,8 +246,8 @@ check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-# bench-predictor is a target of its own: it takes many minutes and wants data.
-BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
+# bench-predictor and bench-compress are targets of their own: they take minutes and want data.
+BENCHES := $(filter-out bench_predictor bench_compress,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -263,6 +263,11 @@ bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onn
 PREDICTOR_ARGS ?=
 bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
 	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
+
+.PHONY: bench-compress
+COMPRESS_ARGS ?=
+bench-compress: $(B)/bench/bench_compress ## one-shot compression of ResNet-20 (COMPRESS_ARGS='--data ../shared/data --seeds 3')
+	$(Q)$(B)/bench/bench_compress $(COMPRESS_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

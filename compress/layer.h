@@ -33,13 +33,13 @@ typedef enum nas_layer_solver {
     NAS_SOLVER_AUTO,
     NAS_SOLVER_EXACT,
     NAS_SOLVER_BLOCKED,
-    NAS_SOLVER_MAGNITUDE, /* of a result: there were no moments */
+    NAS_SOLVER_MAGNITUDE, /* projection by magnitude, nearest rounding; moments give the loss alone */
     NAS_SOLVER_COUNT
 } nas_layer_solver;
 const char *nas_layer_solver_name(nas_layer_solver solver);
 
 typedef struct nas_layer_options {
-    nas_layer_solver solver; /* AUTO, EXACT or BLOCKED; read when there are moments */
+    nas_layer_solver solver; /* without moments always MAGNITUDE */
     double damp;             /* of the mean diagonal of H, added to it; > 0 */
     double exact_macs;       /* AUTO: most multiply-adds of the exact solver */
     int32_t threads;
@@ -71,6 +71,7 @@ double nas_layer_exact_macs(const int32_t dims[4], const nas_layer_scheme *schem
 /* nas_layer_bytes - of the layer's weights: dense at `bits` (32 when 0), or where the scheme is sparse the smaller of that, a
  * bit mask, and lists shared by as many outputs as the pattern's groups have (nas_sparsity_storage); with 4 bytes of scale
  * for each grid. Reads the zeros of the weights. */
-uint64_t nas_layer_bytes(const nas_graph *graph, nas_value v, const nas_layer_scheme *scheme);
+nas_status nas_layer_bytes(nas_ctx *ctx, const nas_graph *graph, nas_value v,
+                           const nas_layer_scheme *scheme, uint64_t *out);
 
 #endif

@@ -38,7 +38,8 @@ CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
 MAIN_nas-latency := tools/nas_latency.c
-PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency
+MAIN_nas-compress := search/nas_compress.c
+PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency nas-compress
 MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 
 # What each module links with, itself first (order matters to the linker only).
@@ -60,6 +61,7 @@ LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
 LINK_nas-compile := tools compiler db ir core
 LINK_nas-latency := $(LINK_tools)
+LINK_nas-compress := $(LINK_search)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c

@@ -17,7 +17,7 @@ nas_layer_scheme nas_layer_scheme_default(void) {
 }
 
 nas_layer_options nas_layer_options_default(void) {
-    return (nas_layer_options){.damp = 0.01, .exact_macs = 2e10, .threads = 2};
+    return (nas_layer_options){.damp = 0.001, .exact_macs = 2e10, .threads = 2};
 }
 
 const char *nas_layer_solver_name(nas_layer_solver solver) {

@@ -44,7 +44,7 @@ typedef struct nas_layer_options {
     double exact_macs;       /* AUTO: most multiply-adds of the exact solver */
     int32_t threads;
 } nas_layer_options;
-nas_layer_options nas_layer_options_default(void); /* AUTO, 0.01, 2e10, 2 threads */
+nas_layer_options nas_layer_options_default(void); /* AUTO, 0.001, 2e10, 2 threads */
 
 typedef struct nas_layer_result {
     nas_layer_solver solver; /* that did it */

@@ -278,10 +278,8 @@ typedef struct refit {
     int32_t *leader; /* [rows] the first row of the same mask */
 } refit;
 
-static nas_status refit_rows(nas_ctx *ctx, void *arg, size_t first, int worker) {
-    const refit *f = arg;
+static nas_status refit_rows(nas_ctx *ctx, const refit *f, size_t first) {
     nas__obs *o = f->o;
-    (void)worker;
     const size_t size = (size_t)o->size;
     if (f->leader[first] != (int32_t)first) return NAS_OK; /* done with its leader */
     nas_status status = nas_check_cancel(ctx);
@@ -345,8 +343,9 @@ nas_status nas__obs_refit(nas_ctx *ctx, nas__obs *o) {
     refit f = {o, nas_alloc_array(ctx, (size_t)o->rows, sizeof *f.leader)};
     if (f.leader == NULL) return NAS_ERR_NOMEM;
     nas__obs_leaders(o, f.leader);
-    const nas_status status =
-        nas_parallel(ctx, o->options->threads, (size_t)o->rows, refit_rows, &f);
+    nas_status status = NAS_OK; /* one after another: LAPACK has threads of its own */
+    for (size_t r = 0; r < (size_t)o->rows && status == NAS_OK; r++)
+        status = refit_rows(ctx, &f, r);
     nas_free(f.leader);
     return status;
 }

@@ -58,6 +58,19 @@ typedef struct nas_oneshot_score {
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out);
 
+/* nas_oneshot_pattern - the sparsity that a text names: "2:4" (of 4 inputs 2 stay; "2:4x8": the same in 8 outputs), "1x4",
+ * "1x4r" (filters rearranged), "block4x4", "punched8x4" (outputs x inputs), "filter", "channel", "pattern", "periodic",
+ * "unstructured". INVALID names what is known. */
+nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out);
+/* nas_oneshot_pattern_has_rate - false for N:M and periodic, whose numbers say how much stays. */
+bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
+
+/* nas_oneshot_write - dir/model.onnx (floats, rounded to their grids), dir/recipe.json (what nas-compile needs to keep the
+ * patterns and integers), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
+nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                             const nas_layer_scheme *schemes, const nas_layer_result *results,
+                             const char *facts, const char *dir);
+
 /* nas_oneshot_bytes - of all weights of the layers under their schemes (nas_layer_bytes); graph as applied. */
 nas_status nas_oneshot_bytes(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, uint64_t *out);

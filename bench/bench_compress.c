@@ -2,6 +2,7 @@
  * precision against the same bits everywhere at equal size. Prints the tables of docs/compress.md.
  * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] */
 #include "search/oneshot.h"
+#include "search/oneshot_budget.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -101,6 +102,53 @@ static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense) 
     return status;
 }
 
+/* At the bytes of the same bits everywhere, what the budget chooses; sensitivities from REWARD images, scores from REPORT. */
+static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
+    static const int32_t bits[] = {2, 3, 4, 5, 6, 8};
+    enum { LEVELS = sizeof bits / sizeof bits[0] };
+    nas_layer_scheme levels[LEVELS];
+    const nas_layer_options options = nas_layer_options_default();
+    for (int k = 0; k < LEVELS; k++) {
+        levels[k] = nas_layer_scheme_default();
+        levels[k].bits = bits[k];
+    }
+    printf("\n| seed | bits everywhere | bytes | top-1 | cross-entropy | mixed: bytes | top-1 | "
+           "cross-entropy | bits of the layers |\n|---|---|---|---|---|---|---|---|---|\n");
+    nas_status status = NAS_OK;
+    for (int s = 1; s <= seeds && status == NAS_OK; s++) {
+        nas_oneshot_table t = {0};
+        status = nas_oneshot_calibrate(ctx, o, (uint64_t)s);
+        if (status == NAS_OK)
+            status = nas_oneshot_table_make(ctx, o, levels, LEVELS, NULL, &options,
+                                            NAS_ONESHOT_BYTES, NAS_ONESHOT_SCALED, &t);
+        for (int k = 0; k < 3 && status == NAS_OK; k++) {
+            int32_t choice[LAYERS_MAX];
+            nas_oneshot_score plain = {0}, chosen = {0};
+            nas_budget_total total;
+            nas_graph *g = NULL;
+            double limit = 0;
+            for (size_t i = 0; i < o->n_layers; i++)
+                limit += t.entries[i * LEVELS + (size_t)k].cost;
+            status = nas_oneshot_table_pick(ctx, o, &t, limit, choice, &total, &g);
+            if (status == NAS_OK)
+                status = nas_oneshot_evaluate(ctx, o, t.graphs[k], NAS_CLASS_REPORT, &plain);
+            if (status == NAS_OK)
+                status = nas_oneshot_evaluate(ctx, o, g, NAS_CLASS_REPORT, &chosen);
+            nas_graph_free(g);
+            if (status != NAS_OK) break;
+            printf("| %d | %d | %.0f | %.2f | %.4f | %.0f | %.2f | %.4f | ", s, (int)bits[k], limit,
+                   100 * plain.top1, plain.cross_entropy, total.cost, 100 * chosen.top1,
+                   chosen.cross_entropy);
+            for (size_t i = 0; i < o->n_layers; i++)
+                printf("%d", (int)bits[choice[i]]);
+            printf(" |\n");
+            (void)fflush(stdout);
+        }
+        nas_oneshot_table_deinit(&t);
+    }
+    return status;
+}
+
 static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *part) {
     char onnx[512], train[512], test[512];
     (void)snprintf(onnx, sizeof onnx, "%s/cifar_resnet_weights/resnet20.onnx", folder);
@@ -134,6 +182,7 @@ static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *p
                100 * dense.top1, dense.images);
     if (status == NAS_OK && strcmp(part, "mixed") != 0)
         status = tables(ctx, &o, seeds, 100 * dense.top1);
+    if (status == NAS_OK && strcmp(part, "tables") != 0) status = mixed(ctx, &o, seeds);
     nas_oneshot_close(&o);
     return status;
 }

@@ -43,6 +43,8 @@ static const char help_text[] =
     "  --images N           to calibrate with (default 512), --places N of each (default 64)\n"
     "  --reward N           to measure sensitivities with (default 1000), --report-images N "
     "(default 1000)\n"
+    "  --train-steps N, --side N, --glyphs N   of the built-in network and its images (450, 24, "
+    "8000)\n"
     "how\n"
     "  --method obs|magnitude  second order (default), or the smallest weights and nearest "
     "rounding\n"
@@ -108,6 +110,9 @@ enum {
     OPT_SENSITIVITY,
     OPT_THREADS,
     OPT_SEED,
+    OPT_TRAIN_STEPS,
+    OPT_SIDE,
+    OPT_GLYPHS,
     OPT_VERSION
 };
 
@@ -217,6 +222,9 @@ static nas_status parse_option(nas_ctx *ctx, command_line *cl, int option) {
             return bad_choice(ctx, "--sensitivity", "scaled, measured or error");
         break;
     case OPT_THREADS: return read_count(ctx, "--threads", optarg, 64, &p->threads);
+    case OPT_TRAIN_STEPS: return read_count(ctx, "--train-steps", optarg, 1000000, &p->train_steps);
+    case OPT_SIDE: return read_count(ctx, "--side", optarg, 64, &p->side);
+    case OPT_GLYPHS: return read_count(ctx, "--glyphs", optarg, 1000000, &p->data.glyphs);
     case OPT_SEED:
         status = nas_parse_i64(ctx, "--seed", optarg, 0, INT64_MAX, &seed);
         p->seed = p->data.seed = (uint64_t)seed;
@@ -289,6 +297,9 @@ static nas_status parse_command_line(nas_ctx *ctx, int argc, char **argv, comman
         {"sensitivity", required_argument, NULL, OPT_SENSITIVITY},
         {"threads", required_argument, NULL, OPT_THREADS},
         {"seed", required_argument, NULL, OPT_SEED},
+        {"train-steps", required_argument, NULL, OPT_TRAIN_STEPS},
+        {"side", required_argument, NULL, OPT_SIDE},
+        {"glyphs", required_argument, NULL, OPT_GLYPHS},
         {"output", required_argument, NULL, 'o'},
         {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, 'h'},

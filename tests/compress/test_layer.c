@@ -221,7 +221,7 @@ Test(compress_layer, every_pattern_is_kept_by_both_solvers_and_loses_no_more_tha
                 o.solver = (nas_layer_solver)(NAS_SOLVER_EXACT + way);
                 OK(nas_layer_compress(ctx, g, v, &s, &m, &o, &r));
                 cr_assert(r.solver == o.solver && r.has_loss && isfinite(r.loss));
-                cr_assert(r.zeros >= 400, "%s: %d zeros",
+                cr_assert(r.zeros >= 250, "%s: %d zeros",
                           nas_sparsity_pattern_name(s.sparsity.pattern), (int)r.zeros);
                 /* rounding to zero may move the borders of groups that are compared by size */
                 check_legal(g, v, &s.sparsity, bits == 0);

@@ -38,7 +38,8 @@ CFLAGS_device-agent_nas_agent := -DNAS_AGENT_HOST
 MAIN_nas-query := tools/nas_query.c
 MAIN_nas-compile := tools/nas_compile.c
 MAIN_nas-latency := tools/nas_latency.c
-PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency
+MAIN_nas-compress := search/nas_compress.c
+PROGRAMS := nas-search nas-compile nas-agent nas-query nas-latency nas-compress
 MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
 
 # What each module links with, itself first (order matters to the linker only).
@@ -60,6 +61,7 @@ LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
 LINK_nas-compile := tools compiler db ir core
 LINK_nas-latency := $(LINK_tools)
+LINK_nas-compress := $(LINK_search)
 
 # Packaged libraries, by the one module that uses each.
 PKG_ir := libprotobuf-c
@@ -246,8 +248,8 @@ check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 # ---- benchmarks: bench/<name>.c -> build/<mode>/bench/<name> -------------------------------------------------------
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
-# bench-predictor is a target of its own: it takes many minutes and wants data.
-BENCHES := $(filter-out bench_predictor,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
+# bench-predictor and bench-compress are targets of their own: they take minutes and want data.
+BENCHES := $(filter-out bench_predictor bench_compress,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -270,6 +272,11 @@ bench-search: all ## device-seconds to a hypervolume, with and without the predi
 PREDICTOR_ARGS ?=
 bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
 	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
+
+.PHONY: bench-compress
+COMPRESS_ARGS ?=
+bench-compress: $(B)/bench/bench_compress ## one-shot compression of ResNet-20 (COMPRESS_ARGS='--data ../shared/data --seeds 3')
+	$(Q)$(B)/bench/bench_compress $(COMPRESS_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

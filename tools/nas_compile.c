@@ -287,9 +287,21 @@ static nas_status import(nas_ctx *ctx, const command_line *cl, nas_graph **out) 
     return nas_onnx_import(ctx, cl->model, &o, out);
 }
 
+/* Steps that whoever rounded the weights has used; without them each channel's is searched for. */
+static nas_status read_scales(nas_ctx *ctx, const json_t *given, size_t channels, float *scales) {
+    if (!json_is_array(given) || json_array_size(given) != channels)
+        return nas_fail(ctx, NAS_ERR_PARSE,
+                        "\"weight_scales\" has to be a list of %zu numbers, one for each output "
+                        "channel",
+                        channels);
+    for (size_t o = 0; o < channels; o++)
+        scales[o] = (float)json_number_value(json_array_get(given, o));
+    return NAS_OK;
+}
+
 /* Weights of the layer as integers of `bits` bits, one scale for each output channel. */
-static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v,
-                                  const json_t *value) {
+static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v, const json_t *value,
+                                  const json_t *given) {
     const nas_node *node = nas_graph_node(graph, v);
     const json_int_t bits = json_integer_value(value);
     if (node->op != NAS_OP_CONV)
@@ -305,9 +317,12 @@ static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v,
     if (p->data == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "the layer has no weights");
     float *scales = nas_alloc_array(ctx, channels, sizeof *scales);
     if (scales == NULL) return NAS_ERR_NOMEM;
-    for (size_t o = 0; o < channels; o++)
+    nas_status status = NAS_OK;
+    if (given != NULL) status = read_scales(ctx, given, channels, scales);
+    for (size_t o = 0; given == NULL && o < channels; o++)
         scales[o] = nas_quant_weight_scale(p->data + o * n, n, (int32_t)bits);
-    const nas_status status = nas_graph_set_weight_scales(ctx, graph, index, (int32_t)bits, scales);
+    if (status == NAS_OK)
+        status = nas_graph_set_weight_scales(ctx, graph, index, (int32_t)bits, scales);
     nas_free(scales);
     return status;
 }
@@ -331,14 +346,21 @@ static nas_status set_activation(nas_ctx *ctx, nas_graph *graph, nas_value v, co
 }
 
 static nas_status apply_setting(nas_ctx *ctx, nas_graph *graph, nas_value v, const char *key,
-                                const json_t *value) {
-    if (strcmp(key, "weight_bits") == 0) return set_weight_bits(ctx, graph, v, value);
+                                const json_t *settings) {
+    const json_t *value = json_object_get(settings, key);
+    const json_t *scales = json_object_get(settings, "weight_scales");
+    if (strcmp(key, "weight_bits") == 0) return set_weight_bits(ctx, graph, v, value, scales);
+    if (strcmp(key, "weight_scales") == 0) {
+        if (json_object_get(settings, "weight_bits") != NULL) return NAS_OK;
+        return nas_fail(ctx, NAS_ERR_PARSE, "\"weight_scales\" without \"weight_bits\"");
+    }
     if (strcmp(key, "activation") == 0) return set_activation(ctx, graph, v, value);
     if (strcmp(key, "sparsity") == 0) return nas_recipe_sparsity(ctx, graph, v, value);
     return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "there are no kernels for \"%s\" yet", key);
 }
 
-/* {"graph_hash": "...", "sparsity": {...}, "layers": {"<node>": {"weight_bits": n, "activation": {...}, "sparsity": {...}}}}
+/* {"graph_hash": "...", "sparsity": {...}, "layers": {"<node>": {"weight_bits": n, "weight_scales": [...],
+ * "activation": {...}, "sparsity": {...}}}}
  * (recipe_sparsity.h) */
 static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
                              const json_t *recipe) {
@@ -372,7 +394,7 @@ static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
         const char *key = NULL;
         json_t *value = NULL;
         json_object_foreach(settings, key, value) {
-            status = apply_setting(ctx, graph, v, key, value);
+            status = apply_setting(ctx, graph, v, key, settings);
             if (status != NAS_OK) return nas_wrap(ctx, status, "recipe %s, layer '%s'", path, name);
         }
     }

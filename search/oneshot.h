@@ -1,0 +1,78 @@
+/* oneshot.h - compressing a trained classifier without training it again: the state behind nas-compress and its benchmark.
+ *
+ * Splits: TUNE images calibrate (second moments; a seeded sample), REWARD images give sensitivities, REPORT images are for the
+ * figures that are printed. Layers are the convolutions (fully connected ones are 1x1) in one group; grouped ones and the other
+ * operators stay. Every layer is compressed against its inputs in the dense network, so layers are independent. */
+#ifndef NAS_SEARCH_ONESHOT_H
+#define NAS_SEARCH_ONESHOT_H
+
+#include "compress/layer.h"
+#include "eval/eval.h"
+
+typedef struct nas_oneshot_options {
+    const char *onnx; /* NULL: the built-in network, trained on the built-in digits first */
+    nas_class_data_options data; /* h, w, c are those of the network */
+    int32_t side;                /* of the built-in network's images */
+    int32_t train_steps;         /* of the built-in network */
+    double train_rate;
+    int32_t calibration_images, positions; /* sampled images, and places of each */
+    int32_t threads;
+    uint64_t seed;
+} nas_oneshot_options;
+/* built-in network, 24 pixels, 450 steps at 0.002; 512 images x 64 places, 2 threads, seed 1 */
+nas_oneshot_options nas_oneshot_options_default(void);
+
+/* nas_oneshot_note - what is being done, how much of it; may be NULL. */
+typedef void (*nas_oneshot_note)(void *arg, const char *phase, double done, double planned);
+
+typedef struct nas_oneshot {
+    nas_oneshot_options options;
+    nas_oneshot_note note;
+    void *note_arg;
+    nas_graph *model; /* dense, with weights */
+    nas_class_data *data;
+    nas_value *layers; /* convolutions in one group, in order */
+    size_t n_layers;
+    nas_exec_gram *grams; /* of the layers, once calibrated */
+    nas_moments *moments;
+} nas_oneshot;
+
+/* nas_oneshot_open - network and data. Errors: those of nas_onnx_import and nas_class_data_open; SHAPE: no classifier of the
+ * data's classes; UNSUPPORTED: no layer that could be compressed. */
+nas_status nas_oneshot_open(nas_ctx *ctx, const nas_oneshot_options *options, nas_oneshot_note note,
+                            void *note_arg, nas_oneshot *out);
+void nas_oneshot_close(nas_oneshot *o);
+/* nas_oneshot_calibrate - moments from a sample of the TUNE images drawn by `seed`; may be repeated. */
+nas_status nas_oneshot_calibrate(nas_ctx *ctx, nas_oneshot *o, uint64_t seed);
+/* nas_oneshot_apply - a copy of the model with schemes[i] for layer i; results [n_layers] or NULL. */
+nas_status nas_oneshot_apply(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
+                             const nas_layer_options *options, nas_layer_result *results,
+                             nas_graph **out);
+
+/* Scores of one network on one split. */
+typedef struct nas_oneshot_score {
+    double top1;          /* share of right answers */
+    double cross_entropy; /* mean, nats */
+    size_t images;
+} nas_oneshot_score;
+nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                nas_class_split split, nas_oneshot_score *out);
+
+/* nas_oneshot_pattern - the sparsity that a text names: "2:4" (of 4 inputs 2 stay; "2:4x8": the same in 8 outputs), "1x4",
+ * "1x4r" (filters rearranged), "block4x4", "punched8x4" (outputs x inputs), "filter", "channel", "pattern", "periodic",
+ * "unstructured". INVALID names what is known. */
+nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out);
+/* nas_oneshot_pattern_has_rate - false for N:M and periodic, whose numbers say how much stays. */
+bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
+
+/* nas_oneshot_write - dir/model.onnx (floats, rounded to their grids), dir/recipe.json (what nas-compile needs to keep the
+ * patterns and integers), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
+nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                             const nas_layer_scheme *schemes, const nas_layer_result *results,
+                             const char *facts, const char *dir);
+
+/* nas_oneshot_bytes - of all weights of the layers under their schemes (nas_layer_bytes); graph as applied. */
+nas_status nas_oneshot_bytes(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                             const nas_layer_scheme *schemes, uint64_t *out);
+
+#endif

@@ -1,0 +1,222 @@
+/* oneshot_budget.c - the table of levels, and networks put together from it. */
+#include "search/oneshot_budget.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const cost_names[] = {"bytes", "macs", "bops"};
+static const char *const sensitivity_names[] = {"scaled", "measured", "error"};
+
+const char *nas_oneshot_cost_name(nas_oneshot_cost cost) {
+    return cost < NAS_ONESHOT_COST_COUNT ? cost_names[cost] : "none";
+}
+
+nas_oneshot_cost nas_oneshot_cost_find(const char *name) {
+    int i = 0;
+    while (i < NAS_ONESHOT_COST_COUNT && strcmp(cost_names[i], name) != 0)
+        i++;
+    return (nas_oneshot_cost)i;
+}
+
+const char *nas_oneshot_sensitivity_name(nas_oneshot_sensitivity kind) {
+    return kind < NAS_ONESHOT_SENSITIVITY_COUNT ? sensitivity_names[kind] : "none";
+}
+
+nas_oneshot_sensitivity nas_oneshot_sensitivity_find(const char *name) {
+    int i = 0;
+    while (i < NAS_ONESHOT_SENSITIVITY_COUNT && strcmp(sensitivity_names[i], name) != 0)
+        i++;
+    return (nas_oneshot_sensitivity)i;
+}
+
+static void tell(const nas_oneshot *o, const char *phase, double done, double planned) {
+    if (o->note != NULL) o->note(o->note_arg, phase, done, planned);
+}
+
+/* ---- costs -------------------------------------------------------------------------------------------------------------- */
+
+nas_status nas_oneshot_layer_cost(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                  size_t layer, const nas_layer_scheme *scheme,
+                                  nas_oneshot_cost cost, double *out) {
+    const nas_value v = o->layers[layer];
+    if (cost == NAS_ONESHOT_BYTES) {
+        uint64_t bytes = 0;
+        const nas_status status = nas_layer_bytes(ctx, graph, v, scheme, &bytes);
+        if (status == NAS_OK) *out = (double)bytes;
+        return status;
+    }
+    const nas_node *node = nas_graph_node(graph, v);
+    const nas_param *weight = nas_graph_param_const(graph, node->params[0]);
+    size_t kept = weight->count;
+    for (size_t i = 0; scheme->is_sparse && i < weight->count; i++)
+        kept -= weight->data[i] == 0;
+    const double macs = (double)kept * node->shape.h * node->shape.w;
+    *out = cost == NAS_ONESHOT_BOPS ? macs * (scheme->bits > 0 ? scheme->bits : 32) * 32 : macs;
+    return NAS_OK;
+}
+
+/* ---- parts of networks ---------------------------------------------------------------------------------------------------- */
+
+/* Weights, bias and scales of one convolution. */
+static nas_status copy_layer(nas_ctx *ctx, const nas_graph *from, nas_graph *to, nas_value v) {
+    const nas_node *node = nas_graph_node(from, v);
+    for (int k = 0; k < 1 + node->conv.has_bias; k++) {
+        const nas_param *p = nas_graph_param_const(from, node->params[k]);
+        memcpy(nas_graph_param(to, nas_graph_node(to, v)->params[k])->data, p->data,
+               p->count * sizeof *p->data);
+    }
+    const nas_param *weight = nas_graph_param_const(from, node->params[0]);
+    if (weight->scales == NULL) return NAS_OK;
+    return nas_graph_set_weight_scales(ctx, to, nas_graph_node(to, v)->params[0], weight->bits,
+                                       weight->scales);
+}
+
+/* ---- losses ---------------------------------------------------------------------------------------------------------------- */
+
+static nas_status rise(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *level, nas_graph *work,
+                       nas_value v, double dense, double *out) {
+    nas_oneshot_score s = {0};
+    nas_status status = copy_layer(ctx, level, work, v);
+    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, work, NAS_CLASS_REWARD, &s);
+    if (status == NAS_OK) status = copy_layer(ctx, o->model, work, v); /* scales do no harm here */
+    if (status == NAS_OK) *out = fmax(s.cross_entropy - dense, 0);
+    return status;
+}
+
+/* The level of the largest output error. */
+static size_t worst_level(const nas_oneshot_table *t, size_t layer) {
+    const nas_layer_result *r = t->results + layer * t->n_levels;
+    size_t worst = 0;
+    for (size_t k = 1; k < t->n_levels; k++) {
+        if (r[k].relative_loss > r[worst].relative_loss) worst = k;
+    }
+    return worst;
+}
+
+static nas_status weigh_layer(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
+                              size_t layer, bool all, double dense, nas_graph *work) {
+    const nas_layer_result *r = t->results + layer * t->n_levels;
+    const size_t worst = worst_level(t, layer);
+    nas_budget_level *entries = t->entries + layer * t->n_levels;
+    double scale = 0;
+    for (size_t k = 0; k < t->n_levels; k++) {
+        if (r[k].relative_loss <= 0 || (!all && k != worst)) continue;
+        const nas_status status =
+            rise(ctx, o, t->graphs[k], work, o->layers[layer], dense, &entries[k].loss);
+        if (status != NAS_OK) return status;
+        scale = entries[k].loss / r[k].relative_loss;
+    }
+    /* a layer that nothing seems to hurt still prefers its smaller errors */
+    for (size_t k = 0; k < t->n_levels; k++)
+        entries[k].loss = all ? entries[k].loss + 1e-6 * r[k].relative_loss
+                              : fmax(scale, 1e-6) * r[k].relative_loss;
+    return NAS_OK;
+}
+
+static nas_status weigh(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
+                        nas_oneshot_sensitivity kind) {
+    nas_oneshot_score dense = {0};
+    nas_graph *work = NULL;
+    nas_status status = NAS_OK;
+    if (kind == NAS_ONESHOT_ERROR) {
+        for (size_t i = 0; i < t->n_layers * t->n_levels; i++)
+            t->entries[i].loss = t->results[i].relative_loss;
+        return NAS_OK;
+    }
+    status = nas_graph_clone(ctx, o->model, &work);
+    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, o->model, NAS_CLASS_REWARD, &dense);
+    for (size_t i = 0; i < t->n_layers && status == NAS_OK; i++) {
+        tell(o, "sensitivity of layers", (double)i, (double)t->n_layers);
+        status = weigh_layer(ctx, o, t, i, kind == NAS_ONESHOT_MEASURED, dense.cross_entropy, work);
+    }
+    if (status == NAS_OK)
+        tell(o, "sensitivity of layers", (double)t->n_layers, (double)t->n_layers);
+    nas_graph_free(work);
+    return nas_wrap(ctx, status, "sensitivity");
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------------------- */
+
+void nas_oneshot_table_deinit(nas_oneshot_table *t) {
+    for (size_t k = 0; t->graphs != NULL && k < t->n_levels; k++)
+        nas_graph_free(t->graphs[k]);
+    nas_free(t->graphs);
+    nas_free(t->levels);
+    nas_free(t->results);
+    nas_free(t->entries);
+    nas_free(t->dense);
+    *t = (nas_oneshot_table){0};
+}
+
+static nas_status add_level(nas_ctx *ctx, nas_oneshot *o, nas_oneshot_table *t, size_t level,
+                            const bool *keep, const nas_layer_options *options) {
+    const nas_layer_scheme nothing = nas_layer_scheme_default();
+    nas_layer_scheme *schemes = nas_alloc_array(ctx, t->n_layers, sizeof *schemes);
+    nas_layer_result *results = nas_alloc_array(ctx, t->n_layers, sizeof *results);
+    nas_status status = schemes == NULL || results == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
+        schemes[i] = keep != NULL && keep[i] ? nothing : t->levels[level];
+    if (status == NAS_OK)
+        status = nas_oneshot_apply(ctx, o, schemes, options, results, &t->graphs[level]);
+    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++) {
+        t->results[i * t->n_levels + level] = results[i];
+        status = nas_oneshot_layer_cost(ctx, o, t->graphs[level], i, &schemes[i], t->cost,
+                                        &t->entries[i * t->n_levels + level].cost);
+    }
+    nas_free(schemes);
+    nas_free(results);
+    return status;
+}
+
+nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *levels,
+                                  size_t n_levels, const bool *keep,
+                                  const nas_layer_options *options, nas_oneshot_cost cost,
+                                  nas_oneshot_sensitivity sensitivity, nas_oneshot_table *out) {
+    *out = (nas_oneshot_table){0};
+    if (n_levels == 0 || o->moments == NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID, "a budget needs levels, and a calibrated model");
+    nas_oneshot_table t = {.n_layers = o->n_layers, .n_levels = n_levels, .cost = cost};
+    const size_t cells = t.n_layers * n_levels;
+    t.levels = nas_alloc_array(ctx, n_levels, sizeof *t.levels);
+    t.graphs = nas_alloc_array(ctx, n_levels, sizeof *t.graphs);
+    t.results = nas_alloc_array(ctx, cells, sizeof *t.results);
+    t.entries = nas_alloc_array(ctx, cells, sizeof *t.entries);
+    t.dense = nas_alloc_array(ctx, t.n_layers, sizeof *t.dense);
+    nas_status status = t.levels == NULL || t.graphs == NULL || t.results == NULL ||
+                                t.entries == NULL || t.dense == NULL
+                            ? NAS_ERR_NOMEM
+                            : NAS_OK;
+    if (status == NAS_OK) memcpy(t.levels, levels, n_levels * sizeof *levels);
+    const nas_layer_scheme nothing = nas_layer_scheme_default();
+    for (size_t i = 0; status == NAS_OK && i < t.n_layers; i++)
+        status = nas_oneshot_layer_cost(ctx, o, o->model, i, &nothing, cost, &t.dense[i]);
+    for (size_t k = 0; k < n_levels && status == NAS_OK; k++)
+        status = add_level(ctx, o, &t, k, keep, options);
+    if (status == NAS_OK) status = weigh(ctx, o, &t, sensitivity);
+    if (status != NAS_OK) {
+        nas_oneshot_table_deinit(&t);
+        return status;
+    }
+    *out = t;
+    return NAS_OK;
+}
+
+nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                  double limit, int32_t *choice, nas_budget_total *total,
+                                  nas_graph **out) {
+    nas_budget_layer *layers = nas_alloc_array(ctx, t->n_layers, sizeof *layers);
+    nas_graph *graph = NULL;
+    nas_status status = layers == NULL ? NAS_ERR_NOMEM : nas_graph_clone(ctx, o->model, &graph);
+    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
+        layers[i] = (nas_budget_layer){t->entries + i * t->n_levels, (int32_t)t->n_levels};
+    if (status == NAS_OK) status = nas_budget_solve(ctx, layers, t->n_layers, limit, choice, total);
+    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
+        status = copy_layer(ctx, t->graphs[choice[i]], graph, o->layers[i]);
+    nas_free(layers);
+    if (status == NAS_OK) {
+        *out = graph;
+        return NAS_OK;
+    }
+    nas_graph_free(graph);
+    return status;
+}

@@ -1,0 +1,164 @@
+/* oneshot_write.c - patterns as text, and what a compressed network leaves on disk. */
+#include "search/oneshot.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- patterns ------------------------------------------------------------------------------------------------------------ */
+
+bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern) {
+    return pattern != NAS_SPARSITY_N_OF_M && pattern != NAS_SPARSITY_PERIODIC;
+}
+
+/* "AxB" after a name. */
+static bool two_numbers(const char *text, int32_t *a, int32_t *b) {
+    int x = 0, y = 0, used = 0;
+    if (sscanf(text, "%4dx%4d%n", &x, &y, &used) != 2 || text[used] != '\0') return false;
+    *a = x;
+    *b = y;
+    return true;
+}
+
+nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out) {
+    int keep = 0, group = 0, outputs = 1, n = 0, used = 0;
+    nas_sparsity s = nas_sparsity_default(NAS_SPARSITY_N_OF_M);
+    const nas_sparsity_pattern named = nas_sparsity_pattern_find(text);
+    if (sscanf(text, "%4d:%4d%n", &keep, &group, &used) == 2 &&
+        (text[used] == '\0' ||
+         sscanf(text, "%4d:%4dx%4d%n", &keep, &group, &outputs, &used) == 3) &&
+        text[used] == '\0') {
+        s.keep = keep;
+        s.group = group;
+        s.outputs = outputs;
+    } else if (sscanf(text, "1x%4d%n", &n, &used) == 1 &&
+               (text[used] == '\0' || strcmp(text + used, "r") == 0)) {
+        s = nas_sparsity_default(NAS_SPARSITY_1XN);
+        s.n = n;
+        s.rearrange = text[used] == 'r';
+    } else if (strncmp(text, "block", 5) == 0) {
+        s = nas_sparsity_default(NAS_SPARSITY_BLOCK);
+        if (text[5] != '\0' && !two_numbers(text + 5, &s.outputs, &s.inputs)) goto unknown;
+    } else if (strncmp(text, "punched", 7) == 0) {
+        s = nas_sparsity_default(NAS_SPARSITY_PUNCHED);
+        if (text[7] != '\0' && !two_numbers(text + 7, &s.outputs, &s.inputs)) goto unknown;
+    } else if (named != NAS_SPARSITY_PATTERN_COUNT && named != NAS_SPARSITY_N_OF_M &&
+               named != NAS_SPARSITY_1XN) {
+        s = nas_sparsity_default(named);
+    } else {
+        goto unknown;
+    }
+    *out = s;
+    return NAS_OK;
+unknown:
+    return nas_fail(ctx, NAS_ERR_INVALID,
+                    "pattern '%s' is not known: 2:4, 2:4x8, 1x4, 1x4r, block4x4, punched8x4, "
+                    "filter, channel, pattern, periodic, unstructured",
+                    text);
+}
+
+/* ---- files ---------------------------------------------------------------------------------------------------------------- */
+
+static void write_layer(nas_json *j, const nas_graph *graph, nas_value v, const nas_layer_scheme *s,
+                        const nas_layer_result *r) {
+    const nas_param *weight = nas_graph_param_const(graph, nas_graph_node(graph, v)->params[0]);
+    nas_json_key(j, nas_graph_node(graph, v)->name);
+    nas_json_object(j);
+    if (s->is_sparse && r->zeros > 0) {
+        nas_json_key(j, "sparsity");
+        nas_json_object(j);
+        nas_json_key(j, "from");
+        nas_json_string(j, "weights");
+        nas_json_object_end(j);
+    }
+    if (weight->scales != NULL) { /* symmetric grids: what integer kernels store */
+        nas_json_key(j, "weight_bits");
+        nas_json_int(j, weight->bits);
+        nas_json_key(j, "weight_scales");
+        nas_json_array(j);
+        for (int32_t o = 0; o < weight->dims[0]; o++)
+            nas_json_double(j, (double)weight->scales[o]);
+        nas_json_array_end(j);
+    }
+    nas_json_object_end(j);
+}
+
+/* The hash is that of the file as it is read again. */
+static nas_status write_recipe(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                               const nas_layer_scheme *schemes, const nas_layer_result *results,
+                               const char *facts, const char *onnx, const char *path) {
+    const nas_onnx_import_options import = nas_onnx_import_options_default();
+    nas_graph *again = NULL;
+    char hash[NAS_SHA256_HEX];
+    nas_status status = nas_onnx_import(ctx, onnx, &import, &again);
+    if (status == NAS_OK) status = nas_graph_hash(ctx, again, false, hash);
+    nas_buf text = {0};
+    nas_json j = nas_json_begin(&text);
+    nas_json_object(&j);
+    nas_json_key(&j, "schema");
+    nas_json_int(&j, 1);
+    nas_json_key(&j, "graph_hash");
+    nas_json_string(&j, status == NAS_OK ? hash : "");
+    nas_json_key(&j, "compression");
+    nas_json_raw(&j, facts != NULL ? facts : "{}");
+    nas_json_key(&j, "layers");
+    nas_json_object(&j);
+    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++) {
+        const char *name = nas_graph_node(graph, o->layers[i])->name;
+        if (nas_graph_find(again, name) == NAS_VALUE_NONE)
+            status =
+                nas_fail(ctx, NAS_ERR_INTERNAL, "layer '%s' has another name in %s", name, onnx);
+        write_layer(&j, graph, o->layers[i], &schemes[i], &results[i]);
+    }
+    nas_json_object_end(&j);
+    nas_json_object_end(&j);
+    nas_buf_puts(&text, "\n");
+    if (status == NAS_OK) status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) status = nas_file_write(ctx, path, text.data, text.len, 0644);
+    nas_buf_deinit(&text);
+    nas_graph_free(again);
+    return status;
+}
+
+static nas_status write_table(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                              const nas_layer_scheme *schemes, const nas_layer_result *results,
+                              const char *path) {
+    nas_buf text = {0};
+    nas_status status = NAS_OK;
+    nas_buf_puts(&text,
+                 "layer,pattern,bits,solver,weights,zeros,relative_error,bytes,dense_bytes\n");
+    for (size_t i = 0; i < o->n_layers && status == NAS_OK; i++) {
+        const nas_layer_scheme *s = &schemes[i], nothing = nas_layer_scheme_default();
+        uint64_t bytes = 0, dense = 0;
+        status = nas_layer_bytes(ctx, graph, o->layers[i], s, &bytes);
+        if (status == NAS_OK)
+            status = nas_layer_bytes(ctx, o->model, o->layers[i], &nothing, &dense);
+        nas_buf_printf(&text, "%s,%s,%d,%s,%" PRIu64 ",%" PRIu64 ",",
+                       nas_graph_node(graph, o->layers[i])->name,
+                       s->is_sparse ? nas_sparsity_pattern_name(s->sparsity.pattern) : "dense",
+                       s->bits > 0 ? (int)s->bits : 32, nas_layer_solver_name(results[i].solver),
+                       results[i].weights, results[i].zeros);
+        if (results[i].has_loss) nas_buf_printf(&text, "%.6g", results[i].relative_loss);
+        nas_buf_printf(&text, ",%" PRIu64 ",%" PRIu64 "\n", bytes, dense);
+    }
+    if (status == NAS_OK) status = nas_buf_status(ctx, &text);
+    if (status == NAS_OK) status = nas_file_write(ctx, path, text.data, text.len, 0644);
+    nas_buf_deinit(&text);
+    return status;
+}
+
+nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                             const nas_layer_scheme *schemes, const nas_layer_result *results,
+                             const char *facts, const char *dir) {
+    char onnx[1024], recipe[1024], table[1024];
+    const int n = snprintf(onnx, sizeof onnx, "%s/model.onnx", dir);
+    if (n < 0 || (size_t)n + 8 >= sizeof onnx)
+        return nas_fail(ctx, NAS_ERR_RANGE, "folder '%s': longer than 1000 bytes", dir);
+    (void)snprintf(recipe, sizeof recipe, "%s/recipe.json", dir);
+    (void)snprintf(table, sizeof table, "%s/layers.csv", dir);
+    nas_status status = nas_mkdirs(ctx, dir);
+    if (status == NAS_OK) status = nas_onnx_export(ctx, graph, onnx);
+    if (status == NAS_OK)
+        status = write_recipe(ctx, o, graph, schemes, results, facts, onnx, recipe);
+    if (status == NAS_OK) status = write_table(ctx, o, graph, schemes, results, table);
+    return nas_wrap(ctx, status, "writing %s", dir);
+}

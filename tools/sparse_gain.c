@@ -28,6 +28,10 @@ nas_status nas_sparse_gain_pattern(nas_ctx *ctx, const char *text, nas_sparsity 
     if (sscanf(text, "1x%d%n", &a, &end) == 1 && text[end] == '\0') {
         s = nas_sparsity_default(NAS_SPARSITY_1XN);
         s.n = a;
+    } else if (sscanf(text, "1x%dr%n", &a, &end) == 1 && text[end] == '\0' && end > 0) {
+        s = nas_sparsity_default(NAS_SPARSITY_1XN);
+        s.n = a;
+        s.rearrange = true;
     } else if (sscanf(text, "N:%dx%d%n", &a, &b, &end) == 2 && text[end] == '\0') {
         s = nas_sparsity_default(NAS_SPARSITY_N_OF_M);
         s.group = a;

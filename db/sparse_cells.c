@@ -74,7 +74,9 @@ static double crossing(const cells *c, size_t a) {
 static nas_opt_double even_of(const cells *c) {
     for (size_t i = c->n; i > 0; i--) {
         if (c->ratio[i - 1] < 1) continue;
-        return i == c->n ? (nas_opt_double){0} : nas_some_double(crossing(c, i - 1));
+        nas_opt_double even = {0};
+        if (i < c->n) even = nas_some_double(crossing(c, i - 1));
+        return even;
     }
     return nas_some_double(c->rate[0]);
 }
@@ -108,6 +110,7 @@ nas_status nas_db_sparse_gain(nas_ctx *ctx, nas_db *db, const char *fingerprint,
     cells c;
     const nas_status status = read_cells(ctx, db, fingerprint, layer, pattern, &c);
     if (status != NAS_OK) return status;
-    *out = c.n > 0 ? answer_of(&c, rate) : (nas_db_sparse_answer){0};
+    *out = (nas_db_sparse_answer){0};
+    if (c.n > 0) *out = answer_of(&c, rate);
     return NAS_OK;
 }

@@ -59,7 +59,7 @@ LINK_tools := tools latency adb device-agent spaces compiler db ir core
 LINK_nas-search := $(LINK_search)
 LINK_nas-agent := adb device-agent core
 LINK_nas-query := tools db core
-LINK_nas-compile := tools compiler db ir core
+LINK_nas-compile := tools latency adb device-agent compiler db ir core
 LINK_nas-latency := $(LINK_tools)
 LINK_nas-compress := $(LINK_search)
 

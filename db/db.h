@@ -442,6 +442,9 @@ nas_status nas_db_meta_get(nas_ctx *ctx, nas_db *db, int64_t study_id, const cha
  *                  params, violation, point, reason, study_id, trial_id
  *   v_event        study, time, kind, text, study_id, event_id
  *   v_latency_series  device, space, quantity, rows, least, mean, most, unit (ms or mJ), model, quality (JSON), series_id
+ *   v_sparse       device, kernel, stride, in_c, out_c, out_h, out_w, bits, pattern, rate, dense and sparse (kernels), dense_us,
+ *                  sparse_us, direct_us, gain, peak_gflops, target, fingerprint, passport (JSON), measured: what sparse
+ *                  layers gain there (nas-compile --break-even, db/sparse_cells.h)
  *   v_latency_value   device, space, quantity, arch, value, unit, source, format, series_id */
 
 /* nas_db_query - read-only SQL (one SELECT over the documented views) row by row: names and UTF-8 values, NULL for SQL

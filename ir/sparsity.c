@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,30 @@ nas_sparsity_pattern nas_sparsity_pattern_find(const char *name) {
     while (i < NAMES && strcmp(names[i], name) != 0)
         i++;
     return (nas_sparsity_pattern)i;
+}
+
+void nas_sparsity_short(const nas_sparsity *s, char out[NAS_SPARSITY_SHORT_MAX]) {
+    const size_t size = NAS_SPARSITY_SHORT_MAX;
+    switch (s->pattern) {
+    case NAS_SPARSITY_1XN:
+        (void)snprintf(out, size, "1x%" PRId32 "%s", s->n, s->rearrange ? "r" : "");
+        return;
+    case NAS_SPARSITY_N_OF_M:
+        (void)snprintf(out, size, "N:%" PRId32 "x%" PRId32, s->group, s->outputs);
+        return;
+    case NAS_SPARSITY_BLOCK:
+    case NAS_SPARSITY_PUNCHED:
+        (void)snprintf(out, size, "%s%" PRId32 "x%" PRId32, names[s->pattern], s->outputs,
+                       s->inputs);
+        return;
+    case NAS_SPARSITY_FILTER:
+    case NAS_SPARSITY_CHANNEL:
+    case NAS_SPARSITY_PATTERN:
+    case NAS_SPARSITY_PERIODIC:
+    case NAS_SPARSITY_UNSTRUCTURED:
+    case NAS_SPARSITY_PATTERN_COUNT: break;
+    }
+    (void)snprintf(out, size, "%s", nas_sparsity_pattern_name(s->pattern));
 }
 
 nas_sparsity nas_sparsity_default(nas_sparsity_pattern pattern) {

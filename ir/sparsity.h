@@ -53,6 +53,11 @@ typedef struct nas_sparsity {
     bool rearrange;          /* 1XN */
 } nas_sparsity;
 
+/* nas_sparsity_short - the pattern without its rate: "1x4", "1x4r" (rearranged), "N:8x4" (group x outputs), "block4x4",
+ * "punched8x8" (outputs x inputs), else its name: how tables of measurements call it. */
+enum { NAS_SPARSITY_SHORT_MAX = 32 };
+void nas_sparsity_short(const nas_sparsity *s, char out[NAS_SPARSITY_SHORT_MAX]);
+
 /* nas_sparsity_default - n 4, keep 2 of group 4, outputs and inputs 4 (PATTERN: 1), entries 4, period 4, rate 0. */
 nas_sparsity nas_sparsity_default(nas_sparsity_pattern pattern);
 

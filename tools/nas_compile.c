@@ -6,6 +6,7 @@
 #include "db/db.h"
 #include "ir/quantize.h"
 #include "tools/recipe_sparsity.h"
+#include "tools/sparse_device.h"
 #include "tools/sparse_gain.h"
 
 #include <getopt.h>
@@ -59,6 +60,9 @@ static const char help_text[] =
     "unstructured ...\n"
     "    --rates LIST         default 0.125,0.25,0.375,0.5,0.625,0.75,0.9\n"
     "    --cell TIME          of measuring one cell (default 0.4s)\n"
+    "    --target DEVICE      also local, adb:SERIAL or http://HOST:PORT: timed there by its "
+    "nas-agent\n"
+    "    --key FILE           of the agent at http://\n"
     "    -f, --format FORMAT  table (default), json, csv or value\n"
     "  -h, --help           this text\n"
     "      --version        version\n"
@@ -84,7 +88,7 @@ static void on_signal(int number) {
 
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
-    const char *layers, *shapes, *patterns, *rates, *format;
+    const char *layers, *shapes, *patterns, *rates, *format, *key;
     long threads, height, width;
     double tune_s, cell_s;
     bool explain, break_even, done;
@@ -149,6 +153,7 @@ enum {
     OPT_PATTERNS,
     OPT_RATES,
     OPT_CELL,
+    OPT_KEY,
     OPT_VERSION
 };
 enum { THREADS_MAX = 64, EXTENT_MAX = 16384 };
@@ -178,6 +183,7 @@ static int parse_option(command_line *cl, int option) {
     case OPT_SHAPES: cl->shapes = optarg; return NAS_EXIT_OK;
     case OPT_PATTERNS: cl->patterns = optarg; return NAS_EXIT_OK;
     case OPT_RATES: cl->rates = optarg; return NAS_EXIT_OK;
+    case OPT_KEY: cl->key = optarg; return NAS_EXIT_OK;
     case OPT_CELL: return parse_time("--cell", optarg, &cl->cell_s);
     case 'f': cl->format = optarg; return NAS_EXIT_OK;
     case OPT_VERSION:
@@ -213,6 +219,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"patterns", required_argument, NULL, OPT_PATTERNS},
                                             {"rates", required_argument, NULL, OPT_RATES},
                                             {"cell", required_argument, NULL, OPT_CELL},
+                                            {"key", required_argument, NULL, OPT_KEY},
                                             {"format", required_argument, NULL, 'f'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"help", no_argument, NULL, 'h'},
@@ -230,9 +237,11 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
         return NAS_EXIT_OK;
     }
     if (cl->layers != NULL || cl->shapes != NULL || cl->patterns != NULL || cl->rates != NULL ||
-        cl->format != NULL)
-        return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
-                           NULL);
+        cl->format != NULL || cl->key != NULL)
+        return usage_error(
+            "--layers, --shapes, --patterns, --rates, --key and -f belong to --break-even", NULL);
+    if (nas_sparse_device_is(cl->target))
+        return usage_error("a device as --target belongs to --break-even, not", cl->target);
     if (optind >= argc) return usage_error("which model? Give an ONNX file", NULL);
     cl->model = argv[optind];
     if (optind + 1 < argc) return usage_error("unexpected argument", argv[optind + 1]);
@@ -244,7 +253,8 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
 static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *cpu,
                              nas_compile_options *out) {
     *out = nas_compile_options_default();
-    nas_status status = nas_target_find(ctx, cl->target, &out->target);
+    const char *target = nas_sparse_device_is(cl->target) ? "native" : cl->target; /* for now */
+    nas_status status = nas_target_find(ctx, target, &out->target);
     if (status == NAS_OK && cl->cpu != NULL) {
         status = nas_target_find_cpu(ctx, out->target, cl->cpu, cpu);
         out->target = cpu;
@@ -556,16 +566,43 @@ static nas_status produce(nas_ctx *ctx, const command_line *cl, const nas_graph 
     return status;
 }
 
+/* Whose numbers they will be. Without an agent this machine can still be measured, only not for searches. */
+static nas_status find_device(nas_ctx *ctx, const command_line *cl, nas_compile_options *options,
+                              nas_sparse_gain *request) {
+    const nas_target *row = NULL;
+    request->on_device = nas_sparse_device_is(cl->target);
+    request->device_name = request->on_device ? cl->target : "native";
+    if (request->on_device) {
+        const nas_status status = nas_sparse_device_open(
+            ctx, cl->target, cl->key, options->cache_dir, &request->device, &row);
+        if (status == NAS_OK && cl->cpu == NULL) options->target = row;
+        return status;
+    }
+    nas_ctx *quiet = nas_ctx_child(ctx);
+    if (quiet == NULL) return NAS_ERR_NOMEM;
+    if (nas_sparse_device_open(quiet, "local", NULL, options->cache_dir, &request->device, &row) !=
+        NAS_OK) {
+        fprintf(stderr, "note: the table is not kept for searches: %s\n", nas_ctx_message(quiet));
+        request->device = NULL;
+    }
+    nas_ctx_free(quiet);
+    return NAS_OK;
+}
+
 static nas_status break_even(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
-                             const nas_compile_options *options) {
+                             nas_compile_options *options, nas_db *db) {
     nas_sparse_gain request = {.graph = graph,
                                .shapes = cl->shapes,
                                .patterns = cl->patterns,
                                .rates = cl->rates,
-                               .seconds = cl->cell_s};
-    const nas_status status =
+                               .seconds = cl->cell_s,
+                               .db = db};
+    nas_status status =
         nas_rows_format_parse(ctx, cl->format != NULL ? cl->format : "table", &request.format);
-    return status == NAS_OK ? nas_sparse_gain_print(ctx, options, &request) : status;
+    if (status == NAS_OK) status = find_device(ctx, cl, options, &request);
+    if (status == NAS_OK) status = nas_sparse_gain_print(ctx, options, &request);
+    nas_device_close(request.device);
+    return status;
 }
 
 static int run(nas_ctx *ctx, const command_line *cl) {
@@ -584,7 +621,7 @@ static int run(nas_ctx *ctx, const command_line *cl) {
         options.tune_s = cl->tune_s;
     }
     if (status == NAS_OK)
-        status = cl->break_even ? break_even(ctx, cl, graph, &options)
+        status = cl->break_even ? break_even(ctx, cl, graph, &options, m.db)
                                 : produce(ctx, cl, graph, &options);
     if (status != NAS_OK && status != NAS_ERR_CANCELLED)
         fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));

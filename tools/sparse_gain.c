@@ -1,6 +1,8 @@
 /* sparse_gain.c - reads shapes, patterns and rates, measures them cell by cell, and prints one line a shape and pattern, or
  * in JSON and CSV one record a cell. */
 #include "tools/sparse_gain.h"
+#include "db/sparse_cells.h"
+#include "tools/sparse_device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -28,6 +30,10 @@ nas_status nas_sparse_gain_pattern(nas_ctx *ctx, const char *text, nas_sparsity 
     if (sscanf(text, "1x%d%n", &a, &end) == 1 && text[end] == '\0') {
         s = nas_sparsity_default(NAS_SPARSITY_1XN);
         s.n = a;
+    } else if (sscanf(text, "1x%dr%n", &a, &end) == 1 && text[end] == '\0' && end > 0) {
+        s = nas_sparsity_default(NAS_SPARSITY_1XN);
+        s.n = a;
+        s.rearrange = true;
     } else if (sscanf(text, "N:%dx%d%n", &a, &b, &end) == 2 && text[end] == '\0') {
         s = nas_sparsity_default(NAS_SPARSITY_N_OF_M);
         s.group = a;
@@ -242,7 +248,44 @@ static bool fits(nas_ctx *ctx, const nas_sparse_shape *shape, const nas_sparsity
     return status != NAS_ERR_UNSUPPORTED;
 }
 
-static nas_status measure(nas_ctx *ctx, const nas_break_even_options *o, const char *patterns,
+/* The cells as a search asks for them. */
+static nas_status keep(nas_ctx *ctx, const nas_sparse_gain *request, const nas_target *target,
+                       const result *r) {
+    if (request->db == NULL || request->device == NULL) return NAS_OK;
+    nas_status status = NAS_OK;
+    for (int32_t i = 0; i < r->n && status == NAS_OK; i++) {
+        const nas_sparse_cell *c = &r->cells[i];
+        nas_db_sparse_cell row = {
+            .layer = {r->shape->kernel, r->shape->stride, r->shape->in_c, r->shape->out_c,
+                      r->shape->out_h, r->shape->out_w, 32},
+            .rate = c->rate,
+            .dense_ns = c->dense_ns,
+            .sparse_ns = c->sparse_ns,
+            .direct_ns = nas_some_double(c->direct_ns),
+            .peak_gflops = {.is_set = c->peak_gflops > 0, .value = c->peak_gflops}};
+        (void)snprintf(row.fingerprint, sizeof row.fingerprint, "%s",
+                       nas_device_fingerprint(request->device));
+        (void)snprintf(row.device, sizeof row.device, "%s", request->device_name);
+        (void)snprintf(row.target, sizeof row.target, "%s", target->name);
+        (void)snprintf(row.pattern, sizeof row.pattern, "%s", r->pattern);
+        (void)snprintf(row.dense, sizeof row.dense, "%s", r->dense);
+        (void)snprintf(row.sparse, sizeof row.sparse, "%s", c->way);
+        status = nas_db_sparse_put(ctx, request->db, &row, nas_device_info_json(request->device));
+    }
+    return status;
+}
+
+static nas_status measure_cells(nas_ctx *ctx, const nas_break_even_options *o,
+                                const nas_sparse_gain *request, const nas_sparsity *s, result *r) {
+    nas_status status =
+        request->on_device
+            ? nas_sparse_device_measure(ctx, request->device, o, r->shape, s, r->dense, r->cells)
+            : nas_break_even_measure(ctx, o, r->shape, s, r->dense, r->cells);
+    return status == NAS_OK ? keep(ctx, request, o->compile->target, r) : status;
+}
+
+static nas_status measure(nas_ctx *ctx, const nas_break_even_options *o,
+                          const nas_sparse_gain *request, const char *patterns,
                           const nas_sparse_shape *shape, nas_rows *rows) {
     static result r; /* large; one thread */
     char item[ITEM_MAX];
@@ -257,7 +300,7 @@ static nas_status measure(nas_ctx *ctx, const nas_break_even_options *o, const c
                      .rates = o->rates,
                      .even = NAN,
                      .even_direct = NAN};
-        status = nas_break_even_measure(ctx, o, shape, &s, r.dense, r.cells);
+        status = measure_cells(ctx, o, request, &s, &r);
         if (status != NAS_OK) continue;
         if (!nas_break_even_rate(r.cells, r.n, false, &r.even)) r.even = NAN;
         if (!nas_break_even_rate(r.cells, r.n, true, &r.even_direct)) r.even_direct = NAN;
@@ -281,7 +324,7 @@ nas_status nas_sparse_gain_print(nas_ctx *ctx, const nas_compile_options *compil
     const nas_break_even_options o = {
         .compile = compile, .rates = rates, .n_rates = n_rates, .seconds = request->seconds};
     for (int32_t i = 0; i < n_shapes && status == NAS_OK; i++)
-        status = measure(ctx, &o, patterns, &shapes[i], &rows);
+        status = measure(ctx, &o, request, patterns, &shapes[i], &rows);
     if (status == NAS_OK)
         status = nas_rows_end(ctx, &rows);
     else

@@ -4,6 +4,8 @@
 
 #include "compiler/break_even.h"
 #include "core/rows.h"
+#include "db/db.h"
+#include "latency/latency.h"
 
 typedef struct nas_sparse_gain {
     const nas_graph *graph; /* its convolutions in one group, each shape once; or NULL */
@@ -14,6 +16,10 @@ typedef struct nas_sparse_gain {
     const char *rates; /* "0.25,0.5"; NULL: 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.9 */
     double seconds;    /* of measuring one cell */
     nas_rows_format format;
+    nas_db *db; /* where the cells are kept for searches (db/sparse_cells.h); NULL: nowhere */
+    nas_device *device; /* whose cells they are; NULL: nobody's, and not kept */
+    const char *device_name;
+    bool on_device; /* measured there by the agent, else in this process' children */
 } nas_sparse_gain;
 
 /* nas_sparse_gain_pattern - 1xN (1x2 .. 1x32), N:MxP (M inputs a group, P outputs share it), blockPxQ, punchedPxQ, pattern,

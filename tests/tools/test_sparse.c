@@ -1,6 +1,8 @@
 /* test_sparse.c - compressed layers as people ask for them: recipes that leave weights out, models that have zeros, and
  * the table of what that gains. */
+#include "db/sparse_cells.h"
 #include "ir/sparsity.h"
+#include "latency/latency.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -230,6 +232,53 @@ Test(tools_sparse, break_even_is_measured_and_remembered) {
            0, "\"rate\":0.7500");
 }
 
+/* The gain of 1x8 at a rate, as a search would ask for it; -1 when nobody measured it. */
+static double kept_gain(const char *fingerprint, double rate) {
+    static const nas_db_sparse_layer layer = {1, 1, 64, 48, 9, 9, 32};
+    char path[128];
+    nas_db *db = NULL;
+    nas_db_sparse_answer a = {0};
+    (void)snprintf(path, sizeof path, "%s/t.db", folder);
+    OK(nas_db_open(ctx, path, &db));
+    OK(nas_db_sparse_gain(ctx, db, fingerprint, &layer, "1x8", rate, &a));
+    OK(nas_db_close(ctx, db));
+    return a.known ? a.gain : -1;
+}
+
+static void fingerprint_here(char out[NAS_SHA256_HEX]) {
+    nas_device_options o = nas_device_options_default();
+    const char *bin = getenv("NAS_BIN_DIR");
+    char agent[4096];
+    (void)snprintf(agent, sizeof agent, "%s/nas-agent", bin != NULL ? bin : "build/release/bin");
+    o.name = "here";
+    o.agent_path = agent;
+    o.work_dir = folder;
+    nas_device *device = NULL;
+    OK(nas_device_open(ctx, &o, &device));
+    (void)snprintf(out, NAS_SHA256_HEX, "%s", nas_device_fingerprint(device));
+    nas_device_close(device);
+}
+
+Test(tools_sparse, break_even_is_kept_for_searches_with_the_device) {
+    char here[NAS_SHA256_HEX];
+    fingerprint_here(here);
+    expect("$P --break-even --shapes 1:64:48:9 --patterns 1x8 --rates 0.5,0.9 --cell 0.05s --db "
+           "t.db $C",
+           0, "1x1 s1 64->48 @9x9");
+    cr_expect(kept_gain(here, 0.9) > 0);
+    cr_expect(kept_gain(here, 0.7) > 0);
+    cr_expect(kept_gain("another machine", 0.9) < 0);
+}
+
+Test(tools_sparse, break_even_is_measured_by_an_agent) {
+    char here[NAS_SHA256_HEX];
+    fingerprint_here(here);
+    expect("$P --break-even --target local --shapes 1:64:48:9 --patterns 1x8 --rates 0.9 --cell "
+           "0.05s --db t.db -f csv $C",
+           0, "1,1,64,48,9,9,1x8,");
+    cr_expect(kept_gain(here, 0.9) > 0);
+}
+
 Test(tools_sparse, what_break_even_cannot_do_is_named) {
     static const struct {
         const char *line;
@@ -246,6 +295,8 @@ Test(tools_sparse, what_break_even_cannot_do_is_named) {
         {"$P --break-even --shapes 1:64:64:8 -f xml $C", 1, "xml"},
         {"$P --break-even --shapes 1:64:64:8 --cell never $C", 2, "--cell wants"},
         {"$P --break-even --shapes 1:64:64:8 --target aarch64-linux $C", 1, "do not run here"},
+        {"$P --break-even --shapes 1:64:64:8 --target adb:nobody $C", 4, "nobody"},
+        {"$P sample.onnx -o o --target local", 2, "belongs to --break-even"},
         {"$P --break-even sample.onnx", 2, "by --layers"},
         {"$P sample.onnx -o o --shapes 1:64:64:8", 2, "belong to --break-even"},
     };

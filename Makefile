@@ -261,6 +261,10 @@ bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onn
 
 .PHONY: bench-predictor
 PREDICTOR_ARGS ?=
+$(B)/bench/bench_predictor: $(B)/obj/bench/bench_predictor.o $(call archives,$(LINK_tools))
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_tools)) $(call libs_of,$(LINK_tools)) -lm
 bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
 	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 

@@ -270,6 +270,10 @@ bench-search: all ## device-seconds to a hypervolume, with and without the predi
 
 .PHONY: bench-predictor
 PREDICTOR_ARGS ?=
+$(B)/bench/bench_predictor: $(B)/obj/bench/bench_predictor.o $(call archives,$(LINK_tools))
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CXX) $(OPT) -pthread -o $@ $< $(call archives,$(LINK_tools)) $(call libs_of,$(LINK_tools)) -lm
 bench-predictor: $(B)/bench/bench_predictor ## device models on published latencies (PREDICTOR_ARGS='--data ../shared/data')
 	$(Q)$(B)/bench/bench_predictor $(PREDICTOR_ARGS)
 

@@ -6,141 +6,13 @@
  * "transfer": the first 900 are measured on the source devices, ten of these on the target, the others are the test and
  * seen nowhere. "classes": as own, but no architecture isomorphic to one of the training set is tested. "known": real
  * networks, known on the other devices, ten of them measured on the target; the others are the test. */
-#include "bench/predictor_spaces.h"
+#include "bench/predictor_known.h"
 
-#include <stddef.h>
+#include <gsl/gsl_linalg.h>
 
-enum { SOURCE_ROWS = 900, SAMPLES = 10, DEVICES_MAX = 64 };
+enum { SOURCE_ROWS = 900, SAMPLES = 10 };
 
-typedef struct bench {
-    nas_ctx *ctx;
-    const char *data;
-    int seeds;
-    size_t test_rows;
-    bool random; /* random samples too */
-} bench;
-
-/* One published table: features of its architectures and a column of values for each device. */
-typedef struct problem {
-    const char *name;
-    size_t rows, n_features, n_devices;
-    nas_feature *features;
-    char (*names)[64];
-    double *x, *y; /* [rows][n_features], [n_devices][rows] */
-    const char **devices;
-    long *group; /* [rows] isomorphism class, or the row itself */
-    size_t macs; /* feature that stands for the MACs */
-    csv table;
-} problem;
-
-static void problem_deinit(problem *p) {
-    nas_free(p->group);
-    nas_free(p->devices);
-    nas_free(p->y);
-    nas_free(p->x);
-    nas_free(p->names);
-    nas_free(p->features);
-    csv_deinit(&p->table);
-    *p = (problem){0};
-}
-
-static void need(const bench *b, nas_status status) {
-    if (status == NAS_OK) return;
-    (void)fprintf(stderr, "bench_predictor: %s\n", nas_ctx_message(b->ctx));
-    exit(nas_exit_code(status));
-}
-
-static void *array(const bench *b, size_t n, size_t size) {
-    void *p = nas_alloc_array(b->ctx, n, size);
-    if (p == NULL) need(b, NAS_ERR_NOMEM);
-    return p;
-}
-
-/* ---- results ---------------------------------------------------------------------------------------------------- */
-
-typedef struct results {
-    int n;
-    double spearman, square, mape, within5, within10, coverage, width, fit_s, rate, macs, bound;
-} results;
-
-static void add(results *r, const nas_device_model_quality *q, double macs, double bound) {
-    r->n++;
-    r->spearman += q->spearman;
-    r->square += q->spearman * q->spearman;
-    r->mape += q->mape;
-    r->within5 += q->within5;
-    r->within10 += q->within10;
-    r->coverage += q->coverage90;
-    r->width += q->width90;
-    r->fit_s += q->fit_s;
-    r->rate += q->predictions_per_s;
-    r->macs += macs;
-    r->bound += bound;
-}
-
-static void join(results *all, const results *r) {
-    double *to = &all->spearman;
-    const double *from = &r->spearman;
-    for (size_t i = 0; i < (sizeof *all - offsetof(results, spearman)) / sizeof *to; i++)
-        to[i] += from[i] / r->n;
-    all->n++;
-}
-
-static void head(void) {
-    printf("%-10s %-26s %-12s %4s | %-13s %6s %6s %6s %6s %7s | %9s %6s %6s | %6s %8s\n", "data",
-           "device", "protocol", "n", "spearman", "mape", "in 5%", "in 10%", "cov.90", "width90",
-           "published", "MACs", "bound", "fit s", "rows/s");
-}
-
-static void show(const char *data, const char *device, const char *protocol, size_t n,
-                 const results *r, const char *published) {
-    const double k = r->n, mean = r->spearman / k;
-    const double sd = sqrt(fmax(r->square / k - mean * mean, 0));
-    char bound[16] = "-", macs[16] = "-";
-    if (r->bound > 0) (void)snprintf(bound, sizeof bound, "%.3f", r->bound / k);
-    if (r->macs != 0) (void)snprintf(macs, sizeof macs, "%.3f", r->macs / k);
-    printf("%-10s %-26.26s %-12s %4zu | %.4f ±%.4f %6.3f %6.3f %6.3f %6.3f %7.3f | %9s %6s %6s | "
-           "%6.2f "
-           "%8.0f\n",
-           data, device, protocol, n, mean, sd, r->mape / k, r->within5 / k, r->within10 / k,
-           r->coverage / k, r->width / k, published, macs, bound, r->fit_s / k, r->rate / k);
-    (void)fflush(stdout);
-}
-
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
-
-static void shuffle(const bench *b, size_t n, int seed, size_t *order) {
-    (void)b;
-    nas_rng rng = nas_rng_stream((uint64_t)seed + 1, n, "bench-predictor");
-    for (size_t i = 0; i < n; i++)
-        order[i] = i;
-    for (size_t i = n; i > 1; i--) {
-        const size_t j = nas_rng_below(&rng, (uint32_t)i), t = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = t;
-    }
-}
-
-/* Rows order[0..n) of one device; freed by free_part. device >= n_devices: features only. */
-static nas_latency_table part(const bench *b, const problem *p, size_t device, const size_t *order,
-                              size_t n) {
-    double *x = array(b, n * p->n_features, sizeof *x), *y = array(b, n, sizeof *y);
-    for (size_t i = 0; i < n; i++) {
-        memcpy(x + i * p->n_features, p->x + order[i] * p->n_features, p->n_features * sizeof *x);
-        if (device < p->n_devices) y[i] = p->y[device * p->rows + order[i]];
-    }
-    return (nas_latency_table){.device = device < p->n_devices ? p->devices[device] : "candidates",
-                               .features = p->features,
-                               .n_features = p->n_features,
-                               .n_rows = n,
-                               .x = x,
-                               .y = y};
-}
-
-static void free_part(nas_latency_table *t) {
-    nas_free((void *)(uintptr_t)t->x);
-    nas_free((void *)(uintptr_t)t->y);
-}
+/* ---- baselines --------------------------------------------------------------------------------------------------- */
 
 static double macs_baseline(const bench *b, const problem *p, const nas_latency_table *test) {
     double *macs = array(b, test->n_rows, sizeof *macs), rho = 0;
@@ -151,31 +23,79 @@ static double macs_baseline(const bench *b, const problem *p, const nas_latency_
     return rho;
 }
 
-/* What a predictor without any error would reach: the values against themselves with the differences between twins
- * (the same network measured twice, over the root of two) added. 0: no twins. */
-static double noise_bound(const bench *b, const problem *p, size_t device) {
-    if (strcmp(p->name, "nb201") != 0) return 0;
-    const size_t text = csv_column(&p->table, "ops");
-    size_t *by_text = array(b, 15625, sizeof *by_text), n = 0; /* five to the sixth, row + 1 */
-    double *noise = array(b, p->rows, sizeof *noise), *noisy = array(b, p->rows, sizeof *noisy);
-    const double *y = p->y + device * p->rows;
-    for (size_t i = 0; i < p->rows; i++)
-        by_text[strtoul(csv_text(&p->table, i, text), NULL, 5)] = i + 1;
-    for (size_t i = 0; i < p->rows; i++) {
-        char twin[CELL_EDGES + 1];
-        if (!nb201_twin(csv_text(&p->table, i, text), twin)) continue;
-        const size_t other = by_text[strtoul(twin, NULL, 5)];
-        if (other != 0) noise[n++] = log(y[i] / y[other - 1]) / sqrt(2);
+/* Standardised copy of x [n][d], in place. */
+static void standardise(double *x, size_t n, size_t d, double *center, double *scale) {
+    for (size_t k = 0; k < d; k++) {
+        double squares = 0;
+        center[k] = 0;
+        for (size_t i = 0; i < n; i++)
+            center[k] += x[i * d + k] / (double)n;
+        for (size_t i = 0; i < n; i++)
+            squares += pow(x[i * d + k] - center[k], 2) / (double)n;
+        scale[k] = squares > 1e-18 ? 1 / sqrt(squares) : 0;
+        for (size_t i = 0; i < n; i++)
+            x[i * d + k] = (x[i * d + k] - center[k]) * scale[k];
     }
-    double rho = 0;
-    nas_rng rng = nas_rng_stream(1, n, "bench-noise");
-    for (size_t i = 0; i < p->rows; i++)
-        noisy[i] = log(y[i]) + (n > 0 ? noise[nas_rng_below(&rng, (uint32_t)n)] : 0);
-    need(b, nas_rank_correlation(b->ctx, noisy, y, p->rows, &rho, NULL));
-    nas_free(noisy);
-    nas_free(noise);
-    nas_free(by_text);
-    return n > 0 ? rho : 0;
+}
+
+/* Weights of the columns of z [n][d], standardised, by least squares with penalty 1. */
+static void ridge(const bench *b, const double *z, const double *y, size_t n, size_t d, double *w) {
+    gsl_matrix *a = gsl_matrix_calloc(d, d);
+    gsl_vector_view out = gsl_vector_view_array(w, d);
+    if (a == NULL) need(b, NAS_ERR_NOMEM);
+    double mean = 0;
+    for (size_t i = 0; i < n; i++)
+        mean += log(y[i]) / (double)n;
+    for (size_t k = 0; k < d; k++) {
+        w[k] = 0;
+        for (size_t i = 0; i < n; i++)
+            w[k] += z[i * d + k] * (log(y[i]) - mean);
+        for (size_t l = 0; l <= k; l++) {
+            double sum = k == l ? 1 : 0;
+            for (size_t i = 0; i < n; i++)
+                sum += z[i * d + k] * z[i * d + l];
+            gsl_matrix_set(a, k, l, sum);
+        }
+    }
+    (void)gsl_linalg_cholesky_decomp1(a);
+    (void)gsl_linalg_cholesky_svx(a, &out.vector);
+    gsl_matrix_free(a);
+}
+
+/* Ridge regression of log y on columns: a price for each unit of each, as a table of costs per layer is. x: [n][d] of
+ * the fit, test: [n_test][d]; the test's rank correlation comes back. */
+static double ridge_baseline(const bench *b, const double *x, const double *y, size_t n, size_t d,
+                             const double *test, const double *test_y, size_t n_test) {
+    double *center = array(b, d, sizeof *center), *scale = array(b, d, sizeof *scale);
+    double *z = array(b, n * d, sizeof *z), *w = array(b, d, sizeof *w);
+    double *value = array(b, n_test, sizeof *value), rho = 0;
+    memcpy(z, x, n * d * sizeof *z);
+    standardise(z, n, d, center, scale);
+    ridge(b, z, y, n, d, w);
+    for (size_t i = 0; i < n_test; i++)
+        for (size_t k = 0; k < d; k++)
+            value[i] += w[k] * (test[i * d + k] - center[k]) * scale[k];
+    need(b, nas_rank_correlation(b->ctx, value, test_y, n_test, &rho, NULL));
+    nas_free(value);
+    nas_free(w);
+    nas_free(z);
+    nas_free(scale);
+    nas_free(center);
+    return rho;
+}
+
+/* Logarithms of what the sources predict for a table; [n_rows][n]. */
+static double *source_columns(const bench *b, const nas_device_model *const *from, size_t n,
+                              const nas_latency_table *t) {
+    double *out = array(b, t->n_rows * n, sizeof *out),
+           *column = array(b, t->n_rows, sizeof *column);
+    for (size_t s = 0; s < n; s++) {
+        need(b, nas_device_model_predict_fast(b->ctx, from[s], t, column));
+        for (size_t i = 0; i < t->n_rows; i++)
+            out[i * n + s] = log(column[i]);
+    }
+    nas_free(column);
+    return out;
 }
 
 /* ---- protocols -------------------------------------------------------------------------------------------------- */
@@ -196,10 +116,9 @@ static size_t test_part(const bench *b, const problem *p, const size_t *order, s
 
 static results own(const bench *b, const problem *p, size_t device, size_t n, bool classes) {
     results r = {0};
-    const double bound = noise_bound(b, p, device);
     size_t *order = array(b, p->rows, sizeof *order), *rest = array(b, p->rows, sizeof *rest);
     for (int seed = 0; seed < b->seeds; seed++) {
-        shuffle(b, p->rows, seed, order);
+        shuffle(p->rows, seed, order);
         const size_t n_test = test_part(b, p, order, n, classes, rest);
         nas_latency_table train = part(b, p, device, order, n);
         nas_latency_table test = part(b, p, device, rest, n_test);
@@ -209,7 +128,11 @@ static results own(const bench *b, const problem *p, size_t device, size_t n, bo
         nas_device_model_quality q;
         need(b, nas_device_model_fit(b->ctx, &train, &options, &model));
         need(b, nas_device_model_evaluate(b->ctx, model, &test, &q));
-        add(&r, &q, macs_baseline(b, p, &test), bound);
+        const baselines base = {
+            .macs = macs_baseline(b, p, &test),
+            .simple = ridge_baseline(b, train.x, train.y, n, p->n_features, test.x, test.y, n_test),
+            .bound = p->bound[device]};
+        add(&r, &q, &base);
         nas_device_model_free(model);
         free_part(&test);
         free_part(&train);
@@ -229,7 +152,7 @@ static void transfer(const bench *b, const problem *p, const char *const *source
                      const char *const *targets, bool apart, results *out, results *random) {
     size_t *order = array(b, p->rows, sizeof *order), *rest = array(b, p->rows, sizeof *rest);
     for (int seed = 0; seed < b->seeds; seed++) {
-        shuffle(b, p->rows, seed, order);
+        shuffle(p->rows, seed, order);
         const size_t n_test = test_part(b, p, order, SOURCE_ROWS, false, rest);
         nas_device_model *models[DEVICES_MAX] = {0};
         nas_device_model_options options = nas_device_model_options_default();
@@ -254,7 +177,8 @@ static void transfer(const bench *b, const problem *p, const char *const *source
             }
             nas_latency_table test = part(b, p, device, rest, n_test);
             nas_latency_table pool = part(b, p, p->n_devices, order, SOURCE_ROWS);
-            const double macs = macs_baseline(b, p, &test), bound = noise_bound(b, p, device);
+            double *columns = source_columns(b, from, n, &test);
+            baselines base = {.macs = macs_baseline(b, p, &test), .bound = p->bound[device]};
             for (int how = 0; how < (b->random ? 2 : 1); how++) {
                 size_t picks[SAMPLES];
                 need(b, nas_device_model_pick_from(b->ctx, from, n, &pool,
@@ -267,10 +191,15 @@ static void transfer(const bench *b, const problem *p, const char *const *source
                 nas_device_model_quality q;
                 need(b, nas_device_model_transfer_from(b->ctx, from, n, &few, &options, &model));
                 need(b, nas_device_model_evaluate(b->ctx, model, &test, &q));
-                add(how == 0 ? &out[k] : &random[k], &q, macs, bound);
+                double *few_columns = source_columns(b, from, n, &few);
+                base.simple =
+                    ridge_baseline(b, few_columns, few.y, SAMPLES, n, columns, test.y, n_test);
+                nas_free(few_columns);
+                add(how == 0 ? &out[k] : &random[k], &q, &base);
                 nas_device_model_free(model);
                 free_part(&few);
             }
+            nas_free(columns);
             free_part(&pool);
             free_part(&test);
         }
@@ -310,70 +239,7 @@ static void show_own(const bench *b, const problem *p, size_t n, bool classes,
     show(p->name, "MEAN", classes ? "classes" : "own", n, &mean, "");
 }
 
-/* ---- loading ---------------------------------------------------------------------------------------------------- */
-
-static bool load(const bench *b, const char *file, const char *name, problem *p) {
-    char path[512];
-    (void)snprintf(path, sizeof path, "%s/%s", b->data, file);
-    *p = (problem){.name = name};
-    if (csv_read(b->ctx, path, &p->table) == NAS_OK) return true;
-    printf("%-10s left out: %s\n", name, nas_ctx_message(b->ctx));
-    return false;
-}
-
-static void set_features(const bench *b, problem *p, size_t row, const feature_row *r) {
-    if (p->x == NULL) {
-        p->rows = p->table.rows;
-        p->n_features = r->n;
-        p->x = array(b, p->rows * r->n, sizeof *p->x);
-        p->features = array(b, r->n, sizeof *p->features);
-        p->names = array(b, r->n, sizeof *p->names);
-        p->group = array(b, p->rows, sizeof *p->group);
-        memcpy(p->names, r->names, r->n * sizeof r->names[0]);
-        for (size_t k = 0; k < r->n; k++) {
-            p->features[k] = (nas_feature){.name = p->names[k], .kind = r->kinds[k]};
-            if (strstr(p->names[k], "log_macs") != NULL && p->macs == 0) p->macs = k;
-        }
-    }
-    memcpy(p->x + row * p->n_features, r->x, p->n_features * sizeof *p->x);
-}
-
-/* Columns from..to as devices. Values below a hundredth of the median are put there: networks of which an engine leaves
- * nothing. */
-static void set_devices(const bench *b, problem *p, const size_t *columns, size_t n) {
-    p->n_devices = n;
-    p->devices = array(b, n, sizeof *p->devices);
-    p->y = array(b, n * p->rows, sizeof *p->y);
-    for (size_t d = 0; d < n; d++) {
-        double *y = p->y + d * p->rows, sum = 0;
-        p->devices[d] = p->table.head[columns[d]];
-        for (size_t i = 0; i < p->rows; i++)
-            sum += y[i] = csv_number(&p->table, i, columns[d]);
-        const double least = 0.01 * sum / (double)p->rows;
-        for (size_t i = 0; i < p->rows; i++)
-            y[i] = fmax(y[i], least);
-    }
-}
-
-static void set_device_range(const bench *b, problem *p, size_t first) {
-    size_t columns[DEVICES_MAX], n = 0;
-    for (size_t c = first; c < p->table.columns && n < DEVICES_MAX; c++)
-        columns[n++] = c;
-    set_devices(b, p, columns, n);
-}
-
-static bool load_nb201(const bench *b, const char *file, const char *name, problem *p) {
-    if (!load(b, file, name, p)) return false;
-    const size_t ops = csv_column(&p->table, "ops"), group = csv_column(&p->table, "iso_class");
-    static feature_row r;
-    for (size_t i = 0; i < p->table.rows; i++) {
-        r.n = 0;
-        nb201_features(csv_text(&p->table, i, ops), &r);
-        set_features(b, p, i, &r);
-        p->group[i] = group < p->table.columns ? (long)csv_number(&p->table, i, group) : (long)i;
-    }
-    return true;
-}
+/* ---- data sets --------------------------------------------------------------------------------------------------- */
 
 static const char *const help_sources[] = {
     "1080ti_1",    "1080ti_32", "1080ti_256",     "silver_4114", "silver_4210r",
@@ -398,9 +264,11 @@ static void set_classes(const bench *b, problem *p) {
 
 static void bench_nb201_split(const bench *b, bool classes) {
     problem p;
-    if (!load_nb201(b, "nb201_latency_help/nb201_latency_help.csv.gz", "nb201", &p)) return;
+    if (!load(b, "nb201_latency_help/nb201_latency_help.csv.gz", "nb201", &p)) return;
+    set_space(b, &p, "nb201", ops_text);
     set_device_range(b, &p, 2);
     set_classes(b, &p);
+    bounds_by_twins(b, &p);
     static const char *const targets[] = {
         "fpga",       "raspi4",      "gold_6240", "titanx_256",     "silver_4210r", "samsung_a50",
         "1080ti_256", "silver_4114", "pixel3",    "essential_ph_1", "samsung_s7",   NULL};
@@ -428,7 +296,11 @@ static void bench_hw360(const bench *b) {
                                         "nb201_hw360/half_other.csv.gz"};
     for (int f = 0; f < 2; f++) {
         problem p;
-        if (!load_nb201(b, files[f], "hw360", &p)) continue;
+        if (!load(b, files[f], "hw360", &p)) continue;
+        set_space(b, &p, "nb201", ops_text);
+        const size_t class = csv_column(&p.table, "iso_class");
+        for (size_t i = 0; i < p.rows; i++)
+            p.group[i] = (long)csv_number(&p.table, i, class);
         size_t columns[DEVICES_MAX], n = 0;
         for (size_t c = 3; c < p.table.columns; c++) {
             const char *name = p.table.head[c];
@@ -444,13 +316,9 @@ static void bench_hw360(const bench *b) {
 static void bench_fbnet(const bench *b) {
     problem p;
     if (!load(b, "fbnet_latency_help/fbnet_latency_help.csv.gz", "fbnet", &p)) return;
-    static feature_row r;
-    for (size_t i = 0; i < p.table.rows; i++) {
-        r.n = 0;
-        fbnet_features(csv_text(&p.table, i, 1), &r);
-        set_features(b, &p, i, &r);
-    }
+    set_space(b, &p, "fbnet:32x32", ops_text);
     set_device_range(b, &p, 2);
+    bounds_by_own_rows(b, &p);
     static const char *const sources[] = {
         "1080ti_1",    "1080ti_32", "1080ti_64",      "silver_4114", "silver_4210r",
         "samsung_a50", "pixel3",    "essential_ph_1", "samsung_s7",  NULL};
@@ -465,14 +333,9 @@ static void bench_fbnet(const bench *b) {
 static void bench_ofa(const bench *b) {
     problem p;
     if (!load(b, "ofa_latency_help/ofa_latency_help.csv.gz", "ofa", &p)) return;
-    static feature_row r;
-    for (size_t i = 0; i < p.table.rows; i++) {
-        r.n = 0;
-        ofa_features(csv_text(&p.table, i, 1), csv_text(&p.table, i, 2), csv_text(&p.table, i, 3),
-                     csv_number(&p.table, i, 4), &r);
-        set_features(b, &p, i, &r);
-    }
+    set_space(b, &p, "ofa", ofa_text);
     set_device_range(b, &p, 5);
+    bounds_by_own_rows(b, &p);
     const char *all[DEVICES_MAX] = {0};
     for (size_t d = 0; d < p.n_devices; d++)
         all[d] = p.devices[d];
@@ -491,15 +354,10 @@ static void bench_hat(const bench *b) {
         (void)snprintf(file, sizeof file, "hat_transformer_latency/%s.csv.gz", files[f]);
         problem p;
         if (!load(b, file, "hat", &p)) continue;
-        static feature_row r;
         const size_t encoder = csv_column(&p.table, "latency_mean_encoder");
-        for (size_t i = 0; i < p.table.rows; i++) {
-            r.n = 0;
-            for (size_t c = 0; c < encoder; c++)
-                put(&r, NAS_FEATURE_SHAPE, p.table.head[c], csv_number(&p.table, i, c));
-            set_features(b, &p, i, &r);
-        }
+        set_columns(b, &p, encoder);
         p.n_devices = 1;
+        p.bound = array(b, 1, sizeof *p.bound);
         p.devices = array(b, 1, sizeof *p.devices);
         p.devices[0] = files[f];
         p.y = array(b, p.rows, sizeof *p.y);
@@ -509,253 +367,6 @@ static void bench_hat(const bench *b) {
             csv_column(&p.table, "decoder_layer_num"); /* no MACs: the strongest single column */
         const results q = own(b, &p, 0, 500, false);
         show("hat", files[f], "own", 500, &q, "-");
-        problem_deinit(&p);
-    }
-}
-
-/* ---- real networks, known on other devices -------------------------------------------------------------------------- */
-
-enum { KNOWN_NETS_MAX = 1200, KNOWN_DEVICES_MAX = 1024, REFERENCES_MAX = 24 };
-
-/* Networks x settings of devices, logarithms; NAN where nothing was measured. */
-typedef struct known {
-    const char *name;
-    size_t nets, settings;
-    char (*net)[96], (*setting)[192], (*chip)[128];
-    double *log_y; /* [nets][KNOWN_DEVICES_MAX] */
-    double *macs;  /* [nets] logarithm, NAN when not known */
-} known;
-
-static size_t find_or_add(char *names, size_t width, size_t *n, size_t max, const char *name) {
-    size_t i = 0;
-    while (i < *n && strncmp(names + i * width, name, width - 1) != 0)
-        i++;
-    if (i == *n && *n < max) (void)snprintf(names + (*n)++ * width, width, "%s", name);
-    return i < max ? i : max - 1;
-}
-
-static known known_new(const bench *b, const char *name) {
-    known k = {.name = name,
-               .net = array(b, KNOWN_NETS_MAX, sizeof *k.net),
-               .setting = array(b, KNOWN_DEVICES_MAX, sizeof *k.setting),
-               .chip = array(b, KNOWN_DEVICES_MAX, sizeof *k.chip),
-               .log_y = array(b, (size_t)KNOWN_NETS_MAX * KNOWN_DEVICES_MAX, sizeof *k.log_y),
-               .macs = array(b, KNOWN_NETS_MAX, sizeof *k.macs)};
-    for (size_t i = 0; i < (size_t)KNOWN_NETS_MAX * KNOWN_DEVICES_MAX; i++)
-        k.log_y[i] = NAN;
-    for (size_t i = 0; i < KNOWN_NETS_MAX; i++)
-        k.macs[i] = NAN;
-    return k;
-}
-
-static void known_free(known *k) {
-    nas_free(k->macs);
-    nas_free(k->log_y);
-    nas_free(k->chip);
-    nas_free(k->setting);
-    nas_free(k->net);
-}
-
-static void known_put(known *k, const char *net, const char *setting, const char *chip, double y) {
-    if (!(y > 0)) return;
-    const size_t n = find_or_add(&k->net[0][0], sizeof k->net[0], &k->nets, KNOWN_NETS_MAX, net);
-    const size_t s = find_or_add(&k->setting[0][0], sizeof k->setting[0], &k->settings,
-                                 KNOWN_DEVICES_MAX, setting);
-    (void)snprintf(k->chip[s], sizeof k->chip[s], "%s", chip);
-    k->log_y[n * KNOWN_DEVICES_MAX + s] = log(y);
-}
-
-/* The settings of other chips that know most of the networks listed; *n of them, REFERENCES_MAX at most. */
-static size_t references(const known *k, size_t target, const size_t *nets, size_t n_nets,
-                         size_t *out) {
-    size_t n = 0;
-    for (size_t least = n_nets; least > 0 && least + 5 >= n_nets && n < REFERENCES_MAX; least--) {
-        for (size_t s = 0; s < k->settings && n < REFERENCES_MAX; s++) {
-            if (strcmp(k->chip[s], k->chip[target]) == 0) continue;
-            size_t count = 0;
-            for (size_t i = 0; i < n_nets; i++)
-                count += (size_t)!isnan(k->log_y[nets[i] * KNOWN_DEVICES_MAX + s]);
-            if (count == least) out[n++] = s;
-        }
-    }
-    return n;
-}
-
-/* Features of the networks: logarithms on the references, gaps filled by the additive rule. lookup: their mean. */
-static void known_features(const known *k, const size_t *nets, size_t n_nets, const size_t *refs,
-                           size_t n_refs, double *x, double *lookup) {
-    double column[REFERENCES_MAX] = {0}, all = 0;
-    for (size_t c = 0; c < n_refs; c++) {
-        double sum = 0, count = 0;
-        for (size_t i = 0; i < n_nets; i++) {
-            const double y = k->log_y[nets[i] * KNOWN_DEVICES_MAX + refs[c]];
-            if (!isnan(y)) sum += y, count++;
-        }
-        column[c] = sum / count;
-        all += column[c] / (double)n_refs;
-    }
-    for (size_t i = 0; i < n_nets; i++) {
-        double sum = 0, count = 0;
-        for (size_t c = 0; c < n_refs; c++) {
-            const double y = k->log_y[nets[i] * KNOWN_DEVICES_MAX + refs[c]];
-            if (!isnan(y)) sum += y - column[c], count++;
-        }
-        const double net = count > 0 ? sum / count : 0;
-        lookup[i] = all + net;
-        for (size_t c = 0; c < n_refs; c++) {
-            const double y = k->log_y[nets[i] * KNOWN_DEVICES_MAX + refs[c]];
-            x[i * n_refs + c] = isnan(y) ? column[c] + net : y;
-        }
-    }
-}
-
-typedef struct known_results {
-    results ours, lookup;
-} known_results;
-
-/* The lookup table: mean of the references times the median ratio on the ten. */
-static void add_lookup(const bench *b, const nas_latency_table *few, const nas_latency_table *test,
-                       const double *few_lookup, const double *test_lookup, results *r) {
-    nas_device_model_quality q = {0};
-    double ratio = 0;
-    for (size_t i = 0; i < few->n_rows; i++)
-        ratio += (log(few->y[i]) - few_lookup[i]) / (double)few->n_rows;
-    need(b, nas_rank_correlation(b->ctx, test_lookup, test->y, test->n_rows, &q.spearman, NULL));
-    for (size_t i = 0; i < test->n_rows; i++) {
-        const double off = fabs(exp(test_lookup[i] + ratio) / test->y[i] - 1);
-        q.mape += off / (double)test->n_rows;
-        q.within5 += (off <= 0.05) / (double)test->n_rows;
-        q.within10 += (off <= 0.10) / (double)test->n_rows;
-    }
-    add(r, &q, 0, 0);
-}
-
-static bool known_target(const bench *b, const known *k, size_t target, known_results *out) {
-    enum { NETS_MIN = 20 };
-    size_t *nets = array(b, k->nets, sizeof *nets), n = 0, refs[REFERENCES_MAX];
-    for (size_t i = 0; i < k->nets; i++)
-        if (!isnan(k->log_y[i * KNOWN_DEVICES_MAX + target])) nets[n++] = i;
-    const size_t n_refs = n >= NETS_MIN ? references(k, target, nets, n, refs) : 0;
-    const bool ok = n_refs >= 3;
-    double *x = array(b, n * (n_refs + 1), sizeof *x), *lookup = array(b, n, sizeof *lookup);
-    size_t *order = array(b, n, sizeof *order);
-    char names[REFERENCES_MAX][16];
-    nas_feature features[REFERENCES_MAX];
-    for (size_t c = 0; c < n_refs; c++) {
-        (void)snprintf(names[c], sizeof names[c], "device%zu", c);
-        features[c] = (nas_feature){.name = names[c], .kind = NAS_FEATURE_SHAPE};
-    }
-    for (int seed = 0; ok && seed < b->seeds; seed++) {
-        shuffle(b, n, seed, order);
-        size_t *chosen = array(b, n, sizeof *chosen);
-        double *y = array(b, n, sizeof *y), *macs = array(b, n, sizeof *macs), rho = 0;
-        for (size_t i = 0; i < n; i++) {
-            chosen[i] = nets[order[i]];
-            y[i] = exp(k->log_y[chosen[i] * KNOWN_DEVICES_MAX + target]);
-            macs[i] = k->macs[chosen[i]];
-        }
-        known_features(k, chosen, n, refs, n_refs, x, lookup);
-        const nas_latency_table few = {.device = k->setting[target],
-                                       .features = features,
-                                       .n_features = n_refs,
-                                       .n_rows = SAMPLES,
-                                       .x = x,
-                                       .y = y};
-        const nas_latency_table test = {.device = k->setting[target],
-                                        .features = features,
-                                        .n_features = n_refs,
-                                        .n_rows = n - SAMPLES,
-                                        .x = x + SAMPLES * n_refs,
-                                        .y = y + SAMPLES};
-        const nas_device_model_options options = nas_device_model_options_default();
-        nas_device_model *model = NULL;
-        nas_device_model_quality q;
-        need(b, nas_device_model_fit(b->ctx, &few, &options, &model));
-        need(b, nas_device_model_evaluate(b->ctx, model, &test, &q));
-        if (!isnan(macs[SAMPLES]))
-            need(b, nas_rank_correlation(b->ctx, macs + SAMPLES, test.y, test.n_rows, &rho, NULL));
-        add(&out->ours, &q, rho, 0);
-        add_lookup(b, &few, &test, lookup, lookup + SAMPLES, &out->lookup);
-        nas_device_model_free(model);
-        nas_free(macs);
-        nas_free(y);
-        nas_free(chosen);
-    }
-    nas_free(order);
-    nas_free(lookup);
-    nas_free(x);
-    nas_free(nets);
-    return ok;
-}
-
-static void show_known(const bench *b, const known *k) {
-    results ours = {0}, lookup = {0};
-    for (size_t s = 0; s < k->settings; s++) {
-        known_results r = {0};
-        if (!known_target(b, k, s, &r)) continue;
-        join(&ours, &r.ours);
-        join(&lookup, &r.lookup);
-    }
-    char settings[64];
-    (void)snprintf(settings, sizeof settings, "MEAN of %d settings", ours.n);
-    if (ours.n == 0) return;
-    show(k->name, settings, "known", SAMPLES, &ours, "");
-    show(k->name, settings, "  lookup", SAMPLES, &lookup, "");
-}
-
-static void bench_known(const bench *b) {
-    problem p;
-    if (load(b, "ncnn_bench/ncnn_bench.csv.gz", "ncnn", &p)) {
-        known k = known_new(b, "ncnn");
-        for (size_t i = 0; i < p.table.rows; i++) {
-            char setting[192];
-            (void)snprintf(setting, sizeof setting, "%.120s t%s p%s g%s", csv_text(&p.table, i, 0),
-                           csv_text(&p.table, i, 1), csv_text(&p.table, i, 2),
-                           csv_text(&p.table, i, 3));
-            known_put(&k, csv_text(&p.table, i, 5), setting, csv_text(&p.table, i, 0),
-                      csv_number(&p.table, i, csv_column(&p.table, "avg_ms")));
-        }
-        show_known(b, &k);
-        known_free(&k);
-        problem_deinit(&p);
-    }
-    if (load(b, "aihub_latency/aihub_latency.csv.gz", "aihub", &p)) {
-        known k = known_new(b, "aihub");
-        for (size_t i = 0; i < p.table.rows; i++) {
-            char net[96], setting[192];
-            (void)snprintf(net, sizeof net, "%s/%s/%s", csv_text(&p.table, i, 0),
-                           csv_text(&p.table, i, 1), csv_text(&p.table, i, 2));
-            (void)snprintf(setting, sizeof setting, "%s %s", csv_text(&p.table, i, 3),
-                           csv_text(&p.table, i, 4));
-            known_put(&k, net, setting, csv_text(&p.table, i, 3), csv_number(&p.table, i, 5));
-        }
-        show_known(b, &k);
-        known_free(&k);
-        problem_deinit(&p);
-    }
-    static const char *const qed[] = {"tflite_cnn_e2e", "torch_cnn_e2e", "tflite_nas_e2e",
-                                      "torch_nas_e2e"};
-    for (size_t f = 0; f < sizeof qed / sizeof qed[0]; f++) {
-        char file[128];
-        (void)snprintf(file, sizeof file, "mobile_cnn_qed/%s.csv.gz", qed[f]);
-        if (!load(b, file, qed[f], &p)) continue;
-        known k = known_new(b, qed[f]);
-        for (size_t i = 0; i < p.table.rows; i++) {
-            for (size_t c = 3; c < p.table.columns; c++) {
-                char phone[64];
-                (void)snprintf(phone, sizeof phone, "%s", p.table.head[c]);
-                if (strstr(phone, "_us") == NULL) continue;
-                phone[strcspn(phone, "_")] = '\0'; /* other cores of a phone are no references */
-                known_put(&k, csv_text(&p.table, i, 0), p.table.head[c], phone,
-                          csv_number(&p.table, i, c));
-            }
-            for (size_t n = 0; n < k.nets; n++) {
-                if (strcmp(k.net[n], csv_text(&p.table, i, 0)) == 0)
-                    k.macs[n] = log(csv_number(&p.table, i, 1));
-            }
-        }
-        show_known(b, &k);
-        known_free(&k);
         problem_deinit(&p);
     }
 }

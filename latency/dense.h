@@ -19,6 +19,10 @@ typedef struct nas__dense_kernels {
     double (*distance)(const double *a, const double *b, size_t n);
     /* out[j] = exp(-1/2 sum_k (x[k] - zt[k * m + j])^2), j < m, m a multiple of NAS__DENSE_PAD. */
     void (*gauss)(const double *zt, size_t m, size_t d, const double *x, double *out);
+    /* out[4]: for 4 rows of x (transposed, [d][4]) sum_j weight[j] exp(-1/2 |x - z_j|^2), j < m as above, by inner
+     * products: half[j] = |z_j|^2 / 2. */
+    void (*gauss_sums)(const double *zt, size_t m, size_t d, const double *half,
+                       const double *weight, const double *x, double *out);
 } nas__dense_kernels;
 extern const nas__dense_kernels nas__dense_kernels_base, nas__dense_kernels_avx2,
     nas__dense_kernels_avx512;

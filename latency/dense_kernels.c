@@ -134,9 +134,51 @@ static void gauss(const double *zt, size_t m, size_t d, const double *x, double 
     }
 }
 
+/* Two vectors of columns for one of the four rows. */
+#define SUMS_STEP(r)                                                                               \
+    do {                                                                                           \
+        const vec value = x[k * NAS__TILE + (r)] + (vec){0};                                       \
+        a##r += value * z0;                                                                        \
+        b##r += value * z1;                                                                        \
+    } while (0)
+#define SUMS_ADD(r) sum##r += w0 * exp_of(a##r - h0 - own[r]) + w1 * exp_of(b##r - h1 - own[r])
+
+static void gauss_sums(const double *zt, size_t m, size_t d, const double *half,
+                       const double *weight, const double *x, double *out) {
+    double own[NAS__TILE] = {0};
+    for (size_t k = 0; k < d; k++)
+        for (size_t r = 0; r < NAS__TILE; r++)
+            own[r] += 0.5 * x[k * NAS__TILE + r] * x[k * NAS__TILE + r];
+    vec sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+    for (size_t j = 0; j < m; j += 2 * LANES) {
+        vec a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
+        for (size_t k = 0; k < d; k++) {
+            const vec z0 = LOAD(zt + k * m + j), z1 = LOAD(zt + k * m + j + LANES);
+            SUMS_STEP(0);
+            SUMS_STEP(1);
+            SUMS_STEP(2);
+            SUMS_STEP(3);
+        }
+        const vec h0 = LOAD(half + j), h1 = LOAD(half + j + LANES), w0 = LOAD(weight + j),
+                  w1 = LOAD(weight + j + LANES);
+        SUMS_ADD(0);
+        SUMS_ADD(1);
+        SUMS_ADD(2);
+        SUMS_ADD(3);
+    }
+    out[0] = sum_of(sum0);
+    out[1] = sum_of(sum1);
+    out[2] = sum_of(sum2);
+    out[3] = sum_of(sum3);
+}
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
-const nas__dense_kernels JOIN(nas__dense_kernels_, NAS_ISA) = {
-    .name = TEXT(NAS_ISA), .tile = tile, .dot = dot, .distance = distance, .gauss = gauss};
+const nas__dense_kernels JOIN(nas__dense_kernels_, NAS_ISA) = {.name = TEXT(NAS_ISA),
+                                                               .tile = tile,
+                                                               .dot = dot,
+                                                               .distance = distance,
+                                                               .gauss = gauss,
+                                                               .gauss_sums = gauss_sums};

@@ -14,6 +14,8 @@ void nas__gp_deinit(nas__gp *gp) {
     double *const all[] = {gp->hyper.log_inverse_length,
                            gp->inducing,
                            gp->scaled,
+                           gp->half,
+                           gp->inverse_length,
                            gp->beta,
                            gp->slope,
                            gp->factor,
@@ -23,14 +25,14 @@ void nas__gp_deinit(nas__gp *gp) {
     *gp = (nas__gp){0};
 }
 
-size_t nas__gp_scratch_size(const nas__gp *gp) {
+static size_t scratch_size(const nas__gp *gp) {
     return gp->pad + gp->d;
 }
 
 /* Kernel between x and the inducing rows: out[pad] Gaussian part only; point: [d] scratch. */
 static void gauss_row(const nas__gp *gp, const double *x, double *point, double *out) {
     for (size_t k = 0; k < gp->d; k++)
-        point[k] = x[k] * exp(gp->hyper.log_inverse_length[k]);
+        point[k] = x[k] * gp->inverse_length[k];
     nas__dense()->gauss(gp->scaled, gp->pad, gp->d, point, out);
 }
 
@@ -49,11 +51,16 @@ static double kernel_self(const nas__gp *gp, const double *x) {
            exp(gp->hyper.log_linear) / (double)gp->d * nas__dense()->dot(x, x, gp->d);
 }
 
-double nas__gp_mean(const nas__gp *gp, const double *x, double *scratch) {
-    gauss_row(gp, x, scratch + gp->pad, scratch);
-    const double value =
-        nas__dense()->dot(scratch, gp->beta, gp->pad) + nas__dense()->dot(x, gp->slope, gp->d);
-    return gp->mean + gp->scale * value;
+void nas__gp_means(const nas__gp *gp, const double *x, double *scratch,
+                   double out[static NAS__TILE]) {
+    for (size_t k = 0; k < gp->d; k++)
+        for (size_t r = 0; r < NAS__TILE; r++)
+            scratch[k * NAS__TILE + r] = x[r * gp->d + k] * gp->inverse_length[k];
+    nas__dense()->gauss_sums(gp->scaled, gp->pad, gp->d, gp->half, gp->beta, scratch, out);
+    for (size_t r = 0; r < NAS__TILE; r++) {
+        const double value = out[r] + nas__dense()->dot(x + r * gp->d, gp->slope, gp->d);
+        out[r] = gp->mean + gp->scale * value;
+    }
 }
 
 /* ---- posterior -------------------------------------------------------------------------------------------------- */
@@ -64,6 +71,7 @@ static nas_status allocate(nas_ctx *ctx, nas__gp *gp) {
         double **array;
         size_t count;
     } const all[] = {{&gp->inducing, gp->m * gp->d}, {&gp->scaled, gp->d * gp->pad},
+                     {&gp->half, gp->pad},           {&gp->inverse_length, gp->d},
                      {&gp->beta, gp->pad},           {&gp->slope, gp->d},
                      {&gp->factor, gp->m * gp->m},   {&gp->information, gp->m * gp->m}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -88,12 +96,15 @@ static void shuffled(uint64_t seed, size_t n, size_t *order) {
 
 static void set_basis(nas__gp *gp, const nas__gp_rows *rows, const size_t *order) {
     memset(gp->scaled, 0, gp->d * gp->pad * sizeof *gp->scaled);
+    memset(gp->half, 0, gp->pad * sizeof *gp->half);
     for (size_t k = 0; k < gp->d; k++) {
         const double inverse = exp(gp->hyper.log_inverse_length[k]);
+        gp->inverse_length[k] = inverse;
         for (size_t j = 0; j < gp->m; j++) {
             const double x = rows->x[order[j] * gp->d + k];
             gp->inducing[j * gp->d + k] = x;
             gp->scaled[k * gp->pad + j] = inverse * x;
+            gp->half[j] += 0.5 * inverse * x * inverse * x;
         }
     }
 }
@@ -121,7 +132,7 @@ static nas_status work_init(nas_ctx *ctx, const nas__gp *gp, size_t n, work *w) 
     w->vt = nas_alloc_array(ctx, cells, sizeof(double));
     w->target = nas_alloc_array(ctx, n, sizeof(double));
     w->right = nas_alloc_array(ctx, gp->m, sizeof(double));
-    w->scratch = nas_alloc_array(ctx, nas__gp_scratch_size(gp), sizeof(double));
+    w->scratch = nas_alloc_array(ctx, scratch_size(gp), sizeof(double));
     w->order = nas_alloc_array(ctx, n, sizeof(size_t));
     return w->v == NULL || w->vt == NULL || w->target == NULL || w->right == NULL ||
                    w->scratch == NULL || w->order == NULL
@@ -335,7 +346,7 @@ static nas_status variance_block(nas_ctx *ctx, void *arg, size_t index, int work
     const size_t rows = job->n - first < VARIANCE_BLOCK ? job->n - first : VARIANCE_BLOCK;
     const double noise = exp(gp->hyper.log_noise) + JITTER;
     double *v = nas_alloc_array(ctx, rows * m, sizeof *v);
-    double *scratch = nas_alloc_array(ctx, nas__gp_scratch_size(gp), sizeof *scratch);
+    double *scratch = nas_alloc_array(ctx, scratch_size(gp), sizeof *scratch);
     nas_status status = v == NULL || scratch == NULL ? NAS_ERR_NOMEM : NAS_OK;
     for (size_t i = 0; i < rows && status == NAS_OK; i++)
         kernel_row(gp, job->x + (first + i) * gp->d, scratch, v + i * m);

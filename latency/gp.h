@@ -19,13 +19,15 @@ typedef struct nas__gp_hyper {
 typedef struct nas__gp {
     size_t d, m, pad; /* coordinates, inducing rows, rounded up to NAS__DENSE_PAD */
     nas__gp_hyper hyper;
-    double mean, scale;  /* of the targets */
-    double *inducing;    /* [m][d] */
-    double *scaled;      /* [d][pad] coordinates over lengths, transposed */
-    double *beta;        /* [pad] */
-    double *slope;       /* [d] of the linear part */
-    double *factor;      /* [m][m] of the kernel matrix of the inducing rows */
-    double *information; /* [m][m] factor of I + V W V' */
+    double mean, scale;     /* of the targets */
+    double *inducing;       /* [m][d] */
+    double *scaled;         /* [d][pad] coordinates over lengths, transposed */
+    double *inverse_length; /* [d] */
+    double *half;           /* [pad] half the square of its columns */
+    double *beta;           /* [pad] */
+    double *slope;          /* [d] of the linear part */
+    double *factor;         /* [m][m] of the kernel matrix of the inducing rows */
+    double *information;    /* [m][m] factor of I + V W V' */
 } nas__gp;
 
 /* What a fit learns from. Rows must differ from one another (merge equal ones first). */
@@ -46,9 +48,10 @@ nas_status nas__gp_restore(nas_ctx *ctx, const nas__gp_rows *rows, nas__gp_hyper
                            uint64_t seed, nas__gp *out);
 void nas__gp_deinit(nas__gp *gp);
 
-/* nas__gp_scratch_size - doubles of scratch that the two functions below need for one row. */
-size_t nas__gp_scratch_size(const nas__gp *gp);
-double nas__gp_mean(const nas__gp *gp, const double *x, double *scratch);
+/* nas__gp_means - of NAS__TILE rows, x [NAS__TILE][d]; a row's value does not depend on the others. scratch:
+ * [NAS__TILE * d] */
+void nas__gp_means(const nas__gp *gp, const double *x, double *scratch,
+                   double out[static NAS__TILE]);
 /* nas__gp_variances - of the noisy value, [n] for x [n][d]. */
 nas_status nas__gp_variances(nas_ctx *ctx, const nas__gp *gp, const double *x, size_t n,
                              int threads, double *out);

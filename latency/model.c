@@ -166,15 +166,18 @@ static nas_status mean_block(nas_ctx *ctx, void *arg, size_t index, int worker) 
     const nas_device_model *m = job->model;
     const size_t first = index * MEAN_BLOCK;
     const size_t end = job->n - first < MEAN_BLOCK ? job->n : first + MEAN_BLOCK;
-    double *scratch =
-        nas_alloc_array(ctx, nas__gp_scratch_size(&m->gp) + m->encoder.d, sizeof *scratch);
-    if (scratch == NULL) return NAS_ERR_NOMEM;
-    double *z = scratch + nas__gp_scratch_size(&m->gp);
-    for (size_t i = first; i < end; i++) {
-        nas__encode(&m->encoder, job->x + i * m->encoder.n_features, z);
-        job->out[i] = nas__gp_mean(&m->gp, z, scratch);
+    const size_t d = m->encoder.d;
+    double *z = nas_alloc_array(ctx, 2 * NAS__TILE * d, sizeof *z);
+    if (z == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = first; i < end; i += NAS__TILE) {
+        const size_t rows = end - i < NAS__TILE ? end - i : NAS__TILE; /* the rest stays as it is */
+        double means[NAS__TILE];
+        for (size_t r = 0; r < rows; r++)
+            nas__encode(&m->encoder, job->x + (i + r) * m->encoder.n_features, z + r * d);
+        nas__gp_means(&m->gp, z, z + NAS__TILE * d, means);
+        memcpy(job->out + i, means, rows * sizeof *means);
     }
-    nas_free(scratch);
+    nas_free(z);
     return NAS_OK;
 }
 

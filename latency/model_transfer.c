@@ -27,6 +27,8 @@ enum { N_SPREADS = 4, N_SHAPES = 4, N_NOISES = 4, N_STRETCHES = 3 };
 #define WIDEST_STRETCH 2.0 /* of the kernels' lengths; the others 1 and 1/2 */
 #define ALIKE_LENGTH 1.4   /* times the root of the coordinates: of the kernel that favours none */
 #define ALIKE_SHARE 0.5
+#define FOLLOWED                                                                                   \
+    0.5          /* correlation with a source from which a shape feature may stand for a device */
 #define CLIP 3.0 /* standardised predictions bend towards it */
 
 typedef struct share {
@@ -41,6 +43,7 @@ typedef struct basis {
     size_t n;                  /* sources */
     size_t width;              /* and shape features behind them */
     size_t shapes[SHAPES_MAX]; /* their places among the features */
+    double shape_weight;       /* of each: together they count as one source */
     const nas_device_model *const *sources;
     double *center, *spread; /* [width] of the log predictions and features over the pool */
     double scale;            /* mean of spread */
@@ -54,6 +57,8 @@ typedef struct view {
     double **coordinates; /* [n + 1] -> [rows][d_s] over the lengths; the last: all alike */
 } view;
 
+enum { FAST_TERMS = 2 + N_STRETCHES };
+
 struct nas__transfer {
     nas_device_model **owned; /* sources of this model's own, or NULL */
     const nas_device_model **sources;
@@ -65,6 +70,7 @@ struct nas__transfer {
     share grid[GRID_MAX];
     size_t n_grid;
     double *alpha;   /* [n_grid][n] */
+    double *fast;    /* [n][2 + N_STRETCHES] the grid's weighted sums of alpha: see fast_mean */
     double *inverse; /* [n_grid][n][n] of the covariance */
 };
 
@@ -177,7 +183,7 @@ static parts parts_of(const basis *b, const view *va, size_t i, const view *vb, 
                   p.shape);
     }
     for (size_t s = b->n; s < b->width; s++)
-        p.spread += (za[s] - ma) * (zb[s] - mb);
+        p.spread += b->shape_weight * (za[s] - ma) * (zb[s] - mb);
     add_shape(b->sources[0]->encoder.d, va->coordinates[b->n], i, vb->coordinates[b->n], j,
               ALIKE_SHARE, p.shape);
     return p;
@@ -336,6 +342,29 @@ static void basis_deinit(basis *b) {
     *b = (basis){0};
 }
 
+/* Shape features that no source follows (shares, say) are no device: they leave the basis and `all` [rows][width]. */
+static void keep_followed(basis *b, double *all, size_t rows) {
+    const size_t before = b->width;
+    bool kept[NAS__SOURCES_MAX + SHAPES_MAX];
+    b->width = b->n;
+    for (size_t s = 0; s < before; s++) {
+        double best = s < b->n ? 1 : -1;
+        for (size_t t = 0; t < b->n && s >= b->n; t++) {
+            const double r = gsl_stats_correlation(all + s, before, all + t, before, rows);
+            if (r > best) best = r; /* a constant has none */
+        }
+        kept[s] = best >= FOLLOWED;
+        if (kept[s] && s >= b->n) {
+            b->shapes[b->width - b->n] = b->shapes[s - b->n];
+            b->width++;
+        }
+    }
+    double *to = all;
+    for (size_t i = 0; i < rows * before; i++)
+        if (kept[i % before]) *to++ = all[i];
+    b->shape_weight = b->width > b->n ? 1.0 / (double)(b->width - b->n) : 0;
+}
+
 static nas_status basis_of(nas_ctx *ctx, const nas_device_model *const *sources, size_t n,
                            const double *pool, size_t rows, basis *out) {
     basis b = {.n = n, .width = n, .sources = sources};
@@ -349,6 +378,7 @@ static nas_status basis_of(nas_ctx *ctx, const nas_device_model *const *sources,
     nas_status status = b.center == NULL || b.spread == NULL || all == NULL
                             ? NAS_ERR_NOMEM
                             : raw_predictions(ctx, &b, pool, rows, all);
+    if (status == NAS_OK) keep_followed(&b, all, rows);
     for (size_t s = 0; s < b.width && status == NAS_OK; s++) {
         double *column = all + s;
         gsl_sort(column, b.width, rows);
@@ -571,6 +601,7 @@ void nas__transfer_free(nas__transfer *t) {
         nas_device_model_free(t->owned[s]);
     basis_deinit(&t->basis);
     nas_free(t->inverse);
+    nas_free(t->fast);
     nas_free(t->alpha);
     nas_free(t->log_y);
     nas_free(t->x);
@@ -585,6 +616,32 @@ static posterior posterior_of(const nas__transfer *t) {
                        .n = t->n,
                        .alpha = t->alpha,
                        .inverse = t->inverse};
+}
+
+/* The mean is linear in the parts of the covariance, so the grid can be summed before any row is seen. */
+static void set_fast(nas__transfer *t) {
+    memset(t->fast, 0, t->n * FAST_TERMS * sizeof *t->fast);
+    for (size_t g = 0; g < t->n_grid; g++) {
+        const share *s = &t->grid[g];
+        for (size_t i = 0; i < t->n && s->weight > 0; i++) {
+            const double part = s->weight * t->alpha[g * t->n + i];
+            double *fast = t->fast + i * FAST_TERMS;
+            fast[0] += part;
+            fast[1] += part * s->spread;
+            fast[2 + s->stretch] += part * s->shape;
+        }
+    }
+}
+
+static double fast_mean(const nas__transfer *t, const parts *row) {
+    double mean = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        const double *fast = t->fast + i * FAST_TERMS;
+        mean += fast[0] * (CONSTANT_VARIANCE + row[i].common) + fast[1] * row[i].spread;
+        for (size_t k = 0; k < N_STRETCHES; k++)
+            mean += fast[2 + k] * row[i].shape[k];
+    }
+    return mean;
 }
 
 static nas_status learn(nas_ctx *ctx, nas__transfer *t) {
@@ -604,6 +661,7 @@ static nas_status learn(nas_ctx *ctx, nas__transfer *t) {
         t->mean = centred(t->log_y, index, n, t->basis.scale, y);
         posterior q = posterior_of(t);
         status = average(ctx, p, y, &q);
+        if (status == NAS_OK) set_fast(t);
     }
     nas_free(index);
     nas_free(y);
@@ -619,7 +677,9 @@ static nas_status transfer_init(nas_ctx *ctx, const nas__merged_rows *target, si
     t->log_y = nas_alloc_array(ctx, t->n, sizeof *t->log_y);
     t->alpha = nas_alloc_array(ctx, GRID_MAX * t->n, sizeof *t->alpha);
     t->inverse = nas_alloc_array(ctx, GRID_MAX * t->n * t->n, sizeof *t->inverse);
-    if (t->x == NULL || t->log_y == NULL || t->alpha == NULL || t->inverse == NULL) {
+    t->fast = nas_alloc_array(ctx, t->n * FAST_TERMS, sizeof *t->fast);
+    if (t->x == NULL || t->log_y == NULL || t->alpha == NULL || t->inverse == NULL ||
+        t->fast == NULL) {
         return NAS_ERR_NOMEM;
     }
     memcpy(t->x, target->x, t->n * width * sizeof *t->x);
@@ -664,38 +724,56 @@ void nas__transfer_own(nas__transfer *t, nas_device_model **take_sources) {
 
 /* ---- predict ---------------------------------------------------------------------------------------------------- */
 
-enum { PREDICT_BLOCK = 1024 };
+enum { PREDICT_BLOCK = 256 };
 
-static nas_status predict_block(nas_ctx *ctx, const nas__transfer *t, const double *x, size_t n,
-                                parts *row, double *log_mean, double *sd) {
-    view v = {0};
-    const nas_status status = view_of(ctx, &t->basis, x, n, &v);
-    if (status != NAS_OK) return status;
+typedef struct predict_job {
+    const nas__transfer *t;
+    const view *v;
+    double *log_mean, *sd;
+} predict_job;
+
+static nas_status predict_block(nas_ctx *ctx, void *arg, size_t index, int worker) {
+    (void)worker;
+    const predict_job *job = arg;
+    const nas__transfer *t = job->t;
+    const view *v = job->v;
+    parts *row = nas_alloc_array(ctx, t->n, sizeof *row);
+    if (row == NULL) return NAS_ERR_NOMEM;
     const posterior q = posterior_of(t);
-    for (size_t i = 0; i < n; i++) {
+    const size_t first = index * PREDICT_BLOCK;
+    const size_t end = v->rows - first < PREDICT_BLOCK ? v->rows : first + PREDICT_BLOCK;
+    for (size_t i = first; i < end; i++) {
         for (size_t j = 0; j < t->n; j++)
-            row[j] = parts_of(&t->basis, &v, i, &t->rows, j, t->basis.n);
-        const parts self = parts_of(&t->basis, &v, i, &v, i, t->basis.n);
+            row[j] = parts_of(&t->basis, v, i, &t->rows, j, t->basis.n);
+        job->log_mean[i] = t->mean + t->basis.scale * fast_mean(t, row);
+        if (job->sd == NULL) continue;
+        const parts self = parts_of(&t->basis, v, i, v, i, t->basis.n);
         double variance = 0;
-        const double value = combine(&q, row, &self, sd != NULL ? &variance : NULL);
-        log_mean[i] = t->mean + t->basis.scale * value;
-        if (sd != NULL) sd[i] = t->basis.scale * sqrt(variance);
+        (void)combine(&q, row, &self, &variance);
+        job->sd[i] = t->basis.scale * sqrt(variance);
     }
-    view_deinit(&v, t->basis.n);
+    nas_free(row);
     return NAS_OK;
 }
+
+enum { VIEW_ROWS = 16 * PREDICT_BLOCK }; /* what is looked at together, to bound the memory */
 
 nas_status nas__transfer_predict(nas_ctx *ctx, const nas__transfer *t, const double *x, size_t n,
                                  double *log_mean, double *sd) {
     const size_t width = t->sources[0]->encoder.n_features;
-    parts *row = nas_alloc_array(ctx, t->n, sizeof *row);
-    nas_status status = row == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    for (size_t i = 0; i < n && status == NAS_OK; i += PREDICT_BLOCK) {
-        const size_t rows = n - i < PREDICT_BLOCK ? n - i : PREDICT_BLOCK;
-        status = predict_block(ctx, t, x + i * width, rows, row, log_mean + i,
-                               sd != NULL ? sd + i : NULL);
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < n && status == NAS_OK; i += VIEW_ROWS) {
+        const size_t rows = n - i < VIEW_ROWS ? n - i : VIEW_ROWS;
+        view v = {0};
+        status = view_of(ctx, &t->basis, x + i * width, rows, &v);
+        predict_job job = {
+            .t = t, .v = &v, .log_mean = log_mean + i, .sd = sd != NULL ? sd + i : NULL};
+        if (status == NAS_OK) {
+            status = nas_parallel(ctx, nas_cpu_count(), (rows + PREDICT_BLOCK - 1) / PREDICT_BLOCK,
+                                  predict_block, &job);
+        }
+        view_deinit(&v, t->basis.n);
     }
-    nas_free(row);
     return status;
 }
 

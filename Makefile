@@ -257,6 +257,11 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never part of the tests)
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
 
+.PHONY: bench-compress-strategies
+bench-compress-strategies: all ## strategies that choose channels, equal evaluations (half an hour; DATA=../shared/data)
+	$(Q)bench/compress_strategies.sh $(B)/bin/nas-search $(B)/bin/nas-query $(or $(DATA),../shared/data) \
+	    $(B)/compress-strategies
+
 .PHONY: bench-sparse
 bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
 	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)

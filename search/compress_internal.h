@@ -88,6 +88,19 @@ nas_status nas__comp_load(nas__comp *c); /* trials of an earlier start */
 /* nas__comp_evaluate - scores, times and finishes a WAITING trial. */
 nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph, const char *role);
 
+/* nas__comp_decode - kept[group] channels of the original, repaired; `arg` is the study. */
+nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out);
+
+/* ---- compress_layers.c ---- */
+/* nas__comp_alone - top1[group]: share of REWARD images when only that group is cut as in trial `index`. */
+nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
+
+/* ---- compress_promise.c ---- */
+/* nas__comp_worth_timing - a scored candidate that can end in the table, or whose latency a bound asks for. */
+bool nas__comp_worth_timing(const nas__comp *c, size_t index);
+/* nas__comp_estimate - latency of a candidate that was not timed, from earlier ones; for the strategy alone. */
+bool nas__comp_estimate(const nas__comp *c, size_t index, nas_metric metric, double *out);
+
 /* ---- phases ---- */
 nas_status nas__comp_search(nas__comp *c);                 /* compress_search.c */
 nas_status nas__comp_final(nas__comp *c);                  /* compress_final.c */

@@ -202,7 +202,7 @@ static nas_importance importance_of(const nas_config *cfg) {
     return NAS_IMPORTANCE_RECONSTRUCTION; /* the key's choices are these names */
 }
 
-static nas_status decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out) {
+nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out) {
     const nas__comp *c = arg;
     bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(c->channels), sizeof *keep);
     if (keep == NULL) return NAS_ERR_NOMEM;
@@ -274,17 +274,32 @@ static void describe_layers(const nas__comp *c, nas_amc_layer *layers, int32_t *
     }
 }
 
+/* Bits do not vary here, so that bit operations are MACs in another unit. */
+static bool limits_macs(const nas_constraint *k) {
+    return k->at_most && (k->metric == NAS_METRIC_MACS || k->metric == NAS_METRIC_BOPS);
+}
+
 static double macs_budget(const nas__comp *c) {
     nas_graph_cost cost = {0};
     double least = 0;
     if (nas_graph_cost_total(c->ctx, c->model, &cost) != NAS_OK) return 0; /* verified at import */
     for (int32_t i = 0; i < c->config->n_constraints; i++) {
         const nas_constraint *k = &c->config->constraints[i];
-        if (k->metric != NAS_METRIC_MACS || !k->at_most) continue;
-        const double bound = k->is_percent ? (double)cost.macs * k->bound / 100 : k->bound;
+        if (!limits_macs(k)) continue;
+        const double each = k->metric == NAS_METRIC_BOPS ? NAS_BOPS_EACH : 1;
+        const double bound = k->is_percent ? (double)cost.macs * k->bound / 100 : k->bound / each;
         if (least == 0 || bound < least) least = bound;
     }
     return least;
+}
+
+/* Nothing but accuracy is wanted, and nothing but MACs is limited. */
+static bool spends_macs(const nas__comp *c) {
+    const nas_config *cfg = c->config;
+    bool all = cfg->n_objectives == 1 && cfg->objectives[0].metric == NAS_METRIC_TOP1;
+    for (int32_t i = 0; i < cfg->n_constraints; i++)
+        all = all && limits_macs(&cfg->constraints[i]);
+    return all;
 }
 
 static nas_status open_space(nas__comp *c) {
@@ -305,7 +320,8 @@ static nas_status open_space(nas__comp *c) {
                              .step = c->config->compress.channel_step,
                              .min_ratio = c->config->compress.min_ratio,
                              .macs_max = macs_budget(c),
-                             .decode = decode,
+                             .spend = spends_macs(c),
+                             .decode = nas__comp_decode,
                              .decode_arg = c};
         for (size_t i = 0; i < groups; i++)
             list[i].channels = nas_channels_group(c->channels, (int32_t)i)->channels;

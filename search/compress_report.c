@@ -29,7 +29,8 @@ static bool pick_best(const nas__comp *c, size_t *index) {
 
 /* ---- delivery --------------------------------------------------------------------------------------------------------- */
 
-static void write_groups(nas_json *j, const nas__comp *c, const nas_point *point) {
+static void write_groups(nas_json *j, const nas__comp *c, const nas_point *point,
+                         const double *alone) {
     nas_json_key(j, "channel_groups");
     nas_json_array(j);
     for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
@@ -41,6 +42,8 @@ static void write_groups(nas_json *j, const nas__comp *c, const nas_point *point
         nas_json_int(j, group->channels);
         nas_json_key(j, "kept");
         nas_json_int(j, nas_space_amc_kept(c->space, point, g));
+        nas_json_key(j, "reward_top1_alone"); /* of the original with this group alone cut */
+        nas_json_double(j, alone[g]);
         nas_json_object_end(j);
     }
     nas_json_array_end(j);
@@ -51,8 +54,27 @@ static void write_number(nas_json *j, const char *key, double value) {
     nas_json_double(j, value);
 }
 
+/* layers.csv: the same for people. */
+static nas_status write_layers(nas__comp *c, const nas_point *point, const double *alone) {
+    char path[NAS__COMP_PATH_MAX];
+    nas_buf text = {0};
+    const double original = c->trials[0].top1.reward_top1.value;
+    nas_buf_puts(&text, "first_layer,channels,kept,reward_top1_alone,points_lost_alone\n");
+    for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
+        const nas_channel_group *group = nas_channels_group(c->channels, g);
+        nas_buf_printf(&text, "\"%s\",%" PRId32 ",%" PRId32 ",%.2f,%.2f\n", group->name,
+                       group->channels, nas_space_amc_kept(c->space, point, g), 100 * alone[g],
+                       100 * (original - alone[g]));
+    }
+    nas_status status = nas_buf_status(c->ctx, &text);
+    if (status == NAS_OK) status = nas__comp_path(c, "best/layers.csv", path);
+    if (status == NAS_OK) status = nas_file_write(c->ctx, path, text.data, text.len, 0644);
+    nas_buf_deinit(&text);
+    return status;
+}
+
 static nas_status write_recipe(nas__comp *c, size_t index, const nas_graph *graph,
-                               const char *path) {
+                               const double *alone, const char *path) {
     const nas__comp_trial *t = &c->trials[index], *original = &c->trials[0];
     nas_buf text = {0}, graph_json = {0};
     nas_status status = nas_graph_to_json(c->ctx, graph, &graph_json);
@@ -79,7 +101,7 @@ static nas_status write_recipe(nas__comp *c, size_t index, const nas_graph *grap
     write_number(&j, "before_tuning_reward_top1", t->top1.reward_top1.value);
     nas_json_key(&j, "data");
     nas_json_string(&j, nas_class_data_describe(c->data));
-    write_groups(&j, c, &t->point);
+    write_groups(&j, c, &t->point, alone);
     nas_json_key(&j, "graph");
     nas_json_raw(&j, graph_json.data == NULL ? "null" : graph_json.data);
     nas_json_object_end(&j);
@@ -95,6 +117,9 @@ static nas_status deliver(nas__comp *c, size_t index) {
     char name[48], path[NAS__COMP_PATH_MAX];
     const nas_onnx_import_options o = nas_onnx_import_options_default();
     nas_graph *graph = NULL;
+    const size_t groups = (size_t)nas_channels_group_count(c->channels);
+    double *alone = nas_alloc_array(c->ctx, groups, sizeof *alone);
+    if (alone == NULL) return NAS_ERR_NOMEM;
     (void)snprintf(name, sizeof name, "tuned/%zu.onnx", index);
     nas_status status = nas__comp_path(c, name, path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
@@ -105,7 +130,10 @@ static nas_status deliver(nas__comp *c, size_t index) {
     if (status == NAS_OK) status = nas__comp_path(c, "best/model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(c->ctx, graph, path);
     if (status == NAS_OK) status = nas__comp_path(c, "best/recipe.json", path);
-    if (status == NAS_OK) status = write_recipe(c, index, graph, path);
+    if (status == NAS_OK) status = nas__comp_alone(c, index, alone);
+    if (status == NAS_OK) status = write_recipe(c, index, graph, alone, path);
+    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone);
+    nas_free(alone);
     nas_graph_free(graph);
     return nas_wrap(c->ctx, status, "writing %s/best", c->dir);
 }

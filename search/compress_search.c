@@ -3,6 +3,7 @@
 #include "search/compress_internal.h"
 #include "search/stored.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -50,12 +51,26 @@ static nas_status ask_batch(nas__comp *c, size_t remaining) {
     return status;
 }
 
+/* Objectives, with an estimate in place of a latency that was not measured. */
+static bool told_values(const nas__comp *c, const nas__comp_trial *t, double *values) {
+    for (int32_t i = 0; i < c->config->n_objectives; i++) {
+        const nas_metric metric = c->config->objectives[i].metric;
+        double value = 0;
+        if (!nas__comp_metric(t, metric, false, &value) &&
+            !nas__comp_estimate(c, (size_t)t->row.number, metric, &value))
+            return false;
+        if (!isfinite(value)) return false;
+        values[i] = nas_metric_maximise(metric) ? -value : value;
+    }
+    return true;
+}
+
 static nas_told told_from(const nas__comp *c, const nas__comp_trial *t) {
     nas_told told = {.trial = t->row.number,
                      .point = t->point,
                      .n_values = c->config->n_objectives,
                      .state = NAS_TOLD_COMPLETE};
-    if (t->row.state != NAS_TRIAL_COMPLETE || !nas__comp_objectives(c, t, told.values))
+    if (t->row.state != NAS_TRIAL_COMPLETE || !told_values(c, t, told.values))
         told.state = NAS_TOLD_FAILED;
     if (t->row.values.violation.is_set) told.violation = t->row.values.violation.value;
     return told;
@@ -139,6 +154,14 @@ static bool out_of_time(const nas__comp *c) {
     return c->config->budget.time_s > 0 && spent > 0.6 * c->config->budget.time_s;
 }
 
+static void log_timed(const nas__comp *c) {
+    size_t timed = 0;
+    for (size_t i = 0; i < c->n_trials; i++)
+        timed += c->trials[i].from_strategy && c->trials[i].row.values.latency_p50_us.is_set;
+    nas_log(c->ctx, NAS_LOG_INFO, "%zu of %zu candidates were compiled and timed", timed,
+            strategy_trials(c));
+}
+
 nas_status nas__comp_search(nas__comp *c) {
     size_t told = 0, finished = 0;
     nas_status status = restore(c, &told, &finished);
@@ -171,6 +194,9 @@ nas_status nas__comp_search(nas__comp *c) {
         if (status == NAS_OK) status = tell_batch(c, told);
         if (status == NAS_OK) told = c->n_trials;
     }
-    if (status == NAS_OK) nas__progress_end(&c->progress);
+    if (status == NAS_OK) {
+        nas__progress_end(&c->progress);
+        log_timed(c);
+    }
     return nas_wrap(c->ctx, status, "search");
 }

@@ -29,8 +29,8 @@ static bool pick(nas_opt_double late, nas_opt_double early, bool final, double f
     return v.is_set;
 }
 
-static bool whole(nas_opt_i64 v, double *out) {
-    if (v.is_set) *out = (double)v.value;
+static bool whole(nas_opt_i64 v, double factor, double *out) {
+    if (v.is_set) *out = (double)v.value * factor;
     return v.is_set;
 }
 
@@ -43,9 +43,11 @@ bool nas__comp_metric(const nas__comp_trial *t, nas_metric metric, bool final, d
         return pick(v->final_latency_p50_us, v->latency_p50_us, final, 1e-3, out);
     case NAS_METRIC_LATENCY_P90_MS:
         return pick(v->final_latency_p90_us, v->latency_p90_us, final, 1e-3, out);
-    case NAS_METRIC_MACS: return whole(v->macs, out);
-    case NAS_METRIC_PARAMS: return whole(v->params, out);
-    case NAS_METRIC_PEAK_ACTIVATION_BYTES: return whole(v->peak_activation_bytes, out);
+    case NAS_METRIC_MACS: return whole(v->macs, 1, out);
+    case NAS_METRIC_PARAMS: return whole(v->params, 1, out);
+    case NAS_METRIC_PEAK_ACTIVATION_BYTES: return whole(v->peak_activation_bytes, 1, out);
+    case NAS_METRIC_WEIGHT_BYTES: return whole(v->params, NAS_WEIGHT_BYTES_EACH, out);
+    case NAS_METRIC_BOPS: return whole(v->macs, NAS_BOPS_EACH, out);
     case NAS_METRIC_PSNR_Y: /* refused by the config */
     case NAS_METRIC_SSIM_Y:
     case NAS_METRIC_COUNT: break;
@@ -63,7 +65,10 @@ double nas__comp_violation(const nas__comp *c, const nas__comp_trial *t, bool fi
     for (int32_t i = 0; i < c->config->n_constraints; i++) {
         const nas_constraint *k = &c->config->constraints[i];
         double bound = 0, value = 0;
-        if (!nas__comp_bound(c, k, &bound) || !nas__comp_metric(t, k->metric, final, &value)) {
+        const size_t index = (size_t)t->row.number;
+        const bool known = nas__comp_metric(t, k->metric, final, &value) ||
+                           (!final && nas__comp_estimate(c, index, k->metric, &value));
+        if (!nas__comp_bound(c, k, &bound) || !known) {
             sum += 1;
             continue;
         }
@@ -261,31 +266,29 @@ static nas_status finish(nas__comp *c, size_t index) {
     return status;
 }
 
-/* Candidates are compiled and timed only where a latency decides something; finalists always are. */
-static bool wants_latency(const nas__comp *c) {
-    bool wanted = false;
-    for (int32_t i = 0; i < c->config->n_objectives; i++)
-        wanted = wanted || nas_metric_is_timed(c->config->objectives[i].metric);
-    for (int32_t i = 0; i < c->config->n_constraints; i++)
-        wanted = wanted || nas_metric_is_timed(c->config->constraints[i].metric);
-    return wanted;
+/* What is known without the device. */
+static nas_status score(nas__comp *c, size_t index, const nas_graph *graph) {
+    nas__comp_trial *t = &c->trials[index];
+    nas_graph_cost cost = {0};
+    double top1 = 0;
+    nas_status status = nas__comp_top1(c, graph, NAS_CLASS_REWARD, &top1);
+    if (status == NAS_OK) status = nas_graph_cost_total(c->ctx, graph, &cost);
+    if (status != NAS_OK) return status;
+    t->row.values.macs = nas_some_i64((int64_t)cost.macs);
+    t->row.values.params = nas_some_i64((int64_t)cost.params);
+    t->row.values.peak_activation_bytes = nas_some_i64((int64_t)cost.peak_activation_bytes);
+    t->top1.reward_top1 = nas_some_double(top1);
+    return NAS_OK;
 }
 
 nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph,
                               const char *role) {
     nas__comp_trial *t = &c->trials[index];
-    nas_graph_cost cost = {0};
-    double top1 = 0;
     nas_status status = nas_db_trial_lease(c->ctx, c->db, t->row.id, c->worker, LEASE_MS);
-    if (status == NAS_OK) status = nas__comp_top1(c, graph, NAS_CLASS_REWARD, &top1);
-    if (status == NAS_OK && (!t->from_strategy || wants_latency(c)))
+    if (status == NAS_OK) status = score(c, index, graph);
+    if (status == NAS_OK && nas__comp_worth_timing(c, index))
         status = nas__comp_measure(c, graph, index, role, false, &t->row.values);
-    if (status == NAS_OK) status = nas_graph_cost_total(c->ctx, graph, &cost);
     if (status == NAS_OK) {
-        t->row.values.macs = nas_some_i64((int64_t)cost.macs);
-        t->row.values.params = nas_some_i64((int64_t)cost.params);
-        t->row.values.peak_activation_bytes = nas_some_i64((int64_t)cost.peak_activation_bytes);
-        t->top1.reward_top1 = nas_some_double(top1);
         if (!t->from_strategy) { /* percentages refer to it */
             for (int m = 0; m < NAS_METRIC_COUNT; m++)
                 (void)nas__comp_metric(t, (nas_metric)m, false, &c->baseline[m]); /* else NAN */

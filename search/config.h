@@ -23,8 +23,12 @@ typedef enum nas_metric {
     NAS_METRIC_PARAMS,                /* "params" */
     NAS_METRIC_PEAK_ACTIVATION_BYTES, /* "peak_activation_bytes" */
     NAS_METRIC_TOP1,                  /* "top1", percent, maximise; of classifiers */
+    NAS_METRIC_WEIGHT_BYTES,          /* "weight_bytes": parameters as stored */
+    NAS_METRIC_BOPS,                  /* "bops": MACs x bits of the weight x bits of the input */
     NAS_METRIC_COUNT
 } nas_metric;
+/* Networks of these studies are fp32 throughout. */
+enum { NAS_WEIGHT_BYTES_EACH = 4, NAS_BOPS_EACH = 32 * 32 };
 const char *nas_metric_name(nas_metric metric);
 bool nas_metric_from_name(const char *name,
                           nas_metric *out); /* false when there is no such metric */
@@ -86,7 +90,7 @@ typedef struct nas_config {
         int32_t glyphs, reward_images, report_images, tune_images;
     } data;
     struct {
-        char space[16], importance[24];
+        char space[16], importance[24], measure[8];
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature;
         bool repair, flip;

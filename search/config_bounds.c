@@ -182,6 +182,8 @@ static const char *check_bound(const nas_constraint *c) {
     case NAS_METRIC_LATENCY_P90_MS:
     case NAS_METRIC_MACS:
     case NAS_METRIC_PARAMS:
+    case NAS_METRIC_WEIGHT_BYTES:
+    case NAS_METRIC_BOPS:
     case NAS_METRIC_PEAK_ACTIVATION_BYTES: return c->bound > 0 ? NULL : "must be above 0";
     case NAS_METRIC_COUNT: break;
     }

@@ -171,6 +171,9 @@ static const nas__config_key keys[] = {
             "statistics of layers are taken from so many"),
     INTEGER("compress.positions", compress.positions, 1, 10000, "pixels",
             "output positions of each layer and image that are sampled"),
+    TEXT("compress.measure", compress.measure, "", "front|all",
+         "where a latency decides, front: time candidates that no other one beats in both top1 and "
+         "MACs, and under a bound on the latency those near or below it; all: every one"),
     NUMBER("compress.distill", compress.distill, false, 0, 1, "",
            "fine-tuning: share of the original network's answers in the loss"),
     NUMBER("compress.temperature", compress.temperature, true, 0, 100, "",
@@ -248,7 +251,7 @@ static const nas__config_key keys[] = {
      .type = NAS__KEY_METRICS,
      .unit = "",
      .doc = "metrics where less is better: latency_p50_ms, latency_p90_ms, macs, params, "
-            "peak_activation_bytes; with several devices latency_p50_ms@name"},
+            "peak_activation_bytes, weight_bytes, bops; with several devices latency_p50_ms@name"},
 
     BOUND("psnr_y", "dB", "quality on luma; lower bounds, not in percent"),
     BOUND("ssim_y", "", "structural similarity on luma; lower bounds, not in percent"),
@@ -260,6 +263,8 @@ static const nas__config_key keys[] = {
           "`\"latency_p90_ms@name\"`"),
     BOUND("macs", "MACs", "multiply-accumulates of one frame"),
     BOUND("params", "parameters", "weights and biases"),
+    BOUND("weight_bytes", "bytes", "storage of the parameters, 4 bytes each"),
+    BOUND("bops", "", "bit operations: MACs x bits of the weight x bits of the input, 1024 a MAC"),
     BOUND("peak_activation_bytes", "bytes", "most activation memory alive at once, without fusion"),
 
     DEVICE_TEXT("device.name", name, "`local`, `simulated` or `device<number>`",
@@ -369,6 +374,8 @@ static const struct {
     [NAS_METRIC_PARAMS] = {"params", false},
     [NAS_METRIC_PEAK_ACTIVATION_BYTES] = {"peak_activation_bytes", false},
     [NAS_METRIC_TOP1] = {"top1", true},
+    [NAS_METRIC_WEIGHT_BYTES] = {"weight_bytes", false},
+    [NAS_METRIC_BOPS] = {"bops", false},
 };
 _Static_assert(COUNT(metrics) == NAS_METRIC_COUNT, "one row a metric");
 
@@ -414,6 +421,7 @@ void nas_config_default(nas_config *out) {
         .model = {.train_steps = 450, .side = 24, .train_rate = 0.002},
         .compress = {.space = "amc",
                      .importance = "reconstruction",
+                     .measure = "front",
                      .channel_step = 4,
                      .calibration_images = 500,
                      .positions = 10,

@@ -13,6 +13,11 @@ static bool from_i64(nas_opt_i64 v, double *out) {
     return v.is_set;
 }
 
+static bool scaled(nas_opt_i64 v, double factor, double *out) {
+    if (v.is_set) *out = (double)v.value * factor;
+    return v.is_set;
+}
+
 /* The far ends of a noisy latency; its 90th percentile is as uncertain as its median. */
 static bool from_latency(const nas__latency *l, bool p90, nas__reading reading, double *out) {
     if (!l->is_set) return false;
@@ -36,6 +41,8 @@ bool nas__metric_value(const nas__figures *figures, nas_metric metric, int32_t q
     case NAS_METRIC_MACS: return from_i64(values->macs, out);
     case NAS_METRIC_PARAMS: return from_i64(values->params, out);
     case NAS_METRIC_PEAK_ACTIVATION_BYTES: return from_i64(values->peak_activation_bytes, out);
+    case NAS_METRIC_WEIGHT_BYTES: return scaled(values->params, NAS_WEIGHT_BYTES_EACH, out);
+    case NAS_METRIC_BOPS: return scaled(values->macs, NAS_BOPS_EACH, out);
     case NAS_METRIC_TOP1: /* of classifiers: see compress_trial.c */
     case NAS_METRIC_COUNT: break;
     }
@@ -98,6 +105,8 @@ double nas__hypervolume(const nas__study *s) {
         case NAS_METRIC_MACS:
         case NAS_METRIC_PARAMS:
         case NAS_METRIC_PEAK_ACTIVATION_BYTES:
+        case NAS_METRIC_WEIGHT_BYTES:
+        case NAS_METRIC_BOPS:
             if (!nas__metric_value(&s->baseline, metric, s->config->objectives[i].queue, NAS__POINT,
                                    &reference[i]))
                 return NAN;

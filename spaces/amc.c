@@ -235,11 +235,32 @@ static nas_status amc_parse(nas_ctx *ctx, const nas_space *space, const char *te
 
 /* ---- gene by gene ------------------------------------------------------------------------------------------------------ */
 
+/* The least choice with which the budget can still be spent, all later groups being left whole: the mirror image of AMC's
+ * clipping. Without it an agent has to learn first that unspent MACs are lost accuracy. */
+static int32_t least_choice(const nas_space *space, const nas_point *prefix, int32_t step,
+                            int32_t hi) {
+    static const double spent = 0.95; /* rounding to steps leaves a few percent */
+    const amc_space *s = amc_of(space);
+    if (!s->options.spend || s->options.macs_max <= 0) return 0;
+    nas_point q = {.n = space->n_genes};
+    for (int32_t i = 0; i < q.n; i++)
+        q.gene[i] = i < step ? prefix->gene[i] : space->genes[i].cardinality - 1;
+    const double wanted = spent * s->options.macs_max;
+    int32_t choice = 0;
+    for (; choice < hi; choice++) {
+        q.gene[step] = choice;
+        if (point_macs(s, &q) >= wanted) break;
+    }
+    return choice;
+}
+
 static void amc_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
                         nas_outlook *out) {
     double f[NAS_AMC_FEATURES];
     nas_space_amc_features(space, prefix, step, f);
-    *out = (nas_outlook){.hi = nas_space_amc_choice(space, prefix, step, 1),
+    const int32_t hi = nas_space_amc_choice(space, prefix, step, 1);
+    *out = (nas_outlook){.lo = least_choice(space, prefix, step, hi),
+                         .hi = hi,
                          .reduced = f[NAS_AMC_REDUCED],
                          .rest = f[NAS_AMC_REST]};
 }
@@ -282,6 +303,7 @@ static nas_status amc_steps(nas_ctx *ctx, const nas_space *space, nas_space_step
     const amc_space *s = amc_of(space);
     const nas_amc_options *o = &s->options;
     out->n_features = STATIC;
+    out->spend = o->spend && o->macs_max > 0;
     out->n_nodes = o->n_groups + o->n_layers;
     out->n_node_features = NODE_FEATURES;
     out->n_edges = o->n_terms;

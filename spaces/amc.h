@@ -43,6 +43,7 @@ typedef struct nas_amc_options {
     int32_t step;     /* channels, >= 1: what the device's vectors like */
     double min_ratio; /* (0, 1] of a group's channels stay at least */
     double macs_max;  /* 0 = none */
+    bool spend;       /* accuracy is all that counts: agents leave little of macs_max unspent */
     nas_amc_decode_fn decode;
     void *decode_arg; /* borrowed */
 } nas_amc_options;

@@ -123,6 +123,7 @@ typedef struct nas_space_steps {
     float *nodes;        /* [n_nodes][n_node_features] */
     int32_t (*edges)[2]; /* [n_edges] */
     int32_t *node_of;    /* [n_steps] */
+    bool spend;          /* points have a budget, and what they leave of it is wasted */
 } nas_space_steps;
 
 /* nas_space_steps_new - the description; the caller frees it. UNSUPPORTED when the space cannot be decided gene by gene
@@ -133,7 +134,8 @@ void nas_space_steps_free(nas_space_steps *steps);
 /* With the genes before it decided, what is open to the next one. */
 typedef struct nas_outlook {
     int32_t lo,
-        hi; /* choices after which a legal, canonical point within the space's budget can still be reached */
+        hi; /* choices after which a legal, canonical point within the space's budget can still be reached, and one that
+               spends the budget where the space wants that */
     double
         reduced; /* cost saved by the decisions so far, as a share of the cost of the largest network */
     double rest; /* share of the largest network's cost that is not decided yet */

@@ -21,6 +21,8 @@
 enum { HIDDEN = 32, EMBEDDING = 16, BATCH_TRANSITIONS = 64, UPDATES_MAX = 16, DYNAMIC = 3 };
 
 static const double actor_rate = 1e-4, critic_rate = 1e-3, baseline_rate = 0.5;
+/* Of one choice: with less noise the same point comes again and again, and samples of the space take its place. */
+static const double noise_least = 0.3;
 
 /* What a step of an episode adds to the description of its layer. */
 typedef struct moment {
@@ -192,20 +194,78 @@ static double noisy(double mean, double sigma, nas_rng *rng) {
     return mean;
 }
 
-void nas__agent_act(nas__agent *a, double sigma, nas_rng *rng, nas_point *out) {
-    nas_point p = {.n = a->n_steps};
+static int32_t last_choice(const nas__agent *a, int32_t step) {
+    return nas_space_gene(a->space, step)->cardinality - 1;
+}
+
+/* What the actor wants at one step, with noise. */
+static double want(nas__agent *a, int32_t step, const nas_outlook *open, double before,
+                   double sigma, nas_rng *rng) {
+    const int32_t last = last_choice(a, step);
+    state_of(a, a->actor.value, step, open->reduced, open->rest, before, a->states);
+    const double least = last > 0 ? noise_least / last : 0;
+    return noisy(policy(a, a->actor.value, a->states), sigma > 0 ? fmax(sigma, least) : 0, rng);
+}
+
+static int32_t nearest_choice(const nas__agent *a, int32_t step, double action) {
+    const int32_t last = last_choice(a, step);
+    return (int32_t)floor(fmin(action, 1) * last + 0.5);
+}
+
+/* AMC: every action is clipped to what keeps the budget in reach. */
+static void act_clipped(nas__agent *a, double sigma, nas_rng *rng, nas_point *p) {
     double before = 0;
     for (int32_t t = 0; t < a->n_steps; t++) {
         nas_outlook open;
-        nas_space_outlook(a->space, &p, t, &open);
-        state_of(a, a->actor.value, t, open.reduced, open.rest, before, a->states);
-        const double action = noisy(policy(a, a->actor.value, a->states), sigma, rng);
-        const int32_t last = nas_space_gene(a->space, t)->cardinality - 1;
-        int32_t choice = (int32_t)floor(action * last + 0.5);
-        if (choice < open.lo) choice = open.lo;
+        nas_space_outlook(a->space, p, t, &open);
+        int32_t choice = nearest_choice(a, t, want(a, t, &open, before, sigma, rng));
         if (choice > open.hi) choice = open.hi;
-        p.gene[t] = choice;
+        if (choice < open.lo) choice = open.lo;
+        p->gene[t] = choice;
         before = action_of(a, t, choice);
+    }
+}
+
+/* All actions times one factor; whether that meets the budget. */
+static bool scaled(const nas__agent *a, const double *wanted, double factor, nas_point *p) {
+    bool fits = true;
+    for (int32_t t = 0; t < a->n_steps && fits; t++) {
+        nas_outlook open;
+        nas_space_outlook(a->space, p, t, &open);
+        p->gene[t] = nearest_choice(a, t, wanted[t] * factor);
+        fits = p->gene[t] <= open.hi;
+    }
+    return fits;
+}
+
+/* AGMC: all actions first, then one factor for all of them, found by bisection, so that the budget is met and spent; its
+ * public code corrects once, to first order, which does not guarantee the budget. */
+static void act_bisected(nas__agent *a, double sigma, nas_rng *rng, nas_point *p) {
+    enum { HALVINGS = 20 };
+    double wanted[NAS_POINT_GENES_MAX], lo = 0, hi = 8;
+    for (int32_t t = 0; t < a->n_steps; t++) {
+        nas_outlook open;
+        nas_space_outlook(a->space, p, t, &open);
+        wanted[t] = want(a, t, &open, t > 0 ? wanted[t - 1] : 0, sigma, rng);
+        p->gene[t] = nearest_choice(a, t, wanted[t]);
+    }
+    for (int k = 0; k < HALVINGS; k++) {
+        const double middle = (lo + hi) / 2;
+        if (scaled(a, wanted, middle, p)) {
+            lo = middle;
+        } else {
+            hi = middle;
+        }
+    }
+    (void)scaled(a, wanted, lo, p); /* it fits: known, or everything at its least */
+}
+
+void nas__agent_act(nas__agent *a, double sigma, nas_rng *rng, nas_point *out) {
+    nas_point p = {.n = a->n_steps};
+    if (a->graph && a->steps->spend) {
+        act_bisected(a, sigma, rng, &p);
+    } else {
+        act_clipped(a, sigma, rng, &p);
     }
     *out = p;
 }

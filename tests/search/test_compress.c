@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static nas_ctx *ctx;
@@ -66,7 +67,7 @@ Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints
     cr_assert(strstr(first.out.data, "amc ") != NULL);
     cr_assert(exists("a/best/model.onnx") && exists("a/best/model.c") &&
               exists("a/best/recipe.json"));
-    cr_assert(exists("a/front.csv") && exists("a/model.onnx"));
+    cr_assert(exists("a/front.csv") && exists("a/model.onnx") && exists("a/best/layers.csv"));
     nas_process_result again = run("configs/compress.toml", "a", bound);
     cr_assert(again.exit_code == 0, "%s", again.err.data);
     cr_assert(strcmp(first.out.data, again.out.data) == 0);
@@ -121,4 +122,82 @@ Test(search_compress, an_unfit_model_or_an_unreachable_budget_says_what_is_wrong
               r.err.data);
     cr_assert(strstr(r.err.data, "the budget is") != NULL, "%s", r.err.data);
     nas_process_result_deinit(&r);
+}
+
+/* ---- what is timed -------------------------------------------------------------------------------------------------- */
+
+static long ask(const char *name, const char *sql) {
+    char db[256];
+    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, name);
+    const char *const args[] = {"-f", "value", db, "sql", sql, NULL};
+    nas_process_result r = test_run(ctx, "nas-query", args);
+    cr_assert(r.exit_code == 0, "%s: %s", sql, r.err.data);
+    const long n = strtol(r.out.data, NULL, 10);
+    nas_process_result_deinit(&r);
+    return n;
+}
+
+static long count_timed(const char *name) {
+    return ask(name, "SELECT count(*) FROM v_class WHERE trial > 0 AND reward_top1 IS NOT NULL "
+                     "AND latency_p50_ms IS NOT NULL");
+}
+
+Test(search_compress, candidates_that_another_beats_are_not_compiled) {
+    static const char *const common[] = {"objectives.minimise=[\"latency_p50_ms\"]",
+                                         "search.strategy=nsga2", "search.trials=12"};
+    const char *const front[] = {common[0], common[1], common[2], NULL};
+    const char *const all[] = {common[0], common[1], common[2], "compress.measure=all", NULL};
+    nas_process_result r = run("configs/amc-resnet20.toml", "front", front);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    r = run("configs/amc-resnet20.toml", "all", all);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    const long timed = count_timed("front");
+    cr_assert(timed >= 1 && timed < 12, "%ld of 12 timed", timed);
+    cr_assert(count_timed("all") == 12, "%ld", count_timed("all"));
+    cr_assert(ask("front", "SELECT count(*) FROM v_class WHERE reward_top1 IS NOT NULL") == 13);
+    cr_assert(ask("front", "SELECT count(*) FROM v_class WHERE report_top1 IS NOT NULL AND "
+                           "latency_p50_ms IS NULL") == 0);
+}
+
+Test(search_compress, under_a_latency_bound_only_what_is_near_it_is_compiled) {
+    static const char *const tight[] = {"constraints.latency_p50_ms=<= 20%",
+                                        "search.strategy=random", "search.trials=12", NULL};
+    nas_process_result r = run("configs/compress.toml", "near", tight);
+    cr_assert(r.exit_code == 0 || r.exit_code == 3, "%d: %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    const long timed = count_timed("near");
+    cr_assert(timed < 12, "%ld of 12 timed", timed);
+    cr_assert(ask("near", "SELECT count(*) FROM v_class WHERE trial > 0 AND latency_p50_ms IS NULL"
+                          " AND violation <= 0") == 0);
+}
+
+/* ---- what can be limited ---------------------------------------------------------------------------------------------- */
+
+Test(search_compress, every_kind_of_limit_is_kept_in_percent_and_absolute) {
+    static const char *const rows[][2] = {
+        {"constraints.macs=<= 60%", "macs > 0.6 * (SELECT macs FROM v_class WHERE trial = 0)"},
+        {"constraints.bops=<= 60%", "macs > 0.6 * (SELECT macs FROM v_class WHERE trial = 0)"},
+        {"constraints.params=<= 60%",
+         "params > 0.6 * (SELECT params FROM v_class WHERE trial = 0)"},
+        {"constraints.params=<= 100000", "params > 100000"},
+        {"constraints.weight_bytes=<= 400000", "4 * params > 400000"},
+        {"constraints.weight_bytes=<= 60%",
+         "params > 0.6 * (SELECT params FROM v_class WHERE trial = 0)"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char name[16], sql[256];
+        (void)snprintf(name, sizeof name, "limit%zu", i);
+        const char *const more[] = {rows[i][0], "constraints.latency_p50_ms=<= 100%",
+                                    "search.strategy=random", "search.trials=10", NULL};
+        nas_process_result r = run("configs/compress.toml", name, more);
+        cr_assert(r.exit_code == 0, "%s: %d %s", rows[i][0], r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        (void)snprintf(sql, sizeof sql,
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND "
+                       "report_top1 IS NOT NULL AND (%s)",
+                       rows[i][1]);
+        cr_assert(ask(name, sql) == 0, "%s", rows[i][0]);
+    }
 }

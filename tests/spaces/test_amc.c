@@ -17,7 +17,7 @@ static nas_status no_graph(nas_ctx *c, void *arg, const int32_t *kept, nas_graph
 }
 
 /* A residual network of three layers: 3 -> A, A -> B, B -> A, and a classifier A -> 10. */
-static nas_space *residual(double macs_max) {
+static nas_space *residual_that(double macs_max, bool spend) {
     static const nas_amc_group groups[] = {{16}, {24}};
     static const nas_amc_layer layers[] = {
         {900, 3, 0, 3, 1, 10}, {900, 0, 0, 3, 1, 10}, {900, 0, 0, 3, 1, 10}, {1, 0, 10, 1, 1, 1}};
@@ -32,10 +32,15 @@ static nas_space *residual(double macs_max) {
                                .step = 4,
                                .min_ratio = 0.2,
                                .macs_max = macs_max,
+                               .spend = spend,
                                .decode = no_graph};
     nas_space *space = NULL;
     cr_assert(eq(int, (int)nas_space_amc_new(ctx, &o, &space), NAS_OK), "%s", nas_ctx_message(ctx));
     return space;
+}
+
+static nas_space *residual(double macs_max) {
+    return residual_that(macs_max, false);
 }
 
 static const double full = 900.0 * (3 * 16 + 2 * 16 * 24) + 160;
@@ -73,6 +78,27 @@ Test(spaces_amc, every_way_to_a_point_meets_the_budget) {
                   nas_ctx_message(ctx));
         other = p;
     }
+    nas_space_free(space);
+}
+
+Test(spaces_amc, an_outlook_that_spends_leaves_nothing_another_step_would_fit_in) {
+    const double budget = full / 2;
+    nas_space *space = residual_that(budget, true);
+    nas_rng rng = nas_rng_stream(fixture_seed(5), 0, "amc");
+    bool bound = false;
+    for (int round = 0; round < 200; round++) {
+        nas_point p = {.n = 2};
+        nas_outlook open;
+        for (int32_t i = 0; i < p.n; i++) {
+            nas_space_outlook(space, &p, i, &open);
+            cr_assert(open.lo >= 0 && open.lo <= open.hi);
+            bound = bound || open.lo > 0;
+            p.gene[i] = open.lo + (int32_t)nas_rng_below(&rng, (uint32_t)(open.hi - open.lo) + 1);
+        }
+        cr_assert(eq(int, (int)nas_space_check(ctx, space, &p), NAS_OK));
+        cr_assert(open.lo == open.hi || nas_space_amc_macs(space, &p) >= 0.95 * budget);
+    }
+    cr_assert(bound);
     nas_space_free(space);
 }
 

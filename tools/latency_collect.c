@@ -1,4 +1,5 @@
-/* latency_collect.c - `nas-latency collect`: times single layers on a device here, a model of them growing along.
+/* latency_collect.c - `nas-latency collect`: times single layers on a device here, a model of them growing along. Layers
+ * are chosen in rounds: all of a round are compiled at the same time, then timed one after another.
  *
  * Every other layer is drawn at random and predicted before it is timed: those errors are honest, and when their median
  * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
@@ -17,6 +18,7 @@
 
 enum {
     FIRST_ROWS = 24,  /* before the first model */
+    ROUND = 8,        /* layers compiled together */
     REFIT_ROWS = 8,   /* new rows before the next one */
     CANDIDATES = 200, /* drawn for one active choice */
     WINDOW = 40,      /* newest honest errors that count */
@@ -192,30 +194,64 @@ static nas_status give_weights(nas_ctx *ctx, nas_graph *graph, nas_rng *rng) {
     return status;
 }
 
-static nas_status time_graph(nas_ctx *ctx, collector *c, const nas_graph *graph, double *us) {
+/* One layer of a round: chosen first, then compiled beside the others, then timed alone. */
+typedef struct job {
+    nas_kernel_shape shape;
+    nas_buf arch;
+    nas_prediction expected; /* of those drawn at random, once there is a model */
+    bool judged;             /* expected is set */
+    nas_graph *graph;
+    nas_artifact artifact;
+    nas_status status;
+    char message[512]; /* when status is a failure */
+} job;
+
+typedef struct job_list {
+    const collector *collector;
+    job *jobs;
+} job_list;
+
+static void jobs_deinit(job *jobs, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        nas_graph_free(jobs[i].graph);
+        nas_buf_deinit(&jobs[i].arch);
+    }
+}
+
+/* What hinders one layer is kept with it: the others go on. */
+static nas_status prepare(nas_ctx *ctx, void *arg, size_t index, int worker) {
+    const job_list *list = arg;
+    const collector *c = list->collector;
+    job *j = &list->jobs[index];
+    (void)worker; /* nothing is kept per thread */
+    nas_rng rng = nas_rng_stream(c->args->seed, c->rows + index, "collect weights");
+    j->status = nas_kernel_shape_graph(ctx, &j->shape, &j->graph);
+    if (j->status == NAS_OK) j->status = give_weights(ctx, j->graph, &rng);
+    if (j->status == NAS_OK && !nas_device_is_simulated(c->device))
+        j->status = nas_compile(ctx, j->graph, &c->compile, &j->artifact);
+    if (j->status == NAS_OK) return NAS_OK;
+    (void)snprintf(j->message, sizeof j->message, "%s", nas_ctx_message(ctx));
+    nas_ctx_clear(ctx);
+    return NAS_OK;
+}
+
+/* Nothing is timed meanwhile, so that the compilers may have all processors. */
+static nas_status prepare_all(nas_ctx *ctx, const collector *c, job *jobs, size_t n) {
+    job_list list = {c, jobs};
+    return nas_parallel(ctx, nas_cpu_count(), n, prepare, &list);
+}
+
+static nas_status time_job(nas_ctx *ctx, collector *c, const job *j, double *us) {
     nas_measure_options o = nas_measure_options_default();
     o.min_batches = 15;
     o.min_time_ms = 60;
     o.max_time_ms = 2000;
-    nas_artifact artifact = {0};
     nas_measurement m = {0};
-    nas_status status = NAS_OK;
-    if (!nas_device_is_simulated(c->device))
-        status = nas_compile(ctx, graph, &c->compile, &artifact);
-    if (status == NAS_OK)
-        status = nas_measure(ctx, c->device, graph, artifact.path, artifact.sha256, &o, &m);
+    if (j->status != NAS_OK) return nas_fail(ctx, j->status, "%s", j->message);
+    const nas_status status =
+        nas_measure(ctx, c->device, j->graph, j->artifact.path, j->artifact.sha256, &o, &m);
     if (status == NAS_OK) *us = m.p50_us;
     nas_measurement_deinit(&m);
-    return status;
-}
-
-static nas_status time_shape(nas_ctx *ctx, collector *c, const nas_kernel_shape *shape,
-                             double *us) {
-    nas_graph *graph = NULL;
-    nas_status status = nas_kernel_shape_graph(ctx, shape, &graph);
-    if (status == NAS_OK) status = give_weights(ctx, graph, &c->rng);
-    if (status == NAS_OK) status = time_graph(ctx, c, graph, us);
-    nas_graph_free(graph);
     return status;
 }
 
@@ -236,31 +272,60 @@ static bool may_pass(const collector *c, nas_status status) {
     return of_the_shape && c->failures < FAILURES_MAX;
 }
 
-static nas_status one_layer(nas_ctx *ctx, collector *c) {
-    nas_kernel_shape shape;
-    nas_buf text = {0};
-    const bool at_random = c->model == NULL || c->drawn++ % 2 == 0;
-    nas_prediction expected = {0};
-    nas_status status =
-        at_random ? draw_new(ctx, c, &shape, &text) : choose_active(ctx, c, &shape, &text);
-    const char *arch = text.data;
-    if (status == NAS_OK && at_random && c->model != NULL)
-        status = predict(ctx, c, &arch, 1, &expected);
-    double us = 0;
-    if (status == NAS_OK) {
-        status = time_shape(ctx, c, &shape, &us);
-        c->failures = status == NAS_OK ? 0 : c->failures + 1;
-        if (may_pass(c, status)) {
-            nas_log(ctx, NAS_LOG_WARN, "collect: %s passed over: %s", arch, nas_ctx_message(ctx));
-            nas_ctx_clear(ctx);
-            nas_buf_deinit(&text);
-            return NAS_OK;
-        }
+static bool chosen_before(const job *jobs, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(jobs[i].arch.data, jobs[n].arch.data) == 0) return true;
     }
-    if (status == NAS_OK) status = keep(ctx, c, arch, us);
-    if (status == NAS_OK && at_random && c->model != NULL)
-        c->errors[c->n_errors++ % WINDOW] = fabs(expected.p50_us - us * 1e-3) / (us * 1e-3);
-    nas_buf_deinit(&text);
+    return false;
+}
+
+/* The n-th of a round, another one than those before it. */
+static nas_status choose(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
+    job *j = &jobs[n];
+    const bool at_random = c->model == NULL || c->drawn++ % 2 == 0;
+    nas_status status = NAS_OK;
+    for (int i = 0; i < TRIES && status == NAS_OK; i++) {
+        status = at_random ? draw_new(ctx, c, &j->shape, &j->arch)
+                           : choose_active(ctx, c, &j->shape, &j->arch);
+        if (status != NAS_OK || !chosen_before(jobs, n)) break;
+    }
+    const char *arch = j->arch.data;
+    j->judged = at_random && c->model != NULL;
+    return status == NAS_OK && j->judged ? predict(ctx, c, &arch, 1, &j->expected) : status;
+}
+
+static nas_status time_and_keep(nas_ctx *ctx, collector *c, const job *j) {
+    double us = 0;
+    nas_status status = time_job(ctx, c, j, &us);
+    c->failures = status == NAS_OK ? 0 : c->failures + 1;
+    if (may_pass(c, status)) {
+        nas_log(ctx, NAS_LOG_WARN, "collect: %s passed over: %s", j->arch.data,
+                nas_ctx_message(ctx));
+        nas_ctx_clear(ctx);
+        return NAS_OK;
+    }
+    if (status == NAS_OK) status = keep(ctx, c, j->arch.data, us);
+    if (status == NAS_OK && j->judged)
+        c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us - us * 1e-3) / (us * 1e-3);
+    return status;
+}
+
+/* Layers chosen by one model, compiled together, timed one after another; what is over time is not timed. */
+static nas_status one_round(nas_ctx *ctx, collector *c) {
+    job jobs[ROUND] = {0};
+    size_t n = 0;
+    nas_status status = NAS_OK;
+    while (n < ROUND && status == NAS_OK)
+        status = choose(ctx, c, jobs, n++);
+    if (status == NAS_OK) status = prepare_all(ctx, c, jobs, n);
+    if (status == NAS_OK) status = nas_check_cancel(ctx);
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        status = time_and_keep(ctx, c, &jobs[i]);
+        if (status == NAS_OK) progress(c, false);
+        if (status == NAS_OK) status = nas_check_cancel(ctx);
+        if (elapsed_s(c) >= c->args->time_s) break;
+    }
+    jobs_deinit(jobs, n);
     if (status == NAS_OK && c->rows >= FIRST_ROWS &&
         (c->model == NULL || c->rows >= c->rows_of_model + REFIT_ROWS + c->rows_of_model / 20))
         status = refit(ctx, c);
@@ -361,11 +426,9 @@ static nas_status collect(nas_ctx *ctx, collector *c) {
     nas_status status = NAS_OK;
     c->start_ns = nas_now_ns();
     while (status == NAS_OK && !reached && elapsed_s(c) < c->args->time_s) {
-        status = one_layer(ctx, c);
+        status = one_round(ctx, c);
         double error = 0;
         reached = median_error(c, &error) && error < c->args->target_error;
-        if (status == NAS_OK) progress(c, false);
-        if (status == NAS_OK) status = nas_check_cancel(ctx);
     }
     progress(c, true);
     if (status == NAS_OK) return finish(ctx, c, reached);
@@ -379,7 +442,7 @@ nas_status nas_latency_collect(nas_ctx *ctx, nas_db *db, const nas_latency_args 
     c->args = args;
     c->db = db;
     nas_status status =
-        find_families(ctx, c, args->kernels == NULL ? "sr,conv,dwconv" : args->kernels);
+        find_families(ctx, c, args->kernels == NULL ? "sr,conv,dwconv,pointwise" : args->kernels);
     const bool made = status == NAS_OK && mkdtemp(work_dir) != NULL;
     if (status == NAS_OK && !made) status = nas_fail(ctx, NAS_ERR_IO, "cannot make %s", work_dir);
     if (status == NAS_OK) status = open_all(ctx, c, work_dir);

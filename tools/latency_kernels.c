@@ -83,9 +83,9 @@ nas_status nas_kernel_shape_graph(nas_ctx *ctx, const nas_kernel_shape *s, nas_g
 
 /* ---- families --------------------------------------------------------------------------------------------------- */
 
-typedef enum family { SR, CONV, DWCONV } family;
+typedef enum family { SR, CONV, DWCONV, POINTWISE } family;
 static const char *const family_names[NAS_KERNEL_FAMILIES] = {
-    [SR] = "sr", [CONV] = "conv", [DWCONV] = "dwconv"};
+    [SR] = "sr", [CONV] = "conv", [DWCONV] = "dwconv", [POINTWISE] = "pointwise"};
 
 nas_status nas_kernel_family_parse(nas_ctx *ctx, const char *name, size_t len, int32_t *out) {
     for (int32_t i = 0; i < NAS_KERNEL_FAMILIES; i++) {
@@ -93,8 +93,8 @@ nas_status nas_kernel_family_parse(nas_ctx *ctx, const char *name, size_t len, i
         *out = i;
         return NAS_OK;
     }
-    return nas_fail(ctx, NAS_ERR_INVALID, "kernels '%.*s' are unknown: use sr, conv, dwconv",
-                    (int)len, name);
+    return nas_fail(ctx, NAS_ERR_INVALID,
+                    "kernels '%.*s' are unknown: use sr, conv, dwconv, pointwise", (int)len, name);
 }
 
 static int32_t pick(nas_rng *rng, const int32_t *values, uint32_t n) {
@@ -134,6 +134,12 @@ void nas_kernel_shape_sample(int32_t which, nas_rng *rng, nas_kernel_shape *out)
         s.in = s.out = channels(rng, 3, 7200 / s.height > 960 ? 960 : 7200 / s.height);
         s.kernel = odd[1 + nas_rng_below(rng, 3)];
         s.stride = 1 + (int32_t)nas_rng_below(rng, 2);
+        break;
+    case POINTWISE: /* the two of an inverted bottleneck: wide on one side */
+        s.height = s.width = pick(rng, small, 5);
+        s.in = channels(rng, 3, 7200 / s.height > 960 ? 960 : 7200 / s.height);
+        s.out = channels(rng, 3, 7200 / s.height > 960 ? 960 : 7200 / s.height);
+        s.kernel = 1;
         break;
     }
     *out = s;

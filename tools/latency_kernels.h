@@ -16,8 +16,9 @@ nas_status nas_kernel_shape_parse(nas_ctx *ctx, const char *text, nas_kernel_sha
 void nas_kernel_shape_format(const nas_kernel_shape *shape, nas_buf *out);
 nas_status nas_kernel_shape_graph(nas_ctx *ctx, const nas_kernel_shape *shape, nas_graph **out);
 
-/* Families of shapes to draw from: "sr" (few channels, large images, stride 1), "conv" (classifiers), "dwconv". */
-enum { NAS_KERNEL_FAMILIES = 3 };
+/* Families of shapes to draw from: "sr" (few channels, large images, stride 1), "conv" (classifiers), "dwconv",
+ * "pointwise" (classifiers, 1x1, up to 960 channels on either side). */
+enum { NAS_KERNEL_FAMILIES = 4 };
 nas_status nas_kernel_family_parse(nas_ctx *ctx, const char *name, size_t len, int32_t *out);
 void nas_kernel_shape_sample(int32_t family, nas_rng *rng, nas_kernel_shape *out);
 

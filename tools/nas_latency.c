@@ -54,9 +54,10 @@ static const char help_text[] =
     "  --source-train N      transfer: rows of each known device (default 900); the rest is the "
     "test\n"
     "  --pick active|random  transfer: which architectures are the samples (default active)\n"
-    "  --kernels LIST        collect: of sr, conv, dwconv (default all)\n"
+    "  --kernels LIST        collect: of sr, conv, dwconv, pointwise (default all)\n"
     "  --time TIME           collect: at most 60s, 10m, 1h (default 10m)\n"
-    "  --error E             collect: stop when the median error of new layers is below (default "
+    "  --error E             (or --until-error) collect: stop when the median error of new layers "
+    "is below (default "
     "0.05)\n"
     "  --threads N           collect: of the measured program (default 1)\n"
     "  --seed N              of every random choice (default 1)\n"
@@ -252,6 +253,7 @@ static nas_status parse_args(nas_ctx *ctx, int argc, char **argv, command_line *
         {"kernels", required_argument, NULL, OPT_KERNELS},
         {"time", required_argument, NULL, OPT_TIME},
         {"error", required_argument, NULL, OPT_ERROR},
+        {"until-error", required_argument, NULL, OPT_ERROR},
         {"threads", required_argument, NULL, OPT_THREADS},
         {"seed", required_argument, NULL, OPT_SEED},
         {"arch", required_argument, NULL, OPT_ARCH},

@@ -253,3 +253,41 @@ Test(tools_nas_latency, collect_times_layers_until_the_error_is_reached_and_goes
     done(run("predict", "--device simulated --arch %s", "conv"), 2, "kernel 'conv'");
     done(run("export", "--device simulated -f csv"), 0, "dwconv h");
 }
+
+/* Lines of the exported table; `different` is false when an architecture is there twice. */
+static int exported_rows(const char *device, bool *different) {
+    nas_process_result r = run("export", "--device %s -f csv", device);
+    cr_assert(eq(int, (int)r.exit_code, 0));
+    char *lines[512], *save = NULL;
+    int n = 0;
+    *different = true;
+    for (char *l = strtok_r(r.out.data, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save)) {
+        cr_assert(n < 512);
+        lines[n] = l;
+        size_t arch = 0; /* where the fourth column ends */
+        for (int column = 0; column < 4; column++)
+            arch += strcspn(l + arch, ",") + (size_t)(l[arch + strcspn(l + arch, ",")] == ',');
+        for (int i = 0; i < n; i++)
+            *different = *different && strncmp(lines[i], l, arch) != 0;
+        n++;
+    }
+    nas_process_result_deinit(&r);
+    return n - 1; /* the header */
+}
+
+Test(tools_nas_latency, layers_compiled_together_are_timed_here_and_kept_once_each) {
+    const char *const words = "--device local --kernels pointwise --until-error 0.0001 -f json";
+    json_t *first = object(run("collect", "%s --time 1s", words));
+    const double rows = number(first, "n_train");
+    bool different = false;
+    cr_assert(rows >= 1, "%g", rows); /* of a round that was begun one layer at least is timed */
+    cr_assert(eq(int, exported_rows("local", &different), (int)rows));
+    cr_assert(different);
+    json_decref(first);
+    json_t *more = object(run("collect", "%s --time 1s", words));
+    cr_assert(number(more, "n_train") > rows);
+    cr_assert(eq(int, exported_rows("local", &different), (int)number(more, "n_train")));
+    cr_assert(different);
+    json_decref(more);
+    done(run("export", "--device local -f csv"), 0, "k1 s1");
+}

@@ -120,6 +120,7 @@ nas_measure_options nas_measure_options_default(void);
  * the scatter from run to run of programs that this device has timed more than once. Before it has, 2 % is assumed. */
 typedef struct nas_measurement {
     double p50_us, p50_lo_us, p50_hi_us, p90_us, p10_us, min_us, mad_us;
+    double run_lo_us, run_hi_us; /* the 95 % interval of this run alone */
     double init_us, first_us;
     int32_t batch_size, batches, dropped, repeats, threads;
     bool noisy; /* interval still wide after the repeats */

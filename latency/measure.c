@@ -338,6 +338,8 @@ static nas_status finish(nas_ctx *ctx, const nas_device *d, const char *sha256,
     best->m.repeats = repeats;
     best->m.noisy = !accepted;
     best->m.simulated = nas_device_is_simulated(d);
+    best->m.run_lo_us = best->m.p50_lo_us;
+    best->m.run_hi_us = best->m.p50_hi_us;
     nas__repeat_widen(&d->repeat, &best->m);
     *out = best->m;
     best->m = (nas_measurement){0}; /* owned by the caller now */
@@ -391,6 +393,7 @@ static nas_status measure_simulated(nas_ctx *ctx, const nas_device *d, const nas
     if (status != NAS_OK) return status;
     us *= d->simulated_factor;
     m.p50_us = m.p50_lo_us = m.p50_hi_us = m.p90_us = m.p10_us = m.min_us = m.first_us = us;
+    m.run_lo_us = m.run_hi_us = us;
     m.samples_us = nas_alloc_array(ctx, 1, sizeof *m.samples_us);
     if (m.samples_us == NULL) return NAS_ERR_NOMEM;
     m.samples_us[0] = us;

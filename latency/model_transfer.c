@@ -345,7 +345,7 @@ static void basis_deinit(basis *b) {
 /* Shape features that no source follows (shares, say) are no device: they leave the basis and `all` [rows][width]. */
 static void keep_followed(basis *b, double *all, size_t rows) {
     const size_t before = b->width;
-    bool kept[NAS__SOURCES_MAX + SHAPES_MAX];
+    bool kept[NAS__SOURCES_MAX + SHAPES_MAX] = {false};
     b->width = b->n;
     for (size_t s = 0; s < before; s++) {
         double best = s < b->n ? 1 : -1;

@@ -197,7 +197,7 @@ static double surprise(const float *scores, int32_t classes, int32_t label, bool
         top = fmax(top, (double)scores[k]);
     for (int32_t k = 0; k < classes; k++)
         sum += exp((double)scores[k] - top);
-    return log(sum) + top - (double)scores[label];
+    return log(fmax(sum, 1)) + top - (double)scores[label]; /* the top alone adds 1 */
 }
 
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,

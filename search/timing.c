@@ -66,11 +66,12 @@ nas_status nas__time_artifact(nas_ctx *ctx, nas__study *s, nas__device *d, const
     if (status == NAS_OK)
         status = store(ctx, s, d, built, s->trials[trial_index].row.id, role, &m, &id);
     if (status == NAS_OK) {
+        /* Candidates of one study are judged by their runs: what scatters all of them alike decides nothing. */
         *out = (nas__latency){.is_set = true,
                               .noisy = m.noisy,
                               .p50_us = m.p50_us,
-                              .p50_lo_us = m.p50_lo_us,
-                              .p50_hi_us = m.p50_hi_us,
+                              .p50_lo_us = m.run_lo_us,
+                              .p50_hi_us = m.run_hi_us,
                               .p90_us = m.p90_us,
                               .measurement_id = id};
         (void)snprintf(out->checked, sizeof out->checked, "%s", built->checked[d->target]);
@@ -181,8 +182,5 @@ void nas__keep_calmer(const nas__study *s, nas__kept *kept, const nas__latency *
     if (!kept->is_set || fresh->p50_us < kept->latency.p50_us) kept->latency = *fresh;
     kept->slowdown = kept->is_set ? fmin(kept->slowdown, slowdown) : slowdown;
     kept->is_set = true;
-    if (kept->slowdown <= s->config->measure.drift_limit) return;
-    kept->latency.noisy = true; /* calm, it may be faster by what the reference lost */
-    kept->latency.p50_lo_us =
-        fmin(kept->latency.p50_lo_us, kept->latency.p50_us / (1 + kept->slowdown));
+    if (kept->slowdown > s->config->measure.drift_limit) kept->latency.noisy = true;
 }

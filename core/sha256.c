@@ -5,6 +5,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#if defined(__aarch64__) && defined(__linux__) && !defined(__clang__)
+#define HAVE_SHA2_INSTRUCTIONS 1
+#include <arm_neon.h>
+#include <sys/auxv.h>
+#endif
 
 static const uint32_t k_round[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -29,7 +34,7 @@ static uint32_t ror(uint32_t x, int n) {
         (h) = t1 + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + (((a) & (b)) | ((c) & ((a) | (b))));    \
     } while (0)
 
-static void compress(uint32_t state[8], const uint8_t block[64]) {
+static void compress_plain(uint32_t state[8], const uint8_t block[64]) {
     uint32_t w[64];
     for (int i = 0; i < 16; i++) {
         w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
@@ -56,6 +61,44 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
     for (int i = 0; i < 8; i++)
         state[i] += v[i];
 }
+
+#ifdef HAVE_SHA2_INSTRUCTIONS
+/* Four rounds an instruction pair; w holds the sixteen latest words of the schedule. Most phones have these, and an upload to
+ * one is mostly hashing. */
+__attribute__((target("+crypto"))) static void compress_sha2(uint32_t state[8],
+                                                             const uint8_t block[64]) {
+    uint32x4_t abcd = vld1q_u32(state), efgh = vld1q_u32(state + 4), w[4];
+    const uint32x4_t abcd_in = abcd, efgh_in = efgh;
+    for (int i = 0; i < 4; i++)
+        w[i] = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(block + 16 * (size_t)i)));
+    for (int i = 0; i < 16; i++) {
+        uint32x4_t *now = &w[i % 4];
+        const uint32x4_t wk = vaddq_u32(*now, vld1q_u32(k_round + 4 * (size_t)i));
+        const uint32x4_t before = abcd;
+        if (i < 12) {
+            *now = vsha256su1q_u32(vsha256su0q_u32(*now, w[(i + 1) % 4]), w[(i + 2) % 4],
+                                   w[(i + 3) % 4]);
+        }
+        abcd = vsha256hq_u32(abcd, efgh, wk);
+        efgh = vsha256h2q_u32(efgh, before, wk);
+    }
+    vst1q_u32(state, vaddq_u32(abcd, abcd_in));
+    vst1q_u32(state + 4, vaddq_u32(efgh, efgh_in));
+}
+
+static void compress(uint32_t state[8], const uint8_t block[64]) {
+    enum { SHA2 = 1 << 6 }; /* HWCAP_SHA2 */
+    if ((getauxval(AT_HWCAP) & SHA2) != 0) {
+        compress_sha2(state, block);
+    } else {
+        compress_plain(state, block);
+    }
+}
+#else
+static void compress(uint32_t state[8], const uint8_t block[64]) {
+    compress_plain(state, block);
+}
+#endif
 
 void nas_sha256_init(nas_sha256 *h) {
     *h = (nas_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,

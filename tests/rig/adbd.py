@@ -234,6 +234,7 @@ class Shell:
 
     def child(self):
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored here: tests run under nohup, say
         if self.pty:
             fcntl.ioctl(0, TIOCSCTTY, 0)
         sandbox.unshare(sandbox.NEWUSER)

@@ -194,7 +194,15 @@ class Lab:
         return dict(line.split("\t") for line in lines if "\t" in line).get(phone.serial, "absent")
 
     def wait_state(self, phone, state, seconds=20):
-        wait_for(f"{phone.serial} {state}", seconds, lambda: self.state(phone) == state)
+        """A phone whose cable fell out stays a device to the server until it reads from it: one that is back answers."""
+
+        def there():
+            return self.state(phone) == state and (state != "device" or self.echoes(phone))
+
+        wait_for(f"{phone.serial} {state}", seconds, there)
+
+    def echoes(self, phone):
+        return "back" in self.adb("-s", phone.serial, "shell", "echo back", check=False).stdout
 
     def close(self):
         """May be called again."""

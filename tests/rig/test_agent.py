@@ -1,6 +1,8 @@
 """The agent on a phone, reached through the real adb: what bad candidates, cables and strangers do to it."""
+import http.client
 import json
 import os
+import subprocess
 import time
 
 import lab as rig
@@ -73,20 +75,26 @@ class Candidates(LabTest):
         self.phones[0].order(fault={"drop_after_kb": 1500, "down_s": 0.5})
         with self.assertRaises((OSError, ValueError, Forged)):
             self.agent.put(blob)
-        self.lab.wait_state(self.phones[0], "device")
         self.reconnect()
         self.assertEqual(self.agent.call("GET", f"/v1/blob/{sha256(blob)}")[0], 404)
         self.assertEqual(self.agent.run(blob)["state"], "done")
 
     def reconnect(self):
-        """A forward goes with the cable."""
-        self.port = int(self.adb("forward", "tcp:0", "localabstract:" + self.name).stdout)
-        self.agent = Agent(self.port, self.key)
+        """A forward goes with the cable, and the server sees late that one is out: until then it forwards into it."""
+
+        def answers():
+            try:
+                self.port = int(self.adb("forward", "tcp:0", "localabstract:" + self.name).stdout)
+                self.agent = Agent(self.port, self.key)
+                return self.agent.call("GET", "/v1/info")[0] == 200
+            except (subprocess.CalledProcessError, http.client.HTTPException, OSError, ValueError):
+                return False
+
+        rig.wait_for("the agent through a new forward", 30, answers)
 
     def test_a_lost_cable_in_the_middle_of_a_run_leaves_the_run_alone(self):
         number = self.agent.start(SCRIPT + b'sleep 2; echo "{\\"schema\\": 1}"\n')
         self.phones[0].order(unplug=0.5)
-        self.lab.wait_state(self.phones[0], "device")
         self.reconnect()
         self.assertEqual(self.agent.result(number)["state"], "done")
 

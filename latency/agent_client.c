@@ -14,11 +14,13 @@
 enum { WAKE_MS = 50, FRESH_MS = NAS_AGENT_IDLE_MS / 2, CONNECT_MS = 5000 };
 
 struct nas__client {
+    pthread_mutex_t lock; /* one request at a time: loan.c's heartbeat shares the connection */
     CURL *easy;
     CURLM *multi;
     char *base;
     uint8_t key[NAS_AGENT_KEY_BYTES];
     char nonce[2 * NAS_AGENT_NONCE_BYTES + 1], session[33];
+    int lease_ms;
     bool has_nonce;
     uint64_t counter;
     int64_t last_ns;
@@ -36,6 +38,16 @@ static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 
 static void curl_start(void) {
     (void)curl_global_init(CURL_GLOBAL_DEFAULT); /* a failure shows in curl_easy_init */
+}
+
+/* Recursive: a session that has ended is taken anew within a request. */
+static bool make_lock(pthread_mutex_t *lock) {
+    pthread_mutexattr_t a;
+    if (pthread_mutexattr_init(&a) != 0) return false;
+    const bool made = pthread_mutexattr_settype(&a, PTHREAD_MUTEX_RECURSIVE) == 0 &&
+                      pthread_mutex_init(lock, &a) == 0;
+    (void)pthread_mutexattr_destroy(&a);
+    return made;
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *user) {
@@ -74,6 +86,10 @@ nas_status nas__client_new(nas_ctx *ctx, const char *base, const uint8_t key[NAS
                            nas__client **out) {
     nas__client *c = nas_alloc_array(ctx, 1, sizeof *c);
     if (c == NULL) return NAS_ERR_NOMEM;
+    if (!make_lock(&c->lock)) {
+        nas_free(c);
+        return nas_fail(ctx, NAS_ERR_NOMEM, "device %s: no memory for a lock", base);
+    }
     (void)pthread_once(&curl_once, curl_start);
     memcpy(c->key, key, sizeof c->key);
     c->base = nas_strdup(ctx, base);
@@ -91,6 +107,7 @@ void nas__client_free(nas__client *c) {
     if (c == NULL) return;
     if (c->easy != NULL) curl_easy_cleanup(c->easy);
     if (c->multi != NULL) (void)curl_multi_cleanup(c->multi);
+    (void)pthread_mutex_destroy(&c->lock);
     nas_free(c->base);
     nas_free(c);
 }
@@ -268,12 +285,22 @@ static nas_status send_once(nas_ctx *ctx, nas__client *c, const nas__request *r,
     return NAS_OK;
 }
 
-void nas__client_session(nas__client *c, const char *token) {
+void nas__client_session(nas__client *c, const char *token, int lease_ms) {
+    (void)pthread_mutex_lock(&c->lock);
     (void)snprintf(c->session, sizeof c->session, "%s", token);
+    c->lease_ms = lease_ms;
+    (void)pthread_mutex_unlock(&c->lock);
 }
 
 const char *nas__client_session_of(const nas__client *c) {
     return c->session;
+}
+
+int64_t nas__client_silent_ms(nas__client *c) {
+    (void)pthread_mutex_lock(&c->lock);
+    const int64_t ms = (nas_now_ns() - c->last_ns) / 1000000;
+    (void)pthread_mutex_unlock(&c->lock);
+    return ms;
 }
 
 /* The same request with our session in its query. */
@@ -290,7 +317,7 @@ static nas_status send_in_session(nas_ctx *ctx, nas__client *c, const nas__reque
     return status;
 }
 
-nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
+static nas_status send_held(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
     const bool needs =
         strncmp(r->target, "/v1/run", 7) == 0 || strncmp(r->target, "/v1/blob/", 9) == 0;
     if (c->session[0] == '\0' || !needs) return send_once(ctx, c, r, out);
@@ -299,10 +326,17 @@ nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r,
     if (status == NAS_OK && reply.status == 410) { /* we were silent for longer than the lease */
         nas_buf_deinit(&reply.body);
         reply = (nas__reply){0};
-        status = nas__loan_take(ctx, c, c->session);
+        status = nas__loan_take(ctx, c, c->lease_ms, c->session);
         if (status == NAS_OK) status = send_in_session(ctx, c, r, &reply);
     }
     if (status == NAS_OK) *out = reply;
+    return status;
+}
+
+nas_status nas__client_send(nas_ctx *ctx, nas__client *c, const nas__request *r, nas__reply *out) {
+    (void)pthread_mutex_lock(&c->lock);
+    const nas_status status = send_held(ctx, c, r, out);
+    (void)pthread_mutex_unlock(&c->lock);
     return status;
 }
 

@@ -251,6 +251,7 @@ static nas_status keep_options(nas_ctx *ctx, const nas_device_options *o, nas_de
     d->sustained_s = o->sustained_s;
     d->gate_ms = NAS_AGENT_GATE_MS;
     d->max_temperature_c = o->max_temperature_c;
+    d->lease_ms = o->lease_ms;
     nas_status status = set_text(ctx, &d->name, o->name);
     if (status == NAS_OK)
         status = set_text(ctx, &d->frequency, o->frequency != NULL ? o->frequency : "");

@@ -11,6 +11,8 @@
 #include "adb/phone.h"
 #include "latency/latency.h"
 
+#include <pthread.h>
+
 /* ---- agent_client.c ---- */
 
 enum { NAS__REPLY_MAX = 4 * 1024 * 1024, NAS__REQUEST_MS = 20 * 1000 };
@@ -35,14 +37,16 @@ nas_status nas__client_new(nas_ctx *ctx, const char *base, const uint8_t key[NAS
                            nas__client **out);
 void nas__client_free(nas__client *client);
 /* nas__client_send - one signed request; the answer's mac is verified before anything of it is believed. Reconnects
- * and takes a new nonce by itself. Errors: NET (no connection, broken answer), DEVICE (key refused, answer not signed
+ * and takes a new nonce by itself. Threads take turns. Errors: NET (no connection, broken answer), DEVICE (key refused, answer not signed
  * with our key), TIMEOUT, CANCELLED. HTTP errors are answers: see reply->status. */
 nas_status nas__client_send(nas_ctx *ctx, nas__client *client, const nas__request *request,
                             nas__reply *out);
 /* nas__client_session - requests that need one carry this session from now on ("" = none). A session that has ended is
- * taken anew, once, unless somebody else has it. */
-void nas__client_session(nas__client *client, const char *token);
+ * taken anew, once, under a lease of so many ms, unless somebody else has it. */
+void nas__client_session(nas__client *client, const char *token, int lease_ms);
 const char *nas__client_session_of(const nas__client *client);
+/* nas__client_silent_ms - since the end of the latest exchange; waits for one that is under way. */
+int64_t nas__client_silent_ms(nas__client *client);
 /* nas__reply_error - a DEVICE failure with the agent's {"error": ...} text. */
 nas_status nas__reply_error(nas_ctx *ctx, const char *what, const nas__reply *reply);
 
@@ -98,8 +102,8 @@ typedef struct nas__repeat_run {
 typedef struct nas__repeat {
     nas__repeat_run *runs;
     size_t n, capacity;
-    double freedom;    /* runs of programs that ran before */
-    double scatter;    /* standard deviation of log p50 from run to run */
+    double freedom;              /* runs of programs that ran before */
+    double scatter;              /* standard deviation of log p50 from run to run */
     double half_width; /* of the 95 % interval it makes, in log p50 */
 } nas__repeat;
 
@@ -110,11 +114,21 @@ void nas__repeat_deinit(nas__repeat *r);
 
 /* ---- loan.c ---- */
 
-/* nas__loan_begin - takes the agent for us. DEVICE names who has it. NAS_OK without a session when the agent knows
- * none. nas__loan_end - gives it back. nas__loan_take - asks for one. */
+/* What keeps a session alive while nothing is measured. */
+typedef struct nas__heartbeat {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    nas__client *client;
+    int lease_ms;
+    bool runs, ends;
+} nas__heartbeat;
+
+/* nas__loan_begin - takes the agent for us, and keeps it however long we are silent. DEVICE names who has it. NAS_OK
+ * without a session when the agent knows none. nas__loan_end - gives it back. nas__loan_take - asks for one. */
 nas_status nas__loan_begin(nas_ctx *ctx, nas_device *d);
 void nas__loan_end(nas_device *d);
-nas_status nas__loan_take(nas_ctx *ctx, nas__client *client, char token[33]);
+nas_status nas__loan_take(nas_ctx *ctx, nas__client *client, int lease_ms, char token[33]);
 
 /* ---- facts.c ---- */
 
@@ -144,10 +158,12 @@ struct nas_device {
     int32_t sustained_s;
     char *frequency; /* "" = as found */
     double max_temperature_c;
-    int32_t gate_ms; /* how long a run may wait for the device to cool */
+    int32_t lease_ms; /* as asked for; 0 = the usual one */
+    int32_t gate_ms;  /* how long a run may wait for the device to cool */
     bool simulated;
     double simulated_factor; /* times the nominal CPU's latency */
     nas__client *client;     /* NULL when simulated, or lost */
+    nas__heartbeat heartbeat;
     nas__agent_process process;
     nas_phone phone; /* serial "" unless a phone is connected */
     nas__repeat repeat;

@@ -45,6 +45,7 @@ typedef struct nas_device_options {
         *frequency; /* "" or NULL = as found, "max", or MHz of each cluster from the smallest to the
                                 largest, "1800,2400"; pinned where permitted, read back and recorded */
     double max_temperature_c; /* no run starts above it; 0 = no limit of its own */
+    int32_t lease_ms; /* how long a shared agent stays ours after we died; 0 = two minutes */
 } nas_device_options;
 
 /* nas_device_options_default - "local", one thread, no pinning, burst, frequency as found. */

@@ -122,7 +122,7 @@ Test(latency_hold, a_lapsed_lease_is_taken_anew) {
               nas_ctx_message(ctx));
     cr_assert(ne(str, (char *)(uintptr_t)nas__client_session_of(d->client), token));
     nas_measurement_deinit(&m);
-    nas__client_session(d->client, "00112233445566778899aabbccddeeff"); /* not ours */
+    nas__client_session(d->client, "00112233445566778899aabbccddeeff", 60000); /* not ours */
     cr_assert(eq(int, (int)nas_measure(ctx, d, NULL, program, hash, &how, &m), NAS_ERR_DEVICE));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), "in use by "), NULL), "%s",
               nas_ctx_message(ctx)); /* the real one is still in force */

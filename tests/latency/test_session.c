@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static nas_ctx *ctx;
@@ -39,7 +40,7 @@ static void teardown(void) {
 
 TestSuite(latency_session, .init = setup, .fini = teardown, .timeout = 60);
 
-static nas_status open_from(const char *folder, nas_device **out) {
+static nas_status open_for(const char *folder, int32_t lease_ms, nas_device **out) {
     static char work[128];
     (void)snprintf(work, sizeof work, "%s/%s", dir, folder);
     nas_device_options o = nas_device_options_default();
@@ -47,7 +48,12 @@ static nas_status open_from(const char *folder, nas_device **out) {
     o.connect = connect_text;
     o.key_file = key_path;
     o.work_dir = work;
+    o.lease_ms = lease_ms;
     return nas_device_open(ctx, &o, out);
+}
+
+static nas_status open_from(const char *folder, nas_device **out) {
+    return open_for(folder, 0, out);
 }
 
 Test(latency_session, a_second_controller_waits_for_its_turn) {
@@ -57,6 +63,21 @@ Test(latency_session, a_second_controller_waits_for_its_turn) {
     cr_assert(eq(int, (int)open_from("a", &first), NAS_OK), "%s", nas_ctx_message(ctx));
     cr_assert(eq(int, (int)open_from("b", &second), (int)NAS_ERR_DEVICE));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), holder), NULL), "%s", nas_ctx_message(ctx));
+    nas_device_close(first);
+    cr_assert(eq(int, (int)open_from("b", &second), NAS_OK), "%s", nas_ctx_message(ctx));
+    nas_device_close(second);
+}
+
+/* It trains, say: three leases pass without a question about a run. */
+Test(latency_session, a_silent_controller_keeps_its_device) {
+    nas_device *first = NULL, *second = NULL;
+    const struct timespec training = {3, 0};
+    char token[33];
+    cr_assert(eq(int, (int)open_for("a", 1000, &first), NAS_OK), "%s", nas_ctx_message(ctx));
+    (void)snprintf(token, sizeof token, "%s", nas__client_session_of(first->client));
+    (void)nanosleep(&training, NULL);
+    cr_assert(eq(int, (int)open_from("b", &second), (int)NAS_ERR_DEVICE));
+    cr_assert(eq(str, (char *)(uintptr_t)nas__client_session_of(first->client), token));
     nas_device_close(first);
     cr_assert(eq(int, (int)open_from("b", &second), NAS_OK), "%s", nas_ctx_message(ctx));
     nas_device_close(second);

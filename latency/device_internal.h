@@ -104,7 +104,7 @@ typedef struct nas__repeat {
     size_t n, capacity;
     double freedom;              /* runs of programs that ran before */
     double scatter;              /* standard deviation of log p50 from run to run */
-    double half_width; /* of the 95 % interval it makes, in log p50 */
+    double reach_down, reach_up; /* of the 95 % interval it makes, in log p50 */
 } nas__repeat;
 
 nas_status nas__repeat_add(nas_ctx *ctx, nas__repeat *r, const char *sha256, double p50_us);

@@ -307,8 +307,10 @@ static void note_repeat(nas_json *j, const nas_device *d) {
     nas_json_double(j, d->repeat.scatter);
     nas_json_key(j, "repeats_seen");
     nas_json_double(j, d->repeat.freedom);
-    nas_json_key(j, "half_width");
-    nas_json_double(j, d->repeat.half_width);
+    nas_json_key(j, "reach_down");
+    nas_json_double(j, d->repeat.reach_down);
+    nas_json_key(j, "reach_up");
+    nas_json_double(j, d->repeat.reach_up);
     nas_json_object_end(j);
 }
 

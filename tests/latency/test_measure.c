@@ -135,8 +135,8 @@ Test(latency_measure, a_real_program_gives_consistent_numbers_and_a_passport) {
             m.batches) { /* program and client agree on every statistic; samples have 9 digits */
         cr_assert(epsilon_eq(dbl, s.median, m.p50_us, 1e-6 * m.p50_us));
         /* The run's own interval joined with the scatter that is assumed of a first run. */
-        const double down = hypot(log(s.median / s.median_lo), device->repeat.half_width);
-        const double up = hypot(log(s.median_hi / s.median), device->repeat.half_width);
+        const double down = hypot(log(s.median / s.median_lo), device->repeat.reach_down);
+        const double up = hypot(log(s.median_hi / s.median), device->repeat.reach_up);
         cr_assert(epsilon_eq(dbl, s.median * exp(-down), m.p50_lo_us, 1e-6 * m.p50_us));
         if (m.n_samples >= 6 || m.dropped == 0) /* else up to the longest disturbed one */
             cr_assert(epsilon_eq(dbl, s.median * exp(up), m.p50_hi_us, 1e-6 * m.p50_us));

@@ -93,7 +93,7 @@ archives = $(foreach m,$(1),$(call archive,$(m)))
 
 GENOBJ_ir := $(B)/obj/gen/onnx.pb-c.o
 
-.PHONY: all help deps run agents test check bench lint fmt asan ubsan fuzz soak golden clean FORCE
+.PHONY: all help deps run agents test check bench lint fmt asan ubsan tsan fuzz soak golden clean FORCE
 all: $(foreach p,$(PROGRAMS),$(B)/bin/$(p))
 
 help: ## list the targets
@@ -222,6 +222,9 @@ asan: ## all tests under AddressSanitizer and LeakSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=asan check
 ubsan: ## all tests under UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) --no-print-directory MODE=ubsan check
+tsan: ## a study on two agents and a network on three threads under ThreadSanitizer
+	$(Q)$(MAKE) --no-print-directory MODE=tsan all
+	$(Q)scripts/tsan.sh build/tsan/bin $(CC)
 
 # ---- the device lab of the tests: tests/rig/ -----------------------------------------------------------------------
 # Fake phones in Python; what runs inside them, before and below qemu-user, is C. Never sanitized: it is no code of ours

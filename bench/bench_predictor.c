@@ -1,6 +1,7 @@
 /* bench_predictor.c - device models on published measurements: `make bench-predictor`.
  *
- *   bench_predictor [--data ../shared/data] [--seeds 5] [--only nb201|hw360|fbnet|ofa|hat|known|classes] [--test 3000] [--random 1]
+ *   bench_predictor [--data ../shared/data] [--seeds 5] [--test 3000] [--random]
+ *                   [--only nb201|own|hw360|fbnet|ofa|hat|known|classes]
  *
  * Splits: a seed shuffles the architectures. "own": the first n are measured on the device, the others are the test.
  * "transfer": the first 900 are measured on the source devices, ten of these on the target, the others are the test and
@@ -251,44 +252,53 @@ static const char *brp_nas(const char *device) {
 }
 
 /* Isomorphism classes of the rows, from the table of all architectures. */
-static void set_classes(const bench *b, problem *p) {
+static bool set_classes(const bench *b, problem *p) {
     char path[512];
     (void)snprintf(path, sizeof path, "%s/nb201_archs/nb201_archs.csv.gz", b->data);
     csv archs = {0};
-    need(b, csv_read(b->ctx, path, &archs));
+    if (csv_read(b->ctx, path, &archs) != NAS_OK) {
+        leave_out(b, "classes");
+        return false;
+    }
     const size_t index = csv_column(&p->table, "arch_idx"), group = csv_column(&archs, "iso_class");
     for (size_t i = 0; i < p->rows; i++) /* rows of nb201_archs are in the order of arch_idx */
         p->group[i] = (long)csv_number(&archs, (size_t)csv_number(&p->table, i, index), group);
     csv_deinit(&archs);
+    return true;
 }
 
-static void bench_nb201_split(const bench *b, bool classes) {
+static bool load_nb201(const bench *b, problem *p) {
+    if (!load(b, "nb201_latency_help/nb201_latency_help.csv.gz", "nb201", p)) return false;
+    set_space(b, p, "nb201", ops_text);
+    set_device_range(b, p, 2);
+    bounds_by_twins(b, p);
+    return true;
+}
+
+static void bench_nb201(const bench *b) {
     problem p;
-    if (!load(b, "nb201_latency_help/nb201_latency_help.csv.gz", "nb201", &p)) return;
-    set_space(b, &p, "nb201", ops_text);
-    set_device_range(b, &p, 2);
-    set_classes(b, &p);
-    bounds_by_twins(b, &p);
+    if (!load_nb201(b, &p)) return;
     static const char *const targets[] = {
         "fpga",       "raspi4",      "gold_6240", "titanx_256",     "silver_4210r", "samsung_a50",
         "1080ti_256", "silver_4114", "pixel3",    "essential_ph_1", "samsung_s7",   NULL};
     static const char *const published[] = {"HELP .985", "HELP .890", "-", "-", "-", "-",
                                             "-",         "-",         "-", "-", "-"};
-    if (classes) {
-        show_own(b, &p, 900, true, NULL);
-    } else {
-        show_transfer(b, &p, help_sources, targets, published, false);
-        show_own(b, &p, 900, false, brp_nas);
-    }
+    show_transfer(b, &p, help_sources, targets, published, false);
     problem_deinit(&p);
 }
 
-static void bench_nb201(const bench *b) {
-    bench_nb201_split(b, false);
+static void bench_own(const bench *b) {
+    problem p;
+    if (!load_nb201(b, &p)) return;
+    show_own(b, &p, SOURCE_ROWS, false, brp_nas);
+    problem_deinit(&p);
 }
 
 static void bench_classes(const bench *b) {
-    bench_nb201_split(b, true);
+    problem p;
+    if (!load_nb201(b, &p)) return;
+    if (set_classes(b, &p)) show_own(b, &p, SOURCE_ROWS, true, NULL);
+    problem_deinit(&p);
 }
 
 static void bench_hw360(const bench *b) {
@@ -371,37 +381,70 @@ static void bench_hat(const bench *b) {
     }
 }
 
+static const struct {
+    const char *name;
+    void (*run)(const bench *b);
+} parts[] = {{"nb201", bench_nb201}, {"own", bench_own},        {"hw360", bench_hw360},
+             {"fbnet", bench_fbnet}, {"ofa", bench_ofa},        {"hat", bench_hat},
+             {"known", bench_known}, {"classes", bench_classes}};
+enum { PARTS = sizeof parts / sizeof parts[0] };
+
+static int usage(const char *message, const char *value) {
+    (void)fprintf(
+        stderr,
+        "bench_predictor: %s '%s'\n"
+        "usage: bench_predictor [--data DIR] [--seeds N] [--test N] [--random] [--only PART]\n"
+        "parts:",
+        message, value);
+    for (size_t i = 0; i < PARTS; i++)
+        (void)fprintf(stderr, " %s", parts[i].name);
+    (void)fprintf(stderr, "\n");
+    return NAS_EXIT_USAGE;
+}
+
+static bool part_named(const char *name) {
+    for (size_t i = 0; i < PARTS; i++)
+        if (strcmp(name, parts[i].name) == 0) return true;
+    return false;
+}
+
 int main(int argc, char **argv) {
     bench b = {.ctx = nas_ctx_new(), .data = "../shared/data", .seeds = 5, .test_rows = 3000};
-    const char *only = "";
+    const char *only = NULL;
+    size_t missing = 0;
+    b.missing = &missing;
     if (b.ctx == NULL) return NAS_EXIT_FAILED;
-    for (int i = 1; i + 1 < argc; i += 2) {
+    for (int i = 1; i < argc; i++) {
+        const char *option = argv[i];
         int64_t number = 0;
-        if (strcmp(argv[i], "--data") == 0) {
-            b.data = argv[i + 1];
-        } else if (strcmp(argv[i], "--only") == 0) {
-            only = argv[i + 1];
-        } else if (strcmp(argv[i], "--seeds") == 0 || strcmp(argv[i], "--test") == 0) {
-            need(&b, nas_parse_i64(b.ctx, argv[i], argv[i + 1], 1, 1000000, &number));
-            if (argv[i][2] == 's')
-                b.seeds = (int)number;
-            else
-                b.test_rows = (size_t)number;
+        if (strcmp(option, "--random") == 0) {
+            b.random = true;
+            continue;
+        }
+        if (i + 1 == argc) return usage("unknown option, or one without its value:", option);
+        const char *value = argv[++i];
+        if (strcmp(option, "--data") == 0) {
+            b.data = value;
+        } else if (strcmp(option, "--only") == 0) {
+            if (!part_named(value)) return usage("no part", value);
+            only = value;
+        } else if (strcmp(option, "--seeds") == 0) {
+            need(&b, nas_parse_i64(b.ctx, option, value, 1, SEEDS_MAX, &number));
+            b.seeds = (int)number;
+        } else if (strcmp(option, "--test") == 0) {
+            need(&b, nas_parse_i64(b.ctx, option, value, 2, 1000000, &number));
+            b.test_rows = (size_t)number;
         } else {
-            (void)fprintf(stderr, "bench_predictor: unknown option %s\n", argv[i]);
-            return NAS_EXIT_USAGE;
+            return usage("unknown option", option);
         }
     }
-    static const struct {
-        const char *name;
-        void (*run)(const bench *b);
-    } parts[] = {{"nb201", bench_nb201},    {"hw360", bench_hw360}, {"fbnet", bench_fbnet},
-                 {"ofa", bench_ofa},        {"hat", bench_hat},     {"known", bench_known},
-                 {"classes", bench_classes}};
     head();
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        if (only[0] == '\0' || strcmp(only, parts[i].name) == 0) parts[i].run(&b);
-    }
+    for (size_t i = 0; i < PARTS; i++)
+        if (only == NULL || strcmp(only, parts[i].name) == 0) parts[i].run(&b);
+    if (missing > 0)
+        printf("%zu tables could not be read in '%s' (see \"left out\" above); --data says where "
+               "they are\n",
+               missing, b.data);
     nas_ctx_free(b.ctx);
     return NAS_EXIT_OK;
 }

@@ -15,8 +15,8 @@ typedef struct bench {
     const char *data;
     int seeds;
     size_t test_rows;
-    bool random; /* random samples too */
-    bool quick;  /* no baselines that take a fit of their own */
+    bool random;     /* random samples too */
+    size_t *missing; /* counts tables that could not be read */
 } bench;
 
 /* One published table. */
@@ -60,6 +60,12 @@ static void *array(const bench *b, size_t n, size_t size) {
 
 /* ---- loading ---------------------------------------------------------------------------------------------------- */
 
+/* Says that a table could not be read and why. */
+static void leave_out(const bench *b, const char *name) {
+    printf("%-10s left out: %s\n", name, nas_ctx_message(b->ctx));
+    ++*b->missing;
+}
+
 static bool load(const bench *b, const char *file, const char *name, problem *p) {
     char path[512];
     (void)snprintf(path, sizeof path, "%s/%s", b->data, file);
@@ -68,7 +74,7 @@ static bool load(const bench *b, const char *file, const char *name, problem *p)
         p->rows = p->table.rows;
         return true;
     }
-    printf("%-10s left out: %s\n", name, nas_ctx_message(b->ctx));
+    leave_out(b, name);
     return false;
 }
 

@@ -1,6 +1,6 @@
 /* break_even.c - measures sparse kernels against dense ones: one program for each cell, kernels by turns. */
 #include "compiler/break_even.h"
-#include "compiler/layers_internal.h"
+#include "compiler/tune_internal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -133,8 +133,9 @@ static nas_status find_dense(subject *s) {
         }
         n = kept;
     }
-    const nas_status status = nas__tune_conv_best(s->ctx, o, o->memory, &s->conv, ways, n,
-                                                  2 * s->options->seconds, &best, ns);
+    const nas__tune_subject tuned = {.conv = &s->conv, .ways = ways, .n = n};
+    const nas_status status =
+        nas__tune_best(s->ctx, o, o->memory, &tuned, 2 * s->options->seconds, &best, ns);
     if (status != NAS_OK) return status;
     int32_t direct = -1;
     for (int32_t i = 0; i < n; i++) {
@@ -178,12 +179,16 @@ static nas_status keys_make(const subject *s, const nas_sparsity *pattern, cell_
     return status == NAS_OK ? nas_buf_status(s->ctx, &k->kernel) : status;
 }
 
+/* Cells are measured with one thread. */
+static nas_tune_key key_of(const cell_keys *k, int way) {
+    return (nas_tune_key){k->kernel.data, k->ways[way].data, k->device.data, 1};
+}
+
 static bool recall(const nas_tune_memory *m, const cell_keys *k, nas_sparse_cell *out) {
     double *const to[] = {&out->sparse_ns, &out->dense_ns, &out->direct_ns};
     for (int i = 0; i < 3; i++) {
-        if (!m->find(m->user, k->kernel.data, k->ways[i].data, k->device.data, to[i]) ||
-            !isfinite(*to[i]) || !(*to[i] > 0))
-            return false;
+        const nas_tune_key key = key_of(k, i);
+        if (!m->find(m->user, &key, to[i]) || !isfinite(*to[i]) || !(*to[i] > 0)) return false;
     }
     (void)snprintf(out->way, sizeof out->way, "remembered");
     return true;
@@ -192,8 +197,10 @@ static bool recall(const nas_tune_memory *m, const cell_keys *k, nas_sparse_cell
 static nas_status remember(nas_ctx *ctx, const nas_tune_memory *m, const cell_keys *k,
                            const nas_tune_timing *const times[3]) {
     nas_status status = NAS_OK;
-    for (int i = 0; i < 3 && status == NAS_OK; i++)
-        status = m->store(ctx, m->user, k->kernel.data, k->ways[i].data, k->device.data, times[i]);
+    for (int i = 0; i < 3 && status == NAS_OK; i++) {
+        const nas_tune_key key = key_of(k, i);
+        status = m->store(ctx, m->user, &key, times[i]);
+    }
     return nas_wrap(ctx, status, "keeping a cell");
 }
 
@@ -240,8 +247,9 @@ static nas_status measure_cell(subject *s, const cell_keys *keys, nas_sparse_cel
     for (int32_t i = 0; i < n_all && n < s->n_dense + SPARSE_MAX; i++) {
         if (nas__conv_is_sparse(&all[i])) ways[n++] = all[i];
     }
+    const nas__tune_subject tuned = {.conv = &conv, .ways = ways, .n = n};
     const nas_status status =
-        nas__tune_beside_peak(s->ctx, o, &conv, ways, n, s->options->seconds, t, &out->peak_gflops);
+        nas__tune_measure(s->ctx, o, &tuned, s->options->seconds, t, &out->peak_gflops);
     if (status != NAS_OK) return status;
     int32_t best = n > s->n_dense ? s->n_dense : 0; /* no zeros that help: the dense kernel */
     for (int32_t i = s->n_dense; i < n; i++) {

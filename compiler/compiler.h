@@ -60,22 +60,39 @@ nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const cha
 
 /* ---- tuning -------------------------------------------------------------------------------------------------------- */
 
-/* Time of one call of a kernel on one thread, in ns: median and quartiles of `runs` samples. */
+/* Time of one call of a kernel, in ns: median and quartiles of `runs` samples. */
 typedef struct nas_tune_timing {
     double p50_ns, lo_ns, hi_ns;
     int32_t runs;
 } nas_tune_timing;
 
-/* What was measured before, kept by the caller. The three texts are the whole key (one thread); any of them may change
- * with a new version of this program, so unknown keys are normal. */
+/* What was measured before, kept by the caller. The three texts and the number of threads are the whole key; any of them may
+ * change with a new version of this program, so unknown keys are normal. */
+typedef struct nas_tune_key {
+    const char *kernel, *way, *device; /* borrowed for the call */
+    int32_t threads;
+} nas_tune_key;
+
 typedef struct nas_tune_memory {
     void *user;
     /* false: never measured; else *ns is the median */
-    bool (*find)(void *user, const char *kernel, const char *way, const char *device, double *ns);
+    bool (*find)(void *user, const nas_tune_key *key, double *ns);
     /* replaces what was there; a failure ends the tuning */
-    nas_status (*store)(nas_ctx *ctx, void *user, const char *kernel, const char *way,
-                        const char *device, const nas_tune_timing *timing);
+    nas_status (*store)(nas_ctx *ctx, void *user, const nas_tune_key *key,
+                        const nas_tune_timing *timing);
 } nas_tune_memory;
+
+/* Another machine that times kernels; layers above provide it. */
+typedef struct nas_tune_device {
+    void *user;
+    const char *
+        name; /* of the device and its processor, part of the key; NULL: it is this machine after all */
+    size_t program_bytes_max; /* of what it can be sent */
+    /* Runs the program there as `--bench --threads N --max-time-ms N`; it prints one JSON object, whose text member "timings"
+     * is appended to `timings`. */
+    nas_status (*run)(nas_ctx *ctx, void *user, const char *path, const char *sha256,
+                      double seconds, int32_t threads, nas_buf *timings);
+} nas_tune_device;
 
 /* How the code of a network is organised. */
 typedef enum nas_form {
@@ -93,7 +110,10 @@ typedef struct nas_compile_options {
     const nas_tune_memory
         *memory; /* NULL, or kernels' times: they decide instead of the estimates */
     double
-        tune_s; /* > 0: measure kernels that the memory does not know for about so many seconds; the target must run here */
+        tune_s; /* > 0: measure kernels that the memory does not know for about so many seconds; needs `memory` */
+    int32_t tune_threads; /* 1..64: threads that a kernel is timed with, part of the memory's key */
+    const nas_tune_device
+        *tune_device;   /* NULL: kernels are timed here, and the target must run here */
     int64_t timeout_ms; /* of one compiler run */
 } nas_compile_options;
 

@@ -7,6 +7,12 @@ static const nas_node *node_of(const nas__layers *l, nas_value v) {
 
 /* ---- layers ------------------------------------------------------------------------------------------------------- */
 
+static void explain_measured(const nas__layer *layer, int32_t index, nas_buf *out) {
+    if (layer->measured_ns[index] > 0)
+        nas_buf_printf(out, "; measured %.1f us", layer->measured_ns[index] * 1e-3);
+    nas_buf_puts(out, "\n");
+}
+
 static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t index,
                         nas_buf *out) {
     const nas__conv_way *w = &layer->ways[index];
@@ -25,9 +31,7 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
                            (macs / c->out_h / c->out_w));
     nas_buf_printf(out, ": %.1f kcycles estimated, %.0f %% of the multiply-add bound",
                    w->cycles * 1e-3, w->cycles > 0 ? 100 * bound / w->cycles : 0.0);
-    if (layer->measured_ns[index] > 0)
-        nas_buf_printf(out, "; measured %.1f us", layer->measured_ns[index] * 1e-3);
-    nas_buf_puts(out, "\n");
+    explain_measured(layer, index, out);
 }
 
 /* The fastest way that is sparse, or is not: by measured times where there are some, else by estimate; -1 without. */
@@ -63,11 +67,14 @@ static void explain_zeros(const nas__layer *layer, nas_buf *out) {
 
 static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
     const nas__qconv_way *w = &layer->qways[index];
-    nas_buf_printf(out,
-                   "    %c %-9s  %2d pixels x %2d vectors, %d-bit weights in memory: %.1f kcycles "
-                   "estimated\n",
+    nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors, %d-bit weights in memory",
                    index == layer->way ? '*' : ' ', nas__qconv_algorithm_name(w->algorithm),
-                   w->pixels, w->vectors, w->stored_bits, w->cycles * 1e-3);
+                   w->pixels, w->vectors, w->stored_bits);
+    if (w->split > 1) nas_buf_printf(out, ", outputs in %d sums", w->split);
+    if (w->sums16 > 0) nas_buf_printf(out, ", %d products added in 16 bits", 2 * w->sums16);
+    if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
+    nas_buf_printf(out, ": %.1f kcycles estimated", w->cycles * 1e-3);
+    explain_measured(layer, index, out);
 }
 
 /* Integer layers multiply with their zeros: dot products of four channels would need zeros in fours, and matrix units are

@@ -342,6 +342,11 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     return "";
 }
 
+bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b) {
+    return a->algorithm == b->algorithm && a->stored_bits == b->stored_bits &&
+           a->split == b->split && (a->sums16 > 0) == (b->sums16 > 0);
+}
+
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {

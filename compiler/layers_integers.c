@@ -154,7 +154,7 @@ static double ratio_max(const nas__layers *l, const nas__layer *layer) {
 
 /* ---- plan --------------------------------------------------------------------------------------------------------- */
 
-static void plan_conv(const nas__layers *l, nas__layer *layer, size_t *scratch, size_t *weights) {
+static void plan_conv(const nas__layers *l, nas__layer *layer) {
     nas__qconv *q = &layer->qconv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
                     out = nas__layers_view(l, layer->value);
@@ -178,17 +178,26 @@ static void plan_conv(const nas__layers *l, nas__layer *layer, size_t *scratch, 
     }
     layer->n_ways = nas__qconv_ways(l->target, q, layer->qways);
     layer->way = 0;
-    const nas__qconv_way *way = &layer->qways[layer->way];
-    layer->units = nas__qconv_units(l->target, q, way);
-    *scratch = nas__qconv_scratch_bytes(l->target, q, way);
-    *weights = nas__qconv_weight_bytes(l->target, q, way);
 }
 
-void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
+void nas__layer_size_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
                               size_t *weight_bytes) {
     *scratch_bytes = 0;
+    if (layer->kind != NAS__LAYER_QCONV) {
+        layer->units = nas__qop_units(&layer->qop);
+        *weight_bytes = nas__qop_weight_bytes(&layer->qop);
+        return;
+    }
+    const nas__qconv *q = &layer->qconv;
+    const nas__qconv_way *way = &layer->qways[layer->way];
+    layer->units = nas__qconv_units(l->target, q, way);
+    *scratch_bytes = nas__qconv_scratch_bytes(l->target, q, way);
+    *weight_bytes = nas__qconv_weight_bytes(l->target, q, way);
+}
+
+void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer) {
     if (layer->kind == NAS__LAYER_QCONV) {
-        plan_conv(l, layer, scratch_bytes, weight_bytes);
+        plan_conv(l, layer);
         return;
     }
     nas__qop *op = &layer->qop;
@@ -208,8 +217,6 @@ void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer, size_t *s
         op->in[k] = nas__layers_view(l, layer->inputs[k]);
         op->in_signed[k] = q != NULL && q->is_signed;
     }
-    layer->units = nas__qop_units(op);
-    *weight_bytes = nas__qop_weight_bytes(op);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */

@@ -110,41 +110,6 @@ void nas__conv_emit(const nas_target *target, const nas__conv *conv, const nas__
  * vmin: what every kernel text may use. */
 void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);
 
-/* ---- tune.c: measuring the ways of a convolution on this machine ----------------------------------------------------- */
-
-/* nas__tune_convs - times `ways` of one convolution, one thread, in one program that runs them by turns: what slows the
- * machine down for a while slows all of them; time that other programs take is not counted. Each round gives a way one sample of a few ms; there are at least 3, then
- * as many as `seconds` allow, up to 65. Inputs and weights are random and warm. All ways must compute the same.
- * options   target must run here; the program is kept in cache_dir
- * n         1..NAS__CONV_WAYS_MAX
- * seconds   of measuring, > 0; compiling comes on top
- * Errors: UNSUPPORTED (target does not run here), INVALID, INTERNAL (a way computes something else), those of nas_compile. */
-nas_status nas__tune_convs(nas_ctx *ctx, const nas_compile_options *options, const nas__conv *conv,
-                           const nas__conv_way *ways, int32_t n, double seconds,
-                           nas_tune_timing out[]);
-/* nas__tune_beside_peak - the same; *peak (may be NULL): GFLOP/s of a loop of multiply-adds in registers, run by turns with
- * the ways. */
-nas_status nas__tune_beside_peak(nas_ctx *ctx, const nas_compile_options *options,
-                                 const nas__conv *conv, const nas__conv_way *ways, int32_t n,
-                                 double seconds, nas_tune_timing out[], double *peak);
-/* nas__tune_conv_best - index of the fastest way. When `memory` (may be NULL) knows all of them nothing is run; else all
- * are measured together, because only times of one program compare, and stored. out: NULL, or p50_ns of each. */
-nas_status nas__tune_conv_best(nas_ctx *ctx, const nas_compile_options *options,
-                               const nas_tune_memory *memory, const nas__conv *conv,
-                               const nas__conv_way *ways, int32_t n, double seconds, int32_t *best,
-                               double p50_ns[]);
-/* nas__tune_recall - the same from memory alone: *known false when it lacks one of them. */
-nas_status nas__tune_recall(nas_ctx *ctx, const nas_compile_options *options,
-                            const nas_tune_memory *memory, const nas__conv *conv,
-                            const nas__conv_way *ways, int32_t n, bool *known, int32_t *best,
-                            double p50_ns[]);
-/* Key texts of a memory. The way's ends in a hash of the emitted text: other code is another way. */
-void nas__tune_kernel_text(const nas__conv *conv, nas_buf *out);
-void nas__tune_way_text(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
-                        nas_buf *out);
-/* nas__tune_device_text - processor model here, target, compiler version and flags. */
-nas_status nas__tune_device_text(nas_ctx *ctx, const nas_compile_options *options, nas_buf *out);
-
 /* ---- operators other than convolutions: layer_op*.c ------------------------------------------------------------------- */
 
 /* A value as a kernel sees it: [h][w][c], elements from pixel to pixel and from row to row. shape.n is 1. */

@@ -6,6 +6,7 @@
  * place that is free during its life. Since shared memory does not stay zero, the first layer of a life clears the
  * border. */
 #include "compiler/layers_network_internal.h"
+#include "compiler/tune_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -136,18 +137,35 @@ static void take_weights(nas__layers *l, nas__layer *layer, size_t floats) {
 /* Measured times, where there are any, decide instead of the estimates. Only the best few by estimate compete. */
 enum { COMPETE_MAX = 8 };
 
+/* Layers that may have to wait for their turn on the clock, this one included. */
+static int32_t convs_from(const nas__layers *l, const nas__layer *layer) {
+    int32_t n = 0;
+    for (; layer < l->layers + l->n_layers; layer++)
+        n += layer->kind == NAS__LAYER_CONV || layer->kind == NAS__LAYER_QCONV;
+    return n;
+}
+
 static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     const nas_compile_options *o = l->options;
-    const int32_t n = layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX;
     if (o->memory == NULL) return NAS_OK;
+    nas__tune_subject s = {.n = layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX};
+    if (layer->kind == NAS__LAYER_QCONV) {
+        s.qconv = &layer->qconv;
+        s.qways = layer->qways;
+    } else {
+        s.conv = &layer->conv;
+        s.ways = layer->ways;
+    }
+    s.n = nas__tune_fit(o, &s);
+    if (s.n < 1) return NAS_OK; /* not even one goes over the wire: the estimate stands */
     bool known = false;
-    nas_status status = nas__tune_recall(ctx, o, o->memory, &layer->conv, layer->ways, n, &known,
-                                         &layer->way, layer->measured_ns);
+    nas_status status =
+        nas__tune_recall(ctx, o, o->memory, &s, &known, &layer->way, layer->measured_ns);
     const double left = o->tune_s - (double)(nas_now_ns() - l->start_ns) * 1e-9;
     if (status != NAS_OK || known || !(left > 0)) return status;
-    const double share = left / l->n_layers;
-    return nas__tune_conv_best(ctx, o, o->memory, &layer->conv, layer->ways, n,
-                               share > 0.05 ? share : 0.05, &layer->way, layer->measured_ns);
+    const double share = left / convs_from(l, layer);
+    return nas__tune_best(ctx, o, o->memory, &s, share > 0.05 ? share : 0.05, &layer->way,
+                          layer->measured_ns);
 }
 
 /* Which weights are zero, when that is worth a look: chance makes fewer zeros than one in sixteen. */
@@ -250,13 +268,36 @@ static nas_status plan_op(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     return NAS_OK;
 }
 
-static void plan_integers(nas__layers *l, nas__layer *layer) {
+/* The best way of each kind competes, whatever the estimate says of their order, then the next best: moves them to the front. */
+static void let_kinds_compete(nas__layer *layer) {
+    nas__qconv_way sorted[NAS__QCONV_WAYS_MAX] = {0};
+    int32_t n = 0;
+    for (int32_t rest = 0; rest < 2; rest++) {
+        for (int32_t i = 0; i < layer->n_ways; i++) {
+            bool first = true;
+            for (int32_t k = 0; k < i && first; k++)
+                first = !nas__qconv_same_kind(&layer->qways[i], &layer->qways[k]);
+            if (first == (rest == 0)) sorted[n++] = layer->qways[i];
+        }
+    }
+    memcpy(layer->qways, sorted, (size_t)n * sizeof *sorted);
+}
+
+static nas_status plan_integers(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     size_t scratch = 0, weights = 0;
-    nas__layer_plan_integers(l, layer, &scratch, &weights);
+    nas__layer_plan_integers(l, layer);
+    if (layer->kind == NAS__LAYER_QCONV) {
+        let_kinds_compete(layer);
+        const nas_status status = tune(ctx, l, layer);
+        if (status != NAS_OK)
+            return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
+    }
+    nas__layer_size_integers(l, layer, &scratch, &weights);
     if (layer->kind == NAS__LAYER_QOP && node_of(l, layer->node)->op == NAS_OP_CONCAT)
         place_part(l, layer);
     layer->scratch_floats = (scratch + sizeof(float) - 1) / sizeof(float);
     take_weights(l, layer, weights / sizeof(float));
+    return NAS_OK;
 }
 
 static void plan_constants(nas__layers *l) {
@@ -279,10 +320,10 @@ static nas_status plan_kernels(nas_ctx *ctx, nas__layers *l) {
         case NAS__LAYER_CONV: status = plan_conv(ctx, l, layer); break;
         case NAS__LAYER_OP: status = plan_op(ctx, l, layer); break;
         case NAS__LAYER_QCONV:
-        case NAS__LAYER_QOP: plan_integers(l, layer); break;
+        case NAS__LAYER_QOP: status = plan_integers(ctx, l, layer); break;
         case NAS__LAYER_OUTPUT: {
             if (nas__layers_quant(l, layer->inputs[0]) != NULL) {
-                plan_integers(l, layer);
+                status = plan_integers(ctx, l, layer);
                 break;
             }
             const nas__view view = nas__layers_view(l, layer->inputs[0]);

@@ -78,6 +78,8 @@ enum { NAS__QCONV_WAYS_MAX = 24 };
 int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
                         nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
+/* nas__qconv_same_kind - do the ways differ by their tile alone? */
+bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b);
 int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
 /* nas__qconv_rows_of_unit - as nas__conv_rows_of_unit. */
 int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way);

@@ -15,7 +15,7 @@ enum { MESSAGE_MAX = 2000, PROBE_TIMEOUT_MS = 20 * 1000 };
 
 nas_compile_options nas_compile_options_default(void) {
     return (nas_compile_options){
-        .cache_dir = "build/cache", .max_threads = 2, .timeout_ms = 120 * 1000};
+        .cache_dir = "build/cache", .max_threads = 2, .tune_threads = 1, .timeout_ms = 120 * 1000};
 }
 
 static const char *base_name(const char *path) {

@@ -199,7 +199,24 @@ static const char *text_of(const json_t *root, const char *name) {
     return json_is_string(member) ? json_string_value(member) : "";
 }
 
-nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out) {
+static nas_status read_done(nas_ctx *ctx, json_t *root, const char *member, nas__run *run) {
+    const json_t *bench = json_object_get(root, "bench");
+    if (!json_is_object(bench))
+        return nas_fail(ctx, NAS_ERR_PARSE, "finished run without a timing document");
+    if (member != NULL) {
+        const json_t *text = json_object_get(bench, member);
+        if (!json_is_string(text))
+            return nas_fail(ctx, NAS_ERR_PARSE, "document of the program: no text '%s'", member);
+        run->text = nas_strdup(ctx, json_string_value(text));
+        return run->text != NULL ? NAS_OK : NAS_ERR_NOMEM;
+    }
+    const nas_status status = read_bench(ctx, bench, run);
+    const json_t *frequency = json_object_get(root, "frequency");
+    run->m.frequency_pinned = json_is_true(json_object_get(frequency, "pinned"));
+    return status == NAS_OK ? keep_report(ctx, root, &run->report) : status;
+}
+
+static nas_status parse(nas_ctx *ctx, const nas_buf *json, const char *member, nas__run *out) {
     nas__run run = {0};
     json_t *root = load_object(ctx, json);
     if (root == NULL) return NAS_ERR_PARSE;
@@ -209,13 +226,7 @@ nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out) {
                    said[0] != '\0' ? "; it said: " : "", said);
     nas_status status = NAS_OK;
     if (strcmp(run.state, "done") == 0) {
-        const json_t *bench = json_object_get(root, "bench");
-        status = json_is_object(bench)
-                     ? read_bench(ctx, bench, &run)
-                     : nas_fail(ctx, NAS_ERR_PARSE, "finished run without a timing document");
-        const json_t *frequency = json_object_get(root, "frequency");
-        run.m.frequency_pinned = json_is_true(json_object_get(frequency, "pinned"));
-        if (status == NAS_OK) status = keep_report(ctx, root, &run.report);
+        status = read_done(ctx, root, member, &run);
     } else if (strcmp(run.state, "running") != 0 && strcmp(run.state, "failed") != 0 &&
                strcmp(run.state, "killed") != 0) {
         status = nas_fail(ctx, NAS_ERR_PARSE, "run state '%s' is unknown", run.state);
@@ -229,8 +240,19 @@ nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out) {
     return NAS_OK;
 }
 
+nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out) {
+    return parse(ctx, json, NULL, out);
+}
+
+nas_status nas__run_parse_text(nas_ctx *ctx, const nas_buf *json, const char *member,
+                               nas__run *out) {
+    return parse(ctx, json, member, out);
+}
+
 void nas__run_deinit(nas__run *run) {
     nas_measurement_deinit(&run->m);
     nas_free(run->report);
+    nas_free(run->text);
     run->report = NULL;
+    run->text = NULL;
 }

@@ -80,11 +80,15 @@ typedef struct nas__run {
     nas_measurement m; /* samples_us owned; repeats, noisy, passport unset */
     bool all_disturbed;
     char *report; /* the report without samples and id, as JSON text, owned */
+    char *text;   /* what the program said, when that was asked for; owned */
 } nas__run;
 
 /* nas__run_parse - PARSE when the report lacks a member, holds a number out of range, or its median does not follow
  * from its samples. A running report gives state "running" and nothing else. */
 nas_status nas__run_parse(nas_ctx *ctx, const nas_buf *json, nas__run *out);
+/* nas__run_parse_text - the same of a program that is no model: `member` of its document is a text, m is not filled. */
+nas_status nas__run_parse_text(nas_ctx *ctx, const nas_buf *json, const char *member,
+                               nas__run *out);
 void nas__run_deinit(nas__run *run);
 /* nas__json_member_* - one member of a JSON object text; PARSE names it. */
 nas_status nas__json_member_int(nas_ctx *ctx, const nas_buf *json, const char *name, int64_t *out);

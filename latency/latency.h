@@ -147,6 +147,20 @@ nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
                        const char *artifact_path, const char *artifact_sha256,
                        const nas_measure_options *options, nas_measurement *out);
 
+/* A program that is no model, but starts like one: --bench --threads N --max-time-ms N and other options with a value each. It
+ * prints one JSON object. */
+typedef struct nas_device_program {
+    const char *path, *sha256;
+    int32_t threads;    /* >= 1 */
+    double seconds;     /* what it is asked to take, > 0, at most 60 */
+    const char *member; /* of the object: a text, what it has to say */
+} nas_device_program;
+
+/* nas_device_run - uploads the program when the device lacks it, runs it once, cool as for a measurement, and appends the text
+ * to `out`. Errors: those of nas_measure; UNSUPPORTED for a simulated device, INVALID for options out of range. */
+nas_status nas_device_run(nas_ctx *ctx, nas_device *device, const nas_device_program *program,
+                          nas_buf *out);
+
 /* nas_device_know_run - a run of an earlier session, oldest first: repeats of one program show how far runs scatter. */
 nas_status nas_device_know_run(nas_ctx *ctx, nas_device *device, const char *sha256, double p50_us);
 

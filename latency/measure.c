@@ -136,16 +136,24 @@ static void conditions_query(const nas_device *d, char *out, size_t size) {
         (void)snprintf(out + n, size - (size_t)n, "&max-celsius=%.1f", d->max_temperature_c);
 }
 
+/* What is run: a model that is measured, or (text_member not NULL) another program that says something. */
+typedef struct run_request {
+    const char *sha256;
+    int32_t threads;
+    const nas_measure_options *o;
+    const char *text_member;
+} run_request;
+
 /* Starts the run; waits while another controller's run occupies the device. */
-static nas_status start_run(nas_ctx *ctx, nas_device *d, const char *sha256,
-                            const nas_measure_options *o, int64_t *id) {
+static nas_status start_run(nas_ctx *ctx, nas_device *d, const run_request *request, int64_t *id) {
+    const nas_measure_options *o = request->o;
     char target[768], more[256];
     const char *cpus_key = d->cpus[0] != '\0' ? "&cpus=" : "";
     conditions_query(d, more, sizeof more);
     (void)snprintf(target, sizeof target,
                    "/v1/run?blob=%s&deadline_ms=%" PRId64
                    "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s",
-                   sha256, deadline_of(d, o), (int)d->threads, cpus_key, d->cpus,
+                   request->sha256, deadline_of(d, o), (int)request->threads, cpus_key, d->cpus,
                    (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms, more);
     const nas__request post = {.method = "POST", .target = target, .timeout_ms = NAS__REQUEST_MS};
     const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
@@ -177,7 +185,8 @@ static void kill_run(nas_device *d, int64_t id) {
     nas_buf_deinit(&reply.body);
 }
 
-static nas_status ask_run(nas_ctx *ctx, nas_device *d, int64_t id, nas__run *out) {
+static nas_status ask_run(nas_ctx *ctx, nas_device *d, const char *text_member, int64_t id,
+                          nas__run *out) {
     char target[96];
     (void)snprintf(target, sizeof target, "/v1/run/%" PRId64 "?wait_ms=%d", id, (int)WAIT_MS);
     const nas__request get = {
@@ -185,22 +194,25 @@ static nas_status ask_run(nas_ctx *ctx, nas_device *d, int64_t id, nas__run *out
     nas__reply reply = {0};
     nas_status status = nas__client_send(ctx, d->client, &get, &reply);
     if (status != NAS_OK) return status;
-    status = reply.status == 200 ? nas__run_parse(ctx, &reply.body, out)
-                                 : nas__reply_error(ctx, "result", &reply);
+    if (reply.status != 200)
+        status = nas__reply_error(ctx, "result", &reply);
+    else
+        status = text_member == NULL ? nas__run_parse(ctx, &reply.body, out)
+                                     : nas__run_parse_text(ctx, &reply.body, text_member, out);
     nas_buf_deinit(&reply.body);
     return status;
 }
 
-static nas_status run_once(nas_ctx *ctx, nas_device *d, const char *sha256,
-                           const nas_measure_options *o, nas__run *out) {
+static nas_status run_once(nas_ctx *ctx, nas_device *d, const run_request *request, nas__run *out) {
+    const nas_measure_options *o = request->o;
     int64_t id = 0;
-    nas_status status = start_run(ctx, d, sha256, o, &id);
+    nas_status status = start_run(ctx, d, request, &id);
     if (status != NAS_OK) return status;
     const int64_t most_ms = d->gate_ms + IDLE_MS + deadline_of(d, o) + SLACK_MS;
     const int64_t give_up_ns = nas_now_ns() + most_ms * 1000000;
     nas__run run = {0};
     for (;;) {
-        status = ask_run(ctx, d, id, &run);
+        status = ask_run(ctx, d, request->text_member, id, &run);
         if (status != NAS_OK || strcmp(run.state, "running") != 0) break;
         nas__run_deinit(&run);
         if (nas_now_ns() > give_up_ns) {
@@ -219,8 +231,8 @@ static nas_status run_once(nas_ctx *ctx, nas_device *d, const char *sha256,
         return NAS_OK;
     }
     const bool killed = strcmp(run.state, "killed") == 0;
-    status = nas_fail(ctx, killed ? NAS_ERR_TIMEOUT : NAS_ERR_DEVICE, "run of %.12s: %s", sha256,
-                      run.error);
+    status = nas_fail(ctx, killed ? NAS_ERR_TIMEOUT : NAS_ERR_DEVICE, "run of %.12s: %s",
+                      request->sha256, run.error);
     nas__run_deinit(&run);
     return status;
 }
@@ -361,7 +373,8 @@ static nas_status measure_agent(nas_ctx *ctx, nas_device *d, const char *path, c
     if (status == NAS_OK) status = ensure_blob(ctx, d, path, sha256, o->needs);
     for (; status == NAS_OK && !accepted; repeats++) {
         nas__run run = {0};
-        status = run_once(ctx, d, sha256, o, &run);
+        const run_request request = {sha256, d->threads, o, NULL};
+        status = run_once(ctx, d, &request, &run);
         if (status != NAS_OK) break;
         note_attempt(&j, &run);
         accepted = calm(&run) && half_width(&run.m) <= o->accept_half_width;
@@ -439,5 +452,40 @@ nas_status nas_measure(nas_ctx *ctx, nas_device *device, const nas_graph *graph,
                      ? measure_simulated(ctx, device, graph, artifact_sha256, options, out)
                      : measure_agent(ctx, device, artifact_path, artifact_sha256, options, out);
     }
+    return nas_wrap(ctx, status, "device %s", device->name);
+}
+
+/* ---- other programs ---------------------------------------------------------------------------------------------- */
+
+static nas_status run_program(nas_ctx *ctx, nas_device *d, const nas_device_program *p,
+                              nas_buf *out) {
+    nas_measure_options o = nas_measure_options_default();
+    o.min_batches = 1;
+    o.min_time_ms = 0;
+    o.max_time_ms = (int32_t)(p->seconds * 1000) + 1;
+    o.deadline_ms = NAS_AGENT_RUN_MS_MAX;
+    const run_request request = {p->sha256, p->threads, &o, p->member};
+    nas__run run = {0};
+    nas_status status = ensure_blob(ctx, d, p->path, p->sha256, NULL);
+    if (status == NAS_OK) status = run_once(ctx, d, &request, &run);
+    if (status == NAS_OK) nas_buf_puts(out, run.text);
+    nas__run_deinit(&run);
+    return status == NAS_OK ? nas_buf_status(ctx, out) : status;
+}
+
+nas_status nas_device_run(nas_ctx *ctx, nas_device *device, const nas_device_program *program,
+                          nas_buf *out) {
+    enum { SECONDS_MAX = 60, THREADS_MAX = 64 };
+    nas_status status = nas_check_cancel(ctx);
+    if (status == NAS_OK && device->simulated)
+        status = nas_fail(ctx, NAS_ERR_UNSUPPORTED, "simulated: no program runs there");
+    if (status == NAS_OK && device->client == NULL)
+        status = nas_fail(ctx, NAS_ERR_NET, "not connected");
+    if (status == NAS_OK && (!(program->seconds > 0) || program->seconds > SECONDS_MAX ||
+                             program->threads < 1 || program->threads > THREADS_MAX))
+        status =
+            nas_fail(ctx, NAS_ERR_INVALID, "run: %g s on %d threads, need up to %d s and %d",
+                     program->seconds, (int)program->threads, (int)SECONDS_MAX, (int)THREADS_MAX);
+    if (status == NAS_OK) status = run_program(ctx, device, program, out);
     return nas_wrap(ctx, status, "device %s", device->name);
 }

@@ -3,8 +3,8 @@
  * Arguments into one struct; import, recipe, memory of kernel times, then one of: explain, dump, bundle, executable.
  * What was asked for goes to stdout or the output folder, everything else to stderr. */
 #include "compiler/compiler.h"
-#include "db/db.h"
 #include "ir/quantize.h"
+#include "tools/compile_tune.h"
 #include "tools/recipe_sparsity.h"
 #include "tools/sparse_device.h"
 #include "tools/sparse_gain.h"
@@ -34,8 +34,15 @@ static const char help_text[] =
     "  --emit exe|c         a program (default), or a bundle: model.c, model.h, weights.c, "
     "example.c, README.txt\n"
     "  --form auto|rows|layers  how the code is organised (default: by network and image size)\n"
-    "  --tune TIME          measure kernel candidates here for about 60s, 5m ...; remembered in "
-    "--db for ever\n"
+    "  --tune TIME          measure kernel candidates for about 60s, 5m ..., with up to --threads "
+    "threads; remembered\n"
+    "                       in --db for ever\n"
+    "  --device DEVICE      measure them there, and use what is remembered of it: local, "
+    "adb:SERIAL "
+    "or\n"
+    "                       http://HOST:PORT, by its nas-agent; without --target also compiles for "
+    "its processor\n"
+    "  --key FILE           of the agent at http://\n"
     "  --db FILE            where times of kernels are kept (default: kernels.db in the cache "
     "folder)\n"
     "  --recipe FILE        per layer, JSON: weight_bits 2..8, activation scale and zero point, "
@@ -62,7 +69,6 @@ static const char help_text[] =
     "    --cell TIME          of measuring one cell (default 0.4s)\n"
     "    --target DEVICE      also local, adb:SERIAL or http://HOST:PORT: timed there by its "
     "nas-agent\n"
-    "    --key FILE           of the agent at http://\n"
     "    -f, --format FORMAT  table (default), json, csv or value\n"
     "  -h, --help           this text\n"
     "      --version        version\n"
@@ -76,7 +82,8 @@ static const char help_text[] =
     "  nas-compile resnet50.onnx -o out && out/model --bench --threads 2\n"
     "  nas-compile fsrcnn.onnx --height 360 --width 640 --target aarch64-linux --cpu cortex-a76 "
     "--emit c -o app/\n"
-    "  nas-compile mobilenet.onnx --explain --tune 60s\n";
+    "  nas-compile mobilenet.onnx --explain --tune 60s\n"
+    "  nas-compile mobilenet.onnx --tune 5m --device adb:R58M123456 --threads 4 -o out\n";
 
 static volatile sig_atomic_t interrupted;
 
@@ -88,7 +95,7 @@ static void on_signal(int number) {
 
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
-    const char *layers, *shapes, *patterns, *rates, *format, *key;
+    const char *layers, *shapes, *patterns, *rates, *format, *key, *device;
     long threads, height, width;
     double tune_s, cell_s;
     bool explain, break_even, done;
@@ -154,6 +161,7 @@ enum {
     OPT_RATES,
     OPT_CELL,
     OPT_KEY,
+    OPT_DEVICE,
     OPT_VERSION
 };
 enum { THREADS_MAX = 64, EXTENT_MAX = 16384 };
@@ -184,6 +192,10 @@ static int parse_option(command_line *cl, int option) {
     case OPT_PATTERNS: cl->patterns = optarg; return NAS_EXIT_OK;
     case OPT_RATES: cl->rates = optarg; return NAS_EXIT_OK;
     case OPT_KEY: cl->key = optarg; return NAS_EXIT_OK;
+    case OPT_DEVICE:
+        cl->device = optarg;
+        if (nas_sparse_device_is(optarg)) return NAS_EXIT_OK;
+        return usage_error("--device wants local, adb:SERIAL or http://HOST:PORT, not", optarg);
     case OPT_CELL: return parse_time("--cell", optarg, &cl->cell_s);
     case 'f': cl->format = optarg; return NAS_EXIT_OK;
     case OPT_VERSION:
@@ -220,6 +232,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"rates", required_argument, NULL, OPT_RATES},
                                             {"cell", required_argument, NULL, OPT_CELL},
                                             {"key", required_argument, NULL, OPT_KEY},
+                                            {"device", required_argument, NULL, OPT_DEVICE},
                                             {"format", required_argument, NULL, 'f'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"help", no_argument, NULL, 'h'},
@@ -233,15 +246,20 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
     if (cl->break_even) {
         if (optind < argc)
             return usage_error("--break-even takes its model by --layers, not as", argv[optind]);
+        if (cl->device != NULL)
+            return usage_error("--break-even takes its device by --target, not by --device", NULL);
         cl->model = cl->layers;
         return NAS_EXIT_OK;
     }
     if (cl->layers != NULL || cl->shapes != NULL || cl->patterns != NULL || cl->rates != NULL ||
-        cl->format != NULL || cl->key != NULL)
-        return usage_error(
-            "--layers, --shapes, --patterns, --rates, --key and -f belong to --break-even", NULL);
+        cl->format != NULL)
+        return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
+                           NULL);
+    if (cl->key != NULL && cl->device == NULL)
+        return usage_error("--key belongs to --device http://HOST:PORT or --break-even", NULL);
     if (nas_sparse_device_is(cl->target))
-        return usage_error("a device as --target belongs to --break-even, not", cl->target);
+        return usage_error("--target wants a name of --help; a device is given as --device",
+                           cl->target);
     if (optind >= argc) return usage_error("which model? Give an ONNX file", NULL);
     cl->model = argv[optind];
     if (optind + 1 < argc) return usage_error("unexpected argument", argv[optind + 1]);
@@ -429,56 +447,6 @@ static nas_status apply_recipe(nas_ctx *ctx, const char *path, nas_graph *graph)
     return status;
 }
 
-/* ---- times of kernels ----------------------------------------------------------------------------------------------- */
-
-typedef struct memory {
-    nas_ctx *ctx;
-    nas_db *db;
-    int64_t measured;
-} memory;
-
-static bool find_time(void *user, const char *kernel, const char *way, const char *device,
-                      double *ns) {
-    memory *m = user;
-    bool found = false;
-    nas_db_kernel_timing timing;
-    const nas_db_kernel_key key = {kernel, way, device, 1};
-    if (nas_db_kernel_timing_get(m->ctx, m->db, &key, &found, &timing) != NAS_OK || !found)
-        return false;
-    *ns = timing.p50_ns;
-    return true;
-}
-
-static nas_status store_time(nas_ctx *ctx, void *user, const char *kernel, const char *way,
-                             const char *device, const nas_tune_timing *t) {
-    memory *m = user;
-    const nas_db_kernel_key key = {kernel, way, device, 1};
-    const nas_db_kernel_timing timing = {t->p50_ns, t->lo_ns, t->hi_ns, t->runs};
-    m->measured++;
-    if (strncmp(way, "break-even ", 11) != 0) /* those are the output */
-        fprintf(stderr, "tuned %lld kernels: %s: %.1f us\n", (long long)m->measured, way,
-                t->p50_ns * 1e-3);
-    return nas_db_kernel_timing_put(ctx, m->db, &key, &timing);
-}
-
-/* Opens the memory when it is asked for or there is one. */
-static nas_status open_memory(nas_ctx *ctx, const command_line *cl, const nas_compile_options *o,
-                              memory *m) {
-    char path[1024];
-    const int n = cl->db != NULL ? snprintf(path, sizeof path, "%s", cl->db)
-                                 : snprintf(path, sizeof path, "%s/kernels.db", o->cache_dir);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return nas_fail(ctx, NAS_ERR_RANGE, "path of the kernel times is longer than 1023 bytes");
-    if (cl->tune_s <= 0 && !cl->break_even && !nas_file_exists(path)) {
-        if (cl->db == NULL) return NAS_OK;
-        return nas_fail(ctx, NAS_ERR_NOTFOUND, "--db %s: no such file; --tune makes one", path);
-    }
-    nas_status status = cl->db == NULL ? nas_mkdirs(ctx, o->cache_dir) : NAS_OK;
-    if (status == NAS_OK) status = nas_db_open(ctx, path, &m->db);
-    m->ctx = nas_ctx_child(ctx);
-    return status == NAS_OK && m->ctx == NULL ? NAS_ERR_NOMEM : status;
-}
-
 /* ---- results -------------------------------------------------------------------------------------------------------- */
 
 static nas_status print(nas_ctx *ctx, const nas_buf *text) {
@@ -605,34 +573,38 @@ static nas_status break_even(nas_ctx *ctx, const command_line *cl, const nas_gra
     return status;
 }
 
+static nas_status open_tune(nas_ctx *ctx, const command_line *cl, nas_compile_options *options,
+                            nas_compile_tune *tune) {
+    const nas_compile_tune_options o = {.db_path = cl->db,
+                                        .device = cl->device,
+                                        .key_file = cl->key,
+                                        .tune_s = cl->tune_s,
+                                        .threads = cl->break_even ? 1 : (int32_t)cl->threads,
+                                        .needs_db = cl->break_even};
+    const bool choose_target = strcmp(cl->target, "native") == 0 && cl->cpu == NULL;
+    return nas_compile_tune_open(ctx, &o, choose_target, options, tune);
+}
+
 static int run(nas_ctx *ctx, const command_line *cl) {
     nas_target cpu;
     nas_compile_options options;
     nas_graph *graph = NULL;
-    memory m = {0};
-    const nas_tune_memory hooks = {.user = &m, .find = find_time, .store = store_time};
+    nas_compile_tune tune = {0};
     nas_status status = options_of(ctx, cl, &cpu, &options);
     const bool wrong_usage = status != NAS_OK;
     if (status == NAS_OK && cl->model != NULL) status = import(ctx, cl, &graph);
     if (status == NAS_OK && cl->recipe != NULL) status = apply_recipe(ctx, cl->recipe, graph);
-    if (status == NAS_OK) status = open_memory(ctx, cl, &options, &m);
-    if (m.db != NULL) {
-        options.memory = &hooks;
-        options.tune_s = cl->tune_s;
-    }
+    if (status == NAS_OK) status = open_tune(ctx, cl, &options, &tune);
     if (status == NAS_OK)
-        status = cl->break_even ? break_even(ctx, cl, graph, &options, m.db)
+        status = cl->break_even ? break_even(ctx, cl, graph, &options, tune.db)
                                 : produce(ctx, cl, graph, &options);
     if (status != NAS_OK && status != NAS_ERR_CANCELLED)
         fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
-    if (m.db != NULL) {
-        const nas_status closed = nas_db_close(ctx, m.db);
-        if (status == NAS_OK && closed != NAS_OK) {
-            status = closed;
-            fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
-        }
+    const nas_status closed = nas_compile_tune_close(ctx, &tune);
+    if (status == NAS_OK && closed != NAS_OK) {
+        status = closed;
+        fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
     }
-    nas_ctx_free(m.ctx);
     nas_graph_free(graph);
     return wrong_usage ? NAS_EXIT_USAGE : nas_exit_code(status);
 }

@@ -3,6 +3,7 @@ import os
 import subprocess
 
 import lab as rig
+import tiny_onnx
 from rig_test import LabTest, ROOT, agent, compile_network, program
 
 
@@ -26,6 +27,22 @@ class Controller(LabTest):
                               env=self.environment(RIG_ARTIFACT=artifact), timeout=600)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertNotIn("Tested: 0", done.stdout + done.stderr)
+
+    def test_kernels_are_tuned_on_a_phone(self):
+        folder = self.folder()
+        onnx = f"{folder}/tiny.onnx"
+        tiny_onnx.write(onnx, channels=(3, 8))
+        line = [program("nas-compile"), onnx, "--device", "adb:" + self.phones[0].serial, "--explain", "--form", "layers",
+                "--threads", "2", "--cache", f"{folder}/cache"]
+        first = subprocess.run([*line, "--tune", "2s"], env=self.environment(), capture_output=True, text=True, timeout=300)
+        if first.returncode != 0 and "apt-get install" in first.stderr:
+            self.skipTest(first.stderr.strip().splitlines()[-1])
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertIn("; measured ", first.stdout)
+        self.assertIn("2 threads: ", first.stderr)
+        again = subprocess.run([*line, "--tune", "2s"], env=self.environment(), capture_output=True, text=True, timeout=300)
+        self.assertEqual(again.stdout, first.stdout)
+        self.assertNotIn("tuned ", again.stderr)
 
     def nas_agent(self, *arguments, code=0):
         done = subprocess.run([program("nas-agent"), *arguments], env=self.environment(), cwd=self.lab.folder,

@@ -237,15 +237,79 @@ Test(tools_nas_compile, a_recipe_must_belong_to_the_model) {
 }
 
 /* Image, convolution and activation as codes, weights of four bits. */
+static const char integer_layers[] =
+    "\"in\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 128}}, "
+    "\"conv\": {\"weight_bits\": 4}, "
+    "\"act\": {\"activation\": {\"scale\": 0.02, \"zero_point\": -128, \"signed\": true}}";
+
+Test(tools_nas_compile, tuning_reaches_integers) {
+    nas_graph *g = sample();
+    char hash[NAS_SHA256_HEX], line[1024];
+    OK(nas_graph_hash(ctx, g, false, hash));
+    nas_graph_free(g);
+    (void)snprintf(line, sizeof line, "echo '{\"graph_hash\": \"%s\", \"layers\": {%s}}' > r.json",
+                   hash, integer_layers);
+    expect(line, 0, "");
+    expect("head -c 384 /dev/urandom > in.raw; $P sample.onnx --recipe r.json -o plain $C", 0,
+           "plain/model");
+    expect("$P sample.onnx --recipe r.json --explain --tune 1s --threads 1 $C", 0,
+           "kcycles estimated; measured ");
+    expect("$P sample.onnx --recipe r.json --explain --threads 1 $C", 0, "; measured ");
+    expect(
+        "$P sample.onnx --recipe r.json --tune 1s --threads 1 -o best $C 2>&1 | grep -c '^tuned'",
+        1, "0");
+    expect("for d in plain best; do $d/model --run in.raw $d.raw || exit 3; done; cmp plain.raw "
+           "best.raw",
+           0, "");
+}
+
+/* A way is known by the number of threads, too. */
+Test(tools_nas_compile, tuning_takes_as_many_threads_as_the_program) {
+    if (nas_cpu_count() < 2) cr_skip("one processor");
+    expect("$P sample.onnx --explain --tune 1s --threads 1 $C", 0, ", 1 thread: ");
+    expect("$P sample.onnx --explain --threads 2 $C 2>&1 | grep -c '; measured'", 1, "0");
+    expect("$P sample.onnx --explain --tune 1s --threads 2 $C", 0, ", 2 threads: ");
+    expect("$P sample.onnx --explain --threads 2 $C", 0, "; measured ");
+}
+
+#define WITH_AGENT                                                                                 \
+    "A=$(dirname $P)/nas-agent; rm -f said key; $A keygen key && $A serve --listen 127.0.0.1:0 "   \
+    "--key-file key "                                                                              \
+    "--cache-dir blobs > said & trap \"kill $!\" EXIT; "                                           \
+    "while ! grep -q listening said 2>/dev/null; do sleep 0.05; done; "                            \
+    "D=http://$(sed 's/.*listening \\([^ ]*\\) .*/\\1/' said); "
+
+Test(tools_nas_compile, tuning_on_a_device_through_its_agent) {
+    expect(WITH_AGENT "$P sample.onnx --explain --tune 1s --device $D --key key $C", 0,
+           "; measured ");
+    /* known by the name of that device: neither asked again nor taken for this machine */
+    expect(WITH_AGENT "$P sample.onnx --explain --tune 1s --device $D --key key --threads 1 $C && "
+                      "$P sample.onnx --explain --tune 1s --device $D --key key --threads 1 $C | "
+                      "grep -c '^tuned'",
+           1, "0");
+    expect("$P sample.onnx --explain $C | grep -c '; measured'", 1, "0");
+    expect("$P sample.onnx --explain --tune 1s --device local $C", 0, "; measured ");
+    expect("$P sample.onnx --explain --tune 1s $C 2>&1 | grep -c '^tuned'", 1, "0");
+}
+
+Test(tools_nas_compile, a_device_that_is_no_good_is_named) {
+    expect("$P sample.onnx --explain --tune 1s --device nowhere $C", 2, "local, adb:SERIAL");
+    expect("$P sample.onnx --explain --tune 1s --device local --target aarch64-linux $C", 1,
+           "--device local");
+    expect("$P sample.onnx --explain --key k $C", 2, "--key belongs to");
+    expect("$P sample.onnx --explain --tune 1s --target aarch64-linux $C", 1, "name a device");
+    expect("$(dirname $P)/nas-agent keygen k; $P sample.onnx --explain --tune 1s --device "
+           "http://127.0.0.1:1 --key k $C",
+           4, "127.0.0.1");
+    expect("$P --break-even --shapes 1:64:64:8 --device local $C", 2, "by --target");
+}
+
 Test(tools_nas_compile, a_recipe_makes_integers) {
     nas_graph *g = sample();
     char hash[NAS_SHA256_HEX];
     OK(nas_graph_hash(ctx, g, false, hash));
     nas_graph_free(g);
-    static const char layers[] =
-        "\"in\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 128}}, "
-        "\"conv\": {\"weight_bits\": 4}, "
-        "\"act\": {\"activation\": {\"scale\": 0.02, \"zero_point\": -128, \"signed\": true}}";
+    const char *layers = integer_layers;
     recipe_is(hash, layers, 0, "integer conv 3x3");
     recipe_is(hash, layers, 0, "4-bit weights");
 }

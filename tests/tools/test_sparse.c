@@ -296,7 +296,7 @@ Test(tools_sparse, what_break_even_cannot_do_is_named) {
         {"$P --break-even --shapes 1:64:64:8 --cell never $C", 2, "--cell wants"},
         {"$P --break-even --shapes 1:64:64:8 --target aarch64-linux $C", 1, "do not run here"},
         {"$P --break-even --shapes 1:64:64:8 --target adb:nobody $C", 4, "nobody"},
-        {"$P sample.onnx -o o --target local", 2, "belongs to --break-even"},
+        {"$P sample.onnx -o o --target local", 2, "given as --device"},
         {"$P --break-even sample.onnx", 2, "by --layers"},
         {"$P sample.onnx -o o --shapes 1:64:64:8", 2, "belong to --break-even"},
     };

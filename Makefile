@@ -211,7 +211,7 @@ endef
 TEST_NEEDS_latency = $(B)/bin/nas-agent
 TEST_NEEDS_device-agent = $(B)/bin/nas-agent
 TEST_NEEDS_search = all
-TEST_NEEDS_tools = $(B)/bin/nas-query $(B)/bin/nas-latency $(B)/bin/nas-agent
+TEST_NEEDS_tools = $(B)/bin/nas-query $(B)/bin/nas-latency $(B)/bin/nas-agent $(B)/bin/nas-compile
 $(foreach m,$(TEST_MODULES),$(eval $(call check_rule,$(m))))
 check: all ## run every test (what `make test` does after installing)
 	$(Q)scripts/check_symbols.sh $(call archives,$(MODULES))

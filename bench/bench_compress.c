@@ -1,6 +1,7 @@
-/* bench_compress.c - one-shot compression of ResNet-20 on CIFAR-10: second-order against magnitude and rounding, then mixed
- * precision against the same bits everywhere at equal size. Prints the tables of docs/compress.md.
- * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] */
+/* bench_compress.c - one-shot compression of ResNet-20 on CIFAR-10: second order, each layer for itself and all in turn, against
+ * magnitude and rounding, then mixed precision against the same bits everywhere at equal size. Prints the tables of
+ * docs/compress.md.
+ * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] [--row NAME] */
 #include "search/oneshot.h"
 #include "search/oneshot_budget.h"
 
@@ -26,19 +27,19 @@ static nas_layer_scheme scheme_of(const row *r) {
     return s;
 }
 
-static nas_status score(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
-                        nas_layer_solver solver, double *top1, double *relative) {
+typedef enum way { PLAIN, ALONE, IN_TURN } way;
+
+static nas_status score(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes, way how,
+                        double *top1) {
     nas_layer_options options = nas_layer_options_default();
-    nas_layer_result results[LAYERS_MAX];
     nas_oneshot_score s = {0};
     nas_graph *g = NULL;
-    options.solver = solver;
-    nas_status status = nas_oneshot_apply(ctx, o, schemes, &options, results, &g);
+    if (how == PLAIN) options.solver = NAS_SOLVER_MAGNITUDE;
+    nas_status status = how == IN_TURN
+                            ? nas_oneshot_apply_sequential(ctx, o, schemes, &options, NULL, &g)
+                            : nas_oneshot_apply(ctx, o, schemes, &options, NULL, &g);
     if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, g, NAS_CLASS_REPORT, &s);
     *top1 = 100 * s.top1;
-    *relative = 0;
-    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
-        *relative += results[i].relative_loss / (double)o->n_layers;
     nas_graph_free(g);
     return status;
 }
@@ -54,7 +55,7 @@ static void spread(const double *x, int n, double *mean, double *least, double *
     }
 }
 
-static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense) {
+static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense, const char *only) {
     const nas_sparsity n_of_m = nas_sparsity_default(NAS_SPARSITY_N_OF_M);
     nas_sparsity block = nas_sparsity_default(NAS_SPARSITY_1XN);
     nas_sparsity single = nas_sparsity_default(NAS_SPARSITY_UNSTRUCTURED);
@@ -78,39 +79,52 @@ static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense) 
                         {"unstructured 70 %", true, rates[1], 0},
                         {"unstructured 80 %", true, rates[2], 0},
                         {"unstructured 90 %", true, rates[3], 0}};
-    printf("| | magnitude, rounding | OBS | least, most of the seeds | lost | relative error of a "
-           "layer |\n|---|---|---|---|---|---|\n");
+    printf("| | magnitude, rounding | each layer for itself | in turn | least, most of the seeds "
+           "| lost |\n|---|---|---|---|---|---|\n");
     nas_status status = NAS_OK;
     for (size_t k = 0; k < sizeof rows / sizeof rows[0] && status == NAS_OK; k++) {
+        if (only != NULL && strcmp(only, rows[k].name) != 0) continue;
         nas_layer_scheme schemes[LAYERS_MAX];
-        double plain = 0, obs[SEEDS_MAX], error[2] = {0}, mean, least, most;
+        double plain = 0, alone = 0, turn[SEEDS_MAX], mean, least, most;
         for (size_t i = 0; i < o->n_layers; i++)
             schemes[i] = scheme_of(&rows[k]);
         for (int s = 0; s < seeds && status == NAS_OK; s++) {
             status = nas_oneshot_calibrate(ctx, o, (uint64_t)s + 1);
-            if (status == NAS_OK && s == 0)
-                status = score(ctx, o, schemes, NAS_SOLVER_MAGNITUDE, &plain, &error[0]);
-            if (status == NAS_OK)
-                status = score(ctx, o, schemes, NAS_SOLVER_AUTO, &obs[s], &error[1]);
+            if (status == NAS_OK && s == 0) status = score(ctx, o, schemes, PLAIN, &plain);
+            if (status == NAS_OK && s == 0) status = score(ctx, o, schemes, ALONE, &alone);
+            if (status == NAS_OK) status = score(ctx, o, schemes, IN_TURN, &turn[s]);
         }
         if (status != NAS_OK) break;
-        spread(obs, seeds, &mean, &least, &most);
-        printf("| %s | %.2f | %.2f | %.2f, %.2f | %.2f | %.4f against %.4f |\n", rows[k].name,
-               plain, mean, least, most, dense - mean, error[1], error[0]);
+        spread(turn, seeds, &mean, &least, &most);
+        printf("| %s | %.2f | %.2f | %.2f | %.2f, %.2f | %.2f |\n", rows[k].name, plain, alone,
+               mean, least, most, dense - mean);
         (void)fflush(stdout);
     }
     return status;
 }
 
-/* At the bytes of the same bits everywhere, what the budget chooses; sensitivities from REWARD images, scores from REPORT. */
+/* Schemes compressed in turn, on REPORT images. */
+static nas_status score_turn(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
+                             nas_oneshot_score *out) {
+    const nas_layer_options options = nas_layer_options_default();
+    nas_graph *g = NULL;
+    nas_status status = nas_oneshot_apply_sequential(ctx, o, schemes, &options, NULL, &g);
+    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, g, NAS_CLASS_REPORT, out);
+    nas_graph_free(g);
+    return status;
+}
+
+/* At the bytes of the same bits everywhere, what the budget chooses by losses on dense inputs; both compressed in turn.
+ * Sensitivities from REWARD images, scores from REPORT. */
 static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
     static const int32_t bits[] = {2, 3, 4, 5, 6, 8};
     enum { LEVELS = sizeof bits / sizeof bits[0] };
-    nas_layer_scheme levels[LEVELS];
+    nas_layer_scheme levels[LEVELS * LAYERS_MAX]; /* [LEVELS][n_layers] */
     const nas_layer_options options = nas_layer_options_default();
-    for (int k = 0; k < LEVELS; k++) {
+    const size_t n = o->n_layers;
+    for (size_t k = 0; k < LEVELS * n; k++) {
         levels[k] = nas_layer_scheme_default();
-        levels[k].bits = bits[k];
+        levels[k].bits = bits[k / n];
     }
     printf("\n| seed | bits everywhere | bytes | top-1 | cross-entropy | mixed: bytes | top-1 | "
            "cross-entropy | bits of the layers |\n|---|---|---|---|---|---|---|---|---|\n");
@@ -119,10 +133,11 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
         nas_oneshot_table t = {0};
         status = nas_oneshot_calibrate(ctx, o, (uint64_t)s);
         if (status == NAS_OK)
-            status = nas_oneshot_table_make(ctx, o, levels, LEVELS, NULL, &options,
-                                            NAS_ONESHOT_BYTES, NAS_ONESHOT_SCALED, &t);
+            status = nas_oneshot_table_make(ctx, o, levels, LEVELS, &options, NAS_ONESHOT_BYTES,
+                                            NAS_ONESHOT_SCALED, &t);
         for (int k = 0; k < 3 && status == NAS_OK; k++) {
             int32_t choice[LAYERS_MAX];
+            nas_layer_scheme mix[LAYERS_MAX];
             nas_oneshot_score plain = {0}, chosen = {0};
             nas_budget_total total;
             nas_graph *g = NULL;
@@ -130,11 +145,11 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
             for (size_t i = 0; i < o->n_layers; i++)
                 limit += t.entries[i * LEVELS + (size_t)k].cost;
             status = nas_oneshot_table_pick(ctx, o, &t, limit, choice, &total, &g);
-            if (status == NAS_OK)
-                status = nas_oneshot_evaluate(ctx, o, t.graphs[k], NAS_CLASS_REPORT, &plain);
-            if (status == NAS_OK)
-                status = nas_oneshot_evaluate(ctx, o, g, NAS_CLASS_REPORT, &chosen);
             nas_graph_free(g);
+            for (size_t i = 0; status == NAS_OK && i < n; i++)
+                mix[i] = levels[(size_t)choice[i] * n + i];
+            if (status == NAS_OK) status = score_turn(ctx, o, levels + (size_t)k * n, &plain);
+            if (status == NAS_OK) status = score_turn(ctx, o, mix, &chosen);
             if (status != NAS_OK) break;
             printf("| %d | %d | %.0f | %.2f | %.4f | %.0f | %.2f | %.4f | ", s, (int)bits[k], limit,
                    100 * plain.top1, plain.cross_entropy, total.cost, 100 * chosen.top1,
@@ -149,7 +164,8 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
     return status;
 }
 
-static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *part) {
+static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *part,
+                      const char *only) {
     char onnx[512], train[512], test[512];
     (void)snprintf(onnx, sizeof onnx, "%s/cifar_resnet_weights/resnet20.onnx", folder);
     (void)snprintf(train, sizeof train, "%s/cifar10/train_1.bin", folder);
@@ -181,19 +197,20 @@ static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *p
         printf("%s\ndense: %.2f %% of %zu report images\n\n", nas_class_data_describe(o.data),
                100 * dense.top1, dense.images);
     if (status == NAS_OK && strcmp(part, "mixed") != 0)
-        status = tables(ctx, &o, seeds, 100 * dense.top1);
+        status = tables(ctx, &o, seeds, 100 * dense.top1, only);
     if (status == NAS_OK && strcmp(part, "tables") != 0) status = mixed(ctx, &o, seeds);
     nas_oneshot_close(&o);
     return status;
 }
 
 int main(int argc, char **argv) {
-    const char *folder = "../shared/data", *part = "all";
+    const char *folder = "../shared/data", *part = "all", *only = NULL;
     long seeds = 3;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--data") == 0) folder = argv[i + 1];
         if (strcmp(argv[i], "--seeds") == 0) seeds = strtol(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "--part") == 0) part = argv[i + 1];
+        if (strcmp(argv[i], "--row") == 0) only = argv[i + 1];
     }
     if (seeds < 1 || seeds > SEEDS_MAX) {
         fprintf(stderr, "error: --seeds wants 1 to %d\n", SEEDS_MAX);
@@ -201,7 +218,7 @@ int main(int argc, char **argv) {
     }
     nas_ctx *ctx = nas_ctx_new();
     if (ctx == NULL) return NAS_EXIT_FAILED;
-    const nas_status status = run(ctx, folder, (int)seeds, part);
+    const nas_status status = run(ctx, folder, (int)seeds, part, only);
     if (status != NAS_OK) fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
     nas_ctx_free(ctx);
     return nas_exit_code(status);

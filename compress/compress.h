@@ -45,6 +45,9 @@ typedef struct nas_moments {
     nas_value conv;
     int32_t size;
     const double *gram;
+    /* When the layer is to answer not what its own weights would, but given targets t (nas_layer_compress alone reads them): */
+    const double *cross;  /* sum of x t^T [size][outputs]; NULL: its own outputs are the targets */
+    const double *square; /* sum of t^2 [outputs] */
 } nas_moments;
 
 /* ---- importance --------------------------------------------------------------------------------------------------- */

@@ -129,7 +129,8 @@ static void fill_h(nas__obs *o, const nas_moments *m, double lift) {
 }
 
 /* h and its inverse, damped as much as it takes. */
-static nas_status invert(nas_ctx *ctx, nas__obs *o, const nas_moments *m, double *damp) {
+static nas_status invert(nas_ctx *ctx, nas__obs *o, const nas_moments *m, double *damp,
+                         double *lift) {
     const size_t size = (size_t)o->size;
     double mean = 0;
     fill_h(o, m, 0);
@@ -139,7 +140,8 @@ static nas_status invert(nas_ctx *ctx, nas__obs *o, const nas_moments *m, double
         mean = 1; /* inputs that are always zero: nothing is known, all weights are free */
     *damp = o->options->damp;
     for (int tries = 0; tries < DAMP_TRIES; tries++, *damp *= 10) {
-        fill_h(o, m, *damp * mean);
+        *lift = *damp * mean;
+        fill_h(o, m, *lift);
         memcpy(o->inverse, o->h, size * size * sizeof *o->h);
         if (LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'U', o->size, o->inverse, o->size) != 0 ||
             LAPACKE_dpotri(LAPACK_ROW_MAJOR, 'U', o->size, o->inverse, o->size) != 0)
@@ -203,8 +205,27 @@ static nas_status energy(nas_ctx *ctx, const nas__obs *o, const nas_moments *m, 
     return NAS_OK;
 }
 
+/* Against targets: |XW' - T|^2 from the moments. */
+static nas_status measure_targets(nas_ctx *ctx, const nas__obs *o, const nas_moments *m,
+                                  nas_layer_result *result) {
+    const size_t size = (size_t)o->size, rows = (size_t)o->rows;
+    double own = 0, cross = 0, whole = 0;
+    const nas_status status = energy(ctx, o, m, o->w, &own);
+    for (size_t r = 0; status == NAS_OK && r < rows; r++) {
+        whole += m->square[r];
+        for (size_t k = 0; k < size; k++)
+            cross += o->w[r * size + k] * m->cross[k * rows + r];
+    }
+    const double samples = m->gram[(size_t)m->size * (size_t)m->size - 1];
+    result->loss = fmax(own + (whole - 2 * cross) / samples, 0);
+    result->relative_loss = whole > 0 ? result->loss / (whole / samples) : 0;
+    result->has_loss = true;
+    return status;
+}
+
 static nas_status measure(nas_ctx *ctx, const nas__obs *o, const nas_moments *m,
                           const double *dense, nas_layer_result *result) {
+    if (m->cross != NULL) return measure_targets(ctx, o, m, result);
     const size_t count = (size_t)o->rows * (size_t)o->size;
     double *change = nas_alloc_array(ctx, count, sizeof *change);
     if (change == NULL) return NAS_ERR_NOMEM;
@@ -246,6 +267,23 @@ static nas_status store(nas_ctx *ctx, nas_graph *graph, nas_value v, const nas__
     return NAS_OK;
 }
 
+/* The dense weights that come nearest to the targets, (H + damp) W = X^T T + damp W: what OBS then starts from. */
+static nas_status aim(nas_ctx *ctx, nas__obs *o, const nas_moments *m, double lift) {
+    const size_t size = (size_t)o->size, rows = (size_t)o->rows;
+    const double samples = m->gram[(size_t)m->size * (size_t)m->size - 1];
+    double *to = nas_alloc_array(ctx, rows * size, sizeof *to);
+    if (to == NULL) return NAS_ERR_NOMEM;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t k = 0; k < size; k++)
+            to[r * size + k] = m->cross[k * rows + r] / samples +
+                               (k < (size_t)o->n ? lift * o->w[r * size + k] : 0);
+    }
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, o->rows, o->size, o->size, 1, to,
+                o->size, o->inverse, o->size, 0, o->w, o->size);
+    nas_free(to);
+    return NAS_OK;
+}
+
 static nas_status solve(nas_ctx *ctx, nas__obs *o, const nas_moments *moments,
                         nas_layer_result *result) {
     const nas_layer_scheme *scheme = o->scheme;
@@ -254,7 +292,9 @@ static nas_status solve(nas_ctx *ctx, nas__obs *o, const nas_moments *moments,
         result->solver = nas_layer_exact_macs(o->dims, scheme) <= o->options->exact_macs
                              ? NAS_SOLVER_EXACT
                              : NAS_SOLVER_BLOCKED;
-    nas_status status = invert(ctx, o, moments, &result->damp);
+    double lift = 0;
+    nas_status status = invert(ctx, o, moments, &result->damp, &lift);
+    if (status == NAS_OK && moments->cross != NULL) status = aim(ctx, o, moments, lift);
     if (status == NAS_OK && result->solver == NAS_SOLVER_BLOCKED) return nas__obs_blocked(ctx, o);
     if (status == NAS_OK && scheme->is_sparse) {
         status = nas__obs_choose(ctx, o);

@@ -3,6 +3,7 @@
 #include "db/db_internal.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum { CELLS_MAX = 256 };
 
@@ -113,4 +114,52 @@ nas_status nas_db_sparse_gain(nas_ctx *ctx, nas_db *db, const char *fingerprint,
     *out = (nas_db_sparse_answer){0};
     if (c.n > 0) *out = answer_of(&c, rate);
     return NAS_OK;
+}
+
+/* ---- devices -------------------------------------------------------------------------------------------------------------- */
+
+/* The devices with cells: all as text for a message, and those that are meant. */
+typedef struct devices {
+    nas_buf text;
+    size_t all, meant;
+    char fingerprint[NAS_SHA256_HEX];
+} devices;
+
+static nas_status list_devices(nas_ctx *ctx, nas_db *db, const char *name, devices *out) {
+    nas__stmt s = nas__stmt_prepare(ctx, db, "list devices with sparse layers",
+                                    "SELECT fingerprint, min(device), count(*) FROM sparse_cells"
+                                    " GROUP BY fingerprint ORDER BY min(device), fingerprint");
+    while (nas__stmt_row(&s)) {
+        char fingerprint[NAS_SHA256_HEX], device[NAS_DB_SPARSE_TEXT_MAX];
+        nas__column_text(&s, 0, fingerprint, sizeof fingerprint);
+        nas__column_text(&s, 1, device, sizeof device);
+        nas_buf_printf(&out->text, "%s%s (%s)", out->all > 0 ? ", " : "", device, fingerprint);
+        out->all++;
+        if (name != NULL && strcmp(name, device) != 0 && strcmp(name, fingerprint) != 0) continue;
+        out->meant++;
+        memcpy(out->fingerprint, fingerprint, sizeof fingerprint);
+    }
+    const nas_status status = nas__stmt_end(&s);
+    return status == NAS_OK ? nas_buf_status(ctx, &out->text) : status;
+}
+
+nas_status nas_db_sparse_device(nas_ctx *ctx, nas_db *db, const char *name,
+                                char out[NAS_SHA256_HEX]) {
+    devices d = {0};
+    nas_status status = list_devices(ctx, db, name, &d);
+    if (status == NAS_OK && d.all == 0)
+        status = nas_fail(ctx, NAS_ERR_NOTFOUND,
+                          "no sparse layer was measured into this file: nas-compile --break-even "
+                          "--layers MODEL.onnx --db FILE does");
+    if (status == NAS_OK && d.all > 0 && d.meant == 0)
+        status = nas_fail(ctx, NAS_ERR_NOTFOUND,
+                          "no sparse layer was measured on '%s'; there are %s", name, d.text.data);
+    if (status == NAS_OK && d.meant > 1)
+        status =
+            nas_fail(ctx, NAS_ERR_INVALID,
+                     "%zu devices %s: name one, by its fingerprint where names are the same: %s",
+                     d.meant, name == NULL ? "have cells" : "have that name", d.text.data);
+    if (status == NAS_OK) memcpy(out, d.fingerprint, sizeof d.fingerprint);
+    nas_buf_deinit(&d.text);
+    return status;
 }

@@ -53,4 +53,9 @@ nas_status nas_db_sparse_gain(nas_ctx *ctx, nas_db *db, const char *fingerprint,
                               const nas_db_sparse_layer *layer, const char *pattern, double rate,
                               nas_db_sparse_answer *out);
 
+/* nas_db_sparse_device - the fingerprint of the device that `name` says: its name or its fingerprint; NULL: the only one with
+ * cells. Errors: NOTFOUND (no cells at all; none of that name), INVALID (several: the message lists them). */
+nas_status nas_db_sparse_device(nas_ctx *ctx, nas_db *db, const char *name,
+                                char out[NAS_SHA256_HEX]);
+
 #endif

@@ -49,6 +49,27 @@ nas_status nas_exec_grams(nas_ctx *ctx, const nas_graph *graph, const nas_exec_o
                           uint64_t seed, nas_exec_read_fn read, void *arg, nas_exec_gram *out);
 void nas_exec_gram_deinit(nas_exec_gram *gram);
 
+/* What a convolution reads in one network and should answer as in another one, over sampled output positions: with a row x =
+ * (patch, 1) of the first and targets t [outputs] of the second, sums of x x^T, x t^T and t^2. */
+typedef struct nas_exec_pair {
+    nas_value conv;
+    int32_t size, outputs;
+    size_t rows;    /* samples summed */
+    double *gram;   /* [size][size]; owned, as the following */
+    double *cross;  /* [size][outputs] */
+    double *square; /* [outputs] */
+} nas_exec_pair;
+
+/* nas_exec_pair_moments - of one CONV with groups 1. `dense` has the same nodes as `graph` and other weights; targets are its
+ * outputs. other: NAS_VALUE_NONE, or an earlier value that is added to the convolution's output: then targets also make up for
+ * what `graph` has wrong there. Places are those of nas_exec_grams; memory is bounded. Sums do not depend on the threads.
+ * Errors: INVALID, UNSUPPORTED (a grouped convolution), SHAPE (`other` has other extents or comes later). */
+nas_status nas_exec_pair_moments(nas_ctx *ctx, const nas_graph *graph, const nas_graph *dense,
+                                 const nas_exec_options *options, nas_value conv, nas_value other,
+                                 size_t n, int32_t positions, uint64_t seed, nas_exec_read_fn read,
+                                 void *arg, nas_exec_pair *out);
+void nas_exec_pair_deinit(nas_exec_pair *pair);
+
 /* nas_exec_recalibrate - mean and variance of every BATCH_NORM of the graph (with weights) set to those of its input over n
  * images, layer after layer, so that a layer sees inputs that were normalised anew. */
 nas_status nas_exec_recalibrate(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options,

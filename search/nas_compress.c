@@ -2,6 +2,7 @@
  * the accuracy goes to stdout, everything else to stderr. */
 #include "search/oneshot.h"
 #include "search/oneshot_budget.h"
+#include "search/oneshot_gains.h"
 #include "search/progress.h"
 
 #include <getopt.h>
@@ -33,6 +34,10 @@ static const char help_text[] =
     "                       % of the float network's convolutions\n"
     "  --grid NAME          symmetric (default; what integer kernels take), affine, power\n"
     "  --per-tensor         one grid a layer, not one an output channel\n"
+    "  --gains FILE         table of nas-compile --break-even --db FILE: a pattern by which a "
+    "layer "
+    "gets no faster is\n"
+    "                       left out there; --device NAME when FILE has several\n"
     "  --skip LIST          layers that stay as they are, by name; first and last are names too\n"
     "data\n"
     "  --data KIND:PATH     what it was trained on: cifar10:FILE, idx:IMAGES:LABELS, "
@@ -48,6 +53,9 @@ static const char help_text[] =
     "how\n"
     "  --method obs|magnitude  second order (default), or the smallest weights and nearest "
     "rounding\n"
+    "  --calibrate sequential|dense  each layer against what the compressed ones before it give "
+    "(default), or all\n"
+    "                       against the dense network: quicker\n"
     "  --solver auto|exact|blocked  exact row by row, or one order for all rows; auto by cost\n"
     "  --damp X             added to the second moments, of their mean (default 0.001)\n"
     "  --sensitivity scaled|measured|error  of --budget: by one evaluation a layer, one a level, "
@@ -77,13 +85,14 @@ static void on_signal(int number) {
 typedef struct command_line {
     nas_oneshot_options oneshot;
     nas_layer_options layer;
-    const char *out, *pattern, *budget, *skip;
+    const char *out, *pattern, *budget, *skip, *gains, *device;
     char kind[16];
     double rates[LIST_MAX], bits[LIST_MAX];
     size_t n_rates, n_bits;
     nas_grid_kind grid;
     nas_oneshot_sensitivity sensitivity;
     bool per_tensor, quiet, done;
+    bool sequential, has_calibrate, has_sensitivity, has_solver, is_magnitude;
 } command_line;
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------------ */
@@ -113,6 +122,9 @@ enum {
     OPT_TRAIN_STEPS,
     OPT_SIDE,
     OPT_GLYPHS,
+    OPT_CALIBRATE,
+    OPT_GAINS,
+    OPT_DEVICE,
     OPT_VERSION
 };
 
@@ -172,18 +184,23 @@ static nas_status read_solver(nas_ctx *ctx, command_line *cl) {
     for (int s = 0; s < NAS_SOLVER_MAGNITUDE; s++) {
         if (strcmp(optarg, nas_layer_solver_name((nas_layer_solver)s)) != 0) continue;
         cl->layer.solver = (nas_layer_solver)s;
+        cl->has_solver = true;
         return NAS_OK;
     }
     return bad_choice(ctx, "--solver", "auto, exact or blocked");
 }
 
 static nas_status read_method(nas_ctx *ctx, command_line *cl) {
-    if (strcmp(optarg, "magnitude") == 0) {
-        cl->layer.solver = NAS_SOLVER_MAGNITUDE;
-    } else if (strcmp(optarg, "obs") != 0) {
-        return bad_choice(ctx, "--method", "obs or magnitude");
-    }
-    return NAS_OK;
+    cl->is_magnitude = strcmp(optarg, "magnitude") == 0;
+    if (cl->is_magnitude || strcmp(optarg, "obs") == 0) return NAS_OK;
+    return bad_choice(ctx, "--method", "obs or magnitude");
+}
+
+static nas_status read_calibrate(nas_ctx *ctx, command_line *cl) {
+    cl->sequential = strcmp(optarg, "sequential") == 0;
+    cl->has_calibrate = true;
+    if (cl->sequential || strcmp(optarg, "dense") == 0) return NAS_OK;
+    return bad_choice(ctx, "--calibrate", "sequential or dense");
 }
 
 static nas_status parse_option(nas_ctx *ctx, command_line *cl, int option) {
@@ -216,7 +233,11 @@ static nas_status parse_option(nas_ctx *ctx, command_line *cl, int option) {
     case OPT_METHOD: return read_method(ctx, cl);
     case OPT_SOLVER: return read_solver(ctx, cl);
     case OPT_DAMP: return nas_parse_double(ctx, "--damp", optarg, 1e-9, 10, &cl->layer.damp);
+    case OPT_CALIBRATE: return read_calibrate(ctx, cl);
+    case OPT_GAINS: cl->gains = optarg; break;
+    case OPT_DEVICE: cl->device = optarg; break;
     case OPT_SENSITIVITY:
+        cl->has_sensitivity = true;
         cl->sensitivity = nas_oneshot_sensitivity_find(optarg);
         if (cl->sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT)
             return bad_choice(ctx, "--sensitivity", "scaled, measured or error");
@@ -242,6 +263,31 @@ static nas_status parse_option(nas_ctx *ctx, command_line *cl, int option) {
     return NAS_OK;
 }
 
+/* What options say nothing together; --method magnitude has no second order to steer. */
+static nas_status check_method(nas_ctx *ctx, command_line *cl) {
+    if (cl->has_sensitivity && cl->budget == NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID, "--sensitivity weighs the levels of a --budget");
+    if (cl->gains != NULL && cl->pattern == NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID, "--gains is about patterns: say --pattern");
+    if (cl->device != NULL && cl->gains == NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID, "--device names a device of --gains FILE");
+    if (!cl->is_magnitude) return NAS_OK;
+    if (cl->has_solver)
+        return nas_fail(ctx, NAS_ERR_INVALID, "--solver is a way of --method obs, not magnitude");
+    if (cl->has_calibrate && cl->sequential)
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "--calibrate sequential needs --method obs: magnitudes see no inputs");
+    if (cl->has_sensitivity && cl->sensitivity == NAS_ONESHOT_SCALED)
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "--sensitivity scaled needs --method obs: losses of plain rounding do not "
+                        "grow with the output error; measured (the default with magnitude) or "
+                        "error do");
+    cl->layer.solver = NAS_SOLVER_MAGNITUDE;
+    cl->sequential = false;
+    if (!cl->has_sensitivity) cl->sensitivity = NAS_ONESHOT_MEASURED;
+    return NAS_OK;
+}
+
 static nas_status check_arguments(nas_ctx *ctx, command_line *cl) {
     nas_sparsity s;
     if (cl->out == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "-o DIR is missing");
@@ -255,10 +301,8 @@ static nas_status check_arguments(nas_ctx *ctx, command_line *cl) {
     if (cl->budget == NULL && (cl->n_bits > 1 || cl->n_rates > 1))
         return nas_fail(ctx, NAS_ERR_INVALID,
                         "several --bits or --rate values are levels to choose from: say --budget");
-    if (cl->budget != NULL && cl->layer.solver == NAS_SOLVER_MAGNITUDE &&
-        cl->sensitivity == NAS_ONESHOT_SCALED)
-        cl->sensitivity =
-            NAS_ONESHOT_MEASURED; /* errors of plain rounding are no square of a step */
+    const nas_status checked = check_method(ctx, cl);
+    if (checked != NAS_OK) return checked;
     if (cl->pattern == NULL) {
         if (cl->n_rates == 0) return NAS_OK;
         return nas_fail(ctx, NAS_ERR_INVALID, "--rate needs a --pattern");
@@ -294,6 +338,9 @@ static nas_status parse_command_line(nas_ctx *ctx, int argc, char **argv, comman
         {"method", required_argument, NULL, OPT_METHOD},
         {"solver", required_argument, NULL, OPT_SOLVER},
         {"damp", required_argument, NULL, OPT_DAMP},
+        {"calibrate", required_argument, NULL, OPT_CALIBRATE},
+        {"gains", required_argument, NULL, OPT_GAINS},
+        {"device", required_argument, NULL, OPT_DEVICE},
         {"sensitivity", required_argument, NULL, OPT_SENSITIVITY},
         {"threads", required_argument, NULL, OPT_THREADS},
         {"seed", required_argument, NULL, OPT_SEED},
@@ -411,12 +458,63 @@ typedef struct job {
     nas_layer_scheme levels[LEVELS_MAX];
     size_t n_levels;
     bool *keep;
+    nas_layer_scheme *offered; /* [n_levels][n_layers] */
     nas_layer_scheme *schemes;
     nas_layer_result *results;
     nas_graph *graph;
-    double predicted; /* loss of the budget's choice */
-    bool exact;
 } job;
+
+/* Which level means what for which layer: --skip, then what the device gains nothing by. */
+static nas_status offer_levels(nas_ctx *ctx, job *j) {
+    const nas_oneshot *o = &j->o;
+    for (size_t k = 0; k < j->n_levels; k++) {
+        for (size_t i = 0; i < o->n_layers; i++)
+            j->offered[k * o->n_layers + i] =
+                j->keep[i] ? nas_layer_scheme_default() : j->levels[k];
+    }
+    if (j->cl->gains == NULL) return NAS_OK;
+    nas_oneshot_gains gains;
+    const nas_status status = nas_oneshot_gains_drop(ctx, o, j->cl->gains, j->cl->device,
+                                                     j->offered, j->n_levels, &gains);
+    if (status != NAS_OK) return status;
+    for (const char *at = gains.dropped.data; at != NULL && *at != '\0';) {
+        const int length = (int)strcspn(at, "\n");
+        printf("stays dense     %.*s\n", length, at);
+        at += length + (at[length] == '\n');
+    }
+    if (gains.unmeasured > 0)
+        printf("not measured    %zu of %zu (layer, level) pairs; they are taken as they come\n",
+               gains.unmeasured, gains.asked);
+    nas_oneshot_gains_deinit(&gains);
+    return NAS_OK;
+}
+
+/* The chosen levels once more, each layer against what the compressed ones before it give. Where zeros that come by rounding
+ * are fewer than on dense inputs, the limit could be missed: then the network of the table stands. */
+static nas_status in_turn(nas_ctx *ctx, job *j, nas_oneshot_cost cost, double limit) {
+    nas_oneshot *o = &j->o;
+    nas_graph *graph = NULL;
+    double spent = 0;
+    nas_layer_result *results = nas_alloc_array(ctx, o->n_layers, sizeof *results);
+    nas_status status =
+        results == NULL
+            ? NAS_ERR_NOMEM
+            : nas_oneshot_apply_sequential(ctx, o, j->schemes, &j->cl->layer, results, &graph);
+    if (status == NAS_OK) status = nas_oneshot_cost_of(ctx, o, graph, j->schemes, cost, &spent);
+    if (status == NAS_OK && spent > limit * (1 + 1e-12)) {
+        printf("calibration     on the dense network: in turn, fewer weights round to zero and it "
+               "takes %.0f\n",
+               spent);
+    } else if (status == NAS_OK) {
+        nas_graph *const dense = j->graph;
+        j->graph = graph;
+        graph = dense;
+        memcpy(j->results, results, o->n_layers * sizeof *results);
+    }
+    nas_graph_free(graph);
+    nas_free(results);
+    return status;
+}
 
 static nas_status by_budget(nas_ctx *ctx, job *j) {
     nas_oneshot *o = &j->o;
@@ -429,72 +527,35 @@ static nas_status by_budget(nas_ctx *ctx, job *j) {
     int32_t *choice = nas_alloc_array(ctx, o->n_layers, sizeof *choice);
     if (choice == NULL) status = NAS_ERR_NOMEM;
     if (status == NAS_OK)
-        status = nas_oneshot_table_make(ctx, o, j->levels, j->n_levels, j->keep, &j->cl->layer,
-                                        cost, j->cl->sensitivity, &t);
+        status = nas_oneshot_table_make(ctx, o, j->offered, j->n_levels, &j->cl->layer, cost,
+                                        j->cl->sensitivity, &t);
     for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
         whole += t.dense[i];
     if (percent) limit *= whole / 100;
     if (status == NAS_OK)
         status = nas_oneshot_table_pick(ctx, o, &t, limit, choice, &total, &j->graph);
     for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++) {
-        if (!j->keep[i]) j->schemes[i] = t.levels[choice[i]];
+        j->schemes[i] = j->offered[(size_t)choice[i] * o->n_layers + i];
         j->results[i] = t.results[i * t.n_levels + (size_t)choice[i]];
     }
-    if (status == NAS_OK) {
-        j->predicted = total.loss;
-        j->exact = total.exact;
+    if (status == NAS_OK)
         printf("budget          %.0f of %.0f %s (%.1f %% of the float network's), %s\n", total.cost,
                limit, nas_oneshot_cost_name(cost), 100 * total.cost / whole,
                total.exact ? "the least loss there is" : "not proved to be the least loss");
-    }
     nas_oneshot_table_deinit(&t);
     nas_free(choice);
+    if (status == NAS_OK && j->cl->sequential) status = in_turn(ctx, j, cost, limit);
     return nas_wrap(ctx, status, "budget %s", j->cl->budget);
 }
 
-static nas_status report(nas_ctx *ctx, const job *j, nas_buf *facts) {
-    const nas_oneshot *o = &j->o;
-    nas_oneshot_score dense = {0}, small = {0};
-    uint64_t bytes = 0, weights = 0, zeros = 0;
-    int solvers[NAS_SOLVER_COUNT] = {0};
-    nas_status status = nas_oneshot_evaluate(ctx, o, o->model, NAS_CLASS_REPORT, &dense);
-    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, j->graph, NAS_CLASS_REPORT, &small);
-    if (status == NAS_OK) status = nas_oneshot_bytes(ctx, o, j->graph, j->schemes, &bytes);
-    if (status != NAS_OK) return status;
-    for (size_t i = 0; i < o->n_layers; i++) {
-        weights += j->results[i].weights;
-        zeros += j->results[i].zeros;
-        solvers[j->results[i].solver]++;
-    }
-    printf("data            %s\n", nas_class_data_describe(o->data));
-    printf("top-1           %.2f %% of %zu report images, before %.2f %%\n", 100 * small.top1,
-           small.images, 100 * dense.top1);
-    printf("cross-entropy   %.4f, before %.4f\n", small.cross_entropy, dense.cross_entropy);
-    printf("weights         %" PRIu64 " bytes, as floats %" PRIu64 "; %.1f %% of them are zero\n",
-           bytes, 4 * weights, 100 * (double)zeros / (double)weights);
-    printf("solver          %d layers exact, %d blocked, %d by magnitude\n",
-           solvers[NAS_SOLVER_EXACT], solvers[NAS_SOLVER_BLOCKED], solvers[NAS_SOLVER_MAGNITUDE]);
-    nas_json js = nas_json_begin(facts);
-    const struct {
-        const char *key;
-        double value;
-    } numbers[] = {{"report_top1", small.top1},
-                   {"dense_report_top1", dense.top1},
-                   {"report_cross_entropy", small.cross_entropy},
-                   {"dense_report_cross_entropy", dense.cross_entropy},
-                   {"weight_bytes", (double)bytes},
-                   {"dense_weight_bytes", 4 * (double)weights}};
-    nas_json_object(&js);
-    nas_json_key(&js, "data");
-    nas_json_string(&js, nas_class_data_describe(o->data));
-    nas_json_key(&js, "report_hash");
-    nas_json_string(&js, nas_class_data_hash(o->data, NAS_CLASS_REPORT));
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        nas_json_key(&js, numbers[i].key);
-        nas_json_double(&js, numbers[i].value);
-    }
-    nas_json_object_end(&js);
-    return nas_buf_status(ctx, facts);
+/* One level for all layers. */
+static nas_status uniformly(nas_ctx *ctx, job *j) {
+    nas_oneshot *o = &j->o;
+    memcpy(j->schemes, j->offered, o->n_layers * sizeof *j->schemes);
+    return j->cl->sequential
+               ? nas_oneshot_apply_sequential(ctx, o, j->schemes, &j->cl->layer, j->results,
+                                              &j->graph)
+               : nas_oneshot_apply(ctx, o, j->schemes, &j->cl->layer, j->results, &j->graph);
 }
 
 static nas_status run_job(nas_ctx *ctx, job *j) {
@@ -502,19 +563,19 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
     const command_line *cl = j->cl;
     nas_buf facts = {0};
     j->keep = nas_alloc_array(ctx, o->n_layers, sizeof *j->keep);
+    j->offered = nas_alloc_array(ctx, j->n_levels * o->n_layers, sizeof *j->offered);
     j->schemes = nas_alloc_array(ctx, o->n_layers, sizeof *j->schemes);
     j->results = nas_alloc_array(ctx, o->n_layers, sizeof *j->results);
     nas_status status =
-        j->keep == NULL || j->schemes == NULL || j->results == NULL ? NAS_ERR_NOMEM : NAS_OK;
+        j->keep == NULL || j->offered == NULL || j->schemes == NULL || j->results == NULL
+            ? NAS_ERR_NOMEM
+            : NAS_OK;
     if (status == NAS_OK) status = list_kept(ctx, cl, o, j->keep);
+    if (status == NAS_OK) status = offer_levels(ctx, j);
     if (status == NAS_OK) status = nas_oneshot_calibrate(ctx, o, cl->oneshot.seed);
-    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
-        j->schemes[i] = j->keep[i] ? nas_layer_scheme_default() : j->levels[0];
+    if (status == NAS_OK) status = cl->budget != NULL ? by_budget(ctx, j) : uniformly(ctx, j);
     if (status == NAS_OK)
-        status = cl->budget != NULL
-                     ? by_budget(ctx, j)
-                     : nas_oneshot_apply(ctx, o, j->schemes, &cl->layer, j->results, &j->graph);
-    if (status == NAS_OK) status = report(ctx, j, &facts);
+        status = nas_oneshot_report(ctx, o, j->graph, j->schemes, j->results, &facts);
     if (status == NAS_OK)
         status = nas_oneshot_write(ctx, o, j->graph, j->schemes, j->results, facts.data, cl->out);
     if (status == NAS_OK)
@@ -522,6 +583,7 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
     nas_buf_deinit(&facts);
     nas_graph_free(j->graph);
     nas_free(j->keep);
+    nas_free(j->offered);
     nas_free(j->schemes);
     nas_free(j->results);
     return status;
@@ -558,6 +620,7 @@ int main(int argc, char **argv) {
     command_line cl = {.oneshot = nas_oneshot_options_default(),
                        .layer = nas_layer_options_default(),
                        .grid = NAS_GRID_SYMMETRIC,
+                       .sequential = true,
                        .sensitivity = NAS_ONESHOT_SCALED};
     nas_ctx_set_cancel(ctx, &interrupted);
     (void)signal(SIGINT, on_signal);

@@ -105,17 +105,19 @@ nas_status nas_oneshot_open(nas_ctx *ctx, const nas_oneshot_options *options, na
     return status;
 }
 
-static void drop_grams(nas_oneshot *o) {
+static void drop_calibration(nas_oneshot *o) {
     for (size_t i = 0; o->grams != NULL && i < o->n_layers; i++)
         nas_exec_gram_deinit(&o->grams[i]);
     nas_free(o->grams);
     nas_free(o->moments);
+    nas_free(o->sample);
+    o->sample = NULL;
     o->grams = NULL;
     o->moments = NULL;
 }
 
 void nas_oneshot_close(nas_oneshot *o) {
-    drop_grams(o);
+    drop_calibration(o);
     nas_free(o->layers);
     nas_graph_free(o->model);
     if (o->data != NULL) nas_class_data_close(o->data);
@@ -124,44 +126,46 @@ void nas_oneshot_close(nas_oneshot *o) {
 
 /* ---- calibration ---------------------------------------------------------------------------------------------------------- */
 
-typedef struct sample {
-    const nas_class_data *data;
-    const uint32_t *index;
-} sample;
+void nas__oneshot_read_sample(void *arg, size_t index, float *hwc) {
+    const nas_oneshot *o = arg;
+    nas_class_data_read(o->data, NAS_CLASS_TUNE, o->sample[index], false, 0, 0, hwc);
+}
 
-static void read_sample(void *arg, size_t index, float *hwc) {
-    const sample *s = arg;
-    nas_class_data_read(s->data, NAS_CLASS_TUNE, s->index[index], false, 0, 0, hwc);
+/* The first n of a shuffle. */
+static nas_status draw_sample(nas_ctx *ctx, nas_oneshot *o, uint64_t seed) {
+    const size_t images = nas_class_data_count(o->data, NAS_CLASS_TUNE);
+    const size_t want = (size_t)o->options.calibration_images, n = images < want ? images : want;
+    nas_rng rng = nas_rng_stream(seed, 0, "calibration images");
+    o->sample = nas_alloc_array(ctx, images, sizeof *o->sample);
+    if (o->sample == NULL) return NAS_ERR_NOMEM;
+    o->n_sample = n;
+    o->sample_seed = seed;
+    for (size_t i = 0; i < images; i++)
+        o->sample[i] = (uint32_t)i;
+    for (size_t i = 0; i < n; i++) {
+        const size_t k = i + nas_rng_below(&rng, (uint32_t)(images - i));
+        const uint32_t t = o->sample[i];
+        o->sample[i] = o->sample[k];
+        o->sample[k] = t;
+    }
+    return NAS_OK;
 }
 
 nas_status nas_oneshot_calibrate(nas_ctx *ctx, nas_oneshot *o, uint64_t seed) {
-    const size_t images = nas_class_data_count(o->data, NAS_CLASS_TUNE);
-    const size_t want = (size_t)o->options.calibration_images, n = images < want ? images : want;
     const nas_exec_options e = {.chunk = 8, .threads = o->options.threads};
-    drop_grams(o);
+    drop_calibration(o);
     tell(o, "calibrating", 0, 1);
-    uint32_t *index = nas_alloc_array(ctx, images, sizeof *index);
     o->grams = nas_alloc_array(ctx, o->n_layers, sizeof *o->grams);
     o->moments = nas_alloc_array(ctx, o->n_layers, sizeof *o->moments);
     nas_status status =
-        index == NULL || o->grams == NULL || o->moments == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    nas_rng rng = nas_rng_stream(seed, 0, "calibration images");
-    for (size_t i = 0; status == NAS_OK && i < images; i++)
-        index[i] = (uint32_t)i;
-    for (size_t i = 0; status == NAS_OK && i < n; i++) { /* the first n of a shuffle */
-        const size_t k = i + nas_rng_below(&rng, (uint32_t)(images - i));
-        const uint32_t t = index[i];
-        index[i] = index[k];
-        index[k] = t;
-    }
-    sample s = {o->data, index};
+        o->grams == NULL || o->moments == NULL ? NAS_ERR_NOMEM : draw_sample(ctx, o, seed);
     if (status == NAS_OK)
-        status = nas_exec_grams(ctx, o->model, &e, o->layers, o->n_layers, n, o->options.positions,
-                                seed, read_sample, &s, o->grams);
+        status = nas_exec_grams(ctx, o->model, &e, o->layers, o->n_layers, o->n_sample,
+                                o->options.positions, seed, nas__oneshot_read_sample, o, o->grams);
     for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
-        o->moments[i] = (nas_moments){o->grams[i].conv, o->grams[i].size, o->grams[i].gram};
-    nas_free(index);
-    if (status != NAS_OK) drop_grams(o);
+        o->moments[i] = (nas_moments){
+            .conv = o->grams[i].conv, .size = o->grams[i].size, .gram = o->grams[i].gram};
+    if (status != NAS_OK) drop_calibration(o);
     if (status == NAS_OK) tell(o, "calibrating", 1, 1);
     return nas_wrap(ctx, status, "calibration");
 }

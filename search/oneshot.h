@@ -2,7 +2,8 @@
  *
  * Splits: TUNE images calibrate (second moments; a seeded sample), REWARD images give sensitivities, REPORT images are for the
  * figures that are printed. Layers are the convolutions (fully connected ones are 1x1) in one group; grouped ones and the other
- * operators stay. Every layer is compressed against its inputs in the dense network, so layers are independent. */
+ * operators stay. Layers are compressed against their inputs in the dense network, so that they are independent (levels of a
+ * budget), or in turn against what the compressed ones before them give. */
 #ifndef NAS_SEARCH_ONESHOT_H
 #define NAS_SEARCH_ONESHOT_H
 
@@ -33,6 +34,9 @@ typedef struct nas_oneshot {
     nas_class_data *data;
     nas_value *layers; /* convolutions in one group, in order */
     size_t n_layers;
+    uint32_t *sample; /* [n_sample] TUNE images that calibrate */
+    size_t n_sample;
+    uint64_t sample_seed;
     nas_exec_gram *grams; /* of the layers, once calibrated */
     nas_moments *moments;
 } nas_oneshot;
@@ -48,6 +52,15 @@ nas_status nas_oneshot_calibrate(nas_ctx *ctx, nas_oneshot *o, uint64_t seed);
 nas_status nas_oneshot_apply(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
                              const nas_layer_options *options, nas_layer_result *results,
                              nas_graph **out);
+/* nas_oneshot_apply_sequential - the same, but every layer is compressed against what the compressed layers before it give it,
+ * with the dense network's outputs as targets; where its output is added to an earlier value, it also makes up for what is
+ * wrong with that one. Layers with nothing to do stay as they are. Needs nas_oneshot_calibrate. */
+nas_status nas_oneshot_apply_sequential(nas_ctx *ctx, nas_oneshot *o,
+                                        const nas_layer_scheme *schemes,
+                                        const nas_layer_options *options, nas_layer_result *results,
+                                        nas_graph **out);
+/* nas__oneshot_read_sample - calibration image `index` as an nas_exec_read_fn; arg is the nas_oneshot. */
+void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 
 /* Scores of one network on one split. */
 typedef struct nas_oneshot_score {
@@ -70,6 +83,12 @@ bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
 nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, const nas_layer_result *results,
                              const char *facts, const char *dir);
+
+/* nas_oneshot_report - prints scores on the REPORT images beside the dense network's, bytes, zeros and solvers; facts: the
+ * same as a JSON object. */
+nas_status nas_oneshot_report(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                              const nas_layer_scheme *schemes, const nas_layer_result *results,
+                              nas_buf *facts);
 
 /* nas_oneshot_bytes - of all weights of the layers under their schemes (nas_layer_bytes); graph as applied. */
 nas_status nas_oneshot_bytes(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,

@@ -55,6 +55,20 @@ nas_status nas_oneshot_layer_cost(nas_ctx *ctx, const nas_oneshot *o, const nas_
     return NAS_OK;
 }
 
+nas_status nas_oneshot_cost_of(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                               const nas_layer_scheme *schemes, nas_oneshot_cost cost,
+                               double *out) {
+    double sum = 0;
+    for (size_t i = 0; i < o->n_layers; i++) {
+        double one = 0;
+        const nas_status status = nas_oneshot_layer_cost(ctx, o, graph, i, &schemes[i], cost, &one);
+        if (status != NAS_OK) return status;
+        sum += one;
+    }
+    *out = sum;
+    return NAS_OK;
+}
+
 /* ---- parts of networks ---------------------------------------------------------------------------------------------------- */
 
 /* Weights, bias and scales of one convolution. */
@@ -141,7 +155,7 @@ void nas_oneshot_table_deinit(nas_oneshot_table *t) {
     for (size_t k = 0; t->graphs != NULL && k < t->n_levels; k++)
         nas_graph_free(t->graphs[k]);
     nas_free(t->graphs);
-    nas_free(t->levels);
+    nas_free(t->schemes);
     nas_free(t->results);
     nas_free(t->entries);
     nas_free(t->dense);
@@ -149,13 +163,10 @@ void nas_oneshot_table_deinit(nas_oneshot_table *t) {
 }
 
 static nas_status add_level(nas_ctx *ctx, nas_oneshot *o, nas_oneshot_table *t, size_t level,
-                            const bool *keep, const nas_layer_options *options) {
-    const nas_layer_scheme nothing = nas_layer_scheme_default();
-    nas_layer_scheme *schemes = nas_alloc_array(ctx, t->n_layers, sizeof *schemes);
+                            const nas_layer_options *options) {
+    const nas_layer_scheme *schemes = t->schemes + level * t->n_layers;
     nas_layer_result *results = nas_alloc_array(ctx, t->n_layers, sizeof *results);
-    nas_status status = schemes == NULL || results == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
-        schemes[i] = keep != NULL && keep[i] ? nothing : t->levels[level];
+    nas_status status = results == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK)
         status = nas_oneshot_apply(ctx, o, schemes, options, results, &t->graphs[level]);
     for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++) {
@@ -163,35 +174,34 @@ static nas_status add_level(nas_ctx *ctx, nas_oneshot *o, nas_oneshot_table *t, 
         status = nas_oneshot_layer_cost(ctx, o, t->graphs[level], i, &schemes[i], t->cost,
                                         &t->entries[i * t->n_levels + level].cost);
     }
-    nas_free(schemes);
     nas_free(results);
     return status;
 }
 
-nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *levels,
-                                  size_t n_levels, const bool *keep,
-                                  const nas_layer_options *options, nas_oneshot_cost cost,
-                                  nas_oneshot_sensitivity sensitivity, nas_oneshot_table *out) {
+nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
+                                  size_t n_levels, const nas_layer_options *options,
+                                  nas_oneshot_cost cost, nas_oneshot_sensitivity sensitivity,
+                                  nas_oneshot_table *out) {
     *out = (nas_oneshot_table){0};
     if (n_levels == 0 || o->moments == NULL)
         return nas_fail(ctx, NAS_ERR_INVALID, "a budget needs levels, and a calibrated model");
     nas_oneshot_table t = {.n_layers = o->n_layers, .n_levels = n_levels, .cost = cost};
     const size_t cells = t.n_layers * n_levels;
-    t.levels = nas_alloc_array(ctx, n_levels, sizeof *t.levels);
+    t.schemes = nas_alloc_array(ctx, cells, sizeof *t.schemes);
     t.graphs = nas_alloc_array(ctx, n_levels, sizeof *t.graphs);
     t.results = nas_alloc_array(ctx, cells, sizeof *t.results);
     t.entries = nas_alloc_array(ctx, cells, sizeof *t.entries);
     t.dense = nas_alloc_array(ctx, t.n_layers, sizeof *t.dense);
-    nas_status status = t.levels == NULL || t.graphs == NULL || t.results == NULL ||
+    nas_status status = t.schemes == NULL || t.graphs == NULL || t.results == NULL ||
                                 t.entries == NULL || t.dense == NULL
                             ? NAS_ERR_NOMEM
                             : NAS_OK;
-    if (status == NAS_OK) memcpy(t.levels, levels, n_levels * sizeof *levels);
+    if (status == NAS_OK) memcpy(t.schemes, schemes, cells * sizeof *schemes);
     const nas_layer_scheme nothing = nas_layer_scheme_default();
     for (size_t i = 0; status == NAS_OK && i < t.n_layers; i++)
         status = nas_oneshot_layer_cost(ctx, o, o->model, i, &nothing, cost, &t.dense[i]);
     for (size_t k = 0; k < n_levels && status == NAS_OK; k++)
-        status = add_level(ctx, o, &t, k, keep, options);
+        status = add_level(ctx, o, &t, k, options);
     if (status == NAS_OK) status = weigh(ctx, o, &t, sensitivity);
     if (status != NAS_OK) {
         nas_oneshot_table_deinit(&t);

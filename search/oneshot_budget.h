@@ -28,7 +28,7 @@ nas_oneshot_sensitivity nas_oneshot_sensitivity_find(const char *name);
 
 typedef struct nas_oneshot_table {
     size_t n_layers, n_levels;
-    nas_layer_scheme *levels;  /* [n_levels] */
+    nas_layer_scheme *schemes; /* [n_levels][n_layers] */
     nas_graph **graphs;        /* [n_levels] every layer at that level */
     nas_layer_result *results; /* [n_layers][n_levels] */
     nas_budget_level *entries; /* [n_layers][n_levels] */
@@ -36,17 +36,22 @@ typedef struct nas_oneshot_table {
     nas_oneshot_cost cost;
 } nas_oneshot_table;
 
-/* nas_oneshot_table_make - compresses every layer at every level and measures; layers of the model must be calibrated. keep[i]:
- * layer i stays dense at every level; keep may be NULL. */
-nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *levels,
-                                  size_t n_levels, const bool *keep,
-                                  const nas_layer_options *options, nas_oneshot_cost cost,
-                                  nas_oneshot_sensitivity sensitivity, nas_oneshot_table *out);
+/* nas_oneshot_table_make - compresses every layer at every level and measures; layers of the model must be calibrated.
+ * schemes [n_levels][n_layers]: what level k means for layer i; layers may stay dense, or know fewer levels than others (the
+ * same scheme twice). */
+nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
+                                  size_t n_levels, const nas_layer_options *options,
+                                  nas_oneshot_cost cost, nas_oneshot_sensitivity sensitivity,
+                                  nas_oneshot_table *out);
 void nas_oneshot_table_deinit(nas_oneshot_table *table);
 /* nas_oneshot_table_pick - the levels of least loss within the limit, and the network that has them. choice [n_layers]. */
 nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                   double limit, int32_t *choice, nas_budget_total *total,
                                   nas_graph **out);
+
+/* nas_oneshot_cost_of - of all layers of a compressed graph; schemes [n_layers]. */
+nas_status nas_oneshot_cost_of(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                               const nas_layer_scheme *schemes, nas_oneshot_cost cost, double *out);
 
 /* nas_oneshot_layer_cost - of layer i of a compressed graph. */
 nas_status nas_oneshot_layer_cost(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,

@@ -185,6 +185,86 @@ Test(compress_executor, moments_are_symmetric_and_count_their_samples) {
     nas_free(images);
 }
 
+/* What a convolution answers at one place, from its weights: the product that moments are made of. */
+static double through(const double *gram, int32_t size, const nas_graph *g, nas_value conv,
+                      size_t i, size_t output) {
+    const nas_node *node = nas_graph_node(g, conv);
+    const size_t n = (size_t)size - 1;
+    const float *w = nas_graph_param_const(g, node->params[0])->data + output * n;
+    double sum = 0;
+    for (size_t k = 0; k < n; k++)
+        sum += gram[i * (n + 1) + k] * (double)w[k];
+    return sum +
+           gram[i * (n + 1) + n] * (double)nas_graph_param_const(g, node->params[1])->data[output];
+}
+
+Test(compress_executor, moments_of_a_network_and_itself_are_its_moments_and_its_outputs) {
+    enum { IMAGES = 11, POSITIONS = 5 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nets_new(0);
+    const nas_value conv = nas_graph_find(g, "a2");
+    nas_exec_gram gram = {0};
+    nas_exec_pair pair = {0}, again = {0};
+    nas_exec_options o = {.chunk = 4, .threads = 2};
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &gram));
+    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3, read_noise,
+                             images, &pair));
+    o.threads = 1;
+    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3, read_noise,
+                             images, &again));
+    const size_t size = (size_t)pair.size, outputs = (size_t)pair.outputs;
+    cr_assert(pair.size == gram.size && pair.rows == gram.rows);
+    const double scale = gram.gram[size * size - 1];
+    for (size_t i = 0; i < size * size; i++)
+        cr_assert(fabs(pair.gram[i] - gram.gram[i]) <= 1e-5 * scale, "%zu", i);
+    for (size_t i = 0; i < size; i++) {
+        for (size_t k = 0; k < outputs; k++)
+            cr_assert(fabs(pair.cross[i * outputs + k] -
+                           through(gram.gram, gram.size, g, conv, i, k)) <= 1e-4 * scale,
+                      "%zu %zu", i, k);
+    }
+    cr_assert(memcmp(pair.gram, again.gram, size * size * sizeof *pair.gram) == 0);
+    cr_assert(memcmp(pair.cross, again.cross, size * outputs * sizeof *pair.cross) == 0);
+    nas_exec_gram_deinit(&gram);
+    nas_exec_pair_deinit(&pair);
+    nas_exec_pair_deinit(&again);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
+Test(compress_executor, targets_also_make_up_for_what_is_added_to_the_output) {
+    enum { IMAGES = 6, POSITIONS = 5 };
+    float *images = noise_images(IMAGES);
+    nas_graph *dense = nets_new(0), *g = NULL;
+    OK(nas_graph_clone(ctx, dense, &g));
+    const nas_value first = nas_graph_find(g, "a1"), conv = nas_graph_find(g, "a2");
+    const nas_exec_options o = {.chunk = 4, .threads = 2};
+    nas_param *bias = nas_graph_param(g, nas_graph_node(g, first)->params[1]);
+    const float moved = 0.25F;
+    nas_exec_pair plain = {0}, summed = {0};
+    for (size_t i = 0; i < bias->count; i++)
+        bias->data[i] += moved;
+    OK(nas_exec_pair_moments(ctx, g, dense, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3,
+                             read_noise, images, &plain));
+    const nas_shape a = nas_graph_node(g, first)->shape, b = nas_graph_node(g, conv)->shape;
+    if (a.h == b.h && a.w == b.w && a.c == b.c) {
+        OK(nas_exec_pair_moments(ctx, g, dense, &o, conv, first, IMAGES, POSITIONS, 3, read_noise,
+                                 images, &summed));
+        const size_t last = (size_t)plain.size - 1, n = (size_t)plain.outputs;
+        double least = 0; /* the value is too high in g, so targets are lower by it */
+        for (size_t k = 0; k < n; k++)
+            least += summed.cross[last * n + k] - plain.cross[last * n + k];
+        cr_assert(least < 0, "%g", least);
+        nas_exec_pair_deinit(&summed);
+    }
+    cr_assert(nas_exec_pair_moments(ctx, g, dense, &o, conv, nas_graph_output(g), IMAGES, POSITIONS,
+                                    3, read_noise, images, &summed) == NAS_ERR_SHAPE);
+    nas_exec_pair_deinit(&plain);
+    nas_graph_free(dense);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
 /* Outputs of `g` minus those of `other`, mean square over images. */
 static double error_between(const nas_graph *g, const nas_graph *other, const float *images,
                             size_t n) {

@@ -50,7 +50,7 @@ static nas_moments moments_of(nas_value v, int32_t n, int32_t samples, uint64_t 
         }
     }
     nas_free(x);
-    return (nas_moments){v, n + 1, gram};
+    return (nas_moments){.conv = v, .size = n + 1, .gram = gram};
 }
 
 static void drop(nas_moments m) {
@@ -381,4 +381,58 @@ Test(compress_layer, auto_takes_the_exact_solver_while_it_is_cheap) {
     const int32_t small[4] = {64, 3, 3, 64}, large[4] = {512, 3, 3, 512};
     const double limit = nas_layer_options_default().exact_macs;
     cr_assert(nas_layer_exact_macs(small, &s) < limit && nas_layer_exact_macs(large, &s) > limit);
+}
+
+/* ---- targets ------------------------------------------------------------------------------------------------------------ */
+
+/* What weights v (and bias) would answer, as cross moments and squares. */
+static nas_moments aimed(nas_moments m, const nas_graph *g, nas_value v, double *cross,
+                         double *square) {
+    const nas_param *w = nas_graph_param_const(g, nas_graph_node(g, v)->params[0]),
+                    *b = nas_graph_param_const(g, nas_graph_node(g, v)->params[1]);
+    const size_t n = (size_t)m.size - 1, size = n + 1, rows = b->count;
+    for (size_t r = 0; r < rows; r++) {
+        square[r] = 0;
+        for (size_t i = 0; i < size; i++) {
+            double sum = 0;
+            for (size_t k = 0; k < size; k++)
+                sum += m.gram[i * size + k] * (double)(k < n ? w->data[r * n + k] : b->data[r]);
+            cross[i * rows + r] = sum;
+            square[r] += sum * (double)(i < n ? w->data[r * n + i] : b->data[r]);
+        }
+    }
+    m.cross = cross;
+    m.square = square;
+    return m;
+}
+
+Test(compress_layer, a_layer_with_targets_becomes_what_answers_them) {
+    enum { OUTPUTS = 4, INPUTS = 12, BITS = 4 };
+    double cross[(INPUTS + 1) * OUTPUTS], square[OUTPUTS];
+    nas_value v = 0;
+    nas_graph *other = one_layer(OUTPUTS, 1, INPUTS, 2, &v),
+              *g = one_layer(OUTPUTS, 1, INPUTS, 1, &v);
+    const nas_moments m = moments_of(v, INPUTS, 200, 1), at = aimed(m, other, v, cross, square);
+    const nas_layer_options o = tight();
+    nas_layer_scheme s = nas_layer_scheme_default();
+    nas_layer_result r, same;
+    s.is_sparse = true;
+    s.sparsity = nas_sparsity_default(NAS_SPARSITY_UNSTRUCTURED);
+    s.sparsity.rate = 0; /* nothing goes: the targets alone are met */
+    OK(nas_layer_compress(ctx, g, v, &s, &at, &o, &r));
+    cr_assert(r.has_loss && r.relative_loss < 1e-6, "%g", r.relative_loss);
+    for (int p = 0; p < 2; p++) {
+        const nas_param *a = nas_graph_param_const(g, nas_graph_node(g, v)->params[p]),
+                        *b = nas_graph_param_const(other, nas_graph_node(other, v)->params[p]);
+        for (size_t i = 0; i < a->count; i++)
+            cr_assert(fabsf(a->data[i] - b->data[i]) < 1e-3F, "%d %zu", p, i);
+    }
+    s.is_sparse = false; /* the other's own outputs as targets: as if there were none */
+    s.bits = BITS;
+    OK(nas_layer_compress(ctx, g, v, &s, &at, &o, &r));
+    OK(nas_layer_compress(ctx, other, v, &s, &m, &o, &same));
+    cr_assert(fabs(r.loss - same.loss) < 1e-3 * same.loss + 1e-6, "%g and %g", r.loss, same.loss);
+    drop(m);
+    nas_graph_free(g);
+    nas_graph_free(other);
 }

@@ -4,6 +4,7 @@
 #include "db/sparse_cells.h"
 
 #include <math.h>
+#include <string.h>
 #include <stdio.h>
 
 SUITE(db_sparse_cells);
@@ -87,5 +88,22 @@ Test(db_sparse_cells, a_cell_measured_again_is_replaced_and_nonsense_refused) {
     cr_expect(eq(int, nas_db_sparse_put(ctx, db, &bad, NULL), NAS_ERR_DB));
     nas_db_sparse_answer a;
     cr_expect(eq(int, nas_db_sparse_gain(ctx, db, "a", &layer, "1x4", 1.5, &a), NAS_ERR_INVALID));
+    close_db(db);
+}
+
+Test(db_sparse_cells, a_device_is_found_by_name_or_fingerprint_and_several_are_listed) {
+    nas_db *db = open_db();
+    char found[NAS_SHA256_HEX];
+    cr_expect(eq(int, nas_db_sparse_device(ctx, db, NULL, found), NAS_ERR_NOTFOUND));
+    put(db, "a", "1x4", 0.5, 2);
+    put(db, "a", "1x4", 0.75, 2);
+    OK(nas_db_sparse_device(ctx, db, NULL, found));
+    cr_expect(eq(str, found, "a"));
+    put(db, "b", "1x4", 0.5, 2);
+    cr_expect(eq(int, nas_db_sparse_device(ctx, db, NULL, found), NAS_ERR_INVALID));
+    cr_expect(strstr(nas_ctx_message(ctx), "(a), ") != NULL, "%s", nas_ctx_message(ctx));
+    OK(nas_db_sparse_device(ctx, db, "b", found));
+    cr_expect(eq(str, found, "b"));
+    cr_expect(eq(int, nas_db_sparse_device(ctx, db, "c", found), NAS_ERR_NOTFOUND));
     close_db(db);
 }

@@ -192,7 +192,7 @@ bool nas__json_object_ok(const char *text, size_t len);
 
 /* ---- run_options.c ---- */
 
-enum { NAS__OUT_MAX = 1024 * 1024, NAS__ERR_MAX = 16 * 1024, NAS__BENCH_OPTIONS = 10 };
+enum { NAS__OUT_MAX = 1024 * 1024, NAS__ERR_MAX = 16 * 1024, NAS__BENCH_OPTIONS = 11 };
 
 /* Bench options of the wire, checked: argv for the program. */
 typedef struct nas__bench_args {

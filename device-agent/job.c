@@ -114,6 +114,10 @@ static void make_arguments(const nas__job *job, nas__argv *argv) {
     for (int i = 0; i < job->o.args.n; i += 2) {
         const char *name = job->o.args.text[i];
         const bool cpus = strcmp(name, "--cpus") == 0;
+        if (strcmp(name, "--profile") == 0) { /* the program's takes no value */
+            (void)snprintf(argv->text[argv->n++], sizeof argv->text[0], "%s", name);
+            continue;
+        }
         argv_add(argv, name, "", cpus ? job->cpus : job->o.args.text[i + 1]);
     }
     if (nas__probe_root()[0] != '\0') argv_add(argv, "--sys-root", nas__probe_root(), "");

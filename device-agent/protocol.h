@@ -99,6 +99,7 @@ enum {
  *   --min-batches N (30)  --min-time-ms N (500)  --max-time-ms N (10000)  --batch-ms N (1)
  *   --warmup-runs N (3)   --warmup-ms N (200)    --warmup-cap-ms N (2000)
  *   --sustained-s N (0)   back to back for N s instead; the batches of the last third are the samples
+ *   --profile             afterwards the time of each layer, medians over 31 runs; over the wire profile=1
  * and from the agent, never over the wire, where it found them: --temperature FILE --rapl DIR.. --battery DIR
  * --idle-mw N --sys-root DIR.
  * Pinning: the process is confined to LIST; when LIST has an entry for every thread, thread i (the main thread first,
@@ -119,6 +120,7 @@ enum {
  *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown),
  *   mode "burst"|"sustained", batch_log {every, us, mhz, celsius, wait_us, switches, migrated, kept: of every n-th batch,
  *   at most 64}, mhz_min, mhz_max, celsius_max (while it was timed),
+ *   layers [{name, p50_us}] (with --profile, where the network goes layer by layer),
  *   energy {source "rapl"|"battery", coarse, joules, seconds, idle_w, mj_per_inference, minus_idle} (a battery's only over
  *   30 s and more), sustained {seconds, rate_per_s over the last third, first_third_rate_per_s, curve of at most 120
  *   {t_s, us, mhz, celsius}}. */

@@ -27,8 +27,8 @@ static bool is_cpus(nas__slice value) {
 
 const char *nas__bench_arg_add(nas__bench_args *args, nas__slice name, nas__slice value) {
     static const char *const names[NAS__BENCH_OPTIONS] = {
-        "threads",  "cpus",        "min-batches", "min-time-ms",   "max-time-ms",
-        "batch-ms", "warmup-runs", "warmup-ms",   "warmup-cap-ms", "sustained-s"};
+        "threads",     "cpus",      "min-batches",   "min-time-ms", "max-time-ms", "batch-ms",
+        "warmup-runs", "warmup-ms", "warmup-cap-ms", "sustained-s", "profile"};
     size_t at = 0;
     while (at < NAS__BENCH_OPTIONS && !nas__slice_is(name, names[at]))
         at++;
@@ -38,6 +38,7 @@ const char *nas__bench_arg_add(nas__bench_args *args, nas__slice name, nas__slic
         return "bench option: need a number of at most 9 digits, for cpus big, little or a list "
                "like 0,1";
     }
+    if (strcmp(names[at], "profile") == 0 && !nas__slice_is(value, "1")) return "profile: need 1";
     char text[64];
     (void)snprintf(text, sizeof text, "--%s", names[at]);
     for (int i = 0; i < args->n; i += 2) {

@@ -98,6 +98,33 @@ static void read_samples(reader *r, nas_measurement *m) {
     }
 }
 
+/* The layers of a profiled program; none in other documents. */
+static void read_layers(reader *r, nas_measurement *m) {
+    const json_t *array = json_object_get(r->object, "layers");
+    const size_t n = json_is_array(array) ? json_array_size(array) : 0;
+    if (r->status != NAS_OK || n == 0) return;
+    m->layers = nas_alloc_array(r->ctx, n, sizeof *m->layers);
+    if (m->layers == NULL) {
+        r->status = NAS_ERR_NOMEM;
+        return;
+    }
+    m->n_layers = n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(array, i), *time = json_object_get(item, "p50_us");
+        const char *name = json_string_value(json_object_get(item, "name"));
+        const double us = json_is_number(time) ? json_number_value(time) : -1;
+        if (name == NULL || strlen(name) >= sizeof m->layers[i].name ||
+            !(us >= 0 && us <= time_us_max)) {
+            r->status =
+                nas_fail(r->ctx, NAS_ERR_PARSE,
+                         "timing document: layer %zu has no name or no time in 0..1e9 us", i);
+            return;
+        }
+        (void)snprintf(m->layers[i].name, sizeof m->layers[i].name, "%s", name);
+        m->layers[i].p50_us = us;
+    }
+}
+
 /* A document whose numbers do not belong together was damaged or made up. */
 static void check_consistent(reader *r, const nas_measurement *m) {
     nas_sample_stats s;
@@ -167,6 +194,7 @@ static nas_status read_bench(nas_ctx *ctx, const json_t *bench, nas__run *run) {
     m->threads = count_of(&r, "threads", 1);
     run->all_disturbed = json_is_true(json_object_get(bench, "all_disturbed"));
     read_samples(&r, m);
+    read_layers(&r, m);
     check_consistent(&r, m);
     read_conditions(&r, m);
     return r.status;

@@ -113,9 +113,19 @@ typedef struct nas_measure_options {
     int64_t deadline_ms;      /* of one run */
     const char *needs; /* features the artifact uses (nas_target.needs), checked before it is sent;
                                  NULL = none known. Its architecture is read from the file itself. */
+    bool
+        profile; /* after the program was timed, also time each of its layers; an agent that is older than this
+                                 option refuses it: DEVICE */
 } nas_measure_options;
 
 nas_measure_options nas_measure_options_default(void);
+
+/* One layer of a compiled network, over some runs of all of it. */
+typedef struct nas_layer_time {
+    char name[NAS_GRAPH_NAME_MAX +
+              32]; /* the node whose value it writes; before it what else it does, "output of " */
+    double p50_us; /* >= 0 */
+} nas_layer_time;
 
 /* p50_lo_us and p50_hi_us are the 95 % interval of what another run would show: the run's own (in the passport) joined with
  * the scatter from run to run of programs that this device has timed more than once. Before it has, 2 % is assumed. */
@@ -134,7 +144,10 @@ typedef struct nas_measurement {
     double celsius_max;    /* of the CPU while it was timed; 0 = not shown */
     bool frequency_pinned; /* asked for, written and read back */
     size_t n_samples;
-    double *samples_us;  /* kept samples of the accepted run, owned */
+    double *samples_us; /* kept samples of the accepted run, owned */
+    nas_layer_time
+        *layers; /* owned; n_layers 0: not asked for, simulated, or no layers (NAS_FORM_ROWS) */
+    size_t n_layers;
     char *passport_json; /* before/after probes, limits, pinning, agent version, options; owned */
 } nas_measurement;
 void nas_measurement_deinit(nas_measurement *m);

@@ -30,8 +30,11 @@ nas_measure_options nas_measure_options_default(void) {
 
 void nas_measurement_deinit(nas_measurement *m) {
     nas_free(m->samples_us);
+    nas_free(m->layers);
     nas_free(m->passport_json);
     m->samples_us = NULL;
+    m->layers = NULL;
+    m->n_layers = 0;
     m->passport_json = NULL;
     m->n_samples = 0;
 }
@@ -152,9 +155,10 @@ static nas_status start_run(nas_ctx *ctx, nas_device *d, const run_request *requ
     conditions_query(d, more, sizeof more);
     (void)snprintf(target, sizeof target,
                    "/v1/run?blob=%s&deadline_ms=%" PRId64
-                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s",
+                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s%s",
                    request->sha256, deadline_of(d, o), (int)request->threads, cpus_key, d->cpus,
-                   (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms, more);
+                   (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms,
+                   o->profile ? "&profile=1" : "", more);
     const nas__request post = {.method = "POST", .target = target, .timeout_ms = NAS__REQUEST_MS};
     const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
     for (;;) {

@@ -95,6 +95,14 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
 /* nas__comp_alone - top1[group]: share of REWARD images when only that group is cut as in trial `index`. */
 nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
 
+/* nas__comp_ratios - ratio[group]: time of the convolutions that write or read its channels in trial `index` as delivered, over
+ * their time in the original; NAN where nothing was measured (simulated device, failed measurement: a warning). */
+nas_status nas__comp_ratios(nas__comp *c, size_t index, const nas_graph *delivered, double *ratio);
+
+/* ---- compress_times.c ---- */
+/* nas__comp_time_groups - measures them, now. NAN: a program whose layers have no times of their own. */
+nas_status nas__comp_time_groups(nas__comp *c, const nas_graph *delivered, double *ratio);
+
 /* ---- compress_promise.c ---- */
 /* nas__comp_worth_timing - a scored candidate that can end in the table, or whose latency a bound asks for. */
 bool nas__comp_worth_timing(const nas__comp *c, size_t index);

@@ -3,6 +3,7 @@
 #include "core/rows.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -55,16 +56,20 @@ static void write_number(nas_json *j, const char *key, double value) {
 }
 
 /* layers.csv: the same for people. */
-static nas_status write_layers(nas__comp *c, const nas_point *point, const double *alone) {
+static nas_status write_layers(nas__comp *c, const nas_point *point, const double *alone,
+                               const double *ratio) {
     char path[NAS__COMP_PATH_MAX];
     nas_buf text = {0};
     const double original = c->trials[0].top1.reward_top1.value;
-    nas_buf_puts(&text, "first_layer,channels,kept,reward_top1_alone,points_lost_alone\n");
+    nas_buf_puts(&text,
+                 "first_layer,channels,kept,reward_top1_alone,points_lost_alone,measured_ratio\n");
     for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
         const nas_channel_group *group = nas_channels_group(c->channels, g);
-        nas_buf_printf(&text, "\"%s\",%" PRId32 ",%" PRId32 ",%.2f,%.2f\n", group->name,
+        nas_buf_printf(&text, "\"%s\",%" PRId32 ",%" PRId32 ",%.2f,%.2f,", group->name,
                        group->channels, nas_space_amc_kept(c->space, point, g), 100 * alone[g],
                        100 * (original - alone[g]));
+        if (isfinite(ratio[g])) nas_buf_printf(&text, "%.3f", ratio[g]);
+        nas_buf_puts(&text, "\n");
     }
     nas_status status = nas_buf_status(c->ctx, &text);
     if (status == NAS_OK) status = nas__comp_path(c, "best/layers.csv", path);
@@ -119,9 +124,10 @@ static nas_status deliver(nas__comp *c, size_t index) {
     nas_graph *graph = NULL;
     const size_t groups = (size_t)nas_channels_group_count(c->channels);
     double *alone = nas_alloc_array(c->ctx, groups, sizeof *alone);
-    if (alone == NULL) return NAS_ERR_NOMEM;
+    double *ratio = nas_alloc_array(c->ctx, groups, sizeof *ratio);
+    nas_status status = alone == NULL || ratio == NULL ? NAS_ERR_NOMEM : NAS_OK;
     (void)snprintf(name, sizeof name, "tuned/%zu.onnx", index);
-    nas_status status = nas__comp_path(c, name, path);
+    if (status == NAS_OK) status = nas__comp_path(c, name, path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
     if (status == NAS_OK) status = nas__comp_path(c, "best", path);
     if (status == NAS_OK) status = nas_remove_tree(c->ctx, path); /* of an earlier report */
@@ -132,7 +138,9 @@ static nas_status deliver(nas__comp *c, size_t index) {
     if (status == NAS_OK) status = nas__comp_path(c, "best/recipe.json", path);
     if (status == NAS_OK) status = nas__comp_alone(c, index, alone);
     if (status == NAS_OK) status = write_recipe(c, index, graph, alone, path);
-    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone);
+    if (status == NAS_OK) status = nas__comp_ratios(c, index, graph, ratio);
+    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone, ratio);
+    nas_free(ratio);
     nas_free(alone);
     nas_graph_free(graph);
     return nas_wrap(c->ctx, status, "writing %s/best", c->dir);

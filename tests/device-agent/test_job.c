@@ -104,14 +104,19 @@ Test(device_agent_job, options_reach_the_program_and_the_environment_does_not, .
                  (void *)(uintptr_t)nas__bench_arg_add(&o.args, (nas__slice){"cpus", 4},
                                                        (nas__slice){"0,1", 3}),
                  NULL));
+    cr_assert(eq(ptr,
+                 (void *)(uintptr_t)nas__bench_arg_add(&o.args, (nas__slice){"profile", 7},
+                                                       (nas__slice){"1", 1}),
+                 NULL));
     cr_assert(eq(int, (int)nas__job_start(ctx, &job, 7, path, dir, &o), NAS_OK));
     while (!job.reaped) {
         nas__job_step(ctx, &job);
         pause_ms(2);
     }
     cr_assert(eq(int, (int)job.state, (int)NAS__JOB_DONE), "%s", job.error);
-    cr_assert(ne(ptr, strstr(job.out.data, "\"argv\": \"--bench --threads 2 --cpus 0,1"), NULL),
-              "%s", job.out.data);
+    cr_assert(
+        ne(ptr, strstr(job.out.data, "\"argv\": \"--bench --threads 2 --cpus 0,1 --profile"), NULL),
+        "%s", job.out.data);
     cr_assert(ne(ptr, strstr(job.out.data, "\"home\": \"\""), NULL), "%s", job.out.data);
     cr_assert(ne(ptr, strstr(job.out.data, "/run-"), NULL), "%s", job.out.data);
 }
@@ -120,7 +125,8 @@ Test(device_agent_job, bad_bench_options_are_refused) {
     nas__bench_args args = {0};
     static const char *const rows[][2] = {
         {"run", "1"},      {"threads", ""},           {"threads", "1;ls"},
-        {"threads", "-1"}, {"threads", "1234567890"}, {"cpus", "a"}};
+        {"threads", "-1"}, {"threads", "1234567890"}, {"cpus", "a"},
+        {"profile", ""},   {"profile", "2"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const nas__slice name = {rows[i][0], strlen(rows[i][0])},
                          value = {rows[i][1], strlen(rows[i][1])};

@@ -410,6 +410,13 @@ Test(latency_device, hostile_results_are_errors_never_numbers) {
         {"sample of another type", BENCH("2", "[2,{}]", "2"), NAS_ERR_PARSE},
         {"no batches", BENCH("2", "[2]", "0"), NAS_ERR_PARSE},
         {"batches overflow", BENCH("2", "[2]", "4294967297"), NAS_ERR_PARSE},
+        {"layers", BENCH("2", "[2,2],\"layers\":[{\"name\":\"a\",\"p50_us\":1}]", "2"), NAS_OK},
+        {"layer without a name", BENCH("2", "[2,2],\"layers\":[{\"p50_us\":1}]", "2"),
+         NAS_ERR_PARSE},
+        {"layer of negative time",
+         BENCH("2", "[2,2],\"layers\":[{\"name\":\"a\",\"p50_us\":-1}]", "2"), NAS_ERR_PARSE},
+        {"layer of another type",
+         BENCH("2", "[2,2],\"layers\":[{\"name\":\"a\",\"p50_us\":1},7]", "2"), NAS_ERR_PARSE},
         {"one member twice", "{\"state\":\"done\",\"state\":\"done\"}", NAS_ERR_PARSE},
         {"crashed", "{\"state\":\"failed\",\"error\":\"signal 11\",\"signal\":11}", NAS_ERR_DEVICE},
         {"deadline", "{\"state\":\"killed\",\"error\":\"deadline\"}", NAS_ERR_TIMEOUT},
@@ -431,6 +438,7 @@ Test(latency_device, hostile_results_are_errors_never_numbers) {
         const nas_status status = nas_measure(ctx, d, NULL, "/no/such/file", hash, &o, &m);
         cr_assert(eq(int, (int)status, (int)rows[i].status), "%s: %s", rows[i].name,
                   nas_ctx_message(ctx));
+        cr_assert(eq(sz, m.n_layers, strcmp(rows[i].name, "layers") == 0 ? 1 : 0));
         nas_measurement_deinit(&m);
         nas_device_close(d);
         fake_agent_stop(&fake);

@@ -173,6 +173,50 @@ Test(search_compress, under_a_latency_bound_only_what_is_near_it_is_compiled) {
                           " AND violation <= 0") == 0);
 }
 
+/* Lines of layers.csv after the heading, and how many of them end with a number: a measured ratio. */
+static void count_ratios(const char *name, size_t *rows, size_t *measured) {
+    char path[256], line[512];
+    (void)snprintf(path, sizeof path, "%s/%s/best/layers.csv", folder, name);
+    FILE *file = fopen(path, "r");
+    cr_assert(file != NULL, "%s", path);
+    cr_assert(fgets(line, sizeof line, file) != NULL);
+    cr_assert(strstr(line, ",measured_ratio\n") != NULL, "%s", line);
+    *rows = *measured = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        const double ratio = strtod(strrchr(line, ',') + 1, NULL);
+        (*rows)++;
+        *measured += ratio > 0.01 && ratio < 10; /* the machine may be busy */
+    }
+    (void)fclose(file);
+}
+
+Test(search_compress, the_layers_of_the_result_are_timed_against_dense_ones_where_something_runs) {
+    static const char *const here[] = {"device.connect=local",
+                                       "measure.min_time_ms=20",
+                                       "measure.max_time_ms=300",
+                                       "measure.final_max_time_ms=300",
+                                       "constraints.latency_p50_ms=<= 1000%",
+                                       "constraints.macs=<= 50%",
+                                       "search.trials=4",
+                                       "search.strategy=random",
+                                       "eval.finetune_max=1",
+                                       NULL};
+    size_t rows = 0, measured = 0;
+    nas_process_result r = run("configs/compress.toml", "here", here);
+    cr_assert(r.exit_code == 0, "%d: %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    count_ratios("here", &rows, &measured);
+    cr_assert(rows > 3 && measured == rows, "%zu of %zu measured", measured, rows);
+    cr_assert(ask("here", "SELECT count(*) FROM meta WHERE key LIKE 'layer times %'") == 1);
+    static const char *const there[] = {"constraints.latency_p50_ms=<= 100%",
+                                        "search.strategy=random", NULL};
+    r = run("configs/compress.toml", "there", there);
+    cr_assert(r.exit_code == 0, "%d: %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    count_ratios("there", &rows, &measured);
+    cr_assert(rows > 3 && measured == 0, "%zu of %zu measured by nothing", measured, rows);
+}
+
 /* ---- what can be limited ---------------------------------------------------------------------------------------------- */
 
 Test(search_compress, every_kind_of_limit_is_kept_in_percent_and_absolute) {

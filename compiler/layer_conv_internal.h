@@ -97,6 +97,14 @@ int32_t nas__sparse_ways(const nas_target *target, const nas__conv *conv,
                          nas__conv_way out[NAS__SPARSE_WAYS_MAX]);
 double nas__sparse_cycles(const nas_target *target, const nas__conv *conv,
                           const nas__conv_way *way);
+/* nas__sparse_keeps - does any of n outputs keep step k? order: which outputs, NULL: first, first + 1 ... */
+bool nas__sparse_keeps(const nas__conv *conv, const int32_t *order, int32_t first, int32_t n,
+                       int32_t k);
+/* nas__sparse_order - the order in which outputs form groups, [out_c], nas_free: as they are, or by their masks where that
+ * makes the lists shorter: outputs that a filter rearrangement put together are found again. NULL: no memory. */
+int32_t *nas__sparse_order(const nas__conv *conv, int32_t group);
+/* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
+void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
 const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry in emitted text */
 /* nas__sparse_emit_sum - of a tile in the direct form: the loop over one list. */
 void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t pixels,

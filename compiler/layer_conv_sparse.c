@@ -78,9 +78,8 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
 
 /* ---- groups and their unions -------------------------------------------------------------------------------------- */
 
-/* Does any of n outputs keep step k? order: which outputs, NULL: first, first + 1 ... */
-static bool any_keeps(const nas__conv *c, const int32_t *order, int32_t first, int32_t n,
-                      int32_t k) {
+bool nas__sparse_keeps(const nas__conv *c, const int32_t *order, int32_t first, int32_t n,
+                       int32_t k) {
     const size_t steps = (size_t)steps_of(c);
     for (int32_t i = first; i < first + n && i < c->out_c; i++) {
         const size_t o = (size_t)(order != NULL ? order[i] : i);
@@ -92,7 +91,7 @@ static bool any_keeps(const nas__conv *c, const int32_t *order, int32_t first, i
 static int32_t count(const nas__conv *c, const int32_t *order, int32_t first, int32_t n) {
     int32_t entries = 0;
     for (int32_t k = 0; k < steps_of(c); k++)
-        entries += any_keeps(c, order, first, n, k);
+        entries += nas__sparse_keeps(c, order, first, n, k);
     return entries;
 }
 
@@ -116,10 +115,7 @@ static int by_mask(const void *a, const void *b) {
     return order != 0 ? order : x->output - y->output;
 }
 
-/* The order in which outputs form groups: as they are, or by their masks where that makes the lists shorter: outputs that
- * a filter rearrangement put together are found again. NULL: no memory. */
-static int32_t *order_of(const nas__conv *c, const nas__conv_way *way) {
-    const int32_t group = way->group;
+int32_t *nas__sparse_order(const nas__conv *c, int32_t group) {
     const size_t n = (size_t)c->out_c, steps = (size_t)steps_of(c);
     nas_ctx *ctx = nas_ctx_new();
     int32_t *order = ctx != NULL ? nas_alloc_array(ctx, n, sizeof *order) : NULL;
@@ -134,11 +130,19 @@ static int32_t *order_of(const nas__conv *c, const nas__conv_way *way) {
     qsort(rows, n, sizeof *rows, by_mask);
     for (size_t i = 0; i < n; i++)
         order[i] = rows[i].output;
-    if (way->joined || count_groups(c, order, group) >= count_groups(c, NULL, group)) {
+    nas_free(rows);
+    if (count_groups(c, order, group) >= count_groups(c, NULL, group)) {
         for (int32_t o = 0; o < c->out_c; o++)
             order[o] = o;
     }
-    nas_free(rows);
+    return order;
+}
+
+/* Outputs that are joined are neighbours. */
+static int32_t *order_of(const nas__conv *c, const nas__conv_way *way) {
+    int32_t *order = nas__sparse_order(c, way->group);
+    for (int32_t o = 0; order != NULL && way->joined && o < c->out_c; o++)
+        order[o] = o;
     return order;
 }
 
@@ -197,7 +201,7 @@ static nas_status pack_blocks(nas_ctx *ctx, const nas_target *target, const nas_
         put_word(out + l->starts + 2 * k, entry);
         put_word(out + l->starts + 2 * k + 1, (int32_t)(value - out - (ptrdiff_t)l->values));
         for (int32_t i = 0; i < (int32_t)steps; i++) {
-            if (!any_keeps(c, NULL, first, wide, i)) continue;
+            if (!nas__sparse_keeps(c, NULL, first, wide, i)) continue;
             if (entry == l->entries) return wrong_mask(ctx, c);
             put_entry(l, out, entry++, offset_of(c, i));
             for (int32_t o = 0; o < wide; o++)
@@ -226,7 +230,7 @@ static nas_status pack_panel(nas_ctx *ctx, const nas_target *target, const nas__
             put_word(out + l->starts + list++, entry);
             for (int32_t k = part * t.depth; k < (part + 1) * t.depth && k < (int32_t)steps; k++) {
                 const int32_t first = g * way->group;
-                if (!any_keeps(c, order, first, way->group, k)) continue;
+                if (!nas__sparse_keeps(c, order, first, way->group, k)) continue;
                 if (entry == l->entries) return wrong_mask(ctx, c);
                 put_entry(l, out, entry++, (size_t)(k - part * t.depth));
                 for (int32_t i = first; i < first + way->group; i++)

@@ -71,8 +71,7 @@ static void declare(const char *name, int32_t n, const char *indent, nas_buf *ou
     nas_buf_puts(out, ";\n");
 }
 
-/* Rows r0.. become columns: t<k> is lane k of all of them. Leaves its results in t0.. */
-static void emit_transpose(int32_t lanes, const char *indent, nas_buf *out) {
+void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out) {
     static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7};
     static const int first[] = {0, 1, 4, 5}, second[] = {2, 3, 6, 7};
     declare("u", lanes, indent, out);
@@ -129,7 +128,7 @@ static void emit_gather_block(int32_t lanes, int32_t pixels, int32_t n, nas_buf 
         else
             nas_buf_printf(out, "%sr%d = load_n(p[%d] + o, %d);\n", indent, j, j, n);
     }
-    emit_transpose(lanes, indent, out);
+    nas__emit_transpose(lanes, indent, out);
     for (int32_t j = 0; j < n; j++)
         nas_buf_printf(out, "%sstore(panel + v * LANES + %d, t%d);\n", indent, j * pixels, j);
     for (int32_t j = n; j < lanes; j++)
@@ -237,7 +236,7 @@ static void emit_finish_block(const nas__conv *c, int32_t lanes, int32_t vectors
         else
             nas_buf_printf(out, "%sr%d = (vf){0};\n", indent, j);
     }
-    emit_transpose(lanes, indent, out);
+    nas__emit_transpose(lanes, indent, out);
     nas_buf_printf(out, "%sif (n - v * LANES >= LANES) {\n", indent);
     for (int32_t j = 0; j < lanes; j++) {
         char value[16], pixel[32];

@@ -227,7 +227,7 @@ static bool listed(const nas__qconv_way *list, int32_t n, const nas__qconv_way *
         if (list[i].algorithm == way->algorithm && list[i].pixels == way->pixels &&
             list[i].vectors == way->vectors && list[i].stored_bits == way->stored_bits &&
             list[i].split == way->split && list[i].sums16 == way->sums16 &&
-            list[i].batch == way->batch)
+            list[i].batch == way->batch && list[i].group == way->group)
             return true;
     }
     return false;
@@ -327,6 +327,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     n = add_sums16(target, q, most, out, n);
     if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
     n = nas__q_matrix_ways(target, q, n, out);
+    n = nas__q_sparse_ways(target, q, n, out);
     qsort(out, (size_t)n, sizeof *out, by_cycles);
     return n;
 }
@@ -338,6 +339,8 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     case NAS__QCONV_WINOGRAD_2: return "winograd2";
     case NAS__QCONV_WINOGRAD_4: return "winograd4";
     case NAS__QCONV_MATRIX: return "matrix";
+    case NAS__QCONV_SPARSE: return "sparse";
+    case NAS__QCONV_SPARSE_PANEL: return "sparse_px";
     }
     return "";
 }
@@ -352,6 +355,7 @@ bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b) {
 int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
     switch (way->algorithm) {
+    case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT:
         return nas__conv_tile(c, way->pixels).bands * c->groups *
                nas__q_block_of(target, c, way).count;
@@ -361,15 +365,18 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     case NAS__QCONV_MATRIX:
         return nas__q_matrix_of(target, q, way).strips * c->groups *
                nas__q_block(target, c, way->vectors).count;
+    case NAS__QCONV_SPARSE_PANEL: return nas__q_panel_of(target, q, way).tiles;
     }
     return 0;
 }
 
 int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) {
     switch (way->algorithm) {
+    case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT: return nas__conv_tile(&q->conv, way->pixels).rows;
     case NAS__QCONV_DEPTHWISE: return 1;
     case NAS__QCONV_MATRIX:
+    case NAS__QCONV_SPARSE_PANEL:
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: break;
     }
@@ -381,6 +388,8 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
+    if (way->algorithm == NAS__QCONV_SPARSE_PANEL)
+        return nas__q_panel_of(target, q, way).scratch_bytes;
     const nas__q_stage s =
         nas__q_stage_of(target, q, way, nas__conv_tile(&q->conv, way->pixels).rows);
     return ((size_t)s.rows_of_band * (size_t)s.row + (size_t)s.group) * (size_t)s.element;
@@ -413,6 +422,8 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
         break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: n += nas__qconv_winograd_weights(target, q, way); break;
+    case NAS__QCONV_SPARSE: return nas__q_lists_of(target, q, way).bytes;
+    case NAS__QCONV_SPARSE_PANEL: return nas__q_panel_of(target, q, way).bytes;
     }
     return round_64(n);
 }
@@ -422,11 +433,12 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
 void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                      nas_buf *out) {
     const nas__conv *c = &q->conv;
-    char all[512];
+    char all[512], group[16] = "";
+    if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
     const int n = snprintf(
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
-        "%d %d %d",
+        "%d %d %d%s",
         target->vector_bytes, target->vector_registers,
         (int)(way->algorithm == NAS__QCONV_MATRIX ? nas__matrix_of(target) : nas__dot_of(target)),
         c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
@@ -434,7 +446,7 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         c->in_row, c->out_row, c->residual_row, (int)c->has_residual + (int)q->joins,
         (int)q->in_signed, (int)q->out_signed, (int)(c->has_residual && q->residual_signed),
         (int)q->has_left, (int)way->algorithm, way->pixels, way->vectors, way->stored_bits,
-        way->split, way->sums16, way->batch);
+        way->split, way->sums16, way->batch, group);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, n > 0 ? (size_t)n : 0, hash);
     nas_buf_printf(out, "qconv_%s_w%d_%dx%d_%d_%d_%dx%d_%.12s",
@@ -460,11 +472,13 @@ void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__q
         c->groups > 1 ? " in groups" : "", c->kernel_h, c->kernel_w, c->stride_h, c->out_h,
         c->out_w, way->pixels, way->vectors, way->stored_bits);
     switch (way->algorithm) {
+    case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT: nas__qconv_direct_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_DEPTHWISE: nas__qconv_depthwise_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_MATRIX: nas__q_matrix_emit(target, q, way, name.data, out); break;
+    case NAS__QCONV_SPARSE_PANEL: nas__q_sparse_emit(target, q, way, name.data, out); break;
     }
     nas_buf_deinit(&name);
 }

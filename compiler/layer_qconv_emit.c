@@ -97,8 +97,12 @@ typedef struct direct {
     nas__conv_tiling tiling;
     nas__q_blocks blocks;
     nas__q_stage stage;
-    const char *name;
+    const char *name, *index; /* index: type of the entries of a list */
 } direct;
+
+static bool is_list(const direct *d) {
+    return d->way->algorithm == NAS__QCONV_SPARSE;
+}
 
 int32_t nas__q_unroll(int32_t length, int32_t products) {
     const int32_t most = products >= 8 ? 2 : 4;
@@ -249,6 +253,30 @@ static void emit_sums16(const direct *d, int32_t count, int32_t sums, int32_t co
     nas_buf_printf(out, "%s}\n", indent);
 }
 
+/* Of one step, `at` elements behind `s`; the weights are loaded. */
+static void emit_products(const direct *d, int32_t pixels, int32_t columns, int32_t vectors,
+                          int32_t at, const char *indent, nas_buf *out) {
+    nas_buf_printf(out, "%s        vi x;\n", indent);
+    for (int32_t p = 0; p < pixels; p++) {
+        nas_buf_printf(out, "%s        x = q_x%s(s + %d);", indent, d->way->split > 1 ? "2" : "",
+                       pixel_at(d, p, columns) + at);
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x, b%d);", p, v, p, v, v);
+        nas_buf_puts(out, "\n");
+    }
+}
+
+/* The steps of a list, advancing `w`. */
+static void emit_list(const direct *d, int32_t rows, int32_t columns, int32_t vectors,
+                      nas_buf *out) {
+    nas_buf_printf(out,
+                   "    for (; i < to; i++, w += %d) {\n        const %s *s = in + *i;\n        ",
+                   nas__q_step_bytes(d->target, d->way, vectors), element_of(d));
+    emit_weight_loads(d, vectors, 0, out);
+    emit_products(d, rows * columns, columns, vectors, 0, "", out);
+    nas_buf_puts(out, "    }\n");
+}
+
 /* `length` product steps at `s`, advancing `s` and `w`. */
 static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t columns,
                        int32_t vectors, const char *indent, nas_buf *out) {
@@ -272,14 +300,7 @@ static void emit_steps(const direct *d, int32_t length, int32_t rows, int32_t co
     for (int32_t u = 0; u < round; u++) {
         nas_buf_printf(out, "%s    {\n%s        ", indent, indent);
         emit_weight_loads(d, vectors, u * step, out);
-        nas_buf_printf(out, "%s        vi x;\n", indent);
-        for (int32_t p = 0; p < pixels; p++) {
-            nas_buf_printf(out, "%s        x = q_x%s(s + %d);", indent,
-                           d->way->split > 1 ? "2" : "", pixel_at(d, p, columns) + u * group);
-            for (int32_t v = 0; v < vectors; v++)
-                nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x, b%d);", p, v, p, v, v);
-            nas_buf_puts(out, "\n");
-        }
+        emit_products(d, pixels, columns, vectors, u * group, indent, out);
         nas_buf_printf(out, "%s    }\n", indent);
     }
     nas_buf_printf(out, "%s}\n", indent);
@@ -320,16 +341,20 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         out,
         "/* %d x %d pixels, %d channels */\n"
         "TILE void %s_%dx%d_%d(const %s *in, unsigned char *restrict out,%s const unsigned char "
-        "*w, const int *h) {\n",
+        "*w, const int *h%s%s%s%s%s) {\n",
         rows, columns, channels, d->name, rows, columns, channels, element_of(d),
-        residual_argument(d->q));
+        residual_argument(d->q), is_list(d) ? ", const " : "", is_list(d) ? d->index : "",
+        is_list(d) ? " *i, const " : "", is_list(d) ? d->index : "", is_list(d) ? " *to" : "");
     const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
     if (d->way->split > 1) {
         emit_zeros(d->target, rows * columns, vectors, out);
     } else {
         emit_biases(d->target, rows * columns, vectors, out);
     }
-    emit_taps(d, rows, columns, vectors, out);
+    if (is_list(d))
+        emit_list(d, rows, columns, vectors, out);
+    else
+        emit_taps(d, rows, columns, vectors, out);
     if (d->way->split > 1) {
         for (int32_t v = 0; v < heads; v++)
             nas_buf_printf(out, "    const vi s%d = q_i32(m - %d);\n", v,
@@ -388,7 +413,8 @@ static void emit_band(const direct *d, int32_t rows, int32_t channels, nas_buf *
                        n, narrow ? t->wide * t->columns : 0, columns, d->name, rows, columns,
                        channels, d->stage.stride_w * d->stage.pixel, c->out_pitch);
         if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
-        nas_buf_puts(out, ", w, h);\n            }\n");
+        nas_buf_printf(out, ", w, h%s);\n            }\n",
+                       is_list(d) ? ", list + starts[block], list + starts[block + 1]" : "");
     }
 }
 
@@ -424,6 +450,7 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
     d.tiling = nas__conv_tile(c, way->pixels);
     d.blocks = nas__q_block_of(target, c, way);
     d.stage = nas__q_stage_of(target, q, way, d.tiling.rows);
+    d.index = is_list(&d) && !nas__q_lists_of(target, q, way).small ? "int" : "unsigned short";
     const nas__conv_tiling *t = &d.tiling;
     const nas__q_blocks *b = &d.blocks;
     const int32_t last = (b->last_vectors - 1) * b->lanes + b->last_lanes,
@@ -458,10 +485,20 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
             "at;\n",
             (size_t)t->rows * c->residual_row);
     }
-    nas_buf_printf(out,
-                   "        const unsigned char *w = (const unsigned char *)weights + %d + group * "
-                   "%zu + block * %zu;\n",
-                   4 * NAS__Q_HEAD, group_bytes, block_bytes);
+    if (is_list(&d)) {
+        const nas__q_lists l = nas__q_lists_of(target, q, way);
+        nas_buf_printf(out,
+                       "        const unsigned char *const all = weights;\n"
+                       "        const unsigned char *w = all + ((const int *)(all + %zu))[block];\n"
+                       "        const int *const starts = (const int *)(all + %zu);\n"
+                       "        const %s *const list = (const %s *)(all + %zu);\n",
+                       l.blocks_at, l.starts, d.index, d.index, l.indices);
+    } else {
+        nas_buf_printf(out,
+                       "        const unsigned char *w = (const unsigned char *)weights + %d + "
+                       "group * %zu + block * %zu;\n",
+                       4 * NAS__Q_HEAD, group_bytes, block_bytes);
+    }
     /* cases: full or last block, full or last band */
     for (int32_t r = 0; r < 2; r++) {
         if (r == 0 && t->bands == 1) continue; /* the only band is the last one */

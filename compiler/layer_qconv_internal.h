@@ -114,6 +114,54 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
 void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way, const char *name, nas_buf *out);
 
+/* A way of the algorithm SPARSE_PANEL. Output pixels are one list as in MATRIX; the inputs of a tile of them are staged as
+ * a panel [step of the sum][pixel]. An entry of a list is `inputs` steps, as many as one lane multiplies at once: any
+ * steps, their rows of the panel are interleaved when they are multiplied, so that zeros need no neighbours.
+ * The weight block: head; a word, where the weights begin; where each list begins, in entries; biases; multipliers; outputs
+ * in the order of the groups; the steps of the entries; their weights, [entry][output of the group][inputs]. */
+typedef struct nas__q_panel {
+    nas__dot dot;
+    int32_t inputs, element;        /* of an entry; bytes of an element of the panel */
+    int32_t lanes, unit;            /* unit: pixels of the rows that make `inputs` vectors */
+    int32_t row;                    /* pixels of a tile and of a row of the panel, whole units */
+    int32_t steps, groups, outputs; /* outputs: whole vectors of them */
+    int32_t pixels, tiles;
+    int32_t scale; /* bytes that a step in a list counts in */
+    bool small;    /* a step takes 16 bits, else 32 */
+    size_t starts, heads, order, indices, weights, bytes; /* of the weight block, from its begin */
+    size_t sums_at, spare_at, scratch_bytes;
+} nas__q_panel;
+
+nas__q_panel nas__q_panel_of(const nas_target *target, const nas__qconv *q,
+                             const nas__qconv_way *way);
+/* nas__q_panel_place - where in a row of the panel pixel `i` of a tile lies, so that interleaved rows are in order. */
+int32_t nas__q_panel_place(const nas__q_panel *p, int32_t i);
+/* nas__q_sparse_ways - appends the ways that leave zeros out, if any; returns the new count. */
+int32_t nas__q_sparse_ways(const nas_target *target, const nas__qconv *q, int32_t n,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+/* nas__q_sparse_pack - all of the block behind its head. INTERNAL: other zeros than when it was planned. `zero` is
+ * what staging leaves to subtract. */
+nas_status nas__q_sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, const nas__qconv_data *data, int32_t zero,
+                              uint8_t *block);
+void nas__q_sparse_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                        const char *name, nas_buf *out);
+
+/* Lists of a way of the algorithm SPARSE, layer_qconv_sparse_direct.c: places in the weight block. */
+typedef struct nas__q_lists {
+    bool small; /* an entry takes 16 bits, else 32 */
+    size_t blocks_at, starts, indices, blocks, bytes;
+} nas__q_lists;
+nas__q_lists nas__q_lists_of(const nas_target *target, const nas__qconv *q,
+                             const nas__qconv_way *way);
+int32_t nas__q_list_entries(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way);
+/* nas__q_list_dense - entries when nothing is left out. */
+int32_t nas__q_list_dense(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_list_pack - as nas__q_sparse_pack; false: other zeros than when it was planned. */
+bool nas__q_list_pack(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                      const nas__qconv_data *data, int32_t zero, uint8_t *block);
+
 /* layer_qconv_winograd.c. The estimate is in cycles of one thread; weights without the head. */
 bool nas__qconv_winograd_legal(const nas_target *target, const nas__qconv *q);
 double nas__qconv_winograd_cycles(const nas_target *target, const nas__qconv *q,

@@ -211,6 +211,10 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_pack(target, q, way, data, blocks); break;
+    case NAS__QCONV_SPARSE:
+    case NAS__QCONV_SPARSE_PANEL:
+        return nas__q_sparse_pack(ctx, target, q, way, data,
+                                  zero_left(nas__dot_of(target), q, data), out);
     }
     return NAS_OK;
 }

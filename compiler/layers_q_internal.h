@@ -58,7 +58,9 @@ typedef enum nas__qconv_algorithm {
     NAS__QCONV_DEPTHWISE,  /* groups == channels: lanes are channels */
     NAS__QCONV_MATRIX,     /* as direct, on the matrix unit */
     NAS__QCONV_WINOGRAD_2, /* F(2x2,3x3), exact: pairs of int16 */
-    NAS__QCONV_WINOGRAD_4  /* F(4x4,3x3) */
+    NAS__QCONV_WINOGRAD_4, /* F(4x4,3x3) */
+    NAS__QCONV_SPARSE, /* zeros left out: DIRECT with lists, a block of whole vectors of outputs shares one */
+    NAS__QCONV_SPARSE_PANEL /* the same, pixels in lanes, `group` outputs share a list of what they keep */
 } nas__qconv_algorithm;
 
 typedef struct nas__qconv_way {
@@ -69,14 +71,22 @@ typedef struct nas__qconv_way {
         split; /* DIRECT: 2 when a vector holds half as many outputs, each as two sums; else 0 */
     int32_t
         sums16; /* DIRECT: products added in 16 bits before they are widened; 0: 32 bits at once */
-    int32_t batch; /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
-    double cycles; /* estimate for the whole layer, one thread */
+    int32_t batch;   /* WINOGRAD: tiles transformed together, a multiple of `pixels` */
+    int32_t group;   /* SPARSE_PANEL: outputs that share a list */
+    int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
+    double cycles;   /* estimate for the whole layer, one thread */
 } nas__qconv_way;
-enum { NAS__QCONV_WAYS_MAX = 24 };
+enum { NAS__QCONV_WAYS_MAX = 32 };
 
-/* nas__qconv_ways - cheapest estimate first; >= 1 always. */
+/* nas__qconv_ways - cheapest estimate first; >= 1 always. Sparse ways when conv.kept says which codes are not 0. */
 int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
                         nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+bool nas__qconv_is_sparse(const nas__qconv_way *way);
+/* nas__qconv_shared - of a sparse way: outputs that share a list. */
+int32_t nas__qconv_shared(const nas_target *target, const nas__qconv_way *way);
+/* nas__qconv_sparse_products - as nas__sparse_products. */
+double nas__qconv_sparse_products(const nas_target *target, const nas__qconv *q,
+                                  const nas__qconv_way *way);
 const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
 /* nas__qconv_same_kind - do the ways differ by their tile alone? */
 bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b);
@@ -97,6 +107,19 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
 void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                      nas_buf *out);
 void nas__emit_quant_prelude(const nas_target *target, nas_buf *out);
+/* nas__tune_qconvs - as nas__tune_beside_peak; all ways must compute the same codes. The next two are as nas__tune_conv_best
+ * and nas__tune_recall. */
+nas_status nas__tune_qconvs(nas_ctx *ctx, const nas_compile_options *options, const nas__qconv *q,
+                            const nas__qconv_way *ways, int32_t n, double seconds,
+                            nas_tune_timing out[], double *peak);
+nas_status nas__tune_qconv_best(nas_ctx *ctx, const nas_compile_options *options,
+                                const nas_tune_memory *memory, const nas__qconv *q,
+                                const nas__qconv_way *ways, int32_t n, double seconds,
+                                int32_t *best, double p50_ns[]);
+nas_status nas__tune_qrecall(nas_ctx *ctx, const nas_compile_options *options,
+                             const nas_tune_memory *memory, const nas__qconv *q,
+                             const nas__qconv_way *ways, int32_t n, bool *known, int32_t *best,
+                             double p50_ns[]);
 
 /* Places in the head of a weight block, int32 each; the rest of its 64 bytes is 0. */
 enum {

@@ -4,6 +4,7 @@
  * All kernels of one target go into one program. It reads packed bytes, gives each kernel buffers of exactly the promised
  * size, and writes the outputs of two splits of the units. Built with AddressSanitizer where it runs here, statically for
  * qemu-user elsewhere; what cannot run is compiled. */
+#include "emulated_intrinsics.h"
 #include "quant_reference.h"
 
 #include <criterion/criterion.h>
@@ -16,44 +17,62 @@
 
 /* How the codes are drawn. */
 typedef enum fill_mode { ANY, EXTREME } fill_mode;
+/* Which weights are 0: none that is left out; 1x4 blocks or blocks of 8 outputs x 4 inputs, half of them; four in five; all but the first or the last; whole
+ * outputs and inputs; all. FULL may leave zeros out, but there are none. */
+typedef enum zeros { DENSE, BLOCKS, TILES, SCATTERED, SINGLE, LINES, EMPTY, FULL } zeros;
 
 typedef struct shape_row {
     int32_t in_c, out_c, groups, out_h, out_w, kh, kw, sh, sw, dh, dw, in_extra, out_extra;
     bool residual, in_signed, out_signed, residual_signed, has_left;
     int32_t bits;
     fill_mode fill;
+    zeros zeros;
 } shape_row;
 
 static const shape_row fixed_shapes[] = {
-    {3, 16, 1, 7, 13, 7, 7, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY},
-    {64, 40, 1, 7, 7, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY},
-    {16, 19, 1, 9, 10, 3, 3, 1, 1, 1, 1, 3, 5, 1, 1, 1, 1, 0, 8, ANY},
-    {5, 8, 1, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 4, ANY},
-    {33, 100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 4, EXTREME},
-    {8, 210, 1, 1, 1, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 8, EXTREME},
-    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME},
-    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 2, ANY},
-    {21, 21, 21, 6, 11, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY},
-    {72, 72, 72, 5, 7, 5, 5, 2, 2, 1, 1, 4, 0, 0, 1, 1, 0, 1, 8, EXTREME},
-    {16, 16, 16, 4, 9, 3, 3, 1, 1, 2, 2, 0, 3, 0, 0, 1, 0, 0, 4, ANY},
-    {18, 30, 3, 5, 6, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 8, ANY},
-    {6, 12, 6, 5, 5, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, EXTREME},
-    {12, 20, 1, 3, 2, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1, 4, ANY},
-    {9, 35, 1, 17, 22, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 3, EXTREME},
-    {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, 0, 0, 0, 0, 0, 8, ANY},
-    {512, 24, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME},
-    {32, 48, 1, 6, 29, 1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 8, ANY},
-    {11, 9, 1, 5, 14, 3, 3, 1, 1, 1, 1, 0, 2, 1, 0, 0, 1, 1, 8, ANY},
-    {24, 20, 1, 5, 9, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 7, EXTREME},
-    {70, 16, 1, 6, 11, 1, 1, 1, 1, 1, 1, 2, 0, 0, 1, 1, 0, 0, 5, EXTREME},
-    {13, 24, 1, 9, 8, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 1, 0, 0, 6, EXTREME},
-    {64, 8, 1, 7, 7, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 2, EXTREME},
-    {56, 4, 1, 4, 13, 5, 5, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME},
+    {3, 16, 1, 7, 13, 7, 7, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE},
+    {64, 40, 1, 7, 7, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY, DENSE},
+    {16, 19, 1, 9, 10, 3, 3, 1, 1, 1, 1, 3, 5, 1, 1, 1, 1, 0, 8, ANY, DENSE},
+    {5, 8, 1, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 4, ANY, DENSE},
+    {33, 100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 4, EXTREME, DENSE},
+    {8, 210, 1, 1, 1, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 8, EXTREME, DENSE},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 2, ANY, DENSE},
+    {21, 21, 21, 6, 11, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY, DENSE},
+    {72, 72, 72, 5, 7, 5, 5, 2, 2, 1, 1, 4, 0, 0, 1, 1, 0, 1, 8, EXTREME, DENSE},
+    {16, 16, 16, 4, 9, 3, 3, 1, 1, 2, 2, 0, 3, 0, 0, 1, 0, 0, 4, ANY, DENSE},
+    {18, 30, 3, 5, 6, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 8, ANY, DENSE},
+    {6, 12, 6, 5, 5, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, EXTREME, DENSE},
+    {12, 20, 1, 3, 2, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1, 4, ANY, DENSE},
+    {9, 35, 1, 17, 22, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 3, EXTREME, DENSE},
+    {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE},
+    {512, 24, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE},
+    {32, 48, 1, 6, 29, 1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 8, ANY, DENSE},
+    {11, 9, 1, 5, 14, 3, 3, 1, 1, 1, 1, 0, 2, 1, 0, 0, 1, 1, 8, ANY, DENSE},
+    {24, 20, 1, 5, 9, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 7, EXTREME, DENSE},
+    {70, 16, 1, 6, 11, 1, 1, 1, 1, 1, 1, 2, 0, 0, 1, 1, 0, 0, 5, EXTREME, DENSE},
+    {13, 24, 1, 9, 8, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 1, 0, 0, 6, EXTREME, DENSE},
+    {64, 8, 1, 7, 7, 3, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 2, EXTREME, DENSE},
+    {56, 4, 1, 4, 13, 5, 5, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE},
+    {64, 40, 1, 7, 7, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY, BLOCKS},
+    {19, 21, 1, 5, 9, 3, 3, 2, 2, 1, 1, 3, 5, 1, 1, 1, 1, 0, 8, EXTREME, SCATTERED},
+    {33, 67, 1, 9, 10, 1, 1, 2, 2, 1, 1, 0, 2, 0, 1, 0, 0, 1, 7, ANY, SCATTERED},
+    {16, 32, 1, 8, 8, 3, 3, 1, 1, 2, 1, 0, 0, 1, 0, 1, 0, 0, 8, EXTREME, BLOCKS},
+    {40, 13, 1, 3, 31, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 4, EXTREME, SINGLE},
+    {24, 24, 1, 6, 11, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 8, ANY, LINES},
+    {5, 9, 1, 4, 4, 3, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, EMPTY},
+    {512, 9, 1, 3, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, SCATTERED},
+    {1, 6, 1, 5, 13, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY, SCATTERED},
+    {12, 8, 1, 5, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, FULL},
+    {32, 40, 1, 6, 13, 3, 3, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 8, EXTREME, TILES},
+    {37, 24, 1, 7, 7, 1, 1, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 8, EXTREME, TILES},
+    {20, 48, 1, 5, 10, 3, 2, 1, 1, 2, 2, 2, 0, 1, 1, 1, 0, 0, 8, ANY, TILES},
 };
 enum {
     FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
     GENERATED = 10,
-    TRIED = 3 /* ways of a shape, taken in turn: compiling all of them takes minutes */
+    TRIED = 3,       /* ways of a shape, taken in turn: compiling all of them takes minutes */
+    SPARSE_TRIED = 6 /* all that leave zeros out */
 };
 
 static nas_ctx *ctx;
@@ -149,6 +168,7 @@ typedef struct tensors {
     nas__qconv_data data;
     uint8_t *in, *residual, *want;
     int8_t *weight;
+    uint8_t *kept; /* NULL: dense */
     int32_t *bias, *multiplier;
     size_t in_bytes, out_bytes, residual_bytes;
 } tensors;
@@ -178,6 +198,32 @@ static nas_requant requant_of(nas_rng *rng, const nas__qconv *q) {
     return r;
 }
 
+static bool is_kept(nas_rng *rng, zeros mode, int32_t o, int32_t input, size_t i, size_t n) {
+    switch (mode) {
+    case DENSE:
+    case FULL: return true;
+    case BLOCKS: return (o / 4 * 7 + input * 5 + (input & o / 4 & 3)) % 4 < 2;
+    case TILES: return (o / 8 * 3 + input / 4 * 5) % 4 < 2;
+    case SCATTERED: return nas_rng_below(rng, 5) == 0;
+    case SINGLE: return i + 1 == n;
+    case LINES: return o % 3 == 1 && input % 4 > 1;
+    case EMPTY: break;
+    }
+    return false;
+}
+
+static void make_zeros(nas_rng *rng, const shape_row *row, size_t taps, tensors *t) {
+    const size_t n = (size_t)row->out_c * taps;
+    if (row->zeros == DENSE) return;
+    t->kept = nas_alloc_array(ctx, n, 1);
+    for (size_t i = 0; i < n; i++) {
+        t->kept[i] =
+            is_kept(rng, row->zeros, (int32_t)(i / taps), (int32_t)(i % taps) % row->in_c, i, n);
+        if (t->kept[i] == 0) t->weight[i] = 0;
+    }
+    t->q.conv.kept = t->kept;
+}
+
 static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     tensors t = {.q = conv_of(row)};
     const nas__conv *c = &t.q.conv;
@@ -201,6 +247,7 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
                                : coin(rng)      ? most
                                                 : -most);
     }
+    make_zeros(rng, row, taps, &t);
     t.data = (nas__qconv_data){.weight = t.weight,
                                .bias = t.bias,
                                .multiplier = t.multiplier,
@@ -230,6 +277,7 @@ static void tensors_free(tensors *t) {
     nas_free(t->residual);
     nas_free(t->want);
     nas_free(t->weight);
+    nas_free(t->kept);
     nas_free(t->bias);
     nas_free(t->multiplier);
 }
@@ -320,94 +368,6 @@ static const char *runner(const nas_target *target) {
     return NULL;
 }
 
-/* The intrinsics of the VNNI and AMX helpers in plain C, for processors without them: ./immintrin.h. */
-static const char emulated_intrinsics[] =
-    "#include <stdint.h>\n"
-    "#define F static inline __attribute__((unused))\n"
-    "#define W64 __attribute__((vector_size(64)))\n"
-    "typedef long long __m512i W64;\n"
-    "typedef int e_i32 W64;\ntypedef unsigned e_u32 W64;\ntypedef unsigned char e_u8 W64;\n"
-    "typedef signed char e_s8 W64;\ntypedef unsigned short e_u16 W64;\n"
-    "typedef unsigned long long e_u64 W64;\n"
-    "typedef long long __m128i __attribute__((vector_size(16)));\n"
-    "F __m512i _mm512_set1_epi64(long long v) { return (__m512i){0} + v; }\n"
-    "F __m512i _mm512_set1_epi32(int v) { return (__m512i)((e_i32){0} + v); }\n"
-    "F __m512i _mm512_set1_epi8(char v) { return (__m512i)((e_u8){0} + (unsigned char)v); }\n"
-    "F __m512i _mm512_and_si512(__m512i a, __m512i b) { return a & b; }\n"
-    "F __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }\n"
-    "F __m512i _mm512_sub_epi8(__m512i a, __m512i b) { return (__m512i)((e_u8)a - (e_u8)b); }\n"
-    "F __m512i _mm512_add_epi64(__m512i a, __m512i b) { return (__m512i)((e_u64)a + (e_u64)b); }\n"
-    "F __m512i _mm512_srli_epi16(__m512i a, int n) { return (__m512i)((e_u16)a >> n); }\n"
-    "F __m512i _mm512_srli_epi64(__m512i a, int n) { return (__m512i)((e_u64)a >> n); }\n"
-    "F __m512i _mm512_dpwssd_epi32(__m512i acc, __m512i a, __m512i b) {\n"
-    "    typedef short e_s16 W64;\n"
-    "    e_u32 sum = (e_u32)acc;\n"
-    "    for (int i = 0; i < 32; i++)\n"
-    "        sum[i / 2] += (unsigned)(((e_s16)a)[i] * ((e_s16)b)[i]);\n"
-    "    return (__m512i)sum;\n}\n"
-    "F __m512i _mm512_mul_epi32(__m512i a, __m512i b) {\n"
-    "    __m512i r;\n"
-    "    for (int i = 0; i < 8; i++) r[i] = (long long)(int)a[i] * (int)b[i];\n"
-    "    return r;\n}\n"
-    "F __m512i _mm512_mask_blend_epi32(unsigned m, __m512i a, __m512i b) {\n"
-    "    e_i32 r = (e_i32)a;\n"
-    "    for (int i = 0; i < 16; i++) if (m >> i & 1) r[i] = ((e_i32)b)[i];\n"
-    "    return (__m512i)r;\n}\n"
-    "F __m512i _mm512_min_epi32(__m512i a, __m512i b) {\n"
-    "    const e_i32 m = (e_i32)a < (e_i32)b;\n"
-    "    return (__m512i)(((e_i32)a & m) | ((e_i32)b & ~m));\n}\n"
-    "F __m512i _mm512_max_epi32(__m512i a, __m512i b) {\n"
-    "    const e_i32 m = (e_i32)a > (e_i32)b;\n"
-    "    return (__m512i)(((e_i32)a & m) | ((e_i32)b & ~m));\n}\n"
-    "F __m128i _mm512_cvtepi32_epi8(__m512i a) {\n"
-    "    union { unsigned char b[16]; __m128i v; } r;\n"
-    "    for (int i = 0; i < 16; i++) r.b[i] = (unsigned char)((e_i32)a)[i];\n"
-    "    return r.v;\n}\n"
-    "F __m512i _mm512_dpbusd_epi32(__m512i acc, __m512i u, __m512i s) {\n"
-    "    e_u32 r = (e_u32)acc;\n"
-    "    for (int i = 0; i < 64; i++) r[i / 4] += (unsigned)(((e_u8)u)[i] * ((e_s8)s)[i]);\n"
-    "    return (__m512i)r;\n}\n";
-
-/* The tile registers, with the checks of the processor; a second part of the same file. */
-static const char emulated_tiles[] =
-    "#include <stdlib.h>\n#include <string.h>\n"
-    "static unsigned char e_tile[8][16][64], e_rows[8], e_bytes[8];\n"
-    "static int e_ready;\n"
-    "#define E_NEED(x) do { if (!(x)) { fprintf(stderr, \"tiles: %s\\n\", #x); abort(); } } while "
-    "(0)\n"
-    "F void _tile_loadconfig(const void *p) {\n"
-    "    const unsigned char *c = p;\n"
-    "    E_NEED(c[0] == 1 && c[1] == 0);\n"
-    "    for (int i = 2; i < 16; i++) E_NEED(c[i] == 0);\n"
-    "    for (int t = 0; t < 8; t++) {\n"
-    "        E_NEED(c[17 + 2 * t] == 0 && c[16 + 2 * t] <= 64 && c[48 + t] <= 16);\n"
-    "        e_bytes[t] = c[16 + 2 * t];\n        e_rows[t] = c[48 + t];\n    }\n"
-    "    memset(e_tile, 0, sizeof e_tile);\n    e_ready = 1;\n}\n"
-    "F void _tile_release(void) {\n    e_ready = 0;\n}\n"
-    "F void _tile_loadd(int t, const void *p, long stride) {\n"
-    "    E_NEED(e_ready && t >= 0 && t < 8 && e_rows[t] > 0 && e_bytes[t] > 0);\n"
-    "    memset(e_tile[t], 0, sizeof e_tile[t]);\n"
-    "    for (int r = 0; r < e_rows[t]; r++)\n"
-    "        memcpy(e_tile[t][r], (const char *)p + r * stride, e_bytes[t]);\n}\n"
-    "F void _tile_stored(int t, void *p, long stride) {\n"
-    "    E_NEED(e_ready && t >= 0 && t < 8 && e_rows[t] > 0 && e_bytes[t] > 0);\n"
-    "    for (int r = 0; r < e_rows[t]; r++)\n"
-    "        memcpy((char *)p + r * stride, e_tile[t][r], e_bytes[t]);\n}\n"
-    "F void e_dp(int d, int a, int b, int is_signed) {\n"
-    "    E_NEED(e_ready && d != a && d != b && a != b);\n"
-    "    E_NEED(e_rows[d] == e_rows[a] && e_bytes[d] == e_bytes[b]);\n"
-    "    E_NEED(e_bytes[a] == 4 * e_rows[b] && e_bytes[b] % 4 == 0);\n"
-    "    for (int r = 0; r < e_rows[d]; r++)\n"
-    "        for (int n = 0; n < e_bytes[d] / 4; n++) {\n"
-    "            unsigned sum;\n            memcpy(&sum, &e_tile[d][r][4 * n], 4);\n"
-    "            for (int k = 0; k < e_bytes[a]; k++) {\n"
-    "                const unsigned char x = e_tile[a][r][k];\n"
-    "                sum += (unsigned)((is_signed ? (signed char)x : x) *\n"
-    "                    (signed char)e_tile[b][k / 4][4 * n + k % 4]);\n"
-    "            }\n            memcpy(&e_tile[d][r][4 * n], &sum, 4);\n        }\n}\n"
-    "F void _tile_dpbusd(int d, int a, int b) {\n    e_dp(d, a, b, 0);\n}\n"
-    "F void _tile_dpbssd(int d, int a, int b) {\n    e_dp(d, a, b, 1);\n}\n";
-
 /* The least processor of qemu that has what the target needs: one instruction too many and the program dies there. */
 static const char *weakest(const nas_target *target) {
     static const char *const rows[][2] = {{"aarch64-linux", "cortex-a53"},
@@ -466,10 +426,19 @@ static size_t differences(const uint8_t *a, const uint8_t *b, size_t n) {
     return count;
 }
 
+static int32_t choose_sparse(const nas__qconv_way *ways, int32_t n,
+                             nas__qconv_way out[SPARSE_TRIED]) {
+    int32_t kept = 0;
+    for (int32_t k = 0; k < n && kept < SPARSE_TRIED; k++) {
+        if (nas__qconv_is_sparse(&ways[k])) out[kept++] = ways[k];
+    }
+    return kept;
+}
+
 /* Checks the list of ways and keeps up to TRIED of them, others for every shape: those of the matrix unit where there is
  * one, since the vectors of such a target are those of another. */
 static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
-                      nas__qconv_way out[TRIED]) {
+                      nas__qconv_way out[SPARSE_TRIED]) {
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
     int32_t n = nas__qconv_ways(target, q, ways), matrix = 0;
     cr_assert(n >= 1 && n <= NAS__QCONV_WAYS_MAX);
@@ -480,6 +449,7 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
     for (int32_t k = 0; k < n; k++) {
         if (ways[k].algorithm == NAS__QCONV_MATRIX) ways[matrix++] = ways[k];
     }
+    if (q->conv.kept != NULL) return choose_sparse(ways, n, out);
     if (matrix > 0) n = matrix;
     const int32_t kept = n < TRIED ? n : TRIED;
     for (int32_t k = 0; k < kept; k++)
@@ -502,7 +472,7 @@ static void check_target(const nas_target *target) {
     nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
     nas_rng rng = nas_rng_stream(12, 0, "layer_qconv");
     tensors all[FIXED + GENERATED];
-    nas__qconv_way ways[FIXED + GENERATED][TRIED];
+    nas__qconv_way ways[FIXED + GENERATED][SPARSE_TRIED];
     int32_t counts[FIXED + GENERATED];
     nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
@@ -512,9 +482,11 @@ static void check_target(const nas_target *target) {
         const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
         all[i] = tensors_of(&rng, &row);
         counts[i] = choose(target, &all[i].q, i, ways[i]);
+        cr_assert(row.zeros == DENSE || (counts[i] == 0) == (row.zeros == FULL),
+                  "%s shape %d: %d ways leave zeros out", target->name, i, counts[i]);
         if (target->flags[0] == '\0') { /* emulated: slow */
-            ways[i][0] = ways[i][i % counts[i]];
-            counts[i] = i < FIXED;
+            if (counts[i] > 0) ways[i][0] = ways[i][i % counts[i]];
+            counts[i] = i < FIXED && counts[i] > 0;
         }
         for (int32_t k = 0; k < counts[i]; k++)
             add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);

@@ -34,15 +34,28 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     explain_measured(layer, index, out);
 }
 
+static bool is_sparse(const nas__layer *layer, int32_t i) {
+    return layer->kind == NAS__LAYER_QCONV ? nas__qconv_is_sparse(&layer->qways[i])
+                                           : nas__conv_is_sparse(&layer->ways[i]);
+}
+
+static double time_of(const nas__layer *layer, int32_t i, bool measured) {
+    if (measured) return layer->measured_ns[i];
+    return layer->kind == NAS__LAYER_QCONV ? layer->qways[i].cycles : layer->ways[i].cycles;
+}
+
+static const char *name_of(const nas__layer *layer, int32_t i) {
+    return layer->kind == NAS__LAYER_QCONV ? nas__qconv_algorithm_name(layer->qways[i].algorithm)
+                                           : nas__conv_algorithm_name(layer->ways[i].algorithm);
+}
+
 /* The fastest way that is sparse, or is not: by measured times where there are some, else by estimate; -1 without. */
 static int32_t best_of(const nas__layer *layer, bool sparse, bool measured) {
     int32_t best = -1;
     for (int32_t i = 0; i < layer->n_ways; i++) {
-        if (nas__conv_is_sparse(&layer->ways[i]) != sparse) continue;
+        if (is_sparse(layer, i) != sparse) continue;
         if (measured && layer->measured_ns[i] <= 0) continue;
-        if (best < 0 || (measured ? layer->measured_ns[i] < layer->measured_ns[best]
-                                  : layer->ways[i].cycles < layer->ways[best].cycles))
-            best = i;
+        if (best < 0 || time_of(layer, i, measured) < time_of(layer, best, measured)) best = i;
     }
     return best;
 }
@@ -57,38 +70,29 @@ static void explain_zeros(const nas__layer *layer, nas_buf *out) {
         nas_buf_puts(out, ", but no outputs can leave a product out together\n");
         return;
     }
-    const double gain = measured ? layer->measured_ns[dense] / layer->measured_ns[sparse]
-                                 : layer->ways[dense].cycles / layer->ways[sparse].cycles;
+    const double gain = time_of(layer, dense, measured) / time_of(layer, sparse, measured);
     nas_buf_printf(out, ": %s has %.2f times the %s speed of %s, the best dense way\n",
-                   nas__conv_algorithm_name(layer->ways[sparse].algorithm), gain,
-                   measured ? "measured" : "estimated",
-                   nas__conv_algorithm_name(layer->ways[dense].algorithm));
+                   name_of(layer, sparse), gain, measured ? "measured" : "estimated",
+                   name_of(layer, dense));
 }
 
-static void explain_qway(const nas__layer *layer, int32_t index, nas_buf *out) {
+static void explain_qway(const nas__layers *l, const nas__layer *layer, int32_t index,
+                         nas_buf *out) {
     const nas__qconv_way *w = &layer->qways[index];
+    const nas__conv *c = &layer->conv;
     nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors, %d-bit weights in memory",
                    index == layer->way ? '*' : ' ', nas__qconv_algorithm_name(w->algorithm),
                    w->pixels, w->vectors, w->stored_bits);
     if (w->split > 1) nas_buf_printf(out, ", outputs in %d sums", w->split);
     if (w->sums16 > 0) nas_buf_printf(out, ", %d products added in 16 bits", 2 * w->sums16);
     if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
+    if (nas__qconv_is_sparse(w))
+        nas_buf_printf(out, ", lists of %d outputs, %.1f %% of the products",
+                       nas__qconv_shared(l->target, w),
+                       100.0 * nas__qconv_sparse_products(l->target, &layer->qconv, w) /
+                           ((double)c->out_c * c->kernel_h * c->kernel_w * c->in_c));
     nas_buf_printf(out, ": %.1f kcycles estimated", w->cycles * 1e-3);
     explain_measured(layer, index, out);
-}
-
-/* Integer layers multiply with their zeros: dot products of four channels would need zeros in fours, and matrix units are
- * faster than anything that leaves products out. */
-static void explain_integer_zeros(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
-    const nas_param *w = nas_graph_param_const(l->graph, node_of(l, layer->node)->params[0]);
-    size_t zeros = 0;
-    for (size_t i = 0; w->data != NULL && i < w->count; i++)
-        zeros += w->data[i] == 0;
-    if (zeros * 16 >= w->count && zeros > 0)
-        nas_buf_printf(out,
-                       "      %.1f %% of the weights are zero; kernels of integers multiply with "
-                       "them\n",
-                       100.0 * (double)zeros / (double)w->count);
 }
 
 static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
@@ -104,15 +108,12 @@ static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf 
     nas_buf_puts(out, "\n");
     for (int32_t i = 0; i < layer->n_ways; i++) {
         if (integers) {
-            explain_qway(layer, i, out);
+            explain_qway(l, layer, i, out);
         } else {
             explain_way(l, layer, i, out);
         }
     }
-    if (integers)
-        explain_integer_zeros(l, layer, out);
-    else
-        explain_zeros(layer, out);
+    explain_zeros(layer, out);
 }
 
 static void explain_layer(const nas__layers *l, const nas__layer *layer, nas_buf *out) {

@@ -5,6 +5,7 @@
 #include "compiler/layers_network_internal.h"
 
 #include <math.h>
+#include <string.h>
 
 static const nas_node *node_of(const nas__layers *l, nas_value v) {
     return nas__layers_node(l, v);
@@ -154,10 +155,42 @@ static double ratio_max(const nas__layers *l, const nas__layer *layer) {
 
 /* ---- plan --------------------------------------------------------------------------------------------------------- */
 
-static void plan_conv(const nas__layers *l, nas__layer *layer) {
+/* The codes of the weights, [O,KH,KW,I]; nas_free. NULL: no memory. */
+static int8_t *codes_of(nas_ctx *ctx, const nas_param *weight) {
+    const size_t n = weight->count / (size_t)weight->dims[0];
+    int8_t *codes = nas_alloc_array(ctx, weight->count, sizeof *codes);
+    for (int32_t o = 0; codes != NULL && o < weight->dims[0]; o++)
+        nas_quant_weights(weight->data + (size_t)o * n, n, (double)weight->scales[o], weight->bits,
+                          codes + (size_t)o * n);
+    return codes;
+}
+
+/* Which codes are 0: those of weights that are 0, and of small ones. Of dense weights in 4 bits that is many. */
+static nas_status find_zeros(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    enum { SHARE_MIN = 16 };
+    const nas_param *w = param_of(l, layer->node, 0);
+    if (layer->conv.groups != 1 || w->data == NULL) return NAS_OK;
+    int8_t *codes = codes_of(ctx, w);
+    uint8_t *kept = codes != NULL ? nas_arena_alloc(ctx, l->arena, w->count, 1) : NULL;
+    size_t zeros = 0;
+    for (size_t i = 0; kept != NULL && i < w->count; i++) {
+        kept[i] = codes[i] != 0;
+        zeros += codes[i] == 0;
+    }
+    nas_free(codes);
+    if (kept == NULL) return NAS_ERR_NOMEM;
+    if (zeros == 0 || zeros * SHARE_MIN < w->count) return NAS_OK;
+    layer->conv.kept = kept;
+    layer->zeros = (double)zeros / (double)w->count;
+    return NAS_OK;
+}
+
+static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
     nas__qconv *q = &layer->qconv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
                     out = nas__layers_view(l, layer->value);
+    nas_status status = find_zeros(ctx, l, layer);
+    if (status != NAS_OK) return status;
     *q = (nas__qconv){.conv = layer->conv,
                       .in_signed = quant_of(l, layer->inputs[0])->is_signed,
                       .out_signed = quant_of(l, layer->value)->is_signed,
@@ -178,6 +211,7 @@ static void plan_conv(const nas__layers *l, nas__layer *layer) {
     }
     layer->n_ways = nas__qconv_ways(l->target, q, layer->qways);
     layer->way = 0;
+    return NAS_OK;
 }
 
 void nas__layer_size_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
@@ -195,11 +229,8 @@ void nas__layer_size_integers(const nas__layers *l, nas__layer *layer, size_t *s
     *weight_bytes = nas__qconv_weight_bytes(l->target, q, way);
 }
 
-void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer) {
-    if (layer->kind == NAS__LAYER_QCONV) {
-        plan_conv(l, layer);
-        return;
-    }
+nas_status nas__layer_plan_integers(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    if (layer->kind == NAS__LAYER_QCONV) return plan_conv(ctx, l, layer);
     nas__qop *op = &layer->qop;
     if (layer->kind == NAS__LAYER_OUTPUT) {
         *op = (nas__qop){.kind = NAS__QOP_DEQUANTIZE};
@@ -217,6 +248,7 @@ void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer) {
         op->in[k] = nas__layers_view(l, layer->inputs[k]);
         op->in_signed[k] = q != NULL && q->is_signed;
     }
+    return NAS_OK;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */

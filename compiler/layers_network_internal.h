@@ -126,7 +126,7 @@ nas__view nas__layers_view(const nas__layers *layers,
  * what it computes; else false, and the layer as it was. layers_integers.c */
 bool nas__layer_to_integers(const nas__layers *l, nas__layer *layer);
 /* nas__layer_plan_integers - of QCONV, QOP and OUTPUT of codes: views, and ways by estimate. */
-void nas__layer_plan_integers(const nas__layers *l, nas__layer *layer);
+nas_status nas__layer_plan_integers(nas_ctx *ctx, const nas__layers *l, nas__layer *layer);
 /* nas__layer_size_integers - of the chosen way: units, bytes of scratch and weights. */
 void nas__layer_size_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
                               size_t *weight_bytes);

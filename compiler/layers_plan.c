@@ -285,10 +285,11 @@ static void let_kinds_compete(nas__layer *layer) {
 
 static nas_status plan_integers(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     size_t scratch = 0, weights = 0;
-    nas__layer_plan_integers(l, layer);
+    nas_status status = nas__layer_plan_integers(ctx, l, layer);
+    if (status != NAS_OK) return status;
     if (layer->kind == NAS__LAYER_QCONV) {
         let_kinds_compete(layer);
-        const nas_status status = tune(ctx, l, layer);
+        status = tune(ctx, l, layer);
         if (status != NAS_OK)
             return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     }

@@ -107,19 +107,6 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
 void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                      nas_buf *out);
 void nas__emit_quant_prelude(const nas_target *target, nas_buf *out);
-/* nas__tune_qconvs - as nas__tune_beside_peak; all ways must compute the same codes. The next two are as nas__tune_conv_best
- * and nas__tune_recall. */
-nas_status nas__tune_qconvs(nas_ctx *ctx, const nas_compile_options *options, const nas__qconv *q,
-                            const nas__qconv_way *ways, int32_t n, double seconds,
-                            nas_tune_timing out[], double *peak);
-nas_status nas__tune_qconv_best(nas_ctx *ctx, const nas_compile_options *options,
-                                const nas_tune_memory *memory, const nas__qconv *q,
-                                const nas__qconv_way *ways, int32_t n, double seconds,
-                                int32_t *best, double p50_ns[]);
-nas_status nas__tune_qrecall(nas_ctx *ctx, const nas_compile_options *options,
-                             const nas_tune_memory *memory, const nas__qconv *q,
-                             const nas__qconv_way *ways, int32_t n, bool *known, int32_t *best,
-                             double p50_ns[]);
 
 /* Places in the head of a weight block, int32 each; the rest of its 64 bytes is 0. */
 enum {

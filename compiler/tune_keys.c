@@ -53,6 +53,8 @@ static void put_way(const nas__tune_subject *s, int32_t i, const char *hash, nas
         nas_buf_printf(out, "%s %dx%d bits %d split %d sums16 %d batch %d #%.12s",
                        nas__tune_way_name(s, i), w->pixels, w->vectors, w->stored_bits, w->split,
                        w->sums16, w->batch, hash);
+        if (nas__qconv_is_sparse(w))
+            nas_buf_printf(out, " group %d entries %d", w->group, w->entries);
         return;
     }
     const nas__conv_way *w = &s->ways[i];

@@ -222,7 +222,7 @@ static bool equal_ways(const nas__tune_subject *s, int32_t i, int32_t k) {
         const nas__qconv_way *a = &s->qways[i], *b = &s->qways[k];
         return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&
                a->stored_bits == b->stored_bits && a->split == b->split && a->sums16 == b->sums16 &&
-               a->batch == b->batch;
+               a->batch == b->batch && a->group == b->group;
     }
     const nas__conv_way *a = &s->ways[i], *b = &s->ways[k];
     return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&

@@ -86,6 +86,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
         code_max /= 2;
     for (size_t i = 0; i < n; i++)
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));
+    for (size_t i = 0; i < n && c->kept != NULL; i++)
+        w->codes[i] = c->kept[i] != 0 ? w->codes[i] : 0;
     for (size_t i = 0; i < outputs; i++)
         w->code_bias[i] = (int32_t)lround(1000 * (2 * nas_rng_uniform(&rng) - 1));
     w->data = (nas__qconv_data){.weight = w->codes,

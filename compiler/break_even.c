@@ -53,8 +53,25 @@ typedef struct subject {
     float *weight; /* random, for masks */
     uint8_t *kept;
     nas__conv_way dense[2]; /* the best, and the best that is not Winograd */
-    int32_t n_dense;        /* 1 when they are the same */
+    nas__qconv_way qdense[2];
+    int32_t n_dense; /* 1 when they are the same */
 } subject;
+
+static bool integers(const subject *s) {
+    return s->options->bits == 8;
+}
+
+/* uint8 to uint8, weights of 8 bits: what most quantized layers are. */
+static nas__qconv qconv_of(const subject *s, const uint8_t *kept) {
+    nas__qconv q = {.conv = s->conv, .weight_bits = 8};
+    q.conv.act = NAS__LACT_NONE; /* bounds of the codes */
+    q.conv.kept = kept;
+    return q;
+}
+
+static bool is_qwinograd(const nas__qconv_way *way) {
+    return way->algorithm == NAS__QCONV_WINOGRAD_2 || way->algorithm == NAS__QCONV_WINOGRAD_4;
+}
 
 static bool is_winograd(const nas__conv_way *way) {
     return way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
@@ -120,8 +137,35 @@ static void subject_free(subject *s) {
     nas_free(s->kept);
 }
 
+static nas_status find_qdense(subject *s) {
+    const nas_compile_options *o = s->options->compile;
+    const nas__qconv q = qconv_of(s, NULL);
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    double ns[NAS__CONV_WAYS_MAX];
+    int32_t n = nas__qconv_ways(o->target, &q, ways), best = 0, direct = -1;
+    if (n > DENSE_MAX) { /* both kinds */
+        int32_t kept = 0, of[2] = {0, 0};
+        for (int32_t i = 0; i < n; i++) {
+            if (of[is_qwinograd(&ways[i])]++ < DENSE_MAX / 2) ways[kept++] = ways[i];
+        }
+        n = kept;
+    }
+    const nas__tune_subject tuned = {.qconv = &q, .qways = ways, .n = n};
+    const nas_status status =
+        nas__tune_best(s->ctx, o, o->memory, &tuned, 2 * s->options->seconds, &best, ns);
+    if (status != NAS_OK) return status;
+    for (int32_t i = 0; i < n; i++) {
+        if (!is_qwinograd(&ways[i]) && (direct < 0 || ns[i] < ns[direct])) direct = i;
+    }
+    s->qdense[0] = ways[best];
+    s->n_dense = 1;
+    if (direct >= 0 && direct != best) s->qdense[s->n_dense++] = ways[direct];
+    return NAS_OK;
+}
+
 /* The dense kernels that all cells are compared with: the fastest, and the fastest direct one. */
 static nas_status find_dense(subject *s) {
+    if (integers(s)) return find_qdense(s);
     const nas_compile_options *o = s->options->compile;
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
     double ns[NAS__CONV_WAYS_MAX];
@@ -170,6 +214,7 @@ static void keys_deinit(cell_keys *k) {
 static nas_status keys_make(const subject *s, const nas_sparsity *pattern, cell_keys *k) {
     static const char *const roles[] = {"sparse", "dense", "direct"};
     nas_status status = nas__tune_device_text(s->ctx, s->options->compile, &k->device);
+    if (integers(s)) nas_buf_puts(&k->kernel, "int8 as ");
     nas__tune_kernel_text(&s->conv, &k->kernel);
     for (int i = 0; i < 3; i++) {
         nas_buf_printf(&k->ways[i], "break-even %s beside ", roles[i]);
@@ -234,22 +279,56 @@ static void put_way(const nas_target *target, const nas__conv_way *way,
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s", name);
 }
 
-static nas_status measure_cell(subject *s, const cell_keys *keys, nas_sparse_cell *out) {
-    const nas_compile_options *o = s->options->compile;
-    nas__conv conv = s->conv;
-    nas__conv_way all[NAS__CONV_WAYS_MAX], ways[NAS__CONV_WAYS_MAX];
-    nas_tune_timing t[NAS__CONV_WAYS_MAX];
-    conv.kept = s->kept;
+static void put_qway(const nas_target *target, const nas__qconv_way *way,
+                     char out[NAS_BREAK_EVEN_WAY_MAX]) {
+    const char *name = nas__qconv_algorithm_name(way->algorithm);
+    if (nas__qconv_is_sparse(way))
+        (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, nas__qconv_shared(target, way));
+    else
+        (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s", name);
+}
+
+/* Dense ways first, then the best sparse ones by estimate; returns their number. */
+static int32_t cell_ways(const subject *s, const nas__conv *conv,
+                         nas__conv_way ways[NAS__CONV_WAYS_MAX]) {
+    nas__conv_way all[NAS__CONV_WAYS_MAX];
     int32_t n = 0;
     for (; n < s->n_dense; n++)
         ways[n] = s->dense[n];
-    const int32_t n_all = nas__conv_ways(o->target, &conv, all);
+    const int32_t n_all = nas__conv_ways(s->options->compile->target, conv, all);
     for (int32_t i = 0; i < n_all && n < s->n_dense + SPARSE_MAX; i++) {
         if (nas__conv_is_sparse(&all[i])) ways[n++] = all[i];
     }
-    const nas__tune_subject tuned = {.conv = &conv, .ways = ways, .n = n};
-    const nas_status status =
-        nas__tune_measure(s->ctx, o, &tuned, s->options->seconds, t, &out->peak_gflops);
+    return n;
+}
+
+static int32_t cell_qways(const subject *s, const nas__qconv *q,
+                          nas__qconv_way ways[NAS__QCONV_WAYS_MAX]) {
+    nas__qconv_way all[NAS__QCONV_WAYS_MAX];
+    int32_t n = 0;
+    for (; n < s->n_dense; n++)
+        ways[n] = s->qdense[n];
+    const int32_t n_all = nas__qconv_ways(s->options->compile->target, q, all);
+    for (int32_t i = 0; i < n_all && n < s->n_dense + SPARSE_MAX; i++) {
+        if (nas__qconv_is_sparse(&all[i])) ways[n++] = all[i];
+    }
+    return n;
+}
+
+static nas_status measure_cell(subject *s, const cell_keys *keys, nas_sparse_cell *out) {
+    const nas_compile_options *o = s->options->compile;
+    nas__conv conv = s->conv;
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    nas__qconv_way qways[NAS__QCONV_WAYS_MAX];
+    nas_tune_timing t[NAS__CONV_WAYS_MAX];
+    const nas__qconv q = qconv_of(s, s->kept);
+    const double seconds = s->options->seconds;
+    conv.kept = s->kept;
+    const int32_t n = integers(s) ? cell_qways(s, &q, qways) : cell_ways(s, &conv, ways);
+    const nas__tune_subject tuned = integers(s)
+                                        ? (nas__tune_subject){.qconv = &q, .qways = qways, .n = n}
+                                        : (nas__tune_subject){.conv = &conv, .ways = ways, .n = n};
+    const nas_status status = nas__tune_measure(s->ctx, o, &tuned, seconds, t, &out->peak_gflops);
     if (status != NAS_OK) return status;
     int32_t best = n > s->n_dense ? s->n_dense : 0; /* no zeros that help: the dense kernel */
     for (int32_t i = s->n_dense; i < n; i++) {
@@ -259,7 +338,10 @@ static nas_status measure_cell(subject *s, const cell_keys *keys, nas_sparse_cel
     out->sparse_ns = t[best].lo_ns; /* what else runs only ever adds time */
     out->dense_ns = t[0].lo_ns;
     out->direct_ns = t[direct].lo_ns;
-    put_way(o->target, &ways[best], out->way);
+    if (integers(s))
+        put_qway(o->target, &qways[best], out->way);
+    else
+        put_way(o->target, &ways[best], out->way);
     const nas_tune_timing *const times[3] = {&t[best], &t[0], &t[direct]};
     return o->memory != NULL ? remember(s->ctx, o->memory, keys, times) : NAS_OK;
 }
@@ -270,7 +352,7 @@ static nas_status find_cell(subject *s, const nas_sparsity *pattern, nas_sparse_
     nas_status status = nas_sparsity_mask(s->ctx, pattern, s->weight, s->dims, s->kept);
     if (status == NAS_OK) status = keys_make(s, pattern, &keys);
     if (status == NAS_OK) {
-        cell.bytes = nas_sparsity_storage(s->kept, s->dims, shared(pattern), 32);
+        cell.bytes = nas_sparsity_storage(s->kept, s->dims, shared(pattern), s->options->bits);
         cell.rate = 1 - (double)cell.bytes.kept / (double)s->count;
         const nas_tune_memory *m = s->options->compile->memory;
         if (m == NULL || !recall(m, &keys, &cell)) status = measure_cell(s, &keys, &cell);
@@ -287,6 +369,10 @@ nas_status nas_break_even_measure(nas_ctx *ctx, const nas_break_even_options *op
         options->compile->target == NULL)
         return nas_fail(ctx, NAS_ERR_INVALID, "break-even needs a target and 1 to %d rates, not %d",
                         NAS_BREAK_EVEN_RATES_MAX, options->n_rates);
+    if (options->bits != 32 && options->bits != 8)
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "break-even is for floats (32 bits) and integers of 8 bits, not %d",
+                        options->bits);
     nas_status status = check_shape(ctx, shape);
     if (status != NAS_OK) return status;
     subject s;
@@ -299,7 +385,8 @@ nas_status nas_break_even_measure(nas_ctx *ctx, const nas_break_even_options *op
     }
     if (status == NAS_OK)
         (void)snprintf(dense, NAS_BREAK_EVEN_WAY_MAX, "%s",
-                       nas__conv_algorithm_name(s.dense[0].algorithm));
+                       integers(&s) ? nas__qconv_algorithm_name(s.qdense[0].algorithm)
+                                    : nas__conv_algorithm_name(s.dense[0].algorithm));
     subject_free(&s);
     return nas_wrap(ctx, status, "break-even of %dx%d %d -> %d", shape->kernel, shape->kernel,
                     shape->in_c, shape->out_c);

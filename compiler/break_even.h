@@ -1,4 +1,5 @@
-/* break_even.h - from which rate on a sparse layer is faster than the best dense kernel of the same layer, measured here.
+/* break_even.h - from which rate on a sparse layer is faster than the best dense kernel of the same layer, measured here,
+ * in floats or in integers of 8 bits.
  *
  * A cell is one layer shape, pattern and rate. Its sparse kernels and the dense ones run by turns in one process, one
  * thread, so that what slows the machine down slows all of them. Only the ratio of one cell means something: times of
@@ -27,7 +28,7 @@ typedef struct nas_sparse_cell {
     double
         peak_gflops; /* a loop of multiply-adds in registers, beside it; 0 when the times are remembered */
     char way[NAS_BREAK_EVEN_WAY_MAX]; /* which sparse kernel that was */
-    nas_sparsity_bytes bytes;         /* of fp32 weights; lists shared as the pattern has them */
+    nas_sparsity_bytes bytes; /* of weights of `bits`; lists shared as the pattern has them */
 } nas_sparse_cell;
 
 typedef struct nas_break_even_options {
@@ -35,6 +36,7 @@ typedef struct nas_break_even_options {
         compile; /* target (has to run here), cache, memory: cells it knows are not measured again */
     const double *rates; /* ascending, 0..1 */
     int32_t n_rates;     /* 1..NAS_BREAK_EVEN_RATES_MAX */
+    int32_t bits;        /* of weights and activations: 32, floats, or 8, integers */
     double seconds;      /* of measuring one cell, > 0 */
 } nas_break_even_options;
 enum { NAS_BREAK_EVEN_RATES_MAX = 32 };

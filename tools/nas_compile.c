@@ -66,6 +66,7 @@ static const char help_text[] =
     "periodic, "
     "unstructured ...\n"
     "    --rates LIST         default 0.125,0.25,0.375,0.5,0.625,0.75,0.9\n"
+    "    --dtype LIST         f32, int8 or both (default: f32, of a model what its layers are)\n"
     "    --cell TIME          of measuring one cell (default 0.4s)\n"
     "    --target DEVICE      also local, adb:SERIAL or http://HOST:PORT: timed there by its "
     "nas-agent\n"
@@ -95,7 +96,7 @@ static void on_signal(int number) {
 
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
-    const char *layers, *shapes, *patterns, *rates, *format, *key, *device;
+    const char *layers, *shapes, *patterns, *rates, *format, *key, *device, *dtype;
     long threads, height, width;
     double tune_s, cell_s;
     bool explain, break_even, done;
@@ -159,6 +160,7 @@ enum {
     OPT_SHAPES,
     OPT_PATTERNS,
     OPT_RATES,
+    OPT_DTYPE,
     OPT_CELL,
     OPT_KEY,
     OPT_DEVICE,
@@ -191,6 +193,7 @@ static int parse_option(command_line *cl, int option) {
     case OPT_SHAPES: cl->shapes = optarg; return NAS_EXIT_OK;
     case OPT_PATTERNS: cl->patterns = optarg; return NAS_EXIT_OK;
     case OPT_RATES: cl->rates = optarg; return NAS_EXIT_OK;
+    case OPT_DTYPE: cl->dtype = optarg; return NAS_EXIT_OK;
     case OPT_KEY: cl->key = optarg; return NAS_EXIT_OK;
     case OPT_DEVICE:
         cl->device = optarg;
@@ -230,6 +233,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"shapes", required_argument, NULL, OPT_SHAPES},
                                             {"patterns", required_argument, NULL, OPT_PATTERNS},
                                             {"rates", required_argument, NULL, OPT_RATES},
+                                            {"dtype", required_argument, NULL, OPT_DTYPE},
                                             {"cell", required_argument, NULL, OPT_CELL},
                                             {"key", required_argument, NULL, OPT_KEY},
                                             {"device", required_argument, NULL, OPT_DEVICE},
@@ -252,8 +256,9 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
         return NAS_EXIT_OK;
     }
     if (cl->layers != NULL || cl->shapes != NULL || cl->patterns != NULL || cl->rates != NULL ||
-        cl->format != NULL)
-        return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
+        cl->format != NULL || cl->dtype != NULL)
+        return usage_error("--layers, --shapes, --patterns, --rates, --dtype and -f belong to "
+                           "--break-even",
                            NULL);
     if (cl->key != NULL && cl->device == NULL)
         return usage_error("--key belongs to --device http://HOST:PORT or --break-even", NULL);
@@ -563,6 +568,7 @@ static nas_status break_even(nas_ctx *ctx, const command_line *cl, const nas_gra
                                .shapes = cl->shapes,
                                .patterns = cl->patterns,
                                .rates = cl->rates,
+                               .dtype = cl->dtype,
                                .seconds = cl->cell_s,
                                .db = db};
     nas_status status =

@@ -129,6 +129,11 @@ nas_status nas_sparse_device_measure(nas_ctx *ctx, nas_device *device,
                                      const nas_sparse_shape *shape, const nas_sparsity *pattern,
                                      char dense[NAS_BREAK_EVEN_WAY_MAX], nas_sparse_cell out[]) {
     subject s = {.ctx = ctx, .device = device, .options = options, .shape = shape};
+    if (options->bits != 32)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "--dtype int8 is measured on the machine that compiles, not on %s; give "
+                        "--dtype f32",
+                        nas_device_name(device));
     nas_status status = layer_graph(ctx, shape, &s.dense);
     if (status == NAS_OK) status = nas_compile(ctx, s.dense, options->compile, &s.program);
     for (int32_t i = 0; i < options->n_rates && status == NAS_OK; i++) {

@@ -22,6 +22,12 @@ static bool next_item(const char **list, char item[ITEM_MAX]) {
     return true;
 }
 
+/* A layer to measure. */
+typedef struct subject {
+    nas_sparse_shape shape;
+    int32_t bits; /* 32: f32, 8: int8 */
+} subject;
+
 /* ---- arguments ---------------------------------------------------------------------------------------------------- */
 
 nas_status nas_sparse_gain_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out) {
@@ -74,15 +80,41 @@ static nas_status read_shape(nas_ctx *ctx, const char *text, nas_sparse_shape *o
     return NAS_OK;
 }
 
-static void add_shape(nas_sparse_shape *shapes, int32_t *n, const nas_sparse_shape *shape) {
-    for (int32_t i = 0; i < *n; i++) {
-        if (memcmp(&shapes[i], shape, sizeof *shape) == 0) return;
+/* Which of floats and integers are wanted. */
+typedef struct dtypes {
+    bool f32, int8;
+} dtypes;
+
+static nas_status read_dtypes(nas_ctx *ctx, const char *list, dtypes *out) {
+    char item[ITEM_MAX];
+    while (next_item(&list, item)) {
+        const bool is_f32 = strcmp(item, "f32") == 0, is_int8 = strcmp(item, "int8") == 0;
+        if (!is_f32 && !is_int8)
+            return nas_fail(ctx, NAS_ERR_PARSE, "--dtype: '%s'; there are f32 and int8", item);
+        out->f32 = out->f32 || is_f32;
+        out->int8 = out->int8 || is_int8;
     }
-    if (*n < SHAPES_MAX) shapes[(*n)++] = *shape;
+    return NAS_OK;
+}
+
+static void add_one(subject *subjects, int32_t *n, const nas_sparse_shape *shape, int32_t bits) {
+    for (int32_t i = 0; i < *n; i++) {
+        if (subjects[i].bits == bits && memcmp(&subjects[i].shape, shape, sizeof *shape) == 0)
+            return;
+    }
+    if (*n < SHAPES_MAX) subjects[(*n)++] = (subject){.shape = *shape, .bits = bits};
+}
+
+/* As it is, unless the caller wants something. */
+static void add_shape(subject *subjects, int32_t *n, const nas_sparse_shape *shape, dtypes wanted,
+                      bool is_int8) {
+    const bool any = wanted.f32 || wanted.int8;
+    if (any ? wanted.f32 : !is_int8) add_one(subjects, n, shape, 32);
+    if (any ? wanted.int8 : is_int8) add_one(subjects, n, shape, 8);
 }
 
 /* Convolutions that can have a sparse kernel, in the order of the graph. */
-static void shapes_of_graph(const nas_graph *graph, nas_sparse_shape *shapes, int32_t *n) {
+static void shapes_of_graph(const nas_graph *graph, dtypes wanted, subject *subjects, int32_t *n) {
     for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
         const nas_node *node = nas_graph_node(graph, v);
         const nas_conv_attributes *c = &node->conv;
@@ -96,19 +128,24 @@ static void shapes_of_graph(const nas_graph *graph, nas_sparse_shape *shapes, in
                                     .out_c = c->out_channels,
                                     .out_h = node->shape.h,
                                     .out_w = node->shape.w};
-        add_shape(shapes, n, &s);
+        add_shape(subjects, n, &s, wanted,
+                  node->quant.is_set &&
+                      nas_graph_param_const(graph, node->params[0])->scales != NULL);
     }
 }
 
-static nas_status read_shapes(nas_ctx *ctx, const nas_sparse_gain *r, nas_sparse_shape *shapes,
+static nas_status read_shapes(nas_ctx *ctx, const nas_sparse_gain *r, subject *subjects,
                               int32_t *n) {
     char item[ITEM_MAX];
-    if (r->graph != NULL) shapes_of_graph(r->graph, shapes, n);
+    dtypes wanted = {0};
+    nas_status status = read_dtypes(ctx, r->dtype != NULL ? r->dtype : "", &wanted);
+    if (status != NAS_OK) return status;
+    if (r->graph != NULL) shapes_of_graph(r->graph, wanted, subjects, n);
     for (const char *list = r->shapes != NULL ? r->shapes : ""; next_item(&list, item);) {
         nas_sparse_shape s;
-        const nas_status status = read_shape(ctx, item, &s);
+        status = read_shape(ctx, item, &s);
         if (status != NAS_OK) return status;
-        add_shape(shapes, n, &s);
+        add_shape(subjects, n, &s, wanted, false);
     }
     if (*n > 0) return NAS_OK;
     return nas_fail(ctx, NAS_ERR_INVALID,
@@ -170,6 +207,7 @@ static nas_status add_line(nas_ctx *ctx, nas_rows *rows, const line *l) {
 /* One shape and pattern, measured. */
 typedef struct result {
     const nas_sparse_shape *shape;
+    int32_t bits;
     const char *pattern;
     char dense[NAS_BREAK_EVEN_WAY_MAX];
     int32_t n;
@@ -177,6 +215,10 @@ typedef struct result {
     nas_sparse_cell cells[NAS_BREAK_EVEN_RATES_MAX];
     double even, even_direct; /* NaN: never */
 } result;
+
+static const char *dtype_name(int32_t bits) {
+    return bits == 8 ? "int8" : "f32";
+}
 
 /* One line for reading: what each rate gains over the best dense kernel. */
 static nas_status add_summary(nas_ctx *ctx, nas_rows *rows, const result *r) {
@@ -188,6 +230,7 @@ static nas_status add_summary(nas_ctx *ctx, nas_rows *rows, const result *r) {
                    r->shape->stride, r->shape->in_c, r->shape->out_c, r->shape->out_h,
                    r->shape->out_w);
     put_text(&l, "layer", text);
+    put_text(&l, "dtype", dtype_name(r->bits));
     put_text(&l, "pattern", r->pattern);
     put_text(&l, "dense", r->dense);
     put_number(&l, "dense_us", r->cells[0].dense_ns * 1e-3, 1);
@@ -212,6 +255,7 @@ static nas_status add_record(nas_ctx *ctx, nas_rows *rows, const result *r, int3
     put_number(&l, "out_channels", r->shape->out_c, 0);
     put_number(&l, "height", r->shape->out_h, 0);
     put_number(&l, "width", r->shape->out_w, 0);
+    put_text(&l, "dtype", dtype_name(r->bits));
     put_text(&l, "pattern", r->pattern);
     put_number(&l, "rate", c->rate, 4);
     put_text(&l, "dense", r->dense);
@@ -257,7 +301,7 @@ static nas_status keep(nas_ctx *ctx, const nas_sparse_gain *request, const nas_t
         const nas_sparse_cell *c = &r->cells[i];
         nas_db_sparse_cell row = {
             .layer = {r->shape->kernel, r->shape->stride, r->shape->in_c, r->shape->out_c,
-                      r->shape->out_h, r->shape->out_w, 32},
+                      r->shape->out_h, r->shape->out_w, r->bits},
             .rate = c->rate,
             .dense_ns = c->dense_ns,
             .sparse_ns = c->sparse_ns,
@@ -286,7 +330,8 @@ static nas_status measure_cells(nas_ctx *ctx, const nas_break_even_options *o,
 
 static nas_status measure(nas_ctx *ctx, const nas_break_even_options *o,
                           const nas_sparse_gain *request, const char *patterns,
-                          const nas_sparse_shape *shape, nas_rows *rows) {
+                          const subject *layer, nas_rows *rows) {
+    const nas_sparse_shape *shape = &layer->shape;
     static result r; /* large; one thread */
     char item[ITEM_MAX];
     nas_status status = NAS_OK;
@@ -295,6 +340,7 @@ static nas_status measure(nas_ctx *ctx, const nas_break_even_options *o,
         status = nas_sparse_gain_pattern(ctx, item, &s);
         if (status != NAS_OK || !fits(ctx, shape, &s)) continue;
         r = (result){.shape = shape,
+                     .bits = layer->bits,
                      .pattern = item,
                      .n = o->n_rates,
                      .rates = o->rates,
@@ -316,19 +362,21 @@ nas_status nas_sparse_gain_print(nas_ctx *ctx, const nas_compile_options *compil
         request->rates != NULL ? request->rates : "0.125,0.25,0.375,0.5,0.625,0.75,0.9";
     double rates[NAS_BREAK_EVEN_RATES_MAX];
     int32_t n_shapes = 0, n_rates = 0;
-    nas_sparse_shape *shapes = nas_alloc_array(ctx, SHAPES_MAX, sizeof *shapes);
-    if (shapes == NULL) return NAS_ERR_NOMEM;
+    subject *subjects = nas_alloc_array(ctx, SHAPES_MAX, sizeof *subjects);
+    if (subjects == NULL) return NAS_ERR_NOMEM;
     nas_rows rows = nas_rows_new(request->format, false, stdout);
-    nas_status status = read_shapes(ctx, request, shapes, &n_shapes);
+    nas_status status = read_shapes(ctx, request, subjects, &n_shapes);
     if (status == NAS_OK) status = read_rates(ctx, list, rates, &n_rates);
-    const nas_break_even_options o = {
+    nas_break_even_options o = {
         .compile = compile, .rates = rates, .n_rates = n_rates, .seconds = request->seconds};
-    for (int32_t i = 0; i < n_shapes && status == NAS_OK; i++)
-        status = measure(ctx, &o, request, patterns, &shapes[i], &rows);
+    for (int32_t i = 0; i < n_shapes && status == NAS_OK; i++) {
+        o.bits = subjects[i].bits;
+        status = measure(ctx, &o, request, patterns, &subjects[i], &rows);
+    }
     if (status == NAS_OK)
         status = nas_rows_end(ctx, &rows);
     else
         nas_rows_deinit(&rows);
-    nas_free(shapes);
+    nas_free(subjects);
     return status;
 }

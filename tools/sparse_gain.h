@@ -14,6 +14,7 @@ typedef struct nas_sparse_gain {
     const char *
         patterns; /* "1x4,N:8x4,punched8x8 ...", see nas_sparse_gain_pattern; NULL: 1x4, 1x16, N:8x4 */
     const char *rates; /* "0.25,0.5"; NULL: 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.9 */
+    const char *dtype; /* "f32", "int8", "f32,int8"; NULL: f32, for a graph what its layers are */
     double seconds;    /* of measuring one cell */
     nas_rows_format format;
     nas_db *db; /* where the cells are kept for searches (db/sparse_cells.h); NULL: nowhere */

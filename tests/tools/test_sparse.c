@@ -183,13 +183,49 @@ Test(tools_sparse, every_pattern_can_be_asked_for) {
               0, "50.0 % of the weights are zero");
 }
 
-Test(tools_sparse, layers_of_integers_say_that_they_multiply_with_zeros) {
-    write_recipe("\"sparsity\": {\"kernels\": \"1x1\", \"pattern\": \"1xN\", \"rate\": 0.5}, "
+/* Codes of `in` are exact for x; weights and results are rounded. */
+static void check_rounded(const nas_graph *g, const float *x, const char *name) {
+    char path[128];
+    nas_buf got = {0};
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    OK(nas_file_read(ctx, path, SIZE_MAX, &got));
+    cr_assert(eq(sz, got.len, OUT_C * PIXELS * sizeof(float)));
+    const float *w = nas_graph_param_const(g, 0)->data, *b = nas_graph_param_const(g, 1)->data;
+    const float *y = (const float *)(const void *)got.data;
+    for (int i = 0; i < OUT_C * PIXELS; i++) {
+        double sum = (double)b[i / PIXELS];
+        for (int c = 0; c < IN_C; c++)
+            sum += (double)w[i / PIXELS * IN_C + c] * (double)x[c * PIXELS + i % PIXELS];
+        const double want = sum < 0 ? 0 : sum > 255 * 0.02 ? 255 * 0.02 : sum;
+        cr_assert(fabs(want - (double)y[i]) < 0.04, "output %d: %g, not %g", i, (double)y[i], want);
+    }
+    nas_buf_deinit(&got);
+}
+
+Test(tools_sparse, layers_of_integers_leave_zeros_out) {
+    nas_graph *g = sample();
+    nas_sparsity s = nas_sparsity_default(NAS_SPARSITY_1XN);
+    s.rate = 0.9;
+    OK(nas_sparsity_apply(ctx, g, nas_graph_find(g, "conv"), &s));
+    float x[IN_C * PIXELS];
+    char path[128];
+    for (int i = 0; i < IN_C * PIXELS; i++)
+        x[i] = (float)(i * 31 % 97 - 48) * 0.02F;
+    (void)snprintf(path, sizeof path, "%s/x.raw", folder);
+    OK(nas_file_write(ctx, path, x, sizeof x, 0644));
+    write_recipe("\"sparsity\": {\"kernels\": \"1x1\", \"pattern\": \"1xN\", \"rate\": 0.9}, "
                  "\"layers\": {\"in\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 128}}, "
                  "\"conv\": {\"weight_bits\": 8}, "
                  "\"act\": {\"activation\": {\"scale\": 0.02, \"zero_point\": 0}}}");
-    expect("$P sample.onnx --recipe r.json --explain $C", 0,
-           "kernels of integers multiply with them");
+    expect("$P sample.onnx --recipe r.json --explain $C", 0, "* sparse");
+    expect("$P sample.onnx --recipe r.json --explain --target aarch64-dotprod $C", 0,
+           "the estimated speed of direct");
+    expect("$P sample.onnx --recipe r.json -o o $C && o/model --run x.raw y.raw --threads 2", 0,
+           "");
+    check_rounded(g, x, "y.raw");
+    expect("$P sample.onnx --recipe r.json --explain --tune 1s $C", 0,
+           "the measured speed of direct");
+    nas_graph_free(g);
 }
 
 Test(tools_sparse, what_is_wrong_in_a_recipe_is_named) {
@@ -233,8 +269,8 @@ Test(tools_sparse, break_even_is_measured_and_remembered) {
 }
 
 /* The gain of 1x8 at a rate, as a search would ask for it; -1 when nobody measured it. */
-static double kept_gain(const char *fingerprint, double rate) {
-    static const nas_db_sparse_layer layer = {1, 1, 64, 48, 9, 9, 32};
+static double kept_gain(const char *fingerprint, int32_t bits, double rate) {
+    const nas_db_sparse_layer layer = {1, 1, 64, 48, 9, 9, bits};
     char path[128];
     nas_db *db = NULL;
     nas_db_sparse_answer a = {0};
@@ -265,9 +301,22 @@ Test(tools_sparse, break_even_is_kept_for_searches_with_the_device) {
     expect("$P --break-even --shapes 1:64:48:9 --patterns 1x8 --rates 0.5,0.9 --cell 0.05s --db "
            "t.db $C",
            0, "1x1 s1 64->48 @9x9");
-    cr_expect(kept_gain(here, 0.9) > 0);
-    cr_expect(kept_gain(here, 0.7) > 0);
-    cr_expect(kept_gain("another machine", 0.9) < 0);
+    cr_expect(kept_gain(here, 32, 0.9) > 0);
+    cr_expect(kept_gain(here, 32, 0.7) > 0);
+    cr_expect(kept_gain("another machine", 32, 0.9) < 0);
+}
+
+Test(tools_sparse, break_even_knows_integers) {
+    char here[NAS_SHA256_HEX];
+    fingerprint_here(here);
+    expect("$P --break-even --dtype f32,int8 --shapes 1:64:48:9 --patterns 1x8 --rates 0.5,0.9 "
+           "--cell 0.05s --db t.db $C",
+           0, "int8");
+    cr_expect(kept_gain(here, 8, 0.9) > 0);
+    cr_expect(kept_gain(here, 32, 0.9) > 0);
+    expect("$P --break-even --dtype int8 --shapes 1:64:48:9 --patterns 1x8 --rates 0.5,0.9 --cell "
+           "0.05s -f csv --db t.db $C",
+           0, "1,1,64,48,9,9,int8,1x8,0.5000,");
 }
 
 Test(tools_sparse, break_even_is_measured_by_an_agent) {
@@ -275,8 +324,8 @@ Test(tools_sparse, break_even_is_measured_by_an_agent) {
     fingerprint_here(here);
     expect("$P --break-even --target local --shapes 1:64:48:9 --patterns 1x8 --rates 0.9 --cell "
            "0.05s --db t.db -f csv $C",
-           0, "1,1,64,48,9,9,1x8,");
-    cr_expect(kept_gain(here, 0.9) > 0);
+           0, "1,1,64,48,9,9,f32,1x8,");
+    cr_expect(kept_gain(here, 32, 0.9) > 0);
 }
 
 Test(tools_sparse, what_break_even_cannot_do_is_named) {
@@ -292,6 +341,10 @@ Test(tools_sparse, what_break_even_cannot_do_is_named) {
         {"$P --break-even --shapes 1:64:64:8 --patterns 1y4 $C", 1, "no pattern '1y4'"},
         {"$P --break-even --shapes 1:64:64:8 --patterns 1x5 $C", 1, "\"n\" is 5"},
         {"$P --break-even --shapes 1:64:64:8 --rates 0.5,0.2 $C", 1, "'0.2'"},
+        {"$P --break-even --shapes 1:64:64:8 --dtype int4 $C", 1, "'int4'; there are f32 and int8"},
+        {"$P --break-even --shapes 1:64:64:8 --dtype int8 --target local $C", 1,
+         "is measured on the machine that compiles"},
+        {"$P sample.onnx -o o --dtype int8", 2, "belong to --break-even"},
         {"$P --break-even --shapes 1:64:64:8 -f xml $C", 1, "xml"},
         {"$P --break-even --shapes 1:64:64:8 --cell never $C", 2, "--cell wants"},
         {"$P --break-even --shapes 1:64:64:8 --target aarch64-linux $C", 1, "do not run here"},

@@ -321,6 +321,14 @@ nas_status nas_encoder_graph(nas_ctx *ctx, const nas_encoder *e, const char *arc
     return status == NAS_OK ? nas_space_decode(ctx, e->forms[0], &p, out) : status;
 }
 
+nas_status nas_encoder_sample(nas_ctx *ctx, const nas_encoder *e, nas_rng *rng, nas_buf *out) {
+    if (e->n_forms == 0)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "nothing can be drawn from '%s'", e->space_name);
+    nas_point p;
+    nas_space_sample(e->forms[0], rng, &p);
+    return nas_space_format(ctx, e->forms[0], &p, out);
+}
+
 nas_status nas_encoder_row(nas_ctx *ctx, const nas_encoder *e, const char *arch, double *x) {
     double *raw = nas_alloc_array(ctx, e->n_raw, sizeof *raw);
     if (raw == NULL) return NAS_ERR_NOMEM;

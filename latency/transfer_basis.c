@@ -10,7 +10,7 @@
 #define WIDEST_STRETCH 2.0 /* of the kernels' lengths; the others 1 and 1/2 */
 #define ALIKE_LENGTH 1.4   /* times the root of the coordinates: of the kernel that favours none */
 #define ALIKE_SHARE 0.5
-#define FOLLOWED 0.5 /* correlation with a source from which a shape feature may be a device */
+#define FOLLOWED 0.8 /* correlation with a source from which a shape feature may be a device */
 #define CLIP 3.0     /* standardised predictions bend towards it */
 
 /* ---- sources as functions --------------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char names[] = "nb201, nb201-reached, nb201-folded, fbnet, ofa, ofa-w120, sr";
+static const char names[] = "nb201, nb201-reached, nb201-folded, fbnet, ofa, ofa-w120, sr, sr720p";
 
 const char *nas_space_names(void) {
     return names;
@@ -55,12 +55,24 @@ static nas_status new_fbnet(nas_ctx *ctx, const char *name, const char *input, n
     return nas_space_fbnet_new(ctx, &o, out);
 }
 
+/* The space of configs/sr720p.toml. */
+static nas_sr_options sr720p_options(void) {
+    nas_sr_options o = nas_sr_options_default();
+    o.blocks_max = 5;
+    o.residual = (nas_range){8, 20, 4};
+    o.expand = (nas_range){16, 64, 16};
+    o.project = (nas_range){4, 16, 4};
+    o.n_head_kernels = o.n_tail_kernels = 1;
+    o.head_kernels[0] = o.tail_kernels[0] = 3;
+    return o;
+}
+
 nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out) {
     const char *colon = strchr(name, ':');
     const size_t len = colon == NULL ? strlen(name) : (size_t)(colon - name);
     const char *input = colon == NULL ? NULL : colon + 1;
-    static const char *const known[] = {
-        "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120", "sr"};
+    static const char *const known[] = {"nb201", "nb201-reached", "nb201-folded", "fbnet",
+                                        "ofa",   "ofa-w120",      "sr",           "sr720p"};
     const size_t n = sizeof known / sizeof known[0];
     size_t which = 0;
     while (which < n && (strlen(known[which]) != len || strncmp(known[which], name, len) != 0))
@@ -73,6 +85,10 @@ nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out) 
                         (int)len, name);
     if (which == 6) {
         const nas_sr_options sr = nas_sr_options_default();
+        return nas_space_sr_new(ctx, &sr, out);
+    }
+    if (which == 7) {
+        const nas_sr_options sr = sr720p_options();
         return nas_space_sr_new(ctx, &sr, out);
     }
     nas_ofa_options ofa = nas_ofa_options_default();

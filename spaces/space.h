@@ -199,8 +199,8 @@ typedef struct nas_ofa_options {
 nas_ofa_options nas_ofa_options_default(void); /* 100, 1000 */
 nas_status nas_space_ofa_new(nas_ctx *ctx, const nas_ofa_options *options, nas_space **out);
 
-/* nas_space_new_named - "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120" or "sr", with the default options; nb201 and
- * fbnet take the input's size, "fbnet:32x32", "nb201:88x88x1". NOTFOUND lists the names. */
+/* nas_space_new_named - "nb201", "nb201-reached", "nb201-folded", "fbnet", "ofa", "ofa-w120" or "sr", with the default options, or "sr720p",
+ * the smaller one of configs/sr720p.toml; nb201 and fbnet take the input's size, "fbnet:32x32", "nb201:88x88x1". NOTFOUND lists the names. */
 nas_status nas_space_new_named(nas_ctx *ctx, const char *name, nas_space **out);
 const char *nas_space_names(void); /* "nb201, nb201-reached, ..." */
 /* nas_space_gene_matters - false for a gene that does not matter in this legal point (it is 0 then). */

@@ -1,7 +1,10 @@
-/* latency_collect.c - `nas-latency collect`: times single layers on a device here, a model of them growing along. Layers
- * are chosen in rounds: all of a round are compiled at the same time, then timed one after another.
+/* latency_collect.c - `nas-latency collect`: times single layers, or networks of a space, on a device here, a model of them
+ * growing along. They are chosen in rounds: all of a round are compiled at the same time, then timed in turn.
  *
- * Every other layer is drawn at random and predicted before it is timed: those errors are honest, and when their median
+ * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes and the
+ * fastest counts, with more passes while a reference program (the first that was timed) is slower than it was.
+ *
+ * Every other one is drawn at random and predicted before it is timed: those errors are honest, and when their median
  * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
  * that an interruption loses nothing; a later run goes on from them. */
 #include "compiler/compiler.h"
@@ -24,8 +27,11 @@ enum {
     WINDOW = 40,      /* newest honest errors that count */
     ERRORS_MIN = 20,
     FAILURES_MAX = 20, /* in a row: then something else is wrong than one shape */
-    TRIES = 100
+    TRIES = 100,
+    PASSES = 2,
+    PASSES_MAX = 4
 };
+#define CALM 1.04 /* times the reference's fastest: as undisturbed as the machine was */
 
 typedef struct collector {
     const nas_latency_args *args;
@@ -39,6 +45,9 @@ typedef struct collector {
     int32_t families[NAS_KERNEL_FAMILIES], n_families;
     nas_rng rng;
     size_t rows, rows_of_model, drawn, failures;
+    nas_graph *reference; /* NULL until something was timed */
+    nas_artifact reference_artifact;
+    double calmest_us;     /* of the reference; 0 = not timed yet */
     double errors[WINDOW]; /* ring of relative errors */
     size_t n_errors;
     int64_t start_ns, last_line_ns;
@@ -73,9 +82,9 @@ static void progress(collector *c, bool last) {
     c->last_line_ns = now;
     double error = 0;
     const bool known = median_error(c, &error);
-    fprintf(stderr, "%scollect: %zu layers, %.0f of %.0f s, median error %.1f %% (%s)%s",
+    fprintf(stderr, "%scollect: %zu rows, %.0f of %.0f s, median error %.1f %% (%s)%s",
             terminal ? "\r\033[K" : "", c->rows, elapsed_s(c), c->args->time_s, 100 * error,
-            known ? "of layers it had not seen" : "too few yet", terminal && !last ? "" : "\n");
+            known ? "of what it had not seen" : "too few yet", terminal && !last ? "" : "\n");
 }
 
 /* ---- the model ------------------------------------------------------------------------------------------------------------ */
@@ -121,22 +130,24 @@ static nas_status predict(nas_ctx *ctx, const collector *c, const char *const *a
     return status;
 }
 
-/* ---- which layer next ------------------------------------------------------------------------------------------------------ */
+/* ---- which one next -------------------------------------------------------------------------------------------------------- */
 
-static void draw(collector *c, nas_kernel_shape *out) {
+static nas_status draw(nas_ctx *ctx, collector *c, nas_buf *text) {
+    nas_buf_clear(text);
+    if (c->n_families == 0) return nas_encoder_sample(ctx, c->encoder, &c->rng, text);
     const uint32_t which = nas_rng_below(&c->rng, (uint32_t)c->n_families);
-    nas_kernel_shape_sample(c->families[which], &c->rng, out);
+    nas_kernel_shape shape;
+    nas_kernel_shape_sample(c->families[which], &c->rng, &shape);
+    nas_kernel_shape_format(&shape, text);
+    return nas_buf_status(ctx, text);
 }
 
 /* One that was never timed; after many tries a timed one, which is then only timed again. */
-static nas_status draw_new(nas_ctx *ctx, collector *c, nas_kernel_shape *out, nas_buf *text) {
+static nas_status draw_new(nas_ctx *ctx, collector *c, nas_buf *text) {
     nas_status status = NAS_OK;
     for (int i = 0; i < TRIES && status == NAS_OK; i++) {
         nas_opt_double known = {0};
-        draw(c, out);
-        nas_buf_clear(text);
-        nas_kernel_shape_format(out, text);
-        status = nas_buf_status(ctx, text);
+        status = draw(ctx, c, text);
         if (status == NAS_OK)
             status = nas_db_value_get(ctx, c->db, c->series.id, text->data, &known);
         if (!known.is_set) break;
@@ -145,18 +156,16 @@ static nas_status draw_new(nas_ctx *ctx, collector *c, nas_kernel_shape *out, na
 }
 
 typedef struct candidates {
-    nas_kernel_shape shapes[CANDIDATES];
     nas_buf texts[CANDIDATES];
     const char *archs[CANDIDATES];
     nas_prediction predictions[CANDIDATES];
 } candidates;
 
 /* Of many, the one with the widest interval for its size. */
-static nas_status widest(nas_ctx *ctx, collector *c, candidates *list, nas_kernel_shape *out,
-                         nas_buf *text) {
+static nas_status widest(nas_ctx *ctx, collector *c, candidates *list, nas_buf *text) {
     nas_status status = NAS_OK;
     for (int i = 0; i < CANDIDATES && status == NAS_OK; i++) {
-        status = draw_new(ctx, c, &list->shapes[i], &list->texts[i]);
+        status = draw_new(ctx, c, &list->texts[i]);
         list->archs[i] = list->texts[i].data;
     }
     if (status == NAS_OK) status = predict(ctx, c, list->archs, CANDIDATES, list->predictions);
@@ -166,16 +175,15 @@ static nas_status widest(nas_ctx *ctx, collector *c, candidates *list, nas_kerne
         const nas_prediction *a = &list->predictions[i], *b = &list->predictions[best];
         if (a->hi_us / a->lo_us > b->hi_us / b->lo_us) best = i;
     }
-    *out = list->shapes[best];
     nas_buf_clear(text);
     nas_buf_puts(text, list->archs[best]);
     return nas_buf_status(ctx, text);
 }
 
-static nas_status choose_active(nas_ctx *ctx, collector *c, nas_kernel_shape *out, nas_buf *text) {
+static nas_status choose_active(nas_ctx *ctx, collector *c, nas_buf *text) {
     candidates *list = nas_alloc_array(ctx, 1, sizeof *list);
     if (list == NULL) return NAS_ERR_NOMEM;
-    const nas_status status = widest(ctx, c, list, out, text);
+    const nas_status status = widest(ctx, c, list, text);
     for (int i = 0; i < CANDIDATES; i++)
         nas_buf_deinit(&list->texts[i]);
     nas_free(list);
@@ -188,18 +196,22 @@ static nas_status give_weights(nas_ctx *ctx, nas_graph *graph, nas_rng *rng) {
     const nas_status status = nas_graph_alloc_weights(ctx, graph);
     for (int32_t p = 0; status == NAS_OK && p < nas_graph_param_count(graph); p++) {
         nas_param *param = nas_graph_param(graph, p);
-        for (size_t i = 0; i < param->count; i++)
-            param->data[i] = (float)(0.1 * nas_rng_normal(rng)); /* no zeros: nothing to skip */
+        const char *dot = strrchr(param->name, '.');
+        const bool variance = dot != NULL && strcmp(dot, ".variance") == 0;
+        for (size_t i = 0; i < param->count; i++) { /* no zeros: nothing to skip */
+            const float value = (float)(0.1 * nas_rng_normal(rng));
+            param->data[i] = variance ? 1 + value * value : value;
+        }
     }
     return status;
 }
 
-/* One layer of a round: chosen first, then compiled beside the others, then timed alone. */
+/* One of a round: chosen first, then compiled beside the others, then timed alone. */
 typedef struct job {
-    nas_kernel_shape shape;
     nas_buf arch;
     nas_prediction expected; /* of those drawn at random, once there is a model */
     bool judged;             /* expected is set */
+    double us;               /* the fastest pass; 0 = not timed */
     nas_graph *graph;
     nas_artifact artifact;
     nas_status status;
@@ -225,7 +237,7 @@ static nas_status prepare(nas_ctx *ctx, void *arg, size_t index, int worker) {
     job *j = &list->jobs[index];
     (void)worker; /* nothing is kept per thread */
     nas_rng rng = nas_rng_stream(c->args->seed, c->rows + index, "collect weights");
-    j->status = nas_kernel_shape_graph(ctx, &j->shape, &j->graph);
+    j->status = nas_encoder_graph(ctx, c->encoder, j->arch.data, &j->graph);
     if (j->status == NAS_OK) j->status = give_weights(ctx, j->graph, &rng);
     if (j->status == NAS_OK && !nas_device_is_simulated(c->device))
         j->status = nas_compile(ctx, j->graph, &c->compile, &j->artifact);
@@ -241,27 +253,26 @@ static nas_status prepare_all(nas_ctx *ctx, const collector *c, job *jobs, size_
     return nas_parallel(ctx, nas_cpu_count(), n, prepare, &list);
 }
 
-static nas_status time_job(nas_ctx *ctx, collector *c, const job *j, double *us) {
+static nas_status time_program(nas_ctx *ctx, collector *c, const nas_graph *graph,
+                               const nas_artifact *artifact, double *us) {
     nas_measure_options o = nas_measure_options_default();
-    o.min_batches = 15;
+    o.min_batches = 9; /* of each pass; the passes are what repeats */
+    o.max_repeats = 0;
     o.min_time_ms = 60;
     o.max_time_ms = 2000;
     nas_measurement m = {0};
-    if (j->status != NAS_OK) return nas_fail(ctx, j->status, "%s", j->message);
     const nas_status status =
-        nas_measure(ctx, c->device, j->graph, j->artifact.path, j->artifact.sha256, &o, &m);
+        nas_measure(ctx, c->device, graph, artifact->path, artifact->sha256, &o, &m);
     if (status == NAS_OK) *us = m.p50_us;
     nas_measurement_deinit(&m);
     return status;
 }
 
-static nas_status keep(nas_ctx *ctx, collector *c, const char *arch, double us) {
-    const nas_db_value row = {.series_id = c->series.id,
-                              .import_id = c->import_id,
-                              .arch = (char *)(uintptr_t)arch,
-                              .value = us};
+static nas_status keep(nas_ctx *ctx, collector *c, const job *j, bool is_new) {
+    const nas_db_value row = {
+        .series_id = c->series.id, .import_id = c->import_id, .arch = j->arch.data, .value = j->us};
     const nas_status status = nas_db_value_put(ctx, c->db, &row, true);
-    if (status == NAS_OK) c->rows++;
+    if (status == NAS_OK && is_new) c->rows++;
     return status;
 }
 
@@ -285,8 +296,7 @@ static nas_status choose(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     const bool at_random = c->model == NULL || c->drawn++ % 2 == 0;
     nas_status status = NAS_OK;
     for (int i = 0; i < TRIES && status == NAS_OK; i++) {
-        status = at_random ? draw_new(ctx, c, &j->shape, &j->arch)
-                           : choose_active(ctx, c, &j->shape, &j->arch);
+        status = at_random ? draw_new(ctx, c, &j->arch) : choose_active(ctx, c, &j->arch);
         if (status != NAS_OK || !chosen_before(jobs, n)) break;
     }
     const char *arch = j->arch.data;
@@ -294,23 +304,80 @@ static nas_status choose(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     return status == NAS_OK && j->judged ? predict(ctx, c, &arch, 1, &j->expected) : status;
 }
 
-static nas_status time_and_keep(nas_ctx *ctx, collector *c, const job *j) {
+/* What the shape cannot do is passed over, and not tried in the next pass. */
+static nas_status time_and_keep(nas_ctx *ctx, collector *c, job *j) {
     double us = 0;
-    nas_status status = time_job(ctx, c, j, &us);
+    nas_status status = j->status == NAS_OK ? time_program(ctx, c, j->graph, &j->artifact, &us)
+                                            : nas_fail(ctx, j->status, "%s", j->message);
     c->failures = status == NAS_OK ? 0 : c->failures + 1;
     if (may_pass(c, status)) {
         nas_log(ctx, NAS_LOG_WARN, "collect: %s passed over: %s", j->arch.data,
                 nas_ctx_message(ctx));
         nas_ctx_clear(ctx);
+        nas_graph_free(j->graph);
+        j->graph = NULL;
         return NAS_OK;
     }
-    if (status == NAS_OK) status = keep(ctx, c, j->arch.data, us);
-    if (status == NAS_OK && j->judged)
-        c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us - us * 1e-3) / (us * 1e-3);
+    if (status != NAS_OK) return status;
+    const bool is_new = j->us <= 0;
+    if (!is_new && us >= j->us) return NAS_OK;
+    j->us = us;
+    return keep(ctx, c, j, is_new);
+}
+
+/* Whether the machine is as fast as it was at its calmest; the first program timed becomes the reference. */
+static nas_status look_at_reference(nas_ctx *ctx, collector *c, job *first, bool *calm) {
+    *calm = true;
+    if (c->reference == NULL && first->us > 0) {
+        c->reference = first->graph;
+        c->reference_artifact = first->artifact;
+        first->graph = NULL;
+        c->calmest_us = first->us;
+    }
+    if (c->reference == NULL) return NAS_OK;
+    double us = 0;
+    const nas_status status = time_program(ctx, c, c->reference, &c->reference_artifact, &us);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "the reference program");
+    if (us < c->calmest_us) c->calmest_us = us;
+    *calm = us <= CALM * c->calmest_us;
+    return NAS_OK;
+}
+
+/* One pass over the round; what is over time is not timed, but one at least. */
+static nas_status one_pass(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < n && status == NAS_OK; i++) {
+        if (jobs[i].graph == NULL && jobs[i].status == NAS_OK)
+            continue; /* passed over, or the reference */
+        status = time_and_keep(ctx, c, &jobs[i]);
+        if (status == NAS_OK) progress(c, false);
+        if (status == NAS_OK) status = nas_check_cancel(ctx);
+        if (elapsed_s(c) >= c->args->time_s) break;
+    }
     return status;
 }
 
-/* Layers chosen by one model, compiled together, timed one after another; what is over time is not timed. */
+static nas_status time_round(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
+    const int most = nas_device_is_simulated(c->device) ? 1 : PASSES_MAX;
+    bool was_calm = false;
+    nas_status status = NAS_OK;
+    for (int pass = 0; pass < most && status == NAS_OK; pass++) {
+        bool calm = true;
+        status = one_pass(ctx, c, jobs, n);
+        if (elapsed_s(c) >= c->args->time_s) break;
+        if (status == NAS_OK && most > 1) status = look_at_reference(ctx, c, &jobs[0], &calm);
+        was_calm = was_calm || calm;
+        if (pass + 1 >= PASSES && was_calm) break;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const job *j = &jobs[i];
+        if (j->judged && j->us > 0)
+            c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us / (j->us * 1e-3) - 1);
+    }
+    return status;
+}
+
+/* Chosen by one model, compiled together, timed in turn. */
 static nas_status one_round(nas_ctx *ctx, collector *c) {
     job jobs[ROUND] = {0};
     size_t n = 0;
@@ -319,12 +386,7 @@ static nas_status one_round(nas_ctx *ctx, collector *c) {
         status = choose(ctx, c, jobs, n++);
     if (status == NAS_OK) status = prepare_all(ctx, c, jobs, n);
     if (status == NAS_OK) status = nas_check_cancel(ctx);
-    for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        status = time_and_keep(ctx, c, &jobs[i]);
-        if (status == NAS_OK) progress(c, false);
-        if (status == NAS_OK) status = nas_check_cancel(ctx);
-        if (elapsed_s(c) >= c->args->time_s) break;
-    }
+    if (status == NAS_OK) status = time_round(ctx, c, jobs, n);
     jobs_deinit(jobs, n);
     if (status == NAS_OK && c->rows >= FIRST_ROWS &&
         (c->model == NULL || c->rows >= c->rows_of_model + REFIT_ROWS + c->rows_of_model / 20))
@@ -352,6 +414,24 @@ static nas_status find_families(nas_ctx *ctx, collector *c, const char *list) {
     return status;
 }
 
+/* Layers of families, or (no family) networks of a space. */
+static nas_status find_what(nas_ctx *ctx, collector *c, const nas_latency_args *args) {
+    const bool layers = args->space == NULL || strcmp(args->space, "kernel") == 0;
+    if (layers)
+        return find_families(ctx, c,
+                             args->kernels == NULL ? "sr,conv,dwconv,pointwise" : args->kernels);
+    if (args->kernels != NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "--kernels goes with --space kernel (single layers), not with '%s'",
+                        args->space);
+    if (strcmp(args->space, "network") == 0)
+        return nas_fail(
+            ctx, NAS_ERR_INVALID,
+            "space 'network' holds networks of files, none can be drawn: use kernel or one of %s",
+            nas_space_names());
+    return NAS_OK;
+}
+
 static nas_status open_all(nas_ctx *ctx, collector *c, const char *work_dir) {
     nas_device_options o = nas_device_options_default();
     o.name = c->args->device;
@@ -363,13 +443,14 @@ static nas_status open_all(nas_ctx *ctx, collector *c, const char *work_dir) {
     char source[128];
     (void)snprintf(source, sizeof source, "collect --device %s --threads %d", o.name,
                    (int)o.threads);
+    const char *space = c->n_families > 0 ? "kernel" : c->args->space;
     nas_status status = nas_target_find(ctx, "native", &c->compile.target);
     if (status == NAS_OK) status = nas_device_open(ctx, &o, &c->device);
-    if (status == NAS_OK) status = nas_encoder_new(ctx, "kernel", &c->encoder);
+    if (status == NAS_OK) status = nas_encoder_new(ctx, space, &c->encoder);
     if (status == NAS_OK)
-        status = nas_db_series_put(ctx, c->db, o.name, "kernel", NAS_DB_LATENCY, &c->series.id);
+        status = nas_db_series_put(ctx, c->db, o.name, space, NAS_DB_LATENCY, &c->series.id);
     if (status == NAS_OK)
-        status = nas_db_series_find(ctx, c->db, o.name, "kernel", NAS_DB_LATENCY, &c->series);
+        status = nas_db_series_find(ctx, c->db, o.name, space, NAS_DB_LATENCY, &c->series);
     if (status == NAS_OK)
         status = nas_db_import_put(ctx, c->db, source, "collect", "", &c->import_id);
     if (status != NAS_OK) return status;
@@ -432,7 +513,7 @@ static nas_status collect(nas_ctx *ctx, collector *c) {
     }
     progress(c, true);
     if (status == NAS_OK) return finish(ctx, c, reached);
-    return nas_wrap(ctx, status, "collect ended with %zu layers kept", c->rows);
+    return nas_wrap(ctx, status, "collect ended with %zu rows kept", c->rows);
 }
 
 nas_status nas_latency_collect(nas_ctx *ctx, nas_db *db, const nas_latency_args *args) {
@@ -441,13 +522,13 @@ nas_status nas_latency_collect(nas_ctx *ctx, nas_db *db, const nas_latency_args 
     if (c == NULL) return NAS_ERR_NOMEM;
     c->args = args;
     c->db = db;
-    nas_status status =
-        find_families(ctx, c, args->kernels == NULL ? "sr,conv,dwconv,pointwise" : args->kernels);
+    nas_status status = find_what(ctx, c, args);
     const bool made = status == NAS_OK && mkdtemp(work_dir) != NULL;
     if (status == NAS_OK && !made) status = nas_fail(ctx, NAS_ERR_IO, "cannot make %s", work_dir);
     if (status == NAS_OK) status = open_all(ctx, c, work_dir);
     if (status == NAS_OK) status = collect(ctx, c);
     nas_device_close(c->device);
+    nas_graph_free(c->reference);
     nas_device_model_free(c->model);
     nas_encoder_free(c->encoder);
     nas_free(c);

@@ -24,6 +24,8 @@ nas_status nas_encoder_canonical(nas_ctx *ctx, const nas_encoder *encoder, const
 /* nas_encoder_graph - the network; caller frees. */
 nas_status nas_encoder_graph(nas_ctx *ctx, const nas_encoder *encoder, const char *arch,
                              nas_graph **out);
+/* nas_encoder_sample - the text of a random architecture, appended to out. UNSUPPORTED for "kernel" and "network". */
+nas_status nas_encoder_sample(nas_ctx *ctx, const nas_encoder *encoder, nas_rng *rng, nas_buf *out);
 /* nas_encoder_row - x: [n features]. */
 nas_status nas_encoder_row(nas_ctx *ctx, const nas_encoder *encoder, const char *arch, double *x);
 /* nas_encoder_rows - x: [n][n features], on all processors. */

@@ -8,9 +8,9 @@
 
 TestSuite(spaces_conformance, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
-static const char *const names[] = {"nb201",         "nb201-reached", "nb201-folded",
-                                    "nb201:52x16x1", "fbnet",         "fbnet:32x32",
-                                    "ofa",           "ofa-w120",      "sr"};
+static const char *const names[] = {"nb201", "nb201-reached", "nb201-folded", "nb201:52x16x1",
+                                    "fbnet", "fbnet:32x32",   "ofa",          "ofa-w120",
+                                    "sr",    "sr720p"};
 enum { SPACES = sizeof names / sizeof names[0] };
 
 static nas_space *open_space(const char *name) {

@@ -1,6 +1,7 @@
 /* test_latency_encode.c - architecture texts as rows of features. */
 #include "tools/latency_encode.h"
 
+#include "latency/model.h"
 #include "tools/latency_kernels.h"
 
 #include <criterion/criterion.h>
@@ -132,5 +133,70 @@ Test(tools_latency_encode, lanes_that_stay_empty_show) {
     cr_assert(
         epsilon_eq(dbl, value_of(e, "conv h14 w16 i16 o17 k3 s1", "waste.o16"), 15.0 / 17, 1e-12));
     cr_assert(eq(dbl, value_of(e, "conv h14 w16 i16 o16 k3 s1", "waste.o16"), 0.0));
+    nas_encoder_free(e);
+}
+
+/* A device that takes a slower way when its lanes of 8 are not full: 64 channels are faster than 57 to 63. */
+static double stepped_ms(const nas_kernel_shape *s) {
+    const double macs = (double)s->height * s->width * s->in * s->out * s->kernel * s->kernel;
+    return 0.01 + 1e-8 * macs * (s->out % 8 != 0 ? 1.35 : 1);
+}
+
+static nas_kernel_shape width_of(int32_t in, int32_t out) {
+    return (nas_kernel_shape){
+        .height = 28, .width = 28, .in = in, .out = out, .kernel = 3, .stride = 1};
+}
+
+static void row_of(const nas_encoder *e, const nas_kernel_shape *s, double *x) {
+    nas_buf text = {0};
+    nas_kernel_shape_format(s, &text);
+    cr_assert(eq(int, (int)nas_encoder_row(ctx, e, text.data, x), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    nas_buf_deinit(&text);
+}
+
+Test(tools_latency_encode, a_model_of_layers_falls_where_the_device_falls) {
+    enum { ROWS = 200 };
+    nas_encoder *e = encoder_of("kernel");
+    size_t width = 0;
+    nas_latency_table table = {
+        .device = "stepped", .features = nas_encoder_features(e, &width), .n_rows = ROWS};
+    table.n_features = width;
+    double *x = nas_alloc_array(ctx, ROWS * width, sizeof *x), y[ROWS];
+    nas_rng rng = nas_rng_stream(1, 0, "layers of a stepped device");
+    for (size_t i = 0; i < ROWS; i++) {
+        nas_kernel_shape s =
+            width_of(8 + (int32_t)nas_rng_below(&rng, 57), 8 + (int32_t)nas_rng_below(&rng, 89));
+        if (i % 2 == 0) s.out = s.out / 8 * 8; /* as collect draws them */
+        if (s.in == 40) s.in = 41;             /* kept for the question below */
+        row_of(e, &s, x + i * width);
+        y[i] = stepped_ms(&s) * exp(0.02 * nas_rng_normal(&rng));
+    }
+    table.x = x;
+    table.y = y;
+    const nas_device_model_options options = nas_device_model_options_default();
+    nas_device_model *model = NULL;
+    cr_assert(nas_device_model_fit(ctx, &table, &options, &model) == NAS_OK, "%s",
+              nas_ctx_message(ctx));
+    for (int32_t out = 32; out <= 80; out += 8) {
+        const nas_kernel_shape ragged = width_of(40, out - 1), full = width_of(40, out);
+        double rows[1024], ms[2];
+        cr_assert(2 * width <= sizeof rows / sizeof rows[0]);
+        row_of(e, &ragged, rows);
+        row_of(e, &full, rows + width);
+        const nas_latency_table two = {.device = "stepped",
+                                       .features = table.features,
+                                       .n_features = width,
+                                       .n_rows = 2,
+                                       .x = rows};
+        cr_assert(nas_device_model_predict_fast(ctx, model, &two, ms) == NAS_OK);
+        cr_assert(stepped_ms(&full) < stepped_ms(&ragged)); /* the truth */
+        cr_assert(ms[1] < 0.9 * ms[0], "%d channels %g ms, %d channels %g ms", (int)out - 1, ms[0],
+                  (int)out, ms[1]);
+        cr_assert(fabs(ms[0] / stepped_ms(&ragged) - 1) < 0.1, "%g", ms[0]);
+        cr_assert(fabs(ms[1] / stepped_ms(&full) - 1) < 0.1, "%g", ms[1]);
+    }
+    nas_device_model_free(model);
+    nas_free(x);
     nas_encoder_free(e);
 }

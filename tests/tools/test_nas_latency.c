@@ -235,6 +235,8 @@ Test(tools_nas_latency, wrong_usage_says_what_is_meant) {
     done(run("fit", "--device nobody"), 1, "no latency of device 'nobody'");
     done(run("transfer", "--device x"), 2, "--from A,B,C");
     done(run("collect", "--device local --kernels gru"), 2, "use sr, conv, dwconv");
+    done(run("collect", "--device local --space sr --kernels conv"), 2, "--space kernel");
+    done(run("collect", "--device local --space network"), 2, "none can be drawn");
 }
 
 Test(tools_nas_latency, collect_times_layers_until_the_error_is_reached_and_goes_on_later) {
@@ -290,4 +292,24 @@ Test(tools_nas_latency, layers_compiled_together_are_timed_here_and_kept_once_ea
     cr_assert(different);
     json_decref(more);
     done(run("export", "--device local -f csv"), 0, "k1 s1");
+}
+
+Test(tools_nas_latency, networks_of_a_space_are_collected_and_foretold) {
+    json_t *q =
+        object(run("collect", "--device simulated --space nb201 --time 100s --error 0.5 -f json"));
+    cr_assert(number(q, "n_train") >= 44, "%g", number(q, "n_train"));
+    cr_assert(number(q, "within10") > 0.5, "%g", number(q, "within10"));
+    json_decref(q);
+    done(run("export", "--device simulated -f csv"), 0, "simulated,nb201,latency");
+    done(run("predict", "--device simulated --arch 421211"), 0, "421211");
+}
+
+Test(tools_nas_latency, networks_of_a_space_are_timed_here) {
+    json_t *q = object(run(
+        "collect", "--device local --space nb201:8x8x3 --time 1s --until-error 0.0001 -f json"));
+    bool different = false;
+    const double rows = number(q, "n_train");
+    cr_assert(rows >= 1, "%g", rows);
+    cr_assert(eq(int, exported_rows("local", &different), (int)rows));
+    json_decref(q);
 }

@@ -268,6 +268,9 @@ bench-compress-strategies: all ## strategies that choose channels, equal evaluat
 .PHONY: bench-sparse
 bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
 	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
+.PHONY: bench-sparse-arm
+bench-sparse-arm: all ## what sparse layers would gain on 64-bit Arm by static cost (llvm-mca and the cross compiler; minutes)
+	$(Q)scripts/static_sparse.sh
 
 .PHONY: bench-search
 SEARCH_DIR ?= runs/bench-search

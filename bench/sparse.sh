@@ -14,10 +14,10 @@ resnet=1:256:64:56,1:64:256:56,1:512:128:28,1:1024:256:14,1:256:512:28:2,1:1024:
 mobilenet=1:16:96:112,1:24:144:56,1:144:24:56,1:192:32:28,1:64:384:14,1:576:96:14,1:960:320:7,1:320:1280:7
 winograd=3:64:64:56,3:128:128:28,3:256:256:14
 
-table() { # title, shapes, patterns [, rates]
+table() { # title, shapes, patterns [, rates [, dtype]]
     echo "== $1"
     "$compile" --break-even --cell "$cell" --db "$work/kernels.db" --shapes "$2" --patterns "$3" \
-        --rates "${4:-0.25,0.5,0.75,0.9}" 2>/dev/null
+        --rates "${4:-0.25,0.5,0.75,0.9}" --dtype "${5:-f32}" 2>/dev/null
     echo
 }
 table "ResNet-50, 1x1 and strided" "$resnet" 1x4,1x16,punched4x4,N:8x4
@@ -25,6 +25,11 @@ table "ResNet-50, 1x1, unstructured" 1:256:64:56,1:512:128:28,1:1024:256:14 unst
 table "MobileNet-V2, 1x1" "$mobilenet" 1x4,1x16,N:8x4
 table "MobileNet-V2, 1x1, unstructured" 1:144:24:56,1:576:96:14,1:960:320:7 unstructured 0.5,0.8,0.9
 table "3x3 of stride 1: the rival is Winograd" "$winograd" 1x4,1x16,punched8x8,pattern
+
+ints=0.5,0.75,0.9
+table "int8: ResNet-50, 1x1 and strided" "$resnet" 1x4,N:8x4,punched16x4,unstructured $ints int8
+table "int8: MobileNet-V2, 1x1" "$mobilenet" 1x4,N:8x4,punched16x4,unstructured $ints int8
+table "int8: 3x3 of stride 1" "$winograd" 1x4,punched16x4 $ints int8
 
 echo "== bytes of 1x1 256->64 and 3x3 128->128, fp32, as a share of dense: bitmask and lists"
 "$compile" --break-even --cell 0.05s --db "$work/bytes.db" --shapes 1:256:64:14,3:128:128:7:2 \

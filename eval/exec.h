@@ -70,6 +70,27 @@ nas_status nas_exec_pair_moments(nas_ctx *ctx, const nas_graph *graph, const nas
                                  void *arg, nas_exec_pair *out);
 void nas_exec_pair_deinit(nas_exec_pair *pair);
 
+/* ---- what layers give ----------------------------------------------------------------------------------------------- */
+
+/* One channel of the output, before any activation, of a convolution with a bias or of a BATCH_NORM. */
+typedef struct nas_exec_channel {
+    double mean, deviation; /* over images and pixels */
+} nas_exec_channel;
+
+/* nas_exec_is_matched - a node that has them; nas_exec_channel_count - channels of all such nodes of a graph, in their order
+ * one after another as the functions below have them. */
+bool nas_exec_is_matched(const nas_graph *graph, nas_value v);
+size_t nas_exec_channel_count(const nas_graph *graph);
+/* nas_exec_statistics - out [nas_exec_channel_count] over n images, 1..2048, all in memory at once (RANGE). */
+nas_status nas_exec_statistics(nas_ctx *ctx, const nas_graph *graph,
+                               const nas_exec_options *options, size_t n, nas_exec_read_fn read,
+                               void *arg, nas_exec_channel *out);
+/* nas_exec_match - scales and shifts every channel, in weights and biases, so that over these images it has the wanted mean and
+ * deviation: layer after layer, each with what the corrected ones before it give. A channel without any deviation, before or
+ * wanted, is shifted alone. */
+nas_status nas_exec_match(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options, size_t n,
+                          nas_exec_read_fn read, void *arg, const nas_exec_channel *want);
+
 /* nas_exec_recalibrate - mean and variance of every BATCH_NORM of the graph (with weights) set to those of its input over n
  * images, layer after layer, so that a layer sees inputs that were normalised anew. */
 nas_status nas_exec_recalibrate(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options,

@@ -56,6 +56,8 @@ float *nas__exec_at(const nas_exec *exec, float *space, nas_value v);
 /* nas__exec_load - images [first, first + n) of the caller into the input value. */
 void nas__exec_load(const nas_exec *exec, float *space, size_t first, int32_t n,
                     nas_exec_read_fn read, void *arg, float *scratch);
+/* nas__exec_run_step - one step for n <= chunk images, when what it reads is there. */
+void nas__exec_run_step(const nas_exec *exec, const nas__exec_step *step, float *space, int32_t n);
 /* nas__exec_forward - all steps before node `stop` for n <= chunk images in a worker's space. */
 void nas__exec_forward(const nas_exec *exec, float *space, int32_t n, nas_value stop);
 /* nas__exec_backward - an executor with `keep`, after nas__exec_forward: `grads` has a space's layout and holds the gradient of

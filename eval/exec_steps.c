@@ -330,7 +330,7 @@ static bool run_rows(const row_job *j, int32_t n) {
     return true;
 }
 
-static void run_step(const nas_exec *e, const nas__exec_step *s, float *space, int32_t n) {
+void nas__exec_run_step(const nas_exec *e, const nas__exec_step *s, float *space, int32_t n) {
     const nas_node *node = nas_graph_node(e->graph, s->node);
     row_job j = {.e = e, .s = s, .node = node, .out = operand_of(e, space, s->out)};
     if (node->op == NAS_OP_CONSTANT) return;
@@ -353,7 +353,7 @@ static void run_step(const nas_exec *e, const nas__exec_step *s, float *space, i
 
 void nas__exec_forward(const nas_exec *e, float *space, int32_t n, nas_value stop) {
     for (int32_t i = 0; i < e->n_steps && e->steps[i].node < stop; i++)
-        run_step(e, &e->steps[i], space, n);
+        nas__exec_run_step(e, &e->steps[i], space, n);
 }
 
 void nas__exec_load(const nas_exec *e, float *space, size_t first, int32_t n, nas_exec_read_fn read,

@@ -42,7 +42,8 @@ typedef struct nas__comp {
     nas_exec_gram *grams;
     nas_moments *moments; /* of the same convolutions */
     size_t n_moments;
-    double *scores; /* [class] importance */
+    nas_exec_channel *outputs; /* what its layers give; NULL: no recalibration */
+    double *scores;            /* [class] importance */
     nas_space *space;
     nas_strategy *strategy;
     nas_front *front; /* over strategy trials, by the objectives */
@@ -98,6 +99,13 @@ nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
 /* nas__comp_ratios - ratio[group]: time of the convolutions that write or read its channels in trial `index` as delivered, over
  * their time in the original; NAN where nothing was measured (simulated device, failed measurement: a warning). */
 nas_status nas__comp_ratios(nas__comp *c, size_t index, const nas_graph *delivered, double *ratio);
+
+/* ---- compress_recalibrate.c ---- */
+/* nas__comp_take_outputs - the original's, when the config wants them. */
+nas_status nas__comp_take_outputs(nas__comp *c);
+/* nas__comp_recalibrate - `graph`, which has the channels keep[class] of the original, corrected in place. */
+nas_status nas__comp_recalibrate(nas_ctx *ctx, const nas__comp *c, const bool *keep,
+                                 nas_graph *graph);
 
 /* ---- compress_times.c ---- */
 /* nas__comp_time_groups - measures them, now. NAN: a program whose layers have no times of their own. */

@@ -213,6 +213,7 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
     if (status == NAS_OK && c->config->compress.repair)
         status = nas_channels_repair(ctx, c->channels, c->model, keep, c->moments, c->n_moments,
                                      c->config->compress.ridge, graph, &repaired);
+    if (status == NAS_OK && c->outputs != NULL) status = nas__comp_recalibrate(ctx, c, keep, graph);
     nas_free(keep);
     if (status != NAS_OK) {
         nas_graph_free(graph);
@@ -343,6 +344,7 @@ nas_status nas__comp_space(nas__comp *c) {
                      nas_graph_name(c->model));
     nas__progress_phase(&c->progress, "statistics", 0, 1);
     if (status == NAS_OK) status = take_statistics(c);
+    if (status == NAS_OK) status = nas__comp_take_outputs(c);
     if (status == NAS_OK) {
         c->scores = nas_alloc_array(c->ctx, (size_t)nas_channels_class_count(c->channels),
                                     sizeof *c->scores);

@@ -232,6 +232,7 @@ static nas_status close_all(nas__comp *c) {
     nas_free(c->grams);
     nas_free(c->moments);
     nas_free(c->scores);
+    nas_free(c->outputs);
     nas_graph_free(c->model);
     for (size_t i = 0; i < c->n_trials; i++)
         nas_db_trial_deinit(&c->trials[i].row);
@@ -304,12 +305,14 @@ nas_status nas__compress_plan(nas_ctx *ctx, const nas_study_options *options) {
     if (status == NAS_OK) {
         if (cfg->model.onnx[0] == '\0')
             printf("training  the built-in network: %d steps\n", (int)cfg->model.train_steps);
-        printf("search    %d trials by %s; each: pruned%s, scored on at most %d images, compiled, "
-               "timed "
-               "for %.1f s at most on %s\n",
-               (int)cfg->search.trials, cfg->search.strategy,
-               cfg->compress.repair ? ", repaired by least squares" : "",
-               (int)cfg->data.reward_images, cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
+        printf(
+            "search    %d trials by %s; each: pruned%s%s, scored on at most %d images, compiled, "
+            "timed "
+            "for %.1f s at most on %s\n",
+            (int)cfg->search.trials, cfg->search.strategy,
+            cfg->compress.repair ? ", repaired by least squares" : "",
+            cfg->compress.recalibrate ? ", recalibrated" : "", (int)cfg->data.reward_images,
+            cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
         printf("final     the original and at most %d front members: %d steps each\n",
                (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps);
     }

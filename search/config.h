@@ -93,7 +93,7 @@ typedef struct nas_config {
         char space[16], importance[24], measure[8];
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature;
-        bool repair, flip;
+        bool repair, recalibrate, flip;
     } compress;           /* classify */
     nas_sr_options space; /* lr extents and scale filled from task */
     struct {

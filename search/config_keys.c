@@ -167,6 +167,13 @@ static const nas__config_key keys[] = {
      .doc = "least-squares repair of the layers that lost inputs"},
     NUMBER("compress.ridge", compress.ridge, false, 0, 1, "",
            "repair: added to the diagonal, as a share of its mean"),
+    {.path = "compress.recalibrate",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.recalibrate),
+     .unit = "",
+     .doc =
+         "after slicing and repair: mean and deviation of every layer's channels brought back to "
+         "those of the original"},
     INTEGER("compress.calibration_images", compress.calibration_images, 1, 100000, "images",
             "statistics of layers are taken from so many"),
     INTEGER("compress.positions", compress.positions, 1, 10000, "pixels",
@@ -430,7 +437,8 @@ void nas_config_default(nas_config *out) {
                      .ridge = 1e-4,
                      .distill = 0.5,
                      .temperature = 3,
-                     .repair = true},
+                     .repair = true,
+                     .recalibrate = true},
         .data = {.kind = "glyphs",
                  .mean = "0.5",
                  .deviation = "0.25",

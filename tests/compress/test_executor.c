@@ -344,3 +344,125 @@ Test(compress_executor, recalibration_takes_mean_and_variance_of_what_is_normali
     nas_graph_free(g);
     nas_free(images);
 }
+
+/* Every second class of each group goes. */
+static nas_graph *half_of(const nas_graph *g, const nas_channels *ch, bool *keep) {
+    nas_graph *out = NULL;
+    for (int32_t i = 0; i < nas_channels_group_count(ch); i++) {
+        const nas_channel_group *group = nas_channels_group(ch, i);
+        for (int32_t k = 0; k < group->channels; k++)
+            keep[group->classes[k]] = k % 2 == 0;
+    }
+    OK(nas_channels_slice(ctx, ch, g, keep, &out));
+    return out;
+}
+
+static size_t kept_statistics(const nas_graph *g, const nas_channels *ch, const bool *keep,
+                              const nas_exec_channel *all, nas_exec_channel *kept) {
+    size_t from = 0, to = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        if (!nas_exec_is_matched(g, v)) continue;
+        for (int32_t c = 0; c < nas_graph_node(g, v)->shape.c; c++, from++) {
+            const int32_t number = nas_channels_of(ch, v)[c];
+            if (number == NAS_CLASS_FIXED || keep[number]) kept[to++] = all[from];
+        }
+    }
+    return to;
+}
+
+/* Largest difference of two lists, relative to a channel's deviation. */
+static double worst_between(const nas_exec_channel *a, const nas_exec_channel *b, size_t n) {
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double unit = b[i].deviation > 1e-3 ? b[i].deviation : 1;
+        worst = fmax(worst, fabs(a[i].mean - b[i].mean) / unit);
+        worst = fmax(worst, fabs(a[i].deviation - b[i].deviation) / unit);
+    }
+    return worst;
+}
+
+Test(compress_executor, matched_layers_give_the_means_and_deviations_they_gave_before) {
+    enum { IMAGES = 70 }; /* in three parts */
+    float *images = noise_images(IMAGES);
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net), *two = NULL;
+        nas_channels *ch = NULL;
+        OK(nas_channels_find(ctx, g, &ch));
+        bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(ch), sizeof *keep);
+        const size_t n = nas_exec_channel_count(g);
+        nas_exec_channel *all = nas_alloc_array(ctx, n, sizeof *all);
+        nas_exec_channel *want = nas_alloc_array(ctx, n, sizeof *want);
+        nas_exec_channel *got = nas_alloc_array(ctx, n, sizeof *got);
+        nas_exec_options o = {.chunk = 3, .threads = 2};
+        OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, all));
+        nas_graph *one = half_of(g, ch, keep);
+        OK(nas_graph_clone(ctx, one, &two));
+        const size_t kept = kept_statistics(g, ch, keep, all, want);
+        cr_assert(kept == nas_exec_channel_count(one) && kept < n);
+        OK(nas_exec_statistics(ctx, one, &o, IMAGES, read_noise, images, got));
+        const double before = worst_between(got, want, kept);
+        OK(nas_exec_match(ctx, one, &o, IMAGES, read_noise, images, want));
+        OK(nas_exec_statistics(ctx, one, &o, IMAGES, read_noise, images, got));
+        const double after = worst_between(got, want, kept);
+        cr_assert(before > 0.05 && after < 1e-3, "net %d: %g before, %g after", net, before, after);
+        o = (nas_exec_options){.chunk = 8, .threads = 1};
+        OK(nas_exec_match(ctx, two, &o, IMAGES, read_noise, images, want));
+        for (int32_t i = 0; i < nas_graph_param_count(one); i++) {
+            const nas_param *a = nas_graph_param(one, i), *b = nas_graph_param(two, i);
+            cr_assert(memcmp(a->data, b->data, a->count * sizeof *a->data) == 0);
+        }
+        nas_free(all);
+        nas_free(want);
+        nas_free(got);
+        nas_free(keep);
+        nas_channels_free(ch);
+        nas_graph_free(one);
+        nas_graph_free(two);
+        nas_graph_free(g);
+    }
+    nas_free(images);
+}
+
+/* The executor keeps a convolution's value only after its activation: statistics are of what came before it. */
+Test(compress_executor, statistics_are_of_values_before_their_activation) {
+    enum { IMAGES = 5 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nas_graph_new(ctx, "net");
+    nas_value x = 0;
+    const nas_conv_attributes conv = {.out_channels = 1,
+                                      .kernel_h = 1,
+                                      .kernel_w = 1,
+                                      .stride_h = 1,
+                                      .stride_w = 1,
+                                      .dilation_h = 1,
+                                      .dilation_w = 1,
+                                      .groups = 1,
+                                      .has_bias = true};
+    const nas_node relu = {.op = NAS_OP_RELU, .n_inputs = 1};
+    nas_node next = relu;
+    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
+    OK(nas_graph_add_conv(ctx, g, "conv", x, &conv, &x));
+    next.inputs[0] = x;
+    OK(nas_graph_add_node(ctx, g, "relu", &next, &x));
+    OK(nas_graph_set_output(ctx, g, x));
+    OK(nas_graph_alloc_weights(ctx, g));
+    nas_param *w = nas_graph_param(g, 0), *b = nas_graph_param(g, 1);
+    w->data[0] = 2;
+    b->data[0] = -1;
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < (size_t)IMAGES * PLANE; i++) {
+        const double y = 2 * (double)images[i / PLANE * FLOATS + i % PLANE] - 1;
+        sum += y / (IMAGES * PLANE);
+        squares += y * y / (IMAGES * PLANE);
+    }
+    const nas_exec_options o = {.chunk = 2, .threads = 2};
+    nas_exec_channel got = {0};
+    cr_assert(nas_exec_channel_count(g) == 1);
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, &got));
+    cr_assert(fabs(got.mean - sum) < 1e-5, "%g, not %g", got.mean, sum);
+    cr_assert(fabs(got.deviation - sqrt(squares - sum * sum)) < 1e-5);
+    cr_assert(nas_exec_statistics(ctx, g, &o, 0, read_noise, images, &got) == NAS_ERR_RANGE);
+    cr_assert(nas_exec_statistics(ctx, g, &o, 2049, read_noise, images, &got) == NAS_ERR_RANGE);
+    nas_graph_free(g);
+    nas_free(images);
+}

@@ -245,3 +245,22 @@ Test(search_compress, every_kind_of_limit_is_kept_in_percent_and_absolute) {
         cr_assert(ask(name, sql) == 0, "%s", rows[i][0]);
     }
 }
+
+/* ---- recalibration ---------------------------------------------------------------------------------------------------- */
+
+/* Without any tuning the two networks differ by what was recalibrated alone. */
+Test(search_compress, recalibration_changes_the_weights_of_a_result) {
+    static const char *const keys[] = {"compress.recalibrate=false", "compress.recalibrate=true"};
+    char hash[2][NAS_SHA256_HEX], path[256];
+    for (int i = 0; i < 2; i++) {
+        const char *const more[] = {keys[i], "eval.finetune_steps=0", "search.trials=1",
+                                    "search.strategy=random", NULL};
+        const char *name = i == 0 ? "plain" : "recalibrated";
+        nas_process_result r = run("configs/amc-resnet20.toml", name, more);
+        cr_assert(r.exit_code == 0, "%s: %d %s", keys[i], r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        (void)snprintf(path, sizeof path, "%s/%s/best/model.onnx", folder, name);
+        cr_assert(nas_sha256_file_hex(ctx, path, hash[i]) == NAS_OK, "%s", nas_ctx_message(ctx));
+    }
+    cr_assert(strcmp(hash[0], hash[1]) != 0);
+}

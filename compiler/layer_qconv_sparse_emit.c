@@ -189,9 +189,8 @@ static void emit_entry(const panel *d, int32_t vectors, nas_buf *out) {
             emit_weight(d, o, out);
         nas_buf_puts(out, ";\n");
     }
-    const int32_t unit = p->inputs == 1 ? 1 : p->inputs;
-    for (int32_t from = 0; from < vectors; from += unit) {
-        const int32_t to = from + unit < vectors ? from + unit : vectors;
+    for (int32_t from = 0; from < vectors; from += p->inputs) {
+        const int32_t to = from + p->inputs < vectors ? from + p->inputs : vectors;
         emit_vectors(d, from, to, out);
         emit_products(d, from, to, out);
     }
@@ -297,8 +296,8 @@ static void emit_addresses(const panel *d, nas_buf *out) {
     const nas__conv *c = &d->q->conv;
     const nas__q_panel *p = &d->p;
     const bool residual = c->has_residual;
-    nas_buf_printf(out, "        const unsigned char *at[%d];\n        unsigned char *to[%d];\n%s",
-                   p->row, p->row, "");
+    nas_buf_printf(out, "        const unsigned char *at[%d];\n        unsigned char *to[%d];\n",
+                   p->row, p->row);
     if (residual) nas_buf_printf(out, "        const unsigned char *more[%d];\n", p->row);
     nas_buf_printf(
         out,

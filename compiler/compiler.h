@@ -113,7 +113,11 @@ typedef struct nas_compile_options {
         tune_s; /* > 0: measure kernels that the memory does not know for about so many seconds; needs `memory` */
     int32_t tune_threads; /* 1..64: threads that a kernel is timed with, part of the memory's key */
     const nas_tune_device
-        *tune_device;   /* NULL: kernels are timed here, and the target must run here */
+        *tune_device; /* NULL: kernels are timed here, and the target must run here */
+    uint64_t
+        max_code_bytes; /* of a bundle: slower and smaller kernels are taken until it fits; 0: no bound */
+    double
+        code_price; /* estimated cycles that one byte of a kernel's text is worth; 0: speed alone decides */
     int64_t timeout_ms; /* of one compiler run */
 } nas_compile_options;
 
@@ -146,9 +150,22 @@ typedef struct nas_artifact {
 nas_status nas_compile(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
                        nas_artifact *out);
 
-/* nas_emit_bundle - writes the self-contained bundle into directory `dir` (created). */
+/* What a bundle takes on a device. */
+typedef struct nas_bundle_facts {
+    bool code_known; /* false: the compiler is not installed here */
+    uint64_t
+        code_bytes; /* machine code and its constants, as the build line of the bundle makes them */
+    uint64_t weight_bytes, arena_bytes;
+    bool made_smaller;              /* slower kernels were taken to keep within max_code_bytes */
+    char compiler[128], flags[256]; /* "" while unknown */
+} nas_bundle_facts;
+
+/* nas_emit_bundle - writes the self-contained bundle into directory `dir` (created). With `facts` (may be NULL) or a bound of
+ * the code its kernels are compiled, as cached objects, to see how large they are.
+ * Errors: those of nas_compile; RANGE when even the smallest kernels exceed max_code_bytes, the largest ones named; TOOLCHAIN
+ * when there is a bound and no compiler. */
 nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
-                           const char *dir);
+                           const char *dir, nas_bundle_facts *facts);
 
 /* nas_emit_source - emitted model.c and model.h text alone: for goldens and people. */
 nas_status nas_emit_source(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,

@@ -203,6 +203,21 @@ void nas__sources_text(const nas__sources *sources, nas_buf *out);
 nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
                               const nas__sources *sources, nas_artifact *out);
 
+/* What the code of a bundle takes on a device: machine code and its constants, without weights. */
+enum { NAS__CODE_LARGEST = 3 };
+typedef struct nas__code_size {
+    uint64_t bytes;
+    int32_t n_largest; /* units, largest first */
+    uint64_t largest_bytes[NAS__CODE_LARGEST];
+    char largest[NAS__CODE_LARGEST][96];
+} nas__code_size;
+/* nas__build_code - compiles model.c of a bundle with the flags of its build line, cached, and says how large the code is.
+ * whole   true: as one file, the size to state; false: unit by unit, in parallel: an estimate from above, by unit */
+nas_status nas__build_code(nas_ctx *ctx, const nas_compile_options *options,
+                           const nas__sources *sources, bool whole, nas__code_size *out);
+/* nas__code_bytes - of one object file. PARSE when it is none. code_size.c */
+nas_status nas__code_bytes(nas_ctx *ctx, const char *path, uint64_t *out);
+
 /* ---- emitting -------------------------------------------------------------------------------------------------- */
 
 /* nas__emit_sources - all but the weights. emit.c */

@@ -17,6 +17,10 @@ void nas__op_emit_resize(const nas_target *target, const nas__op *op, nas_buf *o
 void nas__op_emit_norm(const nas_target *target, const nas__op *op, nas_buf *out);
 void nas__op_emit_product(const nas_target *target, const nas__op *op, nas_buf *out);
 
+/* nas__op_emit_nearest - <axis>n, the index of the nearest input pixel of output <axis>, along an axis of `in` and `size`
+ * pixels: floor(i * in / size), or half pixels with ties towards zero. */
+void nas__op_emit_nearest(const char *axis, int32_t in, int32_t size, bool half, const char *indent,
+                          nas_buf *out);
 /* nas__op_planes - between planes [c][h][w] at `plane` and pixels of a view at `pixel`, row y: blocks of LANES x LANES
  * numbers turned in registers, the rest one by one. to_pixels: from the planes, else to them. */
 void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,

@@ -76,9 +76,8 @@ void nas__op_emit_pool(const nas_target *target, const nas__op *op, nas_buf *out
 
 /* ---- resizing ----------------------------------------------------------------------------------------------------- */
 
-/* Index of the nearest input pixel along one axis: floor(i * in / out), or half pixels with ties towards zero. */
-static void emit_nearest(const char *axis, int32_t in, int32_t size, bool half, const char *indent,
-                         nas_buf *out) {
+void nas__op_emit_nearest(const char *axis, int32_t in, int32_t size, bool half, const char *indent,
+                          nas_buf *out) {
     if (!half) {
         nas_buf_printf(out, "%sconst long %sn = %s * %d / %d;\n", indent, axis, axis, in, size);
         return;
@@ -130,13 +129,13 @@ void nas__op_emit_resize(const nas_target *target, const nas__op *op, nas_buf *o
     const bool half = mode == NAS_RESIZE_NEAREST_HALF_PIXEL;
     nas_buf_puts(out, "    for (long y = begin; y < end; y++) {\n");
     if (nearest) {
-        emit_nearest("y", in->h, s->h, half, "        ", out);
+        nas__op_emit_nearest("y", in->h, s->h, half, "        ", out);
     } else {
         emit_position("y", in->h, s->h, mode, "        ", out);
     }
     nas_buf_printf(out, "        for (long x = 0; x < %d; x++) {\n", s->w);
     if (nearest) {
-        emit_nearest("x", in->w, s->w, half, "            ", out);
+        nas__op_emit_nearest("x", in->w, s->w, half, "            ", out);
         nas_buf_printf(out, "            const float *p = in + yn * %zu + xn * %d;\n",
                        op->in[0].row, op->in[0].pitch);
     } else {

@@ -8,6 +8,7 @@
 const char *nas__qop_kind_name(nas__qop_kind kind) {
     switch (kind) {
     case NAS__QOP_ADD: return "add";
+    case NAS__QOP_MUL: return "mul";
     case NAS__QOP_MAX_POOL: return "max_pool";
     case NAS__QOP_AVG_POOL: return "avg_pool";
     case NAS__QOP_QUANTIZE: return "quantize";
@@ -16,8 +17,14 @@ const char *nas__qop_kind_name(nas__qop_kind kind) {
     case NAS__QOP_DECODE: return "decode";
     case NAS__QOP_PRELU: return "prelu";
     case NAS__QOP_TABLE: return "table";
+    case NAS__QOP_DEPTH_TO_SPACE: return "shuffle";
+    case NAS__QOP_NEAREST: return "nearest";
     }
     return "";
+}
+
+bool nas__qop_has_table(const nas__qop *op) {
+    return op->kind == NAS__QOP_TABLE || op->mapped;
 }
 
 nas__qop nas__qop_copy(void) {
@@ -40,7 +47,7 @@ size_t nas__qop_weight_bytes(const nas__qop *op) {
     size_t n = NAS__Q_HEAD;
     if (op->kind == NAS__QOP_AVG_POOL) n += (size_t)window(op) + 1;
     if (op->kind == NAS__QOP_PRELU) n += (size_t)(op->out.shape.c + 15) / 16 * 16;
-    if (op->kind == NAS__QOP_TABLE) n += TABLE_BYTES / 4;
+    if (nas__qop_has_table(op)) n += TABLE_BYTES / 4;
     return (4 * n + 63) / 64 * 64;
 }
 
@@ -54,15 +61,20 @@ static nas_status pack_averages(nas_ctx *ctx, const nas__qop *op, const nas__qop
 }
 
 nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *data, void *out) {
-    int32_t *head = out, left = 0;
+    int32_t *head = out, left = 0, product = 0;
     memset(out, 0, nas__qop_weight_bytes(op));
+    if (op->kind == NAS__QOP_MUL) {
+        nas_status status = nas_quant_left(ctx, data->ratio, &left);
+        if (status == NAS_OK) status = nas_quant_multiplier(ctx, data->ratio, left, &product);
+        if (status != NAS_OK) return status;
+    }
     if (op->kind == NAS__QOP_AVG_POOL) {
         const nas_status status = pack_averages(ctx, op, data, &left, head + NAS__Q_HEAD);
         if (status != NAS_OK) return status;
     }
     if (op->kind == NAS__QOP_PRELU)
         memcpy(head + NAS__Q_HEAD, data->below, (size_t)op->out.shape.c * sizeof *data->below);
-    if (op->kind == NAS__QOP_TABLE) memcpy(head + NAS__Q_HEAD, data->table, TABLE_BYTES);
+    if (nas__qop_has_table(op)) memcpy(head + NAS__Q_HEAD, data->table, TABLE_BYTES);
     head[NAS__Q_ZERO_IN] = data->zero_in[0];
     head[NAS__Q_ZERO_IN_2] = data->zero_in[1];
     head[NAS__Q_ZERO_OUT] = data->requant.zero_out;
@@ -70,7 +82,7 @@ nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *
     head[NAS__Q_HIGH] = data->requant.high;
     head[NAS__Q_LEFT] = left;
     head[NAS__Q_MOST] = NAS_QUANT_ACC_MAX >> left;
-    head[NAS__Q_MULTIPLIER_1] = data->multiplier[0];
+    head[NAS__Q_MULTIPLIER_1] = op->kind == NAS__QOP_MUL ? product : data->multiplier[0];
     head[NAS__Q_MULTIPLIER_2] = data->multiplier[1];
     memcpy(&head[NAS__Q_SCALE], &data->scale, sizeof data->scale);
     return NAS_OK;
@@ -87,9 +99,9 @@ void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out) {
                       views[i]->shape.w, views[i]->shape.c, views[i]->pitch, views[i]->row);
     }
     const nas_pool_attributes *p = &op->pool;
-    n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d %d", p->kernel_h,
+    n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d %d %d %d", p->kernel_h,
                   p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left,
-                  (int)p->count_include_pad, (int)op->block);
+                  (int)p->count_include_pad, (int)op->block, (int)op->resize, (int)op->mapped);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, (size_t)n, hash);
     nas_buf_printf(out, "q%s_%.12s", nas__qop_kind_name(op->kind), hash);
@@ -129,6 +141,17 @@ static void add_body(const nas__qop *op, int32_t n, nas_buf *out) {
         1 << (NAS_QUANT_ADD_BITS - 1), NAS_QUANT_ADD_BITS, n);
 }
 
+static void mul_body(const nas__qop *op, int32_t n, nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "                const vi x = q_get_%c(a + c, %d) - h[%d], y1 = q_get_%c(b + c, "
+        "%d) - h[%d];\n"
+        "                q_put_%c(o + c, q_round(q_left(x * y1, h), q_splat(h[%d])), %d, "
+        "h);\n",
+        type_of(op->in_signed[0]), n, NAS__Q_ZERO_IN, type_of(op->in_signed[1]), n,
+        NAS__Q_ZERO_IN_2, type_of(op->out_signed), NAS__Q_MULTIPLIER_1, n);
+}
+
 static void prelu_body(const nas__qop *op, int32_t n, nas_buf *out) {
     nas_buf_printf(out,
                    "                const vi x = q_get_%c(a + c, %d) - h[%d], below = x < 0;\n"
@@ -163,16 +186,25 @@ static void emit_map(const nas__qop *op, int32_t lanes, nas_buf *out) {
     nas_buf_puts(out, "        }\n");
 }
 
-static void emit_add(const nas__qop *op, int32_t lanes, nas_buf *out) {
+/* Steps of an operand: 0 along an axis where its one row or column is repeated. */
+static size_t row_of(const nas__qop *op, int32_t k) {
+    return op->in[k].shape.h == op->out.shape.h ? op->in[k].row : 0;
+}
+
+static int32_t pitch_of(const nas__qop *op, int32_t k) {
+    return op->in[k].shape.w == op->out.shape.w ? op->in[k].pitch : 0;
+}
+
+static void emit_pair(const nas__qop *op, int32_t lanes, nas_buf *out) {
     nas_buf_printf(out,
                    "        const unsigned char *a = (const unsigned char *)in + (long)y * %zu;\n"
                    "        const unsigned char *b = (const unsigned char *)residual + (long)y * "
                    "%zu;\n"
                    "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n"
                    "        for (int x = 0; x < %d; x++, a += %d, b += %d, o += %d) {\n",
-                   op->in[0].row, op->in[1].row, op->out.row, op->out.shape.w, op->in[0].pitch,
-                   op->in[1].pitch, op->out.pitch);
-    emit_channels(op->out.shape.c, lanes, op, add_body, out);
+                   row_of(op, 0), row_of(op, 1), op->out.row, op->out.shape.w, pitch_of(op, 0),
+                   pitch_of(op, 1), op->out.pitch);
+    emit_channels(op->out.shape.c, lanes, op, op->kind == NAS__QOP_MUL ? mul_body : add_body, out);
     nas_buf_puts(out, "        }\n");
 }
 
@@ -447,7 +479,10 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
                       "    (void)residual; (void)scratch;\n"
                       "    for (int y = begin; y < end; y++) {\n");
     switch (op->kind) {
-    case NAS__QOP_ADD: emit_add(op, lanes, out); break;
+    case NAS__QOP_ADD:
+    case NAS__QOP_MUL: emit_pair(op, lanes, out); break;
+    case NAS__QOP_DEPTH_TO_SPACE:
+    case NAS__QOP_NEAREST: nas__qop_emit_move(op, out); break;
     case NAS__QOP_MAX_POOL:
         emit_window(op, out);
         emit_channels(op->out.shape.c, lanes, op, max_body, out);

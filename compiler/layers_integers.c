@@ -1,7 +1,7 @@
 /* layers_integers.c - layers that compute on codes: which can, with what scales, and their weight blocks.
  *
  * A layer is one of integers when its operands and its result are stored as codes and ir/quantize.h says what it computes:
- * convolutions with quantized weights, sums, pools, and ReLU or clip, alone or at the end of those. */
+ * convolutions with quantized weights, sums, products, pools, moves, and ReLU or clip, alone or at the end of those. */
 #include "compiler/layers_network_internal.h"
 
 #include <math.h>
@@ -26,8 +26,25 @@ static bool is_clamp(nas__layer_act act) {
     return act == NAS__LACT_NONE || act == NAS__LACT_RELU || act == NAS__LACT_CLIP;
 }
 
-static bool same_extents(const nas_shape *a, const nas_shape *b) {
-    return a->h == b->h && a->w == b->w && a->c == b->c;
+/* As large as the result, or one row or column that is repeated. */
+static bool spreads(const nas_shape *a, const nas_shape *result) {
+    return (a->h == result->h || a->h == 1) && (a->w == result->w || a->w == 1) &&
+           a->c == result->c;
+}
+
+/* Sums and products of two operands of all channels, where their ratios have multipliers. */
+static bool pair_to_integers(const nas__layers *l, nas__layer *layer, nas__qop_kind kind) {
+    const double out = (double)quant_of(l, layer->value)->scale;
+    double product = 1;
+    layer->qop.kind = kind;
+    for (int32_t k = 0; k < 2; k++) {
+        const double scale = (double)quant_of(l, layer->inputs[k])->scale;
+        product *= scale;
+        if (!spreads(&node_of(l, layer->inputs[k])->shape, &node_of(l, layer->value)->shape) ||
+            (kind == NAS__QOP_ADD && !(scale / out < NAS_QUANT_ADD_RATIO_MAX)))
+            return false;
+    }
+    return kind == NAS__QOP_ADD || product / out < (double)(1 << NAS_QUANT_LEFT_MAX);
 }
 
 static bool conv_to_integers(const nas__layers *l, nas__layer *layer) {
@@ -63,15 +80,19 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
     case NAS_OP_INPUT: layer->qop.kind = NAS__QOP_QUANTIZE; return true;
     case NAS_OP_MAX_POOL: layer->qop.kind = NAS__QOP_MAX_POOL; return nas__same_quant(in, out);
     case NAS_OP_AVG_POOL: layer->qop.kind = NAS__QOP_AVG_POOL; return true;
-    case NAS_OP_ADD:
-        layer->qop.kind = NAS__QOP_ADD;
-        for (int32_t k = 0; k < 2; k++) {
-            const double ratio = (double)quant_of(l, layer->inputs[k])->scale / (double)out->scale;
-            if (!same_extents(&node_of(l, layer->inputs[k])->shape, &node->shape) ||
-                !(ratio < NAS_QUANT_ADD_RATIO_MAX))
-                return false;
-        }
+    case NAS_OP_ADD: return pair_to_integers(l, layer, NAS__QOP_ADD);
+    case NAS_OP_MUL: return pair_to_integers(l, layer, NAS__QOP_MUL);
+    case NAS_OP_DEPTH_TO_SPACE:
+        layer->qop.kind = NAS__QOP_DEPTH_TO_SPACE;
+        layer->qop.block = node->block;
+        layer->qop.mapped = !nas__same_quant(in, out);
         return true;
+    case NAS_OP_RESIZE:
+        layer->qop.kind = NAS__QOP_NEAREST;
+        layer->qop.resize = node->resize;
+        layer->qop.mapped = !nas__same_quant(in, out);
+        return node->resize == NAS_RESIZE_NEAREST_ASYMMETRIC ||
+               node->resize == NAS_RESIZE_NEAREST_HALF_PIXEL;
     case NAS_OP_RELU:
         if (nas__same_quant(in, out)) return clamp_to_integers(layer, NAS__LACT_RELU, 0, 0);
         layer->qop.kind = NAS__QOP_TABLE;
@@ -84,17 +105,14 @@ static bool op_to_integers(const nas__layers *l, nas__layer *layer) {
         return true;
     case NAS_OP_ADD_SCALAR: layer->qop.kind = NAS__QOP_TABLE; return true;
     case NAS_OP_CONV:
-    case NAS_OP_DEPTH_TO_SPACE:
     case NAS_OP_CONV_TRANSPOSE:
     case NAS_OP_BATCH_NORM:
     case NAS_OP_SUB:
-    case NAS_OP_MUL:
     case NAS_OP_DIV:
     case NAS_OP_CONSTANT:
     case NAS_OP_CONCAT:
     case NAS_OP_SLICE:
     case NAS_OP_PAD:
-    case NAS_OP_RESIZE:
     case NAS_OP_SOFTMAX:
     case NAS_OP_LAYER_NORM:
     case NAS_OP_LRN:
@@ -328,7 +346,7 @@ static void fill_table(const nas__layers *l, const nas__layer *layer, uint8_t *t
     for (int32_t byte = 0; byte < 256; byte++) {
         const int32_t code = in->is_signed && byte > 127 ? byte - 256 : byte;
         const float real = (float)(code - in->zero_point) * in->scale;
-        float value = real > 0 ? real : 0;
+        float value = layer->qop.mapped ? real : real > 0 ? real : 0;
         if (node->op == NAS_OP_ADD_SCALAR) value = real + node->scalar;
         if (node->op == NAS_OP_UNARY) value = (float)nas__unary_value(node, (double)real);
         table[byte] = (uint8_t)nas_quant_value((double)(value / out->scale), 1, out->zero_point,
@@ -339,7 +357,7 @@ static void fill_table(const nas__layers *l, const nas__layer *layer, uint8_t *t
 static nas_status pack_map(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
                            nas__qop_data *data, void *out) {
     uint8_t table[256];
-    if (layer->qop.kind == NAS__QOP_TABLE) {
+    if (nas__qop_has_table(&layer->qop)) {
         fill_table(l, layer, table);
         data->table = table;
         return nas__qop_pack(ctx, &layer->qop, data, out);
@@ -373,11 +391,12 @@ static nas_status pack_op(nas_ctx *ctx, const nas__layers *l, const nas__layer *
         }
         const double ratio = (double)q->scale / (double)result->scale;
         if (k == 0) data.ratio = ratio;
+        if (k == 1 && layer->qop.kind == NAS__QOP_MUL) data.ratio *= (double)q->scale;
         if (layer->qop.kind != NAS__QOP_ADD) continue;
         const nas_status status = nas_quant_add_multiplier(ctx, ratio, &data.multiplier[k]);
         if (status != NAS_OK) return status;
     }
-    if (layer->qop.kind == NAS__QOP_PRELU || layer->qop.kind == NAS__QOP_TABLE)
+    if (layer->qop.kind == NAS__QOP_PRELU || nas__qop_has_table(&layer->qop))
         return pack_map(ctx, l, layer, &data, out);
     return nas__qop_pack(ctx, &layer->qop, &data, out);
 }

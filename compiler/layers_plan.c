@@ -145,17 +145,17 @@ static int32_t convs_from(const nas__layers *l, const nas__layer *layer) {
     return n;
 }
 
+static nas__tune_subject subject_of(const nas__layer *layer, int32_t n) {
+    if (layer->kind == NAS__LAYER_QCONV)
+        return (nas__tune_subject){.qconv = &layer->qconv, .qways = layer->qways, .n = n};
+    return (nas__tune_subject){.conv = &layer->conv, .ways = layer->ways, .n = n};
+}
+
 static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     const nas_compile_options *o = l->options;
     if (o->memory == NULL) return NAS_OK;
-    nas__tune_subject s = {.n = layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX};
-    if (layer->kind == NAS__LAYER_QCONV) {
-        s.qconv = &layer->qconv;
-        s.qways = layer->qways;
-    } else {
-        s.conv = &layer->conv;
-        s.ways = layer->ways;
-    }
+    nas__tune_subject s =
+        subject_of(layer, layer->n_ways < COMPETE_MAX ? layer->n_ways : COMPETE_MAX);
     s.n = nas__tune_fit(o, &s);
     if (s.n < 1) return NAS_OK; /* not even one goes over the wire: the estimate stands */
     bool known = false;
@@ -166,6 +166,38 @@ static nas_status tune(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     const double share = left / convs_from(l, layer);
     return nas__tune_best(ctx, o, o->memory, &s, share > 0.05 ? share : 0.05, &layer->way,
                           layer->measured_ns);
+}
+
+/* The estimate, in cycles. */
+static double cycles_of(const nas__layer *layer, int32_t i) {
+    return layer->kind == NAS__LAYER_QCONV ? layer->qways[i].cycles : layer->ways[i].cycles;
+}
+
+/* Where code has a price (nas_compile_options.code_price) the cheapest way by time and text is taken, not the fastest. */
+static nas_status weigh_code(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    const double price = l->options->code_price;
+    if (!(price > 0)) return NAS_OK;
+    const nas__tune_subject s = subject_of(layer, layer->n_ways);
+    const double estimate = cycles_of(layer, layer->way);
+    const double fastest = layer->measured_ns[layer->way]; /* 0 where nobody measured */
+    double least = -1;
+    int32_t best = layer->way;
+    for (int32_t i = 0; i < layer->n_ways; i++) {
+        nas_buf text = {0};
+        if (fastest > 0 && !(layer->measured_ns[i] > 0)) continue;
+        nas__tune_emit_way(l->target, &s, i, &text);
+        const nas_status status = nas_buf_status(ctx, &text);
+        const double cycles =
+            fastest > 0 ? estimate * layer->measured_ns[i] / fastest : cycles_of(layer, i);
+        const double cost = cycles + price * (double)text.len;
+        nas_buf_deinit(&text);
+        if (status != NAS_OK) return status;
+        if (least >= 0 && cost >= least) continue;
+        least = cost;
+        best = i;
+    }
+    layer->way = best;
+    return NAS_OK;
 }
 
 /* Which weights are zero, when that is worth a look: chance makes fewer zeros than one in sixteen. */
@@ -226,6 +258,7 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     layer->way = 0;
     if (layer->conv.kept != NULL) let_both_compete(layer);
     status = tune(ctx, l, layer);
+    if (status == NAS_OK) status = weigh_code(ctx, l, layer);
     if (status != NAS_OK) return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     const nas__conv_way *way = &layer->ways[layer->way];
     layer->units = nas__conv_units(l->target, c, way);
@@ -290,6 +323,7 @@ static nas_status plan_integers(nas_ctx *ctx, nas__layers *l, nas__layer *layer)
     if (layer->kind == NAS__LAYER_QCONV) {
         let_kinds_compete(layer);
         status = tune(ctx, l, layer);
+        if (status == NAS_OK) status = weigh_code(ctx, l, layer);
         if (status != NAS_OK)
             return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     }

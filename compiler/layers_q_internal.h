@@ -124,7 +124,8 @@ enum {
 /* ---- operators other than convolutions: layer_qop.c ------------------------------------------------------------------- */
 
 typedef enum nas__qop_kind {
-    NAS__QOP_ADD,      /* in[0] + in[1], equal shapes; ReLU and clip are the clamps */
+    NAS__QOP_ADD, /* in[0] + in[1]; rows or columns of one pixel are repeated; ReLU and clip are the clamps */
+    NAS__QOP_MUL,      /* in[0] * in[1], as ADD */
     NAS__QOP_MAX_POOL, /* codes compare like values: in and out have one quantization */
     NAS__QOP_AVG_POOL, /* may change the quantization */
     NAS__QOP_QUANTIZE, /* `in` is the caller's fp32 image, planar [c][h][w], any alignment; in[] is not used */
@@ -132,7 +133,9 @@ typedef enum nas__qop_kind {
     NAS__QOP_ENCODE, /* QUANTIZE from a view of floats, in[0] */
     NAS__QOP_DECODE, /* DEQUANTIZE to a view of floats, out */
     NAS__QOP_PRELU, /* one multiplier for codes above the zero point, one for each channel below it */
-    NAS__QOP_TABLE /* any function of one code */
+    NAS__QOP_TABLE,          /* any function of one code */
+    NAS__QOP_DEPTH_TO_SPACE, /* codes move, through a table where `mapped` */
+    NAS__QOP_NEAREST         /* resize: the same */
 } nas__qop_kind;
 
 /* One operator; views in bytes, those of floats in floats. `in` and `residual` (the second operand) point to pixel (0,0): pools look at the
@@ -142,7 +145,10 @@ typedef struct nas__qop {
     nas__view in[2], out;
     bool in_signed[2], out_signed;
     nas_pool_attributes pool;
-    int32_t block; /* DEQUANTIZE: > 1 for depth-to-space by this factor on the way */
+    int32_t
+        block; /* DEPTH_TO_SPACE; DEQUANTIZE: > 1 for depth-to-space by this factor on the way */
+    nas_resize_mode resize; /* NEAREST */
+    bool mapped;            /* DEPTH_TO_SPACE, NEAREST: in and out differ in their quantization */
 } nas__qop;
 
 /* nas__qop_copy - an average over one pixel: changes the quantization, or copies. */
@@ -153,15 +159,18 @@ nas__qop nas__qop_copy(void);
 typedef struct nas__qop_data {
     int32_t zero_in[2];
     int32_t multiplier[2]; /* ADD: nas_quant_add_multiplier */
-    double ratio;          /* AVG_POOL: scale_in/scale_out */
-    float scale;           /* QUANTIZE, DEQUANTIZE */
+    double ratio; /* AVG_POOL: scale_in/scale_out; MUL: scale_in[0]*scale_in[1]/scale_out */
+    float scale;  /* QUANTIZE, DEQUANTIZE */
     const int32_t *
         below; /* PRELU: [c] multipliers where the code is less than the zero point; multiplier[0] elsewhere */
-    const uint8_t *table; /* TABLE: [256], the code of the result by the byte that is read */
-    nas_requant requant;  /* zero_out, low, high; left is found by the packer */
+    const uint8_t
+        *table; /* TABLE, mapped moves: [256], the code of the result by the byte that is read */
+    nas_requant requant; /* zero_out, low, high; left is found by the packer */
 } nas__qop_data;
 
 const char *nas__qop_kind_name(nas__qop_kind kind);
+/* nas__qop_has_table - does the weight block hold one? */
+bool nas__qop_has_table(const nas__qop *op);
 int32_t nas__qop_units(const nas__qop *op);
 size_t nas__qop_weight_bytes(const nas__qop *op); /* a multiple of 64 */
 /* nas__qop_pack - INVALID or RANGE for a ratio that has no multiplier. */
@@ -169,6 +178,8 @@ nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *
 void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out);
 void nas__qop_emit(const nas_target *target, const nas__qop *op,
                    nas_buf *out); /* on both preludes */
+/* nas__qop_emit_move - row y of DEPTH_TO_SPACE and NEAREST: layer_qop_move.c */
+void nas__qop_emit_move(const nas__qop *op, nas_buf *out);
 
 /* More places in the head. */
 enum {

@@ -255,13 +255,17 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
             j->files[0].lengths[k] = parts[k].len;
         }
     }
-    for (size_t i = 0; i < b->n_jobs; i++) {
+    return NAS_OK;
+}
+
+static nas_status name_objects(nas_ctx *ctx, build *b) {
+    nas_status status = NAS_OK;
+    for (size_t i = 0; i < b->n_jobs && status == NAS_OK; i++) {
         job *j = &b->jobs[i];
         make_key(b, j);
         status = nas__cache_path(ctx, b->options->cache_dir, j->key, ".o", sizeof j->path, j->path);
-        if (status != NAS_OK) return status;
     }
-    return NAS_OK;
+    return status;
 }
 
 static void make_build_key(build *b) {
@@ -351,6 +355,7 @@ nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
         (void)snprintf(b.base.flags, sizeof b.base.flags, "%s", b.toolchain.base_flags);
         status = list_jobs(ctx, &b);
     }
+    if (status == NAS_OK) status = name_objects(ctx, &b);
     if (status == NAS_OK) {
         make_build_key(&b);
         status = find_or_build(ctx, &b, &artifact);
@@ -362,6 +367,78 @@ nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
         (void)snprintf(artifact.flags, sizeof artifact.flags, "%s", b.toolchain.flags);
         *out = artifact;
     }
+    nas_buf_deinit(&b.driver);
+    nas_free(b.jobs);
+    nas_free(b.missing);
+    return status;
+}
+
+/* ---- the size of the code ---------------------------------------------------------------------------------------- */
+
+/* Of the list of an executable: the driver, as a bundle has it, and the units. */
+static void keep_code(build *b) {
+    size_t n = 1;
+    b->jobs[0].plain = false;
+    for (size_t i = b->n_jobs - b->sources->n_units; i < b->n_jobs; i++)
+        b->jobs[n++] = b->jobs[i];
+    b->n_jobs = n;
+}
+
+static void note_size(const char *name, uint64_t bytes, nas__code_size *out) {
+    int32_t at = out->n_largest;
+    while (at > 0 && out->largest_bytes[at - 1] < bytes)
+        at--;
+    if (at == NAS__CODE_LARGEST) return;
+    if (out->n_largest < NAS__CODE_LARGEST) out->n_largest++;
+    for (int32_t i = out->n_largest - 1; i > at; i--) {
+        out->largest_bytes[i] = out->largest_bytes[i - 1];
+        memcpy(out->largest[i], out->largest[i - 1], sizeof out->largest[i]);
+    }
+    out->largest_bytes[at] = bytes;
+    (void)snprintf(out->largest[at], sizeof out->largest[at], "%s", name);
+}
+
+/* Compiles the jobs that are missing and adds up what they make. */
+static nas_status build_size(nas_ctx *ctx, build *b, nas__code_size *size) {
+    nas_status status = name_objects(ctx, b);
+    if (status == NAS_OK)
+        status = nas__cache_work_dir(ctx, b->options->cache_dir, sizeof b->work, b->work);
+    if (status != NAS_OK) return status;
+    status = compile_missing(ctx, b);
+    nas_ctx *quiet = nas_ctx_child(ctx); /* keeps the message of a failure above */
+    if (quiet != NULL) (void)nas_remove_tree(quiet, b->work);
+    nas_ctx_free(quiet);
+    for (size_t i = 0; i < b->n_jobs && status == NAS_OK; i++) {
+        uint64_t bytes = 0;
+        status = nas__code_bytes(ctx, b->jobs[i].path, &bytes);
+        size->bytes += bytes;
+        note_size(b->jobs[i].name, bytes, size);
+    }
+    return status;
+}
+
+nas_status nas__build_code(nas_ctx *ctx, const nas_compile_options *options,
+                           const nas__sources *sources, bool whole, nas__code_size *out) {
+    build b = {.options = options, .sources = sources};
+    nas__code_size size = {0};
+    nas_buf text = {0};
+    nas_status status = nas__sources_status(ctx, sources);
+    if (status == NAS_OK) status = nas__toolchain_open(ctx, options, &b.toolchain);
+    if (status == NAS_OK) status = list_jobs(ctx, &b);
+    if (status == NAS_OK && whole) {
+        nas__sources_text(sources, &text);
+        status = nas_buf_status(ctx, &text);
+        b.n_jobs = 1;
+        b.jobs[0] =
+            (job){.name = "model.c",
+                  .files = {text_file("model.c", text.data, text.len),
+                            text_file("model.h", sources->header.data, sources->header.len)}};
+    } else if (status == NAS_OK) {
+        keep_code(&b);
+    }
+    if (status == NAS_OK) status = build_size(ctx, &b, &size);
+    if (status == NAS_OK) *out = size;
+    nas_buf_deinit(&text);
     nas_buf_deinit(&b.driver);
     nas_free(b.jobs);
     nas_free(b.missing);

@@ -16,6 +16,9 @@
  *             q = clamp(((t + (((r - zero_r)*m_r + 2^9) >> 10) + 2^5) >> 6) + zero_out, low, high),
  *             m_r = round(scale_r/scale_out*2^NAS_QUANT_ADD_BITS)
  *   add       q = clamp((((a - zero_a)*m_a + (b - zero_b)*m_b + 2^15) >> 16) + zero_out, low, high), m as m_r
+ *   mul       acc = (a - zero_a)*(b - zero_b), scaled like a convolution's with ratio scale_a/scale_out*scale_b
+ *             Operands of add and mul have all channels; a single row or column is repeated
+ *   moves     depth-to-space, nearest resize: the code itself, or what coding its value anew gives
  *   pools     the largest q (padding never wins; same quantization in and out); averages scale the sum of
  *             (q - zero_in) over the taps inside with ratio scale_in/(scale_out*divisor)
  *   prelu     q = clamp((((q_in - zero_in)*m + 2^15) >> 16) + zero_out, low, high), m as m_r of scale_in/scale_out, and

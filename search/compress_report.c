@@ -132,7 +132,7 @@ static nas_status deliver(nas__comp *c, size_t index) {
     if (status == NAS_OK) status = nas__comp_path(c, "best", path);
     if (status == NAS_OK) status = nas_remove_tree(c->ctx, path); /* of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
-    if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path);
+    if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path, NULL);
     if (status == NAS_OK) status = nas__comp_path(c, "best/model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(c->ctx, graph, path);
     if (status == NAS_OK) status = nas__comp_path(c, "best/recipe.json", path);

@@ -117,7 +117,7 @@ nas_status nas__deliver(nas__study *s, size_t index) {
         status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(ctx, path);
     if (status == NAS_OK)
-        status = nas_emit_bundle(ctx, graph, &nas__first_target(s)->compile, path);
+        status = nas_emit_bundle(ctx, graph, &nas__first_target(s)->compile, path, NULL);
     if (status == NAS_OK) status = nas__study_path(s, "best/model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(ctx, graph, path);
     if (status == NAS_OK) status = nas__study_path(s, "best/recipe.json", path);

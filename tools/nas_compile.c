@@ -33,6 +33,9 @@ static const char help_text[] =
     "  --height H, --width W  of the input, where the model leaves them open or for another size\n"
     "  --emit exe|c         a program (default), or a bundle: model.c, model.h, weights.c, "
     "example.c, README.txt\n"
+    "  --max-code-kb N      of a bundle: bound of the machine code, weights apart (default 4096); "
+    "slower and smaller\n"
+    "                       kernels are taken where it is exceeded\n"
     "  --form auto|rows|layers  how the code is organised (default: by network and image size)\n"
     "  --tune TIME          measure kernel candidates for about 60s, 5m ..., with up to --threads "
     "threads; remembered\n"
@@ -97,7 +100,7 @@ static void on_signal(int number) {
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
     const char *layers, *shapes, *patterns, *rates, *format, *key, *device, *dtype;
-    long threads, height, width;
+    long threads, height, width, max_code_kb; /* max_code_kb: 0 = not asked for */
     double tune_s, cell_s;
     bool explain, break_even, done;
 } command_line;
@@ -164,9 +167,10 @@ enum {
     OPT_CELL,
     OPT_KEY,
     OPT_DEVICE,
+    OPT_MAX_CODE,
     OPT_VERSION
 };
-enum { THREADS_MAX = 64, EXTENT_MAX = 16384 };
+enum { THREADS_MAX = 64, EXTENT_MAX = 16384, CODE_KB = 4096, CODE_KB_MAX = 1024 * 1024 };
 
 static int parse_option(command_line *cl, int option) {
     switch (option) {
@@ -180,6 +184,7 @@ static int parse_option(command_line *cl, int option) {
         cl->emit = optarg;
         if (strcmp(optarg, "c") == 0 || strcmp(optarg, "exe") == 0) return NAS_EXIT_OK;
         return usage_error("--emit wants exe or c, not", optarg);
+    case OPT_MAX_CODE: return parse_number("--max-code-kb", optarg, CODE_KB_MAX, &cl->max_code_kb);
     case OPT_FORM: cl->form = optarg; return NAS_EXIT_OK;
     case OPT_TUNE: return parse_time("--tune", optarg, &cl->tune_s);
     case OPT_DB: cl->db = optarg; return NAS_EXIT_OK;
@@ -221,6 +226,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"width", required_argument, NULL, OPT_WIDTH},
                                             {"emit", required_argument, NULL, OPT_EMIT},
                                             {"form", required_argument, NULL, OPT_FORM},
+                                            {"max-code-kb", required_argument, NULL, OPT_MAX_CODE},
                                             {"tune", required_argument, NULL, OPT_TUNE},
                                             {"db", required_argument, NULL, OPT_DB},
                                             {"recipe", required_argument, NULL, OPT_RECIPE},
@@ -262,6 +268,8 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                            NULL);
     if (cl->key != NULL && cl->device == NULL)
         return usage_error("--key belongs to --device http://HOST:PORT or --break-even", NULL);
+    if (cl->max_code_kb > 0 && strcmp(cl->emit, "c") != 0)
+        return usage_error("--max-code-kb belongs to --emit c", NULL);
     if (nas_sparse_device_is(cl->target))
         return usage_error("--target wants a name of --help; a device is given as --device",
                            cl->target);
@@ -460,8 +468,11 @@ static nas_status print(nas_ctx *ctx, const nas_buf *text) {
     return NAS_OK;
 }
 
+/* DIR/compile.json: what both kinds of result say, then `members`. */
 static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
-                              const nas_artifact *a) {
+                              const char *const made[3], void (*members)(nas_json *, const void *),
+                              const void *facts) {
+    static const char *const names[3] = {"target", "compiler", "flags"};
     char hash[NAS_SHA256_HEX], path[1024];
     nas_status status = nas_graph_hash(ctx, graph, false, hash);
     nas_buf text = {0};
@@ -471,20 +482,13 @@ static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_gr
     nas_json_string(&j, nas_graph_name(graph));
     nas_json_key(&j, "graph_hash");
     nas_json_string(&j, hash);
-    nas_json_key(&j, "target");
-    nas_json_string(&j, a->target);
     nas_json_key(&j, "cpu");
     nas_json_string(&j, cl->cpu);
-    nas_json_key(&j, "compiler");
-    nas_json_string(&j, a->compiler);
-    nas_json_key(&j, "flags");
-    nas_json_string(&j, a->flags);
-    nas_json_key(&j, "arena_bytes");
-    nas_json_int(&j, (int64_t)a->arena_bytes);
-    nas_json_key(&j, "program_bytes");
-    nas_json_int(&j, (int64_t)a->size_bytes);
-    nas_json_key(&j, "sha256");
-    nas_json_string(&j, a->sha256);
+    for (int i = 0; i < 3; i++) {
+        nas_json_key(&j, names[i]);
+        nas_json_string(&j, made[i]);
+    }
+    members(&j, facts);
     nas_json_object_end(&j);
     nas_buf_puts(&text, "\n");
     (void)snprintf(path, sizeof path, "%s/compile.json", cl->out);
@@ -492,6 +496,59 @@ static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_gr
     if (status == NAS_OK) status = nas_file_write(ctx, path, text.data, text.len, 0644);
     nas_buf_deinit(&text);
     return status;
+}
+
+static void put_number(nas_json *j, const char *name, uint64_t value) {
+    nas_json_key(j, name);
+    nas_json_int(j, (int64_t)value);
+}
+
+static void program_members(nas_json *j, const void *facts) {
+    const nas_artifact *a = facts;
+    put_number(j, "arena_bytes", a->arena_bytes);
+    put_number(j, "program_bytes", a->size_bytes);
+    nas_json_key(j, "sha256");
+    nas_json_string(j, a->sha256);
+}
+
+static void bundle_members(nas_json *j, const void *facts) {
+    const nas_bundle_facts *f = facts;
+    put_number(j, "arena_bytes", f->arena_bytes);
+    put_number(j, "weight_bytes", f->weight_bytes);
+    nas_json_key(j, "code_bytes");
+    if (f->code_known)
+        nas_json_int(j, (int64_t)f->code_bytes);
+    else
+        nas_json_null(j);
+    nas_json_key(j, "made_smaller");
+    nas_json_bool(j, f->made_smaller);
+}
+
+/* The default bound holds where the code can be measured; one that was asked for needs the compiler. */
+static nas_status write_bundle(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
+                               const nas_compile_options *options) {
+    nas_compile_options o = *options;
+    nas_bundle_facts f = {0};
+    const bool asked = cl->max_code_kb > 0;
+    o.max_code_bytes = 1024 * (uint64_t)(asked ? cl->max_code_kb : CODE_KB);
+    nas_ctx *quiet = nas_ctx_child(ctx);
+    if (quiet == NULL) return NAS_ERR_NOMEM;
+    if (!asked && nas_toolchain_check(quiet, &o) == NAS_ERR_TOOLCHAIN) {
+        o.max_code_bytes = 0;
+        fprintf(stderr, "note: the size of the code is not known: %s\n", nas_ctx_message(quiet));
+    }
+    nas_ctx_free(quiet);
+    nas_status status = nas_emit_bundle(ctx, graph, &o, cl->out, &f);
+    const char *const made[3] = {o.target->name, f.compiler, f.flags};
+    if (status == NAS_OK) status = write_facts(ctx, cl, graph, made, bundle_members, &f);
+    if (status != NAS_OK) return status;
+    fprintf(stderr, "%s: model.c, model.h, weights.c, example.c, README.txt; ", cl->out);
+    if (f.code_known)
+        fprintf(stderr, "%.1f KB of code%s, ", (double)f.code_bytes / 1024,
+                f.made_smaller ? " (slower kernels, to keep within the bound)" : "");
+    fprintf(stderr, "%.1f KB of weights, %.1f MB of memory besides\n",
+            (double)f.weight_bytes / 1024, (double)f.arena_bytes * 1e-6);
+    return NAS_OK;
 }
 
 static nas_status write_program(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
@@ -509,7 +566,8 @@ static nas_status write_program(nas_ctx *ctx, const command_line *cl, const nas_
     if (status == NAS_OK)
         status = nas_file_write(ctx, path, program.data, program.len, PROGRAM_MODE);
     nas_buf_deinit(&program);
-    if (status == NAS_OK) status = write_facts(ctx, cl, graph, &a);
+    const char *const made[3] = {a.target, a.compiler, a.flags};
+    if (status == NAS_OK) status = write_facts(ctx, cl, graph, made, program_members, &a);
     if (status != NAS_OK) return status;
     fprintf(stderr, "%s: %.1f MB for %s, %.1f MB of memory besides; %s\n", path,
             (double)a.size_bytes * 1e-6, a.target, (double)a.arena_bytes * 1e-6,
@@ -533,10 +591,7 @@ static nas_status produce(nas_ctx *ctx, const command_line *cl, const nas_graph 
     nas_buf_deinit(&text);
     if (status != NAS_OK || cl->out == NULL) return status;
     if (strcmp(cl->emit, "exe") == 0) return write_program(ctx, cl, graph, options);
-    status = nas_emit_bundle(ctx, graph, options, cl->out);
-    if (status == NAS_OK)
-        fprintf(stderr, "%s: model.c, model.h, weights.c, example.c, README.txt\n", cl->out);
-    return status;
+    return write_bundle(ctx, cl, graph, options);
 }
 
 /* Whose numbers they will be. Without an agent this machine can still be measured, only not for searches. */

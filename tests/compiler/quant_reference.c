@@ -54,6 +54,42 @@ static size_t place(const nas__view *v, int32_t y, int32_t x, int32_t c) {
     return (size_t)y * v->row + (size_t)(x * v->pitch + c);
 }
 
+/* An operand of a sum or product at a pixel of the result: rows and columns of one pixel are repeated. */
+static int32_t operand(const nas__qop *op, const nas__qop_data *data, int32_t k,
+                       const uint8_t *codes, int32_t y, int32_t x, int32_t c) {
+    const nas__view *v = &op->in[k];
+    const size_t at = place(v, v->shape.h == 1 ? 0 : y, v->shape.w == 1 ? 0 : x, c);
+    return quant_reference_code(codes[at], op->in_signed[k]) - data->zero_in[k];
+}
+
+/* round(2^(31 - left)*ratio), with the smallest left that leaves it 31 bits. */
+static int32_t product_code(const nas__qop_data *data, int32_t product) {
+    nas_requant r = data->requant;
+    r.left = 0;
+    while (ldexp(data->ratio, -r.left) >= 1)
+        r.left++;
+    const double m = nearbyint(ldexp(data->ratio, 31 - r.left));
+    return nas_requantize(product, m > 2147483647.0 ? INT32_MAX : (int32_t)m, &r);
+}
+
+/* Index of the nearest input pixel. */
+static int32_t nearest(int32_t i, int32_t in, int32_t out, bool half) {
+    if (!half) return (int32_t)((int64_t)i * in / out);
+    const int64_t d = (int64_t)(2 * i + 1) * in - out; /* of 2*out: the place, minus half a pixel */
+    return d <= 0 ? 0 : (int32_t)((d + out - 1) / (2 * (int64_t)out));
+}
+
+static int32_t moved(const nas__qop *op, const nas__qop_data *data, const uint8_t *in, int32_t y,
+                     int32_t x, int32_t c) {
+    const int32_t b = op->block;
+    const bool half = op->resize == NAS_RESIZE_NEAREST_HALF_PIXEL;
+    const size_t at = op->kind == NAS__QOP_DEPTH_TO_SPACE
+                          ? place(&op->in[0], y / b, x / b, (c * b + y % b) * b + x % b)
+                          : place(&op->in[0], nearest(y, op->in[0].shape.h, op->out.shape.h, half),
+                                  nearest(x, op->in[0].shape.w, op->out.shape.w, half), c);
+    return op->mapped ? data->table[in[at]] : in[at];
+}
+
 static size_t planar(const nas_shape *s, int32_t y, int32_t x, int32_t c) {
     return ((size_t)c * (size_t)s->h + (size_t)y) * (size_t)s->w + (size_t)x;
 }
@@ -96,13 +132,14 @@ static int32_t one_code(const nas__qop *op, const nas__qop_data *data, const voi
     const uint8_t *a = in;
     switch (op->kind) {
     case NAS__QOP_ADD:
-        return nas_quant_add(
-            quant_reference_code(a[place(&op->in[0], y, x, c)], op->in_signed[0]) -
-                data->zero_in[0],
-            data->multiplier[0],
-            quant_reference_code(residual[place(&op->in[1], y, x, c)], op->in_signed[1]) -
-                data->zero_in[1],
-            data->multiplier[1], &data->requant);
+        return nas_quant_add(operand(op, data, 0, a, y, x, c), data->multiplier[0],
+                             operand(op, data, 1, residual, y, x, c), data->multiplier[1],
+                             &data->requant);
+    case NAS__QOP_MUL:
+        return product_code(data, operand(op, data, 0, a, y, x, c) *
+                                      operand(op, data, 1, residual, y, x, c));
+    case NAS__QOP_DEPTH_TO_SPACE:
+    case NAS__QOP_NEAREST: return moved(op, data, a, y, x, c);
     case NAS__QOP_TABLE: return data->table[a[place(&op->in[0], y, x, c)]];
     case NAS__QOP_PRELU: {
         const int32_t q = quant_reference_code(a[place(&op->in[0], y, x, c)], op->in_signed[0]) -

@@ -16,8 +16,9 @@ static const nas_quant *quant_of(const nas_graph *g, nas_value v) {
     return &nas_graph_node(g, v)->quant;
 }
 
-static bool same_shape(nas_shape a, nas_shape b) {
-    return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
+/* Of all channels, as large as the result or repeated along an axis. */
+static bool spreads(nas_shape a, nas_shape result) {
+    return (a.h == 1 || a.h == result.h) && (a.w == 1 || a.w == result.w) && a.c == result.c;
 }
 
 static bool same_quant(const nas_quant *a, const nas_quant *b) {
@@ -46,10 +47,12 @@ static reference_kind kind_of(const nas_graph *g, nas_value v, const nas_quant *
         const bool coded = nas_graph_param_const(g, node->params[0])->scales != NULL;
         return coded ? REFERENCE_QCONV : REFERENCE_FLOAT;
     }
-    if (node->op == NAS_OP_ADD) {
-        const bool equal = same_shape(nas_graph_node(g, node->inputs[0])->shape,
-                                      nas_graph_node(g, node->inputs[1])->shape);
-        return equal ? REFERENCE_QADD : REFERENCE_FLOAT;
+    if (node->op == NAS_OP_ADD || node->op == NAS_OP_MUL) {
+        for (int32_t i = 0; i < 2; i++) {
+            if (!spreads(nas_graph_node(g, node->inputs[i])->shape, node->shape))
+                return REFERENCE_FLOAT;
+        }
+        return node->op == NAS_OP_ADD ? REFERENCE_QADD : REFERENCE_QMUL;
     }
     if (node->op == NAS_OP_MAX_POOL)
         return same_quant(quant_of(g, node->inputs[0]), out) ? REFERENCE_QMAX_POOL
@@ -68,7 +71,8 @@ reference_kind reference_quantized_kind(const nas_graph *g, nas_value v, nas_val
     const nas_value before = node->inputs[0];
     if (quant_of(g, before)->is_set || readers(g, before) != 1) return REFERENCE_FLOAT;
     const reference_kind kind = kind_of(g, before, &node->quant);
-    if (kind != REFERENCE_QCONV && kind != REFERENCE_QADD) return REFERENCE_FLOAT;
+    if (kind != REFERENCE_QCONV && kind != REFERENCE_QADD && kind != REFERENCE_QMUL)
+        return REFERENCE_FLOAT;
     *source = before;
     return kind;
 }
@@ -235,11 +239,11 @@ static nas_status run_op(nas_ctx *ctx, const nas_graph *g, nas_value v, nas_valu
             status =
                 nas_quant_add_multiplier(ctx, (double)q->scale / scale_out, &data.multiplier[i]);
         else
-            data.ratio = (double)q->scale / scale_out;
+            data.ratio = i == 0 ? (double)q->scale / scale_out : data.ratio * (double)q->scale;
     }
     if (status == NAS_OK) {
         quant_reference_op(&op, &data, w->codes[node->inputs[0]],
-                           kind == NAS__QOP_ADD ? w->codes[node->inputs[1]] : NULL, w->codes[v]);
+                           node->n_inputs > 1 ? w->codes[node->inputs[1]] : NULL, w->codes[v]);
     }
     return status;
 }
@@ -269,6 +273,7 @@ static nas_status run_integers(nas_ctx *ctx, const nas_graph *g, nas_value v, na
     case REFERENCE_FLOAT: break;
     case REFERENCE_QCONV: return run_conv(ctx, g, v, source, w);
     case REFERENCE_QADD: return run_op(ctx, g, v, source, NAS__QOP_ADD, w);
+    case REFERENCE_QMUL: return run_op(ctx, g, v, source, NAS__QOP_MUL, w);
     case REFERENCE_QMAX_POOL: return run_op(ctx, g, v, source, NAS__QOP_MAX_POOL, w);
     case REFERENCE_QPRELU: return run_prelu(ctx, g, v, w);
     case REFERENCE_QAVG_POOL: return run_op(ctx, g, v, source, NAS__QOP_AVG_POOL, w);

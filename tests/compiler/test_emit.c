@@ -207,7 +207,7 @@ Test(compiler_emit, options_out_of_range_are_refused) {
     nas_compile_options o = nas_compile_options_default();
     o.target = target;
     o.form = NAS_FORM_ROWS;
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &o, "/tmp/never-made"),
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &o, "/tmp/never-made", NULL),
                  NAS_ERR_INVALID)); /* no weights */
     cr_assert(not(nas_file_exists("/tmp/never-made")));
     nas_graph_free(g);

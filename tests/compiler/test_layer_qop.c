@@ -15,6 +15,9 @@ typedef struct op_row {
     bool signed_a, signed_b, signed_out;
     double ratio;
     int32_t block;
+    int32_t
+        repeat; /* ADD, MUL: rows (1), columns (2), both (3) of the second operand, both of the first (4) */
+    bool mapped, half; /* moves */
 } op_row;
 
 #define POOL(k, s, pt, pl, count)                                                                  \
@@ -23,31 +26,42 @@ typedef struct op_row {
         .pad_bottom = pt, .pad_right = pl, .count_include_pad = count                              \
     }
 static const op_row rows[] = {
-    {NAS__QOP_ADD, 16, 3, 5, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_ADD, 19, 4, 3, {0}, 1, 0, 1, 0, 0},
-    {NAS__QOP_ADD, 1, 1, 1, {0}, 1, 1, 0, 0, 0},
-    {NAS__QOP_MAX_POOL, 21, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0, 0},
-    {NAS__QOP_MAX_POOL, 8, 6, 6, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0, 0},
-    {NAS__QOP_AVG_POOL, 21, 7, 7, POOL(7, 1, 0, 0, 0), 0, 0, 1, 0.8, 0},
-    {NAS__QOP_AVG_POOL, 11, 5, 6, POOL(3, 1, 1, 1, 0), 1, 0, 0, 3.7, 0},
-    {NAS__QOP_AVG_POOL, 3, 5, 6, POOL(3, 2, 1, 1, 1), 0, 0, 0, 1, 0},
-    {NAS__QOP_QUANTIZE, 3, 5, 13, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_QUANTIZE, 1, 4, 8, {0}, 0, 0, 1, 0, 0},
-    {NAS__QOP_QUANTIZE, 7, 3, 21, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_QUANTIZE, 8, 2, 9, {0}, 0, 0, 1, 0, 0},
-    {NAS__QOP_DEQUANTIZE, 7, 3, 21, {0}, 1, 0, 0, 0, 0},
-    {NAS__QOP_DEQUANTIZE, 5, 3, 7, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_DEQUANTIZE, 10, 1, 1, {0}, 1, 0, 0, 0, 0},
-    {NAS__QOP_DEQUANTIZE, 12, 3, 5, {0}, 0, 0, 0, 0, 2},
-    {NAS__QOP_DEQUANTIZE, 9, 2, 1, {0}, 1, 0, 0, 0, 3},
-    {NAS__QOP_ENCODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_ENCODE, 3, 2, 1, {0}, 0, 0, 1, 0, 0},
-    {NAS__QOP_DECODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0},
-    {NAS__QOP_DECODE, 8, 1, 3, {0}, 1, 0, 0, 0, 0},
-    {NAS__QOP_PRELU, 21, 3, 5, {0}, 0, 0, 1, 0, 0},
-    {NAS__QOP_PRELU, 16, 2, 2, {0}, 1, 0, 0, 0, 0},
-    {NAS__QOP_TABLE, 21, 3, 5, {0}, 1, 0, 0, 0, 0},
-    {NAS__QOP_TABLE, 3, 2, 7, {0}, 0, 0, 1, 0, 0},
+    {NAS__QOP_ADD, 16, 3, 5, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_ADD, 19, 4, 3, {0}, 1, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_ADD, 1, 1, 1, {0}, 1, 1, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 21, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 8, 6, 6, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_AVG_POOL, 21, 7, 7, POOL(7, 1, 0, 0, 0), 0, 0, 1, 0.8, 0, 0, 0, 0},
+    {NAS__QOP_AVG_POOL, 11, 5, 6, POOL(3, 1, 1, 1, 0), 1, 0, 0, 3.7, 0, 0, 0, 0},
+    {NAS__QOP_AVG_POOL, 3, 5, 6, POOL(3, 2, 1, 1, 1), 0, 0, 0, 1, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 3, 5, 13, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 1, 4, 8, {0}, 0, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 7, 3, 21, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 8, 2, 9, {0}, 0, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 7, 3, 21, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 5, 3, 7, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 10, 1, 1, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 12, 3, 5, {0}, 0, 0, 0, 0, 2, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 9, 2, 1, {0}, 1, 0, 0, 0, 3, 0, 0, 0},
+    {NAS__QOP_ENCODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_ENCODE, 3, 2, 1, {0}, 0, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_DECODE, 19, 3, 5, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DECODE, 8, 1, 3, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_PRELU, 21, 3, 5, {0}, 0, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_PRELU, 16, 2, 2, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_TABLE, 21, 3, 5, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_TABLE, 3, 2, 7, {0}, 0, 0, 1, 0, 0, 0, 0, 0},
+    {NAS__QOP_ADD, 11, 4, 3, {0}, 1, 0, 1, 0, 0, 3, 0, 0},
+    {NAS__QOP_ADD, 9, 4, 3, {0}, 0, 0, 1, 0, 0, 2, 0, 0},
+    {NAS__QOP_MUL, 21, 4, 3, {0}, 0, 0, 0, 0.004, 0, 0, 0, 0},
+    {NAS__QOP_MUL, 16, 3, 5, {0}, 1, 0, 1, 0.9, 0, 3, 0, 0},
+    {NAS__QOP_MUL, 5, 3, 5, {0}, 0, 1, 0, 3.3, 0, 1, 0, 0},
+    {NAS__QOP_MUL, 8, 3, 5, {0}, 0, 0, 1, 0.01, 0, 4, 0, 0},
+    {NAS__QOP_DEPTH_TO_SPACE, 12, 3, 5, {0}, 0, 0, 0, 0, 2, 0, 0, 0},
+    {NAS__QOP_DEPTH_TO_SPACE, 27, 2, 4, {0}, 1, 0, 0, 0, 3, 0, 1, 0},
+    {NAS__QOP_NEAREST, 7, 3, 5, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_NEAREST, 20, 4, 3, {0}, 1, 0, 1, 0, 0, 0, 0, 1},
+    {NAS__QOP_NEAREST, 6, 5, 3, {0}, 0, 0, 1, 0, 0, 0, 1, 1},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -91,6 +105,16 @@ static nas__qop op_of(const op_row *r) {
     op.out = view_of(
         pool ? (r->h + p->pad_top + p->pad_bottom - p->kernel_h) / p->stride_h + 1 : r->h,
         pool ? (r->w + p->pad_left + p->pad_right - p->kernel_w) / p->stride_w + 1 : r->w, r->c, 3);
+    op.mapped = r->mapped;
+    op.resize = r->half ? NAS_RESIZE_NEAREST_HALF_PIXEL : NAS_RESIZE_NEAREST_ASYMMETRIC;
+    if (r->kind == NAS__QOP_DEPTH_TO_SPACE)
+        op.out = view_of(r->h * r->block, r->w * r->block, r->c / (r->block * r->block), 3);
+    if (r->kind == NAS__QOP_NEAREST) op.out = view_of(r->h * 7 / 3, r->w * 5 / 4, r->c, 3);
+    if (r->repeat > 0) {
+        nas__view *v = &op.in[r->repeat < 4];
+        v->shape.h = r->repeat == 2 ? r->h : 1;
+        v->shape.w = r->repeat == 1 ? r->w : 1;
+    }
     return op;
 }
 
@@ -157,12 +181,13 @@ static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, na
                      nas_buf *calls, nas_buf *raw, nas_buf *want) {
     const nas__qop op = op_of(r);
     const nas__qop_data data = data_of(r);
+    const bool pair = r->kind == NAS__QOP_ADD || r->kind == NAS__QOP_MUL;
     const size_t image = 4 * (size_t)(r->c * r->h * r->w);
     const bool to = r->kind == NAS__QOP_QUANTIZE || r->kind == NAS__QOP_ENCODE;
     const bool planes = r->kind == NAS__QOP_QUANTIZE || r->kind == NAS__QOP_DEQUANTIZE;
     const bool from = r->kind == NAS__QOP_DEQUANTIZE || r->kind == NAS__QOP_DECODE;
     const size_t n_in = to ? (planes ? image : 4 * bytes_of(&op.in[0])) : bytes_of(&op.in[0]);
-    const size_t n_res = r->kind == NAS__QOP_ADD ? bytes_of(&op.in[1]) : 0;
+    const size_t n_res = pair ? bytes_of(&op.in[1]) : 0;
     const size_t n_out = from ? (planes ? image : 4 * bytes_of(&op.out)) : bytes_of(&op.out);
     const size_t n_w = nas__qop_weight_bytes(&op);
     uint8_t *in = nas_alloc_array(ctx, n_in, 1), *res = nas_alloc_array(ctx, n_res, 1);

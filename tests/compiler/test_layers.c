@@ -1,6 +1,7 @@
 /* test_layers.c - the layer form: whole small networks against the naive reference; fusion, places, meeting points. */
 #include "compiler/layers_network_internal.h"
 #include "reference.h"
+#include "reference_quantized.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -502,6 +503,52 @@ Test(compiler_layers, codes_stay_codes) {
             eq(int, (int)l->layers[i].kind, (int)(i == 0 ? NAS__LAYER_QOP : NAS__LAYER_QCONV)));
     cr_assert(l->layers[2].qconv.joins && !l->layers[1].qconv.joins);
     nas__layers_free(l);
+    nas_graph_free(g);
+}
+
+static void store(nas_value v, float scale, int32_t zero) {
+    const nas_quant q = {.is_set = true, .scale = scale, .zero_point = zero};
+    cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, v, q), NAS_OK));
+}
+
+/* Squeeze and excitation, a shuffle, a resize: codes from the image to the caller's planes, as the reference has them. */
+Test(compiler_layers, products_and_moves_stay_codes) {
+    enum { IN = 6 * 5 * 8, OUT = 18 * 15 * 2 };
+    const nas_value x = input(6, 5, 8), mean = global_pool(x);
+    const nas_value product = add((nas_node){.op = NAS_OP_MUL, .n_inputs = 2, .inputs = {x, mean}});
+    const nas_value shifted = sum(product, mean);
+    const nas_value shuffled = add(
+        (nas_node){.op = NAS_OP_DEPTH_TO_SPACE, .n_inputs = 1, .inputs = {shifted}, .block = 2});
+    const nas_value large = add((nas_node){.op = NAS_OP_RESIZE,
+                                           .n_inputs = 1,
+                                           .inputs = {shuffled},
+                                           .resize = NAS_RESIZE_NEAREST_HALF_PIXEL,
+                                           .shape = {1, 18, 15, 2}});
+    store(x, 0.031F, 120);
+    store(mean, 0.02F, 101);
+    store(product, 0.05F, 90);
+    store(shifted, 0.06F, 110);
+    store(shuffled, 0.06F, 110);
+    store(large, 0.043F, 128); /* coded anew on the way */
+    finish(large);
+    nas__layers *l = lowered();
+    for (int32_t i = 0; i + 1 < l->n_layers; i++)
+        cr_assert(eq(int, (int)l->layers[i].kind, (int)NAS__LAYER_QOP));
+    cr_assert(eq(int, l->n_layers, 7)); /* nothing is decoded in between */
+    nas__layers_free(l);
+    float in[IN], want[OUT], got[OUT];
+    nas_rng rng = nas_rng_stream(5, 0, "codes");
+    for (int i = 0; i < IN; i++)
+        in[i] = (float)(8 * nas_rng_uniform(&rng) - 4);
+    nas_artifact a;
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)reference_quantized(ctx, g, in, want), NAS_OK));
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        cr_assert(eq(int, (int)nas_artifact_run(ctx, &a, g, 1, in, got, threads, dir), NAS_OK));
+        for (int i = 0; i < OUT; i++)
+            cr_assert(got[i] == want[i], "%d threads, %d: %g, not %g", threads, i, (double)got[i],
+                      (double)want[i]);
+    }
     nas_graph_free(g);
 }
 

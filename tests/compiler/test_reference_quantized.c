@@ -144,3 +144,19 @@ Test(compiler_reference_quantized, sum_that_cannot_be_an_integer_is_an_error_wit
     cr_assert(eq(int, (int)reference_quantized(ctx, g, row, y), NAS_ERR_RANGE));
     cr_assert_not_null(strstr(nas_ctx_message(ctx), "node 'sum'"));
 }
+
+/* Scales 0.5 and 0.25 in steps of 0.25: a product of codes is worth half a step. The one pixel of the mean is repeated. */
+Test(compiler_reference_quantized, products_repeat_a_pixel) {
+    const nas_value x = input(1, 2, 1);
+    nas_node proto = {.op = NAS_OP_AVG_POOL, .n_inputs = 1, .inputs = {x}};
+    proto.pool = (nas_pool_attributes){.kernel_h = 1, .kernel_w = 2, .stride_h = 1, .stride_w = 1};
+    const nas_value mean = node("mean", &proto);
+    proto = (nas_node){.op = NAS_OP_MUL, .n_inputs = 2, .inputs = {x, mean}};
+    const nas_value v = node("mul", &proto);
+    store(x, false, 0.5F, 2);
+    store(mean, true, 0.25F, 0);
+    store(v, true, 0.25F, 0);
+    /* codes 9 and 5 without 2: 7 and 3; their mean 2.5 is code 10; products 70*0.5 = 35 and 15 */
+    static const float in[] = {3.5F, 1.5F}, out[] = {8.75F, 3.75F};
+    check(v, in, out, 2);
+}

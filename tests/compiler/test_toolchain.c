@@ -214,7 +214,7 @@ Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_arti
     reference_fill(ctx, g, 5);
     char bundle[128], path[256], line[512];
     (void)snprintf(bundle, sizeof bundle, "%s/a/bundle", dir);
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle, NULL), NAS_OK), "%s",
               nas_ctx_message(ctx));
     nas_buf readme = {0};
     (void)snprintf(path, sizeof path, "%s/README.txt", bundle);
@@ -273,7 +273,7 @@ static void check_sanitized(nas_graph *g, const nas_target *target, const char *
     options.target = target;
     char bundle[128], path[256], line[512];
     (void)snprintf(bundle, sizeof bundle, "%s/%s", dir, name);
-    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle), NAS_OK), "%s",
+    cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle, NULL), NAS_OK), "%s",
               nas_ctx_message(ctx));
     (void)snprintf(path, sizeof path, "%s/main.c", bundle);
     cr_assert(

@@ -181,6 +181,66 @@ Test(tools_nas_compile, a_bundle_builds_by_its_own_line_and_answers) {
     check_numbers("out.raw", 0, y);
 }
 
+/* The number of a member of app/compile.json. */
+static long member(const char *folder_name, const char *name) {
+    char line[256];
+    nas_buf out = {0};
+    (void)snprintf(line, sizeof line, "sed 's/.*\"%s\":\\([0-9a-z]*\\).*/\\1/' %s/compile.json",
+                   name, folder_name);
+    cr_assert(eq(int, shell(line, &out), 0), "%s", out.data);
+    const long value = strtol(out.data, NULL, 10);
+    nas_buf_deinit(&out);
+    return value;
+}
+
+Test(tools_nas_compile, a_bundle_says_how_large_its_code_is) {
+    expect("$P sample.onnx --emit c -o app $C", 0, " KB of code, ");
+    nas_buf out = {0};
+    /* what a compiler makes of model.c: instructions and constants */
+    cr_assert(eq(int,
+                 shell("cd app && sh -c \"$(grep -- '-o example' README.txt | sed "
+                       "'s/weights.c.*/-c/')\" && "
+                       "size -A model.o | awk '/^[.](text|rodata)/ {n += $2} END {print n}'",
+                       &out),
+                 0),
+              "%s", out.data);
+    cr_assert(eq(long, member("app", "code_bytes"), strtol(out.data, NULL, 10)), "%s", out.data);
+    nas_buf_deinit(&out);
+    cr_assert(member("app", "weight_bytes") > 0);
+    expect("grep bytes app/README.txt", 0, "bytes of code");
+    expect("PATH=/none $P sample.onnx --emit c -o blind $C; grep code_bytes blind/compile.json", 0,
+           "\"code_bytes\":null");
+    expect("PATH=/none $P sample.onnx --emit c -o blind --max-code-kb 100 $C", 1, "not found");
+}
+
+Test(tools_nas_compile, the_code_of_a_bundle_is_bounded) {
+    char line[256];
+    nas_graph *g =
+        nas_graph_new(ctx, "wide"); /* Winograd wins here, and is more code than direct */
+    nas_value v = NAS_VALUE_NONE;
+    const nas_conv_attributes a = nas_conv_same(64, 3);
+    OK(nas_graph_add_input(ctx, g, "in", (nas_shape){1, 32, 32, 64}, &v));
+    OK(nas_graph_add_conv(ctx, g, "conv", v, &a, &v));
+    OK(nas_graph_set_output(ctx, g, v));
+    OK(nas_graph_alloc_weights(ctx, g));
+    (void)snprintf(line, sizeof line, "%s/wide.onnx", folder);
+    OK(nas_onnx_export(ctx, g, line));
+    nas_graph_free(g);
+    expect("$P wide.onnx --emit c -o app --target x86-64-avx2 --threads 1 $C", 0, " KB of code, ");
+    const long code = member("app", "code_bytes");
+    (void)snprintf(
+        line, sizeof line,
+        "$P wide.onnx --emit c -o less --target x86-64-avx2 --threads 1 --max-code-kb %ld $C",
+        code / 1024);
+    expect(line, 0, "slower kernels");
+    cr_assert(member("less", "code_bytes") <= code / 1024 * 1024);
+    expect("grep -o '\"made_smaller\":true' less/compile.json", 0, "made_smaller");
+    expect("$P wide.onnx --emit c -o none --target x86-64-avx2 --threads 1 --max-code-kb 1 $C", 1,
+           "more than the bound of 1024; the largest kernels: ");
+    expect("$P wide.onnx --emit c -o none --max-code-kb 0 $C", 2, "--max-code-kb 0");
+    expect("$P wide.onnx -o none --max-code-kb 10 $C", 2, "belongs to --emit c");
+}
+
 Test(tools_nas_compile, tuning_is_remembered_and_explained) {
     expect("$P sample.onnx --explain $C", 0, "* direct");
     expect("$P sample.onnx --explain --tune 1s $C", 0, "; measured ");

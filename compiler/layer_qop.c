@@ -476,7 +476,7 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     nas_buf_puts(out, "(const void *in, void *out, const void *residual,\n"
                       "    const void *weights, void *scratch, int begin, int end) {\n"
                       "    const int *h = (const int *)weights;\n"
-                      "    (void)residual; (void)scratch;\n"
+                      "    (void)h; (void)residual; (void)scratch;\n"
                       "    for (int y = begin; y < end; y++) {\n");
     switch (op->kind) {
     case NAS__QOP_ADD:

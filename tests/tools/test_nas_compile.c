@@ -223,6 +223,9 @@ Test(tools_nas_compile, the_code_of_a_bundle_is_bounded) {
     OK(nas_graph_add_conv(ctx, g, "conv", v, &a, &v));
     OK(nas_graph_set_output(ctx, g, v));
     OK(nas_graph_alloc_weights(ctx, g));
+    nas_param *w = nas_graph_param(g, 0);
+    for (size_t i = 0; i < w->count; i++)
+        w->data[i] = (float)(i % 7) * 0.01F + 0.01F;
     (void)snprintf(line, sizeof line, "%s/wide.onnx", folder);
     OK(nas_onnx_export(ctx, g, line));
     nas_graph_free(g);

@@ -113,17 +113,16 @@ typedef struct nas_measure_options {
     int64_t deadline_ms;      /* of one run */
     const char *needs; /* features the artifact uses (nas_target.needs), checked before it is sent;
                                  NULL = none known. Its architecture is read from the file itself. */
-    bool
-        profile; /* after the program was timed, also time each of its layers; an agent that is older than this
-                                 option refuses it: DEVICE */
+    /* After the program was timed, also time each of its layers. An agent older than this option refuses it: DEVICE. */
+    bool profile;
 } nas_measure_options;
 
 nas_measure_options nas_measure_options_default(void);
 
 /* One layer of a compiled network, over some runs of all of it. */
 typedef struct nas_layer_time {
-    char name[NAS_GRAPH_NAME_MAX +
-              32]; /* the node whose value it writes; before it what else it does, "output of " */
+    /* The node whose value it writes; before it what else it does, "output of ". */
+    char name[NAS_GRAPH_NAME_MAX + 32];
     double p50_us; /* >= 0 */
 } nas_layer_time;
 
@@ -145,8 +144,8 @@ typedef struct nas_measurement {
     bool frequency_pinned; /* asked for, written and read back */
     size_t n_samples;
     double *samples_us; /* kept samples of the accepted run, owned */
-    nas_layer_time
-        *layers; /* owned; n_layers 0: not asked for, simulated, or no layers (NAS_FORM_ROWS) */
+    /* Owned; n_layers 0: not asked for, simulated, or no layers (NAS_FORM_ROWS). */
+    nas_layer_time *layers;
     size_t n_layers;
     char *passport_json; /* before/after probes, limits, pinning, agent version, options; owned */
 } nas_measurement;

@@ -8,17 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-CROSS=${CROSS:-aarch64-linux-gnu-}
-if [ -z "${MCA:-}" ]; then
-    for version in '' 14 15 16 17 18 19 20 21 22; do # the newest one wins
-        name="llvm-mca${version:+-$version}"
-        ! command -v "$name" >/dev/null 2>&1 || MCA=$name
-    done
-fi
-if [ -z "${MCA:-}" ] || ! command -v "${CROSS}gcc" >/dev/null 2>&1; then
-    echo "error: needs llvm-mca and ${CROSS}gcc (Debian: apt-get install llvm-19 gcc-aarch64-linux-gnu)" >&2
-    exit 1
-fi
+. scripts/find_mca.sh
 
 # Multiply-adds of 4 floats that a core starts in a cycle. Sources: neoverse-n1 and cortex-a53 measured (fmla.s, by
 # vector and by element) in github.com/ocxtal/insn_bench_aarch64, results/aws_graviton2.md and

@@ -11,17 +11,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-CROSS=${CROSS:-aarch64-linux-gnu-}
-if [ -z "${MCA:-}" ]; then
-    for version in '' 14 15 16 17 18 19 20 21 22; do # the newest one wins
-        name="llvm-mca${version:+-$version}"
-        ! command -v "$name" >/dev/null 2>&1 || MCA=$name
-    done
-fi
-if [ -z "${MCA:-}" ] || ! command -v "${CROSS}gcc" >/dev/null 2>&1; then
-    echo "error: needs llvm-mca and ${CROSS}gcc (Debian: apt-get install llvm-19 gcc-aarch64-linux-gnu)" >&2
-    exit 1
-fi
+. scripts/find_mca.sh
 cpus=${CPUS:-neoverse-n1 neoverse-n2 cortex-a53 cortex-a55}
 # KERNEL:IN:OUT:SIZE:STRIDE
 layers=${LAYERS:-1:256:64:56:1 1:64:256:56:1 1:1024:256:14:1 3:128:128:28:2 1:144:24:56:1 1:576:96:14:1}

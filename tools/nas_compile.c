@@ -284,7 +284,8 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
 static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *cpu,
                              nas_compile_options *out) {
     *out = nas_compile_options_default();
-    const char *target = nas_sparse_device_is(cl->target) ? "native" : cl->target; /* for now */
+    /* a device's row is known once it is open */
+    const char *target = nas_sparse_device_is(cl->target) ? "native" : cl->target;
     nas_status status = nas_target_find(ctx, target, &out->target);
     if (status == NAS_OK && cl->cpu != NULL) {
         status = nas_target_find_cpu(ctx, out->target, cl->cpu, cpu);

@@ -27,11 +27,15 @@ const char *nas_unary_name(nas_unary fn) {
 
 /* ---- names --------------------------------------------------------------------------------------------------- */
 
+/* Of ASCII, whatever the locale. */
+static bool is_name_character(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.';
+}
+
 static bool legal_text(const char *name, const char *also) {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
     for (const char *p = name; *p != '\0'; p++) {
-        if (strchr(letters, *p) == NULL && strchr(also, *p) == NULL) return false;
+        if (!is_name_character(*p) && strchr(also, *p) == NULL) return false;
     }
     return true;
 }
@@ -88,36 +92,67 @@ void nas_graph_free(nas_graph *graph) {
     for (size_t i = 0; i < graph->n_params; i++) {
         nas_free(graph->params[i].scales);
         nas_free(graph->params[i].data);
-        nas_free((void *)(uintptr_t)graph->params[i].name); /* ours; const for readers only */
     }
     for (size_t i = 0; i < graph->n_nodes; i++)
-        nas_free((void *)(uintptr_t)graph->nodes[i].name);
+        nas_free((void *)(uintptr_t)graph->nodes[i].name); /* ours; const for readers only */
     nas_free(graph->params);
     nas_free(graph->nodes);
     nas_free(graph->name);
     nas_free(graph);
 }
 
-static nas_status copy_param(nas_ctx *ctx, nas_graph *to, const nas_param *from) {
-    nas_param copy = *from;
-    copy.data = NULL;
-    copy.scales = NULL;
-    copy.name = nas_strdup(ctx, from->name);
-    if (copy.name == NULL) return NAS_ERR_NOMEM;
-    nas_param *param = &to->params[to->n_params++]; /* the graph's from here, also on failure */
-    *param = copy;
+/* Names a node and its params in one block, which node->name owns: "conv", "conv.weight", "conv.bias". `params` by slot,
+ * rank 0 = unused. On failure nothing has a name. */
+static nas_status name_node(nas_ctx *ctx, const char *name, nas_node *node,
+                            nas_param *params[NAS_NODE_PARAMS_MAX]) {
+    const size_t length = strlen(name);
+    size_t total = length + 1;
+    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
+        if (params[i] != NULL) total += length + strlen(nas__param_suffix(node->op, i)) + 2;
+    }
+    char *block = nas_alloc_array(ctx, total, 1);
+    if (block == NULL) return NAS_ERR_NOMEM;
+    memcpy(block, name, length + 1);
+    node->name = block;
+    char *next = block + length + 1;
+    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
+        if (params[i] == NULL) continue;
+        const char *suffix = nas__param_suffix(node->op, i);
+        const size_t tail = strlen(suffix) + 1;
+        memcpy(next, name, length);
+        next[length] = '.';
+        memcpy(next + length + 1, suffix, tail);
+        params[i]->name = next;
+        next += length + 1 + tail;
+    }
+    return NAS_OK;
+}
+
+/* Data of param `from` for its copy `to`, which is the graph's already. */
+static nas_status copy_param_data(nas_ctx *ctx, nas_param *to, const nas_param *from) {
     if (from->data != NULL) {
-        param->data = nas_alloc_aligned(ctx, from->count, sizeof(float), NAS_PARAM_ALIGN);
-        if (param->data == NULL) return NAS_ERR_NOMEM;
-        memcpy(param->data, from->data, from->count * sizeof(float));
+        to->data = nas_alloc_aligned(ctx, from->count, sizeof(float), NAS_PARAM_ALIGN);
+        if (to->data == NULL) return NAS_ERR_NOMEM;
+        memcpy(to->data, from->data, from->count * sizeof(float));
     }
     if (from->scales != NULL) {
         const size_t n = (size_t)from->dims[0];
-        param->scales = nas_alloc_array(ctx, n, sizeof(float));
-        if (param->scales == NULL) return NAS_ERR_NOMEM;
-        memcpy(param->scales, from->scales, n * sizeof(float));
+        to->scales = nas_alloc_array(ctx, n, sizeof(float));
+        if (to->scales == NULL) return NAS_ERR_NOMEM;
+        memcpy(to->scales, from->scales, n * sizeof(float));
     }
     return NAS_OK;
+}
+
+/* The next node of the copy, with names of its own for its params, whose places and slots stay. */
+static nas_status copy_node(nas_ctx *ctx, nas_graph *to, const nas_node *from) {
+    nas_node node = *from;
+    nas_param *params[NAS_NODE_PARAMS_MAX] = {NULL};
+    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++)
+        if (node.params[i] >= 0) params[i] = &to->params[node.params[i]];
+    const nas_status status = name_node(ctx, from->name, &node, params);
+    if (status == NAS_OK) to->nodes[to->n_nodes++] = node;
+    return status;
 }
 
 nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out) {
@@ -129,18 +164,14 @@ nas_status nas_graph_clone(nas_ctx *ctx, const nas_graph *graph, nas_graph **out
         status =
             nas_grow(ctx, &copy->params, &copy->cap_params, graph->n_params, sizeof(nas_param));
     }
-    for (size_t i = 0; i < graph->n_nodes && status == NAS_OK; i++) {
-        copy->nodes[i] = graph->nodes[i];
-        copy->nodes[i].name = nas_strdup(ctx, graph->nodes[i].name);
-        if (copy->nodes[i].name == NULL) {
-            status = NAS_ERR_NOMEM;
-        } else {
-            copy->n_nodes++;
-        }
-    }
     for (size_t i = 0; i < graph->n_params && status == NAS_OK; i++) {
-        status = copy_param(ctx, copy, &graph->params[i]);
+        nas_param *param = &copy->params[copy->n_params++]; /* the copy's, also on failure */
+        *param = graph->params[i];
+        param->data = param->scales = NULL;
+        status = copy_param_data(ctx, param, &graph->params[i]);
     }
+    for (size_t i = 0; i < graph->n_nodes && status == NAS_OK; i++)
+        status = copy_node(ctx, copy, &graph->nodes[i]);
     if (status != NAS_OK) {
         nas_graph_free(copy);
         return status;
@@ -174,24 +205,6 @@ static nas_status check_new_node(nas_ctx *ctx, const nas_graph *g, const char *n
     return NAS_OK;
 }
 
-/* Allocates the names of the params that `node` needs; on success expected[i].name is owned by the caller. */
-static nas_status name_params(nas_ctx *ctx, const char *node_name, nas_op op,
-                              nas_param expected[NAS_NODE_PARAMS_MAX]) {
-    for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
-        if (expected[i].rank == 0) continue;
-        char text[NAS_GRAPH_NAME_MAX + 16];
-        (void)snprintf(text, sizeof text, "%s.%s", node_name,
-                       nas__param_suffix(op, i)); /* fits: checked */
-        expected[i].name = nas_strdup(ctx, text);
-        if (expected[i].name == NULL) {
-            for (int32_t k = 0; k < i; k++)
-                nas_free((void *)(uintptr_t)expected[k].name);
-            return NAS_ERR_NOMEM;
-        }
-    }
-    return NAS_OK;
-}
-
 /* Everything about the new node that can be wrong without allocating; fills its shape. */
 static nas_status infer_new_node(nas_ctx *ctx, const nas_graph *g, const char *name, nas_node *node,
                                  nas_param expected[NAS_NODE_PARAMS_MAX]) {
@@ -203,34 +216,39 @@ static nas_status infer_new_node(nas_ctx *ctx, const nas_graph *g, const char *n
     return status;
 }
 
+/* For one node more. Begins with what small networks need: spaces decode many of them. */
+static nas_status make_room(nas_ctx *ctx, nas_graph *g) {
+    enum { FIRST = 48 };
+    const size_t nodes = g->n_nodes + 1, params = g->n_params + NAS_NODE_PARAMS_MAX;
+    nas_status status =
+        nas_grow(ctx, &g->nodes, &g->cap_nodes, nodes < FIRST ? FIRST : nodes, sizeof(nas_node));
+    if (status == NAS_OK)
+        status = nas_grow(ctx, &g->params, &g->cap_params, params < FIRST ? FIRST : params,
+                          sizeof(nas_param));
+    return status;
+}
+
 static nas_status append(nas_ctx *ctx, nas_graph *g, const char *name, nas_node node,
                          nas_value *out) {
     nas_param expected[NAS_NODE_PARAMS_MAX];
     nas_status status = infer_new_node(ctx, g, name, &node, expected);
-    if (status == NAS_OK) {
-        status = nas_grow(ctx, &g->nodes, &g->cap_nodes, g->n_nodes + 1, sizeof(nas_node));
-    }
-    if (status == NAS_OK) {
-        status = nas_grow(ctx, &g->params, &g->cap_params, g->n_params + NAS_NODE_PARAMS_MAX,
-                          sizeof(nas_param));
-    }
+    if (status == NAS_OK) status = make_room(ctx, g);
     if (status != NAS_OK) {
         return nas_wrap(ctx, status, "add %s '%.*s'", nas_op_name(node.op), NAS_GRAPH_NAME_MAX,
                         name == NULL ? "" : name);
     }
-    node.name = nas_strdup(ctx, name);
-    if (node.name == NULL) return NAS_ERR_NOMEM;
-    status = name_params(ctx, name, node.op, expected);
-    if (status != NAS_OK) {
-        nas_free((void *)(uintptr_t)node.name);
-        return status;
-    }
+    nas_param *params[NAS_NODE_PARAMS_MAX] = {NULL};
+    size_t n_params = g->n_params;
     for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++) {
         node.params[i] = -1;
         if (expected[i].rank == 0) continue;
-        node.params[i] = (int32_t)g->n_params;
-        g->params[g->n_params++] = expected[i];
+        node.params[i] = (int32_t)n_params;
+        params[i] = &g->params[n_params++];
+        *params[i] = expected[i];
     }
+    status = name_node(ctx, name, &node, params);
+    if (status != NAS_OK) return status;
+    g->n_params = n_params;
     g->nodes[g->n_nodes] = node;
     *out = (nas_value)g->n_nodes++;
     return NAS_OK;

@@ -6,7 +6,8 @@
 
 struct nas_graph {
     char *name;
-    nas_node *nodes; /* topological order: inputs of nodes[i] are < i */
+    nas_node
+        *nodes; /* topological order: inputs of nodes[i] are < i; a name owns its params' names */
     size_t n_nodes, cap_nodes;
     nas_param *params; /* each belongs to exactly one node */
     size_t n_params, cap_params;
@@ -17,7 +18,8 @@ struct nas_graph {
  * need not be part of the graph. Checks every attribute the shape depends on. */
 nas_status nas__infer_shape(nas_ctx *ctx, const nas_graph *g, const nas_node *node, nas_shape *out);
 
-/* nas__expected_params - rank, dims and count of the params `node` needs, by slot; rank 0 = slot unused.
+/* nas__expected_params - rank, dims and count of the params `node` needs, by slot; rank 0 = slot unused, the rest of it
+ * is not set then.
  * Only valid for a node whose shape inference succeeds. */
 nas_status nas__expected_params(nas_ctx *ctx, const nas_graph *g, const nas_node *node,
                                 nas_param expected[NAS_NODE_PARAMS_MAX]);

@@ -295,14 +295,13 @@ static void drop_unread(nas__onnx *m, nas_value output, bool *read, int32_t *pla
             } else {
                 nas_free(p->data);
                 nas_free(p->scales);
-                nas_free((void *)(uintptr_t)p->name);
             }
         }
         if (read[i]) {
             place[i] = (int32_t)n_nodes;
             g->nodes[n_nodes++] = node;
         } else {
-            nas_free((void *)(uintptr_t)node.name);
+            nas_free((void *)(uintptr_t)node.name); /* its params' names with it */
         }
     }
     g->n_nodes = n_nodes;

@@ -460,7 +460,7 @@ static int32_t channel_vectors(nas_op op) {
 nas_status nas__expected_params(nas_ctx *ctx, const nas_graph *g, const nas_node *node,
                                 nas_param expected[NAS_NODE_PARAMS_MAX]) {
     for (int32_t i = 0; i < NAS_NODE_PARAMS_MAX; i++)
-        expected[i] = (nas_param){0};
+        expected[i].rank = 0;
     if (node->op == NAS_OP_CONSTANT) { /* the shape given; no input to take it from */
         const int32_t dims[] = {node->shape.n, node->shape.h, node->shape.w, node->shape.c};
         return expect(ctx, &expected[0], 4, dims);

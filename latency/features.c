@@ -158,37 +158,44 @@ static void set_shape(nas__network_row *r, double convs, double ring) {
     r->shape[NAS__SHAPE_RING] = log(ring);
 }
 
+/* What one layer adds to the row of its network. */
+typedef struct layer_sums {
+    double convs, ring;
+} layer_sums;
+
+static void add_layer(nas__network_row *r, const nas_layer_features *layer, int32_t lanes,
+                      layer_sums *sums) {
+    const double pixels = (double)rounded_up(layer->w, lanes) * layer->h;
+    if (layer->macs_padded == 0) {
+        r->terms[NAS__TERM_ELEMENTS] += pixels * layer->c_out * 1e-6;
+        return;
+    }
+    r->terms[mac_term(layer->family)] += (double)layer->macs_padded * 1e-9;
+    r->terms[NAS__TERM_OUTPUTS] += pixels * (double)rounded_up(layer->c_out, CHANNEL_TILE) * 1e-6;
+    r->terms[NAS__TERM_ROWS] += layer->h * 1e-3;
+    sums->ring += ring_bytes(layer);
+    sums->convs += 1;
+}
+
 nas_status nas__network_features(nas_ctx *ctx, const nas_graph *graph, int32_t lanes,
                                  nas__network_row *out) {
-    size_t n = 0;
-    nas_status status = nas_layer_features_of(ctx, graph, lanes, NULL, 0, &n);
+    nas_status status = nas__check_lanes(ctx, lanes);
     if (status != NAS_OK) return status;
-    nas_layer_features *rows = nas_alloc_array(ctx, n, sizeof *rows);
-    if (rows == NULL) return NAS_ERR_NOMEM;
-    status = nas_layer_features_of(ctx, graph, lanes, rows, n, &n);
     nas__network_row r = {.terms = {[NAS__TERM_FRAME] = 1}};
-    double convs = 0, ring = 0;
-    for (size_t i = 0; i < n && status == NAS_OK; i++) {
-        const nas_layer_features *row = &rows[i];
-        const double pixels = (double)rounded_up(row->w, lanes) * row->h;
-        if (row->macs_padded == 0) {
-            r.terms[NAS__TERM_ELEMENTS] += pixels * row->c_out * 1e-6;
-            continue;
-        }
-        r.terms[mac_term(row->family)] += (double)row->macs_padded * 1e-9;
-        r.terms[NAS__TERM_OUTPUTS] += pixels * (double)rounded_up(row->c_out, CHANNEL_TILE) * 1e-6;
-        r.terms[NAS__TERM_ROWS] += row->h * 1e-3;
-        ring += ring_bytes(row);
-        convs += 1;
+    layer_sums sums = {0};
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        nas_layer_features layer;
+        if (family_of(nas_graph_node(graph, v)) == NULL) continue;
+        status = fill_row(ctx, graph, v, lanes, &layer);
+        if (status != NAS_OK) return status;
+        add_layer(&r, &layer, lanes, &sums);
     }
-    nas_free(rows);
-    if (status != NAS_OK) return status;
-    if (convs == 0) {
+    if (!(sums.convs > 0)) {
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
                         "graph '%s' has no convolution: nothing to predict from",
                         nas_graph_name(graph));
     }
-    set_shape(&r, convs, ring);
+    set_shape(&r, sums.convs, sums.ring);
     *out = r;
     return NAS_OK;
 }

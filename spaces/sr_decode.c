@@ -4,6 +4,7 @@
 #include "spaces/spaces_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Appends nodes to one graph; after the first failure the rest does nothing, so that the network reads as prose. */
 typedef struct builder {
@@ -47,15 +48,30 @@ static nas_value depth_to_space(builder *b, const char *name, nas_value x, int32
     return out;
 }
 
+enum { BLOCK_NAME_MAX = 32 };
+
+/* "block3.expand". By hand, because a search asks a predictor about every point it thinks of. */
+static void block_name(int32_t block, const char *part, char out[BLOCK_NAME_MAX]) {
+    char digits[16];
+    size_t n = 0;
+    for (int32_t rest = block + 1; rest > 0; rest /= 10)
+        digits[n++] = (char)('0' + rest % 10);
+    memcpy(out, "block", 5);
+    char *next = out + 5;
+    while (n > 0)
+        *next++ = digits[--n];
+    *next++ = '.';
+    memcpy(next, part, strlen(part) + 1);
+}
+
 /* x + conv3x3(project(relu(expand(x)))); `block` counts from 0. */
 static nas_value residual_block(builder *b, nas_value x, int32_t block, nas_range expand,
                                 nas_range project, const nas_point *point, int32_t residual) {
     enum { PARTS = 5 };
     static const char *const parts[PARTS] = {"expand", "relu", "project", "conv", "add"};
-    char names[PARTS][32];
-    for (int i = 0; i < PARTS; i++) {
-        (void)snprintf(names[i], sizeof names[i], "block%" PRId32 ".%s", block + 1, parts[i]);
-    }
+    char names[PARTS][BLOCK_NAME_MAX];
+    for (int i = 0; i < PARTS; i++)
+        block_name(block, parts[i], names[i]);
     const int32_t expanded = nas__range_value(expand, point->gene[nas__sr_expand(block)]);
     const int32_t projected = nas__range_value(project, point->gene[nas__sr_project(block)]);
     nas_value y = conv(b, names[0], x, expanded, 1);

@@ -38,7 +38,7 @@ import worker
 HERE = os.path.dirname(os.path.abspath(__file__))
 RIVALS = ("onnxruntime", "openvino", "ncnn")
 RIVALS_INT8 = ("onnxruntime", "onnxruntime_exact", "openvino", "ncnn")
-OURS, OURS_FLOAT = "ours", "ours fp32"
+OURS, OURS_FLOAT, OURS_TUNED = "ours", "ours fp32", "ours tuned"
 INT8 = ":int8"  # at the end of a name
 DROPPED_MAX, CALM_MIN, TRIES = 0.3, 3, 3
 ERROR_MAX = 1e-4  # of the largest output; engines sum in other orders, and Winograd rounds more
@@ -89,15 +89,15 @@ class Rival:
 class Ours:
     """A program made by nas-compile; every round is a process."""
 
-    def __init__(self, name, compiler, path, threads, folder):
+    def __init__(self, name, compiler, path, threads, folder, further=("--threads", "2")):
         self.name, self.threads, self.version = name, threads, "this tree"
         self.program = os.path.join(folder, "model")
-        self.error = self.compile(compiler, path, folder)
+        self.error = self.compile(compiler, path, folder, further)
 
-    def compile(self, compiler, path, folder):
+    def compile(self, compiler, path, folder, further):
         if not os.path.exists(compiler):
             return f"no {compiler}"
-        done = subprocess.run([compiler, path, "--threads", "2", "-o", folder], capture_output=True, text=True)
+        done = subprocess.run([compiler, path, *further, "-o", folder], capture_output=True, text=True)
         return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
 
     def command(self, *arguments):
@@ -226,13 +226,18 @@ def net_path(net, options):
 
 
 def our_programs(net, path, threads, options):
-    def program(name, of, source):
+    def program(name, of, source, *further):
         folder = os.path.join(options.folder, "ours", of.replace(":", "."))
-        return Ours(name, options.nas_compile, source, threads, folder)
+        return Ours(name, options.nas_compile, source, threads, folder, *further)
 
     name, is_int8 = split(net)
     programs = [program(OURS, net, path)]
-    return programs + [program(OURS_FLOAT, name, net_path(name, options))] if is_int8 else programs
+    if is_int8:
+        programs.append(program(OURS_FLOAT, name, net_path(name, options)))
+    if options.tune:
+        tuned = ("--threads", str(threads), "--tune", options.tune, "--db", os.path.join(options.folder, "tuned.db"))
+        programs.append(program(OURS_TUNED, f"{net}.tuned{threads}", path, tuned))
+    return programs
 
 
 def run_cell(net, gflop, threads, options):
@@ -291,6 +296,9 @@ def row(net, threads, cells):
     if is_int8:
         text += [time_of(cells[OURS_FLOAT]), quotient(cells[OURS_FLOAT], ours)]
     text += [*state(ours if "ms" in ours else rival), steps_of(cells) if is_int8 else errors_of(cells)]
+    if OURS_TUNED in cells:
+        tuned = cells[OURS_TUNED]
+        text += [time_of(tuned), quotient(ours, tuned), quotient(rival, tuned)]
     return "| " + " | ".join(text) + " |"
 
 
@@ -314,7 +322,14 @@ NOTE_INT8 = ("int8: one file for all, from onnxruntime's quantizer (uint8 activa
              "place of the transposed convolution.")
 
 
-def table(cells, head, note):
+HEAD_TUNED = " ours tuned ms | ours/tuned | ratio tuned |"
+NOTE_TUNED = "ours tuned: kernels chosen by nas-compile --tune {}; ratio tuned: best rival / ours tuned."
+
+
+def table(cells, head, note, tune):
+    if tune:
+        head = "\n".join(line + more for line, more in zip(head.split("\n"), (HEAD_TUNED, "---|" * 3)))
+        note += " " + NOTE_TUNED.format(tune)
     return ["", head, *(row(c["net"], c["threads"], c["engines"]) for c in cells), "", note] if cells else []
 
 
@@ -322,8 +337,8 @@ def report(results, options):
     cells = results["cells"]
     lines = [f"{results['cpu']}, {results['date']}, load {results['load_before']} to {results['load_after']}; "
              f"{options.rounds} rounds of {options.seconds} s{'; int8: weights of 7 bits' * options.reduce_range}"]
-    lines += table([c for c in cells if not split(c["net"])[1]], HEAD, NOTE)
-    lines += table([c for c in cells if split(c["net"])[1]], HEAD_INT8, NOTE_INT8)
+    lines += table([c for c in cells if not split(c["net"])[1]], HEAD, NOTE, options.tune)
+    lines += table([c for c in cells if split(c["net"])[1]], HEAD_INT8, NOTE_INT8, options.tune)
     reasons = {f"{n}, {c['net']}: {e['error']}" for c in cells for n, e in c["engines"].items() if "error" in e}
     versions = {f"{n} {e['version']}" for c in cells for n, e in c["engines"].items() if "version" in e}
     lines += ["", "Versions: " + ", ".join(sorted(versions)) + "."]
@@ -353,6 +368,7 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--nice", type=int, default=0, help="priority, for a machine that others use; start with setsid")
+    parser.add_argument("--tune", help="also our program with --tune TIME, say 60s, for each number of threads")
     parser.add_argument("--nas-compile", default="build/release/bin/nas-compile")
     parser.add_argument("--folder", default="build/engines", help="networks, programs, peak loop")
     parser.add_argument("--out", default="build/engines", help="folder of results.md and results.json")

@@ -2,7 +2,7 @@
 # search.sh - device-seconds that a search needs to reach a hypervolume: with the predictor, without it, and by chance.
 #
 #   bench/search.sh run DIR [SEED...]   trains one supernet, then three studies a seed on this machine, in DIR; what is
-#                                       finished is not done again and an interrupted study is resumed
+#                                       finished is not done again and an interrupted study is resumed; WAYS: which
 #   bench/search.sh table DIR           the table, from the databases alone
 #
 # The job is configs/sr720p.toml (its space, its frames, its deadline, its strategy, its device) with less training: the
@@ -17,6 +17,7 @@ BIN=${BIN:-build/release/bin}
 STEPS=${STEPS:-500}
 TRIALS=${TRIALS:-48}
 DEADLINE=33
+WAYS=${WAYS:-predictor none random}
 
 die() {
     echo "search.sh: $*" >&2
@@ -44,7 +45,7 @@ run() {
     mkdir -p "$dir"
     finished "$dir/supernet" || study "$dir/supernet" --trials 1
     for seed in "$@"; do
-        for way in predictor none random; do
+        for way in $WAYS; do
             out="$dir/$way-$seed"
             finished "$out" && continue
             set -- --trials "$TRIALS" --seed "$seed" --set eval.supernet_weights="$dir/supernet/supernet.weights"

@@ -50,6 +50,10 @@ static nas_status check_options(nas_ctx *ctx, const nas_measure_options *o) {
                         "measure: min_time_ms %d, max_time_ms %d, need 0 <= min <= max <= 600000",
                         (int)o->min_time_ms, (int)o->max_time_ms);
     }
+    if (o->warmup_ms < 0 || o->warmup_ms > 60000) {
+        return nas_fail(ctx, NAS_ERR_RANGE, "measure: warmup_ms %d, need 0 to 60000",
+                        (int)o->warmup_ms);
+    }
     if (o->max_repeats < 0 || o->max_repeats > 100 || !(o->accept_half_width > 0)) {
         return nas_fail(ctx, NAS_ERR_RANGE,
                         "measure: max_repeats %d, need 0 to 100; accept_half_width %g, need > 0",
@@ -150,14 +154,17 @@ typedef struct run_request {
 /* Starts the run; waits while another controller's run occupies the device. */
 static nas_status start_run(nas_ctx *ctx, nas_device *d, const run_request *request, int64_t *id) {
     const nas_measure_options *o = request->o;
-    char target[768], more[256];
+    char target[768], more[256], warmup[64] = "";
     const char *cpus_key = d->cpus[0] != '\0' ? "&cpus=" : "";
     conditions_query(d, more, sizeof more);
+    if (o->warmup_ms > 0)
+        (void)snprintf(warmup, sizeof warmup, "&warmup-ms=%d&warmup-cap-ms=%d", (int)o->warmup_ms,
+                       (int)o->warmup_ms);
     (void)snprintf(target, sizeof target,
                    "/v1/run?blob=%s&deadline_ms=%" PRId64
-                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s%s",
+                   "&threads=%d%s%s&min-batches=%d&min-time-ms=%d&max-time-ms=%d%s%s%s",
                    request->sha256, deadline_of(d, o), (int)request->threads, cpus_key, d->cpus,
-                   (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms,
+                   (int)o->min_batches, (int)o->min_time_ms, (int)o->max_time_ms, warmup,
                    o->profile ? "&profile=1" : "", more);
     const nas__request post = {.method = "POST", .target = target, .timeout_ms = NAS__REQUEST_MS};
     const int64_t give_up_ns = nas_now_ns() + (int64_t)NAS_AGENT_RUN_MS_MAX * 1000000;
@@ -293,6 +300,8 @@ static void passport_head(nas_json *j, const nas_device *d, const char *sha256,
     nas_json_int(j, o->min_time_ms);
     nas_json_key(j, "max_time_ms");
     nas_json_int(j, o->max_time_ms);
+    nas_json_key(j, "warmup_ms");
+    nas_json_int(j, o->warmup_ms);
     nas_json_key(j, "max_repeats");
     nas_json_int(j, o->max_repeats);
     nas_json_key(j, "accept_half_width");

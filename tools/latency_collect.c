@@ -1,8 +1,9 @@
 /* latency_collect.c - `nas-latency collect`: times single layers, or networks of a space, on a device here, a model of them
  * growing along. They are chosen in rounds: all of a round are compiled at the same time, then timed in turn.
  *
- * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes and the
- * fastest counts, with more passes while a reference program (the first that was timed) is slower than it was.
+ * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes, again in
+ * those of the next round, and the fastest counts; with more passes while a reference program (the first that was timed) is
+ * slower than it was.
  *
  * Every other one is drawn at random and predicted before it is timed: those errors are honest, and when their median
  * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
@@ -33,6 +34,18 @@ enum {
 };
 #define CALM 1.04 /* times the reference's fastest: as undisturbed as the machine was */
 
+/* One of a round: chosen first, then compiled beside the others, then timed alone. */
+typedef struct job {
+    nas_buf arch;
+    nas_prediction expected; /* of those drawn at random, once there is a model */
+    bool judged;             /* expected is set */
+    double us;               /* the fastest pass so far; 0 = not timed */
+    nas_graph *graph;
+    nas_artifact artifact;
+    nas_status status;
+    char message[512]; /* when status is a failure */
+} job;
+
 typedef struct collector {
     const nas_latency_args *args;
     nas_db *db;
@@ -48,6 +61,8 @@ typedef struct collector {
     nas_graph *reference; /* NULL until something was timed */
     nas_artifact reference_artifact;
     double calmest_us;     /* of the reference; 0 = not timed yet */
+    job previous[ROUND];   /* the round before, timed again beside the present one */
+    size_t n_previous;
     double errors[WINDOW]; /* ring of relative errors */
     size_t n_errors;
     int64_t start_ns, last_line_ns;
@@ -206,18 +221,6 @@ static nas_status give_weights(nas_ctx *ctx, nas_graph *graph, nas_rng *rng) {
     return status;
 }
 
-/* One of a round: chosen first, then compiled beside the others, then timed alone. */
-typedef struct job {
-    nas_buf arch;
-    nas_prediction expected; /* of those drawn at random, once there is a model */
-    bool judged;             /* expected is set */
-    double us;               /* the fastest pass; 0 = not timed */
-    nas_graph *graph;
-    nas_artifact artifact;
-    nas_status status;
-    char message[512]; /* when status is a failure */
-} job;
-
 typedef struct job_list {
     const collector *collector;
     job *jobs;
@@ -256,8 +259,9 @@ static nas_status prepare_all(nas_ctx *ctx, const collector *c, job *jobs, size_
 static nas_status time_program(nas_ctx *ctx, collector *c, const nas_graph *graph,
                                const nas_artifact *artifact, double *us) {
     nas_measure_options o = nas_measure_options_default();
-    o.min_batches = 9; /* of each pass; the passes are what repeats */
+    o.min_batches = 5; /* of each pass; the passes are what repeats */
     o.max_repeats = 0;
+    o.warmup_ms = 100; /* steadiness comes from the passes, too */
     o.min_time_ms = 60;
     o.max_time_ms = 2000;
     nas_measurement m = {0};
@@ -357,22 +361,32 @@ static nas_status one_pass(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     return status;
 }
 
+/* The round before has been timed for the last time: what it showed of those that were foretold, and its end. */
+static void retire_previous(collector *c) {
+    for (size_t i = 0; i < c->n_previous; i++) {
+        const job *j = &c->previous[i];
+        if (j->judged && j->us > 0)
+            c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us / (j->us * 1e-3) - 1);
+    }
+    jobs_deinit(c->previous, c->n_previous);
+    c->n_previous = 0;
+}
+
+/* Passes of one round come within half a minute: what slows the machine for that long is outlived by those of the next. */
 static nas_status time_round(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
-    const int most = nas_device_is_simulated(c->device) ? 1 : PASSES_MAX;
+    const bool simulated = nas_device_is_simulated(c->device);
+    const int most = simulated ? 1 : PASSES_MAX;
     bool was_calm = false;
     nas_status status = NAS_OK;
     for (int pass = 0; pass < most && status == NAS_OK; pass++) {
         bool calm = true;
         status = one_pass(ctx, c, jobs, n);
+        if (status == NAS_OK && !simulated && elapsed_s(c) < c->args->time_s)
+            status = one_pass(ctx, c, c->previous, c->n_previous);
         if (elapsed_s(c) >= c->args->time_s) break;
         if (status == NAS_OK && most > 1) status = look_at_reference(ctx, c, &jobs[0], &calm);
         was_calm = was_calm || calm;
         if (pass + 1 >= PASSES && was_calm) break;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const job *j = &jobs[i];
-        if (j->judged && j->us > 0)
-            c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us / (j->us * 1e-3) - 1);
     }
     return status;
 }
@@ -387,7 +401,9 @@ static nas_status one_round(nas_ctx *ctx, collector *c) {
     if (status == NAS_OK) status = prepare_all(ctx, c, jobs, n);
     if (status == NAS_OK) status = nas_check_cancel(ctx);
     if (status == NAS_OK) status = time_round(ctx, c, jobs, n);
-    jobs_deinit(jobs, n);
+    retire_previous(c);
+    memcpy(c->previous, jobs, sizeof jobs); /* owns them from here */
+    c->n_previous = n;
     if (status == NAS_OK && c->rows >= FIRST_ROWS &&
         (c->model == NULL || c->rows >= c->rows_of_model + REFIT_ROWS + c->rows_of_model / 20))
         status = refit(ctx, c);
@@ -511,6 +527,7 @@ static nas_status collect(nas_ctx *ctx, collector *c) {
         double error = 0;
         reached = median_error(c, &error) && error < c->args->target_error;
     }
+    retire_previous(c);
     progress(c, true);
     if (status == NAS_OK) return finish(ctx, c, reached);
     return nas_wrap(ctx, status, "collect ended with %zu rows kept", c->rows);

@@ -156,6 +156,28 @@ Test(latency_measure, a_real_program_gives_consistent_numbers_and_a_passport) {
     nas_measurement_deinit(&m);
 }
 
+Test(latency_measure, a_warm_up_of_fixed_length_is_as_long_as_that) {
+    nas_measurement m = {0};
+    nas_measure_options o = quick();
+    build("(void)0");
+    open_device("0");
+    o.warmup_ms = 30;
+    cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &o, &m), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    cr_assert(ne(ptr, strstr(m.passport_json, "\"warmup_ms\":30"), NULL), "%s", m.passport_json);
+    const char *at = strstr(m.passport_json, "\"warmup_runs\":");
+    cr_assert(ne(ptr, at, NULL), "%s", m.passport_json);
+    const double runs = strtod(at + strlen("\"warmup_runs\":"), NULL);
+    nas_measurement_deinit(&m);
+    o.warmup_ms = 0; /* at least 200 ms */
+    cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &o, &m), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    at = strstr(m.passport_json, "\"warmup_runs\":");
+    cr_assert(at != NULL && strtod(at + strlen("\"warmup_runs\":"), NULL) > 1.5 * runs, "%g, %s",
+              runs, m.passport_json);
+    nas_measurement_deinit(&m);
+}
+
 Test(latency_measure, a_sustained_run_counts_its_last_third_and_shows_its_course) {
     nas_measurement m = {0};
     nas_device_options o = nas_device_options_default();
@@ -310,8 +332,10 @@ Test(latency_measure, options_out_of_range_are_refused) {
     const nas_device_options simulated = {
         .name = "s", .connect = "simulated", .threads = 1, .cores = ""};
     cr_assert(eq(int, (int)nas_device_open(ctx, &simulated, &device), NAS_OK));
-    for (int row = 0; row < 6; row++) {
+    for (int row = 0; row < 8; row++) {
         nas_measure_options o = nas_measure_options_default();
+        if (row == 6) o.warmup_ms = -1;
+        if (row == 7) o.warmup_ms = 60001;
         if (row == 0) o.min_batches = 0;
         if (row == 1) o.min_time_ms = o.max_time_ms + 1;
         if (row == 2) o.max_repeats = -1;

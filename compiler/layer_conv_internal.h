@@ -112,13 +112,30 @@ void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t 
 /* nas__sparse_emit_panel - the whole kernel of SPARSE_PANEL. */
 void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
                             const nas__conv_way *way, const char *name, nas_buf *out);
-/* The mask as machine code: layer_conv_sparse_code.c. */
-enum { NAS__CODE_GROUP = 12, NAS__CODE_VECTORS = 7 };
-void nas__sparse_emit_code(const nas__conv *conv, const char *name, nas_buf *out);
-int32_t nas__sparse_code_weights(const nas__conv *conv, const nas__conv_way *way); /* floats */
+/* The mask as machine code: layer_conv_sparse_code.c. A writer is the assembler of one architecture: the function
+ * (panel, stream, sums) of all groups, as bytes in whole words of `directive`. */
+typedef struct nas__code_writer {
+    const char *arch;
+    int32_t vector_bytes;
+    int32_t group;      /* outputs at most */
+    int32_t round;      /* the stream of a group is filled up to a multiple of so many values */
+    int32_t word_bytes; /* of an operand of the directive */
+    const char *directive;
+    void (*write)(const nas__conv *conv, const nas__conv_way *way, nas_buf *out);
+} nas__code_writer;
+extern const nas__code_writer nas__code_x86, nas__code_arm;
+enum { NAS__CODE_VECTORS = 7 }; /* of a tile, at most */
+/* nas__sparse_code_writer - NULL when the target has none. */
+const nas__code_writer *nas__sparse_code_writer(const nas_target *target);
+bool nas__code_keeps(const nas__conv *conv, int32_t output, int32_t step);
+void nas__sparse_emit_code(const nas_target *target, const nas__conv *conv,
+                           const nas__conv_way *way, const char *name, nas_buf *out);
+int32_t nas__sparse_code_weights(const nas_target *target, const nas__conv *conv,
+                                 const nas__conv_way *way); /* floats */
 /* nas__sparse_code_pack - false when the mask is not the one of `way`. */
-bool nas__sparse_code_pack(const nas__conv *conv, const nas__conv_way *way, const float *weight,
-                           const float *bias, float *out);
+bool nas__sparse_code_pack(const nas_target *target, const nas__conv *conv,
+                           const nas__conv_way *way, const float *weight, const float *bias,
+                           float *out);
 /* Tiles of a panel: lines of pixels (rows of the image, or the image as one line), cut into vectors. */
 typedef struct nas__panel_tiling {
     int32_t lines, width; /* pixels of a line */

@@ -45,7 +45,7 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
     size_t padded = 0, outputs = 0, start_words = 0, values = 0;
     if (way->algorithm == NAS__CONV_SPARSE_CODE) {
         padded = (size_t)((c->out_c + lanes - 1) / lanes * lanes);
-        values = (size_t)nas__sparse_code_weights(c, way);
+        values = (size_t)nas__sparse_code_weights(target, c, way);
     } else if (panel) {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
         l.lists = t.parts * t.groups;
@@ -255,8 +255,9 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
         const int32_t lanes = target->vector_bytes / 4;
         (void)nas__conv_head(c, bias, slope, 0, c->out_c, (c->out_c + lanes - 1) / lanes * lanes,
                              out + l.heads);
-        return nas__sparse_code_pack(c, way, weight, bias, out + l.values) ? NAS_OK
-                                                                           : wrong_mask(ctx, c);
+        return nas__sparse_code_pack(target, c, way, weight, bias, out + l.values)
+                   ? NAS_OK
+                   : wrong_mask(ctx, c);
     }
     int32_t *order = order_of(c, way);
     if (order == NULL) return nas_fail(ctx, NAS_ERR_NOMEM, "no memory for %d outputs", c->out_c);

@@ -118,8 +118,21 @@ void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out) {
 
 /* ---- the input ---------------------------------------------------------------------------------------------------- */
 
+/* Where the panel has a vector of pixels of a step: floats from step to step and from vector to vector. */
+typedef struct panel_strides {
+    int32_t step, vector;
+} panel_strides;
+
+/* Lists take the vectors of a step together, machine code takes one vector after another. */
+static panel_strides strides_of(const nas__conv *c, const nas__conv_way *way, int32_t lanes,
+                                int32_t vectors) {
+    if (way->algorithm == NAS__CONV_SPARSE_CODE)
+        return (panel_strides){lanes, c->kernel_h * c->kernel_w * c->in_c * lanes};
+    return (panel_strides){vectors * lanes, lanes};
+}
+
 /* Channels [c, c + n) of one vector of pixels; n < lanes is the rest of the channels. */
-static void emit_gather_block(int32_t lanes, int32_t pixels, int32_t n, nas_buf *out) {
+static void emit_gather_block(int32_t lanes, const panel_strides *s, int32_t n, nas_buf *out) {
     const char *indent = "                ";
     declare("r", lanes, indent, out);
     for (int32_t j = 0; j < lanes; j++) {
@@ -130,16 +143,18 @@ static void emit_gather_block(int32_t lanes, int32_t pixels, int32_t n, nas_buf 
     }
     nas__emit_transpose(lanes, indent, out);
     for (int32_t j = 0; j < n; j++)
-        nas_buf_printf(out, "%sstore(panel + v * LANES + %d, t%d);\n", indent, j * pixels, j);
+        nas_buf_printf(out, "%sstore(panel + v * %dL + %d, t%d);\n", indent, s->vector, j * s->step,
+                       j);
     for (int32_t j = n; j < lanes; j++)
         nas_buf_printf(out, "%s(void)t%d;\n", indent, j);
 }
 
-static void emit_gather(const nas__conv *c, const char *name, int32_t lanes, int32_t vectors,
-                        nas_buf *out) {
+static void emit_gather(const nas__conv *c, const nas__conv_way *way, const char *name,
+                        int32_t lanes, int32_t vectors, nas_buf *out) {
     const int32_t pixels = vectors * lanes, rest = c->in_c % lanes;
+    const panel_strides s = strides_of(c, way, lanes, vectors);
     nas_buf_printf(out,
-                   "/* panel[k][pixel] of %d pixels, steps [k, to) of the sum */\n"
+                   "/* the panel of %d pixels, steps [k, to) of the sum */\n"
                    "TILE void %s_gather%d(const float *const *at, float *panel, int k, int to) {\n"
                    "    while (k < to) {\n"
                    "        const int tap = k / %d, c = k %% %d;\n"
@@ -152,21 +167,21 @@ static void emit_gather(const nas__conv *c, const char *name, int32_t lanes, int
                        "            for (int v = 0; v < %d; v++) {\n"
                        "                const float *const *p = at + v * LANES;\n",
                        vectors);
-        emit_gather_block(lanes, pixels, lanes, out);
+        emit_gather_block(lanes, &s, lanes, out);
         nas_buf_printf(out,
                        "            }\n            panel += %d;\n            k += LANES;\n"
                        "            continue;\n        }\n",
-                       lanes * pixels);
+                       lanes * s.step);
     }
     if (rest > 0) {
         nas_buf_printf(out,
                        "        {\n            for (int v = 0; v < %d; v++) {\n"
                        "                const float *const *p = at + v * LANES;\n",
                        vectors);
-        emit_gather_block(lanes, pixels, rest, out);
+        emit_gather_block(lanes, &s, rest, out);
         nas_buf_printf(out,
                        "            }\n            panel += %d;\n            k += %d;\n        }\n",
-                       rest * pixels, rest);
+                       rest * s.step, rest);
     }
     nas_buf_puts(out, "    }\n}\n");
 }
@@ -551,10 +566,10 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t vectors = way->vectors - narrow;
         if ((narrow ? t.narrow : t.wide) == 0) continue;
-        emit_gather(c, name, lanes, vectors, out);
+        emit_gather(c, way, name, lanes, vectors, out);
         if (!way->joined) emit_finish(c, name, lanes, vectors, out);
         if (way->algorithm == NAS__CONV_SPARSE_CODE)
-            nas__sparse_emit_code(c, name, out);
+            nas__sparse_emit_code(target, c, way, name, out);
         else
             emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
         emit_tile(c, way, &t, &l, name, lanes, vectors, out);

@@ -58,12 +58,14 @@ static void line(const char *layer, const char *dtype, const char *pattern, doub
         turned ? pixels * steps : 0, turned && !joined ? pixels * c->out_c : 0, name->data);
 }
 
-static void floats(const char *layer, const nas__conv *c, const char *pattern, double rate) {
+/* code: the mask as instructions instead of the best lists */
+static void floats(const char *layer, const nas__conv *c, const char *pattern, double rate, bool code) {
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
     const int32_t n = nas__conv_ways(target, c, ways);
     const bool want = c->kept != NULL;
     int32_t i = 0;
-    while (i < n && (nas__conv_is_sparse(&ways[i]) != want || ways[i].batch > 0)) i++;
+    while (i < n && (nas__conv_is_sparse(&ways[i]) != want || ways[i].batch > 0 ||
+            (ways[i].algorithm == NAS__CONV_SPARSE_CODE) != code)) i++;
     if (i == n) return;
     nas_buf name = {0}, text = {0};
     nas__conv_name(target, c, &ways[i], &name);
@@ -71,7 +73,7 @@ static void floats(const char *layer, const nas__conv *c, const char *pattern, d
     nas__conv_emit(target, c, &ways[i], &text);
     save(&name, &text);
     const double all = (double)c->kernel_h * c->kernel_w * c->in_c * c->out_c;
-    const bool panel = ways[i].algorithm == NAS__CONV_SPARSE_PANEL;
+    const bool panel = code || ways[i].algorithm == NAS__CONV_SPARSE_PANEL;
     line(layer, "f32", pattern, rate, c, want ? nas__sparse_products(target, c, &ways[i]) / all : 1, panel,
         ways[i].joined != 0, &name);
     nas_buf_deinit(&name);
@@ -106,7 +108,7 @@ static void one_layer(const char *layer, bool dotprod) {
     nas__conv c = {.in_c = in_c, .out_c = out_c, .groups = 1, .out_h = size, .out_w = size, .kernel_h = k, .kernel_w = k,
         .stride_h = stride, .stride_w = stride, .dilation_h = 1, .dilation_w = 1, .in_pitch = in_c, .out_pitch = out_c,
         .in_row = (size_t)(width * in_c), .out_row = (size_t)(size * out_c)};
-    floats(layer, &c, "dense", 0);
+    floats(layer, &c, "dense", 0, false);
     if (dotprod) integers(layer, &c, "dense", 0);
     const size_t n = (size_t)(k * k) * (size_t)in_c * (size_t)out_c;
     const int32_t dims[4] = {out_c, k, k, in_c};
@@ -129,7 +131,8 @@ static void one_layer(const char *layer, bool dotprod) {
             s.rate = rates[r];
             need(nas_sparsity_mask(ctx, &s, weight, dims, kept));
             c.kept = kept;
-            floats(layer, &c, names[pattern], rates[r]);
+            floats(layer, &c, names[pattern], rates[r], false);
+            if (pattern == 3) floats(layer, &c, "as_code", rates[r], true);
             if (dotprod) integers(layer, &c, names[pattern], rates[r]);
         }
     }
@@ -200,6 +203,16 @@ cost() { # assembly, role, cpu
         END { print cycles / times, n, m + 0 }' "$work/loop.s"
 }
 
+# The same of a mask as instructions, for one vector of pixels of all outputs: as the assembler wrote them, jumps apart.
+code_cost() { # object, cpu
+    "${CROSS}objdump" -d --no-show-raw-insn "$1" | awk -F'\t' '/^[0-9a-f]+ <.*>:$/ { wanted = /_code>:$/; next }
+        wanted && NF > 1 && $2 !~ /^(b\.|ret|stp|ldp)/ { sub(/[ \t]*\/\/.*/, ""); $1 = ""; print }' >"$work/code.s"
+    cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$2" -iterations=2 "$work/code.s" 2>"$work/mca.err" |
+        awk '/^Total Cycles:/ { print $3 }')
+    [ -n "$cycles" ] || { cat "$work/mca.err" >&2; exit 1; }
+    awk -v cycles="$cycles" '{ n++ } $1 == "fmla" { m++ } END { print cycles / 2, n, m + 0 }' "$work/code.s"
+}
+
 "$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
 "${CROSS}gcc" --version | sed -n 1p
 for cpu in $cpus; do
@@ -213,6 +226,10 @@ for cpu in $cpus; do
         # shellcheck disable=SC2086 # lists of flags
         "${CROSS}gcc" -S -w -O2 -std=gnu99 -ffp-contract=fast -pthread $flags -fno-asynchronous-unwind-tables "$source" -o "$asm"
         case $kernel in
+        *sparse_code*)
+            "${CROSS}gcc" -c "$asm" -o "$work/code.o"
+            echo "$kernel $(code_cost "$work/code.o" "$cpu") $(cost "$asm" _gather "$cpu") $(cost "$asm" _finish "$cpu")"
+            ;;
         *sparse_px*) echo "$kernel $(cost "$asm" _sum "$cpu") $(cost "$asm" _gather "$cpu") $(cost "$asm" _finish "$cpu")" ;;
         *) echo "$kernel $(cost "$asm" '' "$cpu") 0 0 0 0 0 0" ;;
         esac
@@ -245,6 +262,6 @@ done
 cat <<'NOTES'
 
 dense: the best kernel by the estimate that is not Winograd, of integers on Neoverse N2 that of the matrix unit; sparse: the
-best sparse one. Cortex-A53 has no dot product: floats alone. Models of in-order cores take a 128-bit load for one cycle, a Cortex-A53 takes two.
+best one with lists; as_code: unstructured as instructions, where a layer has at most 60000 weights left. Cortex-A53 has no dot product: floats alone. Models of in-order cores take a 128-bit load for one cycle, a Cortex-A53 takes two.
 NOTES
 [ -z "${KEEP:-}" ] || { mkdir -p "$KEEP" && cp -r "$work"/*/ "$KEEP"; }

@@ -53,6 +53,9 @@ static const shape_row shapes[] = {
     {9, 11, 5, 5, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_PRELU, MASK_NOTHING},
     {16, 16, 3, 5, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SINGLE},
     {7, 5, 1, 19, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_BUT_ONE},
+    /* more steps and more values of a group than one instruction of 64-bit Arm can address */
+    {4200, 12, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_UNSTRUCTURED},
+    {20, 50, 3, 7, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_NONE, MASK_UNSTRUCTURED},
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
@@ -406,14 +409,16 @@ typedef struct case_row {
     int32_t n;
 } case_row;
 
-/* The sparse ways of a shape alone, and only some of them, other ones for each shape: a compiler takes minutes for all. */
+/* The sparse ways of a shape alone: machine code always, of the others some, other ones for each shape: a compiler takes
+ * minutes for all. */
 static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *row, int32_t shape,
                       int32_t every, case_row *out, nas_buf *text, nas_buf *calls, nas_buf *raw) {
     nas__conv_way all[NAS__CONV_WAYS_MAX];
     out->t = tensors_of(rng, row);
     const int32_t n = nas__conv_ways(target, &out->t.conv, all);
     for (int32_t i = 0, k = 0; i < n; i++) {
-        if (!nas__conv_is_sparse(&all[i]) || (k++ + shape) % every != 0) continue;
+        if (!nas__conv_is_sparse(&all[i])) continue;
+        if (all[i].algorithm != NAS__CONV_SPARSE_CODE && (k++ + shape) % every != 0) continue;
         cr_assert(all[i].cycles > 0 && isfinite(all[i].cycles));
         add_case(target, &out->t, &all[i], text, calls, raw);
         out->ways[out->n++] = all[i];
@@ -494,6 +499,44 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_armv7) {
 }
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_riscv64) {
     check_named("riscv64-linux", 4);
+}
+
+/* Which targets have an assembler for masks; what it writes lies where programs are read and run, never written. */
+Test(compiler_layer_conv_sparse, masks_are_machine_code_in_the_section_of_the_program) {
+    static const struct {
+        const char *target, *directive;
+    } rows[] = {{"x86-64", NULL},
+                {"x86-64-avx2", ".quad "},
+                {"x86-64-avx512", NULL},
+                {"aarch64-linux", ".inst "},
+                {"aarch64-dotprod", ".inst "},
+                {"aarch64-i8mm", ".inst "},
+                {"aarch64-android", ".inst "},
+                {"armv7-linux", NULL},
+                {"riscv64-linux", NULL}};
+    nas_rng rng = nas_rng_stream(15, 0, "code");
+    const shape_row row = {
+        64, 40, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_UNSTRUCTURED};
+    tensors t = tensors_of(&rng, &row);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const nas_target *target = NULL;
+        cr_assert(eq(int, (int)nas_target_find(ctx, rows[i].target, &target), NAS_OK));
+        nas__conv_way ways[NAS__CONV_WAYS_MAX];
+        const int32_t n = nas__conv_ways(target, &t.conv, ways);
+        nas_buf text = {0};
+        for (int32_t k = 0; k < n; k++) {
+            if (ways[k].algorithm == NAS__CONV_SPARSE_CODE)
+                nas__conv_emit(target, &t.conv, &ways[k], &text);
+        }
+        const bool written = text.data != NULL, wanted = rows[i].directive != NULL;
+        cr_assert(written == wanted, "%s", rows[i].target);
+        if (text.data != NULL) {
+            cr_assert(ne(ptr, strstr(text.data, rows[i].directive), NULL), "%s", rows[i].target);
+            cr_assert(ne(ptr, strstr(text.data, ".pushsection .text"), NULL));
+        }
+        nas_buf_deinit(&text);
+    }
+    tensors_free(&t);
 }
 
 /* A kernel's text and name depend on the shape alone: other zeros compile nothing. */

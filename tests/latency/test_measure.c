@@ -165,7 +165,7 @@ Test(latency_measure, a_warm_up_of_fixed_length_is_as_long_as_that) {
     cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &o, &m), NAS_OK), "%s",
               nas_ctx_message(ctx));
     cr_assert(ne(ptr, strstr(m.passport_json, "\"warmup_ms\":30"), NULL), "%s", m.passport_json);
-    const char *at = strstr(m.passport_json, "\"warmup_runs\":");
+    char *at = strstr(m.passport_json, "\"warmup_runs\":");
     cr_assert(ne(ptr, at, NULL), "%s", m.passport_json);
     const double runs = strtod(at + strlen("\"warmup_runs\":"), NULL);
     nas_measurement_deinit(&m);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # sparse.sh - what leaving weights out gains on this machine: layers of ResNet-50 and MobileNet-V2 against our own best dense
-# kernel, bytes of storage, and MobileNet-V2 as a whole. Times of one line are from one process, kernels by turns.
+# kernel, bytes of storage, and a network as a whole. Times of one line are from one process, kernels by turns.
 #     bench/sparse.sh NAS_COMPILE [MOBILENET.onnx]
 set -eu
 compile=$1
@@ -24,6 +24,7 @@ table "ResNet-50, 1x1 and strided" "$resnet" 1x4,1x16,punched4x4,N:8x4
 table "ResNet-50, 1x1, unstructured" 1:256:64:56,1:512:128:28,1:1024:256:14 unstructured 0.5,0.8,0.9
 table "MobileNet-V2, 1x1" "$mobilenet" 1x4,1x16,N:8x4
 table "MobileNet-V2, 1x1, unstructured" 1:144:24:56,1:576:96:14,1:960:320:7 unstructured 0.5,0.8,0.9
+table "1x1, complementary (sets of 2, 4, 8) and 1x4" 1:256:64:56,1:1024:256:14,1:576:96:14 complementary,1x4 0.5,0.75,0.875
 table "3x3 of stride 1: the rival is Winograd" "$winograd" 1x4,1x16,punched8x8,pattern
 
 ints=0.5,0.75,0.9
@@ -41,19 +42,25 @@ echo "== bytes of 1x1 256->64 and 3x3 128->128, fp32, as a share of dense: bitma
 
 [ -n "$net" ] || { echo "no MobileNet-V2 given: make bench-sparse NET=mobilenetv2.onnx"; exit 0; }
 
-echo "== $(basename "$net") as a whole, one thread: 1x1 convolutions as 1x4"
+echo "== $(basename "$net") as a whole, one thread: 1x1 convolutions as 1x4, or half of their filters or inputs empty"
 echo '{"graph_hash": "?"}' >"$work/r.json"
 hash=$("$compile" "$net" --recipe "$work/r.json" --explain 2>&1 | sed -n 's/.*this model has \([0-9a-f]*\).*/\1/p')
 "$compile" "$net" --tune "${TUNE:-20s}" --db "$work/net.db" -o "$work/dense" 2>/dev/null
+variant() { # name, sparsity
+    echo "{\"graph_hash\": \"$hash\", \"sparsity\": {\"kernels\": \"1x1\", $2}}" >"$work/r.json"
+    "$compile" "$net" --recipe "$work/r.json" --tune "${TUNE:-20s}" --db "$work/net.db" -o "$work/$1" 2>/dev/null
+}
 for rate in 0.5 0.75 0.9; do
-    echo "{\"graph_hash\": \"$hash\", \"sparsity\": {\"kernels\": \"1x1\", \"pattern\": \"1xN\", \"n\": 4, \"rate\": $rate}}" >"$work/r.json"
-    "$compile" "$net" --recipe "$work/r.json" --tune "${TUNE:-20s}" --db "$work/net.db" -o "$work/$rate" 2>/dev/null
+    variant $rate "\"pattern\": \"1xN\", \"n\": 4, \"rate\": $rate"
+done
+for pattern in filter channel; do # sliced
+    variant $pattern "\"pattern\": \"$pattern\", \"rate\": 0.5"
 done
 p50() {
     "$1/model" --bench --threads 1 | sed -n 's/.*"min_us": *\([0-9.]*\).*/\1/p'
 }
 for _ in 1 2 3 4 5 6 7; do # by turns
-    for v in dense 0.5 0.75 0.9; do
+    for v in dense 0.5 0.75 0.9 filter channel; do
         echo "$v $(p50 "$work/$v")"
     done
 done | awk '{ if (!($1 in best) || $2 < best[$1]) best[$1] = $2 }

@@ -15,6 +15,11 @@ nas_sparsity nas_sparsity_with_rate(const nas_sparsity *pattern, double rate) {
         s.keep = (int32_t)lround((1 - rate) * s.group);
         if (s.keep < 1) s.keep = 1;
     }
+    if (s.pattern == NAS_SPARSITY_COMPLEMENTARY) {
+        const double most = NAS_SPARSITY_SET_MAX, set = rate < 1 ? 1 / (1 - rate) : most;
+        s.outputs = set > most ? NAS_SPARSITY_SET_MAX : (int32_t)lround(set);
+        if (s.outputs < 2) s.outputs = 2;
+    }
     if (s.pattern == NAS_SPARSITY_PERIODIC) {
         s.entries = (int32_t)lround((1 - rate) * 9);
         if (s.entries < 1) s.entries = 1;
@@ -261,6 +266,7 @@ static int32_t shared(const nas_sparsity *s) {
     case NAS_SPARSITY_PERIODIC: return 16; /* all of them; a register tile of a common processor */
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_UNSTRUCTURED:
+    case NAS_SPARSITY_COMPLEMENTARY:
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     return 1;

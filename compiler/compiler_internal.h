@@ -263,6 +263,8 @@ typedef struct nas__form {
     struct nas__layers *layers;
     nas_graph *graph;  /* simplified */
     nas_graph *phases; /* what layers are of, where it is not `graph`: see nas__graph_phases */
+    nas_graph
+        *sliced; /* the same where that has channels that need no computing: see nas__graph_slice */
     char graph_hash[NAS_SHA256_HEX]; /* of the network as given, structure only */
 } nas__form;
 
@@ -307,6 +309,11 @@ const char *nas__graph_pass(int32_t index); /* names in order; NULL past the las
 /* nas__graph_phases - transposed convolutions as convolutions and depth-to-space; *out NULL when there are none that can.
  * graph_phases.c */
 nas_status nas__graph_phases(nas_ctx *ctx, const nas_graph *in, nas_graph **out);
+
+/* nas__graph_slice - without the channels that are constant (empty filters) or that no filter reads, where nothing needs
+ * them: biases take what they add. Channels stay in whole vectors of `lanes`. Names, shapes of inputs and output stay; *out
+ * NULL when nothing goes, there are no weights, or there are integers. graph_slice.c */
+nas_status nas__graph_slice(nas_ctx *ctx, const nas_graph *in, int32_t lanes, nas_graph **out);
 
 /* A node with constant operands. */
 typedef struct nas__constant {

@@ -24,7 +24,10 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
                    nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors);
     if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
-    if (w->group > 0) nas_buf_printf(out, ", lists of %d outputs", w->group);
+    if (w->algorithm == NAS__CONV_SPARSE_CODE)
+        nas_buf_printf(out, ", instructions for %d outputs at a time", w->group);
+    else if (w->group > 0)
+        nas_buf_printf(out, ", lists of %d outputs", w->group);
     if (nas__conv_is_sparse(w))
         nas_buf_printf(out, ", %.1f %% of the products",
                        100.0 * nas__sparse_products(l->target, c, w) /
@@ -198,6 +201,18 @@ static void explain_rows(const nas__program *p, nas_buf *out) {
     }
 }
 
+/* Which channels went before there were layers. */
+static void explain_slices(const nas__form *f, nas_buf *out) {
+    const nas_graph *g = f->phases != NULL ? f->phases : f->graph;
+    for (nas_value v = 0; f->sliced != NULL && v < nas_graph_node_count(f->sliced); v++) {
+        const nas_node *left = nas_graph_node(f->sliced, v), *all = nas_graph_node(g, v);
+        if (left->op != NAS_OP_CONV || left->shape.c == all->shape.c) continue;
+        nas_buf_printf(out,
+                       "%s: %d of %d outputs are not computed: constant, or nothing reads them\n",
+                       left->name, all->shape.c - left->shape.c, all->shape.c);
+    }
+}
+
 nas_status nas_compile_explain(nas_ctx *ctx, const nas_graph *graph,
                                const nas_compile_options *options, nas_buf *out) {
     if (options->target == NULL) return nas_fail(ctx, NAS_ERR_INVALID, "explain: no target");
@@ -207,6 +222,7 @@ nas_status nas_compile_explain(nas_ctx *ctx, const nas_graph *graph,
     if (form.rows != NULL) {
         explain_rows(form.rows, out);
     } else {
+        explain_slices(&form, out);
         for (int32_t i = 0; i < form.layers->n_layers; i++)
             explain_layer(form.layers, &form.layers->layers[i], out);
     }

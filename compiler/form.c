@@ -45,9 +45,15 @@ static nas_status try_rows(nas_ctx *ctx, const nas_compile_options *o, nas__form
 
 static nas_status lower_layers(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_graph_free(f->phases);
+    nas_graph_free(f->sliced);
+    f->phases = f->sliced = NULL;
     nas_status status = nas__graph_phases(ctx, f->graph, &f->phases);
+    const nas_graph *g = f->phases != NULL ? f->phases : f->graph;
     if (status == NAS_OK)
-        status = nas__layers_lower(ctx, f->phases != NULL ? f->phases : f->graph, o, &f->layers);
+        status =
+            nas__graph_slice(ctx, g, o->target->vector_bytes / (int32_t)sizeof(float), &f->sliced);
+    if (status == NAS_OK)
+        status = nas__layers_lower(ctx, f->sliced != NULL ? f->sliced : g, o, &f->layers);
     if (status == NAS_OK) memcpy(f->layers->graph_hash, f->graph_hash, sizeof f->graph_hash);
     return status;
 }
@@ -140,6 +146,7 @@ void nas__form_free(nas__form *form) {
     nas__layers_free(form->layers);
     nas_graph_free(form->graph);
     nas_graph_free(form->phases);
+    nas_graph_free(form->sliced);
     *form = (nas__form){0};
 }
 

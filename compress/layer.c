@@ -351,6 +351,7 @@ static int32_t sharing_outputs(const nas_sparsity *s, int32_t rows) {
     case NAS_SPARSITY_PERIODIC: n = rows; break;
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_UNSTRUCTURED:
+    case NAS_SPARSITY_COMPLEMENTARY:
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     return n < rows ? n : rows;
@@ -372,6 +373,11 @@ nas_status nas_layer_bytes(nas_ctx *ctx, const nas_graph *graph, nas_value v,
             kept, weight->dims, sharing_outputs(&scheme->sparsity, weight->dims[0]), bits);
         if (b.bitmask < least) least = b.bitmask;
         if (b.lists < least) least = b.lists;
+        if (scheme->sparsity.pattern == NAS_SPARSITY_COMPLEMENTARY) {
+            const uint64_t packed =
+                nas_sparsity_packed_bytes(weight->dims, scheme->sparsity.outputs, bits);
+            if (packed < least) least = packed;
+        }
         nas_free(kept);
     }
     *out = least + scales;

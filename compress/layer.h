@@ -69,8 +69,8 @@ nas_status nas_layer_compress(nas_ctx *ctx, nas_graph *graph, nas_value v,
 double nas_layer_exact_macs(const int32_t dims[4], const nas_layer_scheme *scheme);
 
 /* nas_layer_bytes - of the layer's weights: dense at `bits` (32 when 0), or where the scheme is sparse the smaller of that, a
- * bit mask, and lists shared by as many outputs as the pattern's groups have (nas_sparsity_storage); with 4 bytes of scale
- * for each grid. Reads the zeros of the weights. */
+ * bit mask, and lists shared by as many outputs as the pattern's groups have (nas_sparsity_storage), and complementary
+ * sets laid over each other; with 4 bytes of scale for each grid. Reads the zeros of the weights. */
 nas_status nas_layer_bytes(nas_ctx *ctx, const nas_graph *graph, nas_value v,
                            const nas_layer_scheme *scheme, uint64_t *out);
 

@@ -44,6 +44,7 @@ static int32_t unit_rows(const nas_sparsity *s, int32_t rows) {
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_PATTERN:
     case NAS_SPARSITY_PERIODIC:
+    case NAS_SPARSITY_COMPLEMENTARY:
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     return 1;
@@ -61,6 +62,7 @@ static int32_t group_of(const nas_sparsity *s, int32_t inputs, int32_t column) {
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_PATTERN:
     case NAS_SPARSITY_PERIODIC:
+    case NAS_SPARSITY_COMPLEMENTARY:
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     return column;
@@ -68,7 +70,7 @@ static int32_t group_of(const nas_sparsity *s, int32_t inputs, int32_t column) {
 
 static bool is_projected(nas_sparsity_pattern pattern) {
     return pattern == NAS_SPARSITY_FILTER || pattern == NAS_SPARSITY_PATTERN ||
-           pattern == NAS_SPARSITY_PERIODIC;
+           pattern == NAS_SPARSITY_PERIODIC || pattern == NAS_SPARSITY_COMPLEMENTARY;
 }
 
 typedef struct ranked {

@@ -44,6 +44,10 @@ nas_status nas__node_cost(nas_ctx *ctx, const nas_graph *g, const nas_node *node
 nas_status nas__product(nas_ctx *ctx, const char *what, const int64_t *factors, size_t n,
                         uint64_t *out);
 
+/* nas__complementary_mask - masks of sets of `set` outputs that do not overlap, [O,KH,KW,I]: sparsity_complementary.c */
+void nas__complementary_mask(const float *weight, const int32_t dims[4], int32_t set,
+                             uint8_t *kept);
+
 /* nas__param_sha256_hex - hash of the values of a param that has data, as little-endian floats. */
 void nas__param_sha256_hex(const nas_param *param, char out[NAS_SHA256_HEX]);
 

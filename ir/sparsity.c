@@ -1,5 +1,6 @@
 /* sparsity.c - groups of weights, and the projection of trained weights to a pattern. */
 #include "ir/sparsity.h"
+#include "ir/ir_internal.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -9,8 +10,9 @@
 
 enum { NAMES = NAS_SPARSITY_PATTERN_COUNT, OUTPUTS_MAX = 64, TAPS = 9 };
 
-static const char *const names[NAMES] = {"filter",  "channel", "1xN",      "N:M",         "block",
-                                         "punched", "pattern", "periodic", "unstructured"};
+static const char *const names[NAMES] = {"filter",       "channel",      "1xN",     "N:M",
+                                         "block",        "punched",      "pattern", "periodic",
+                                         "unstructured", "complementary"};
 
 const char *nas_sparsity_pattern_name(nas_sparsity_pattern pattern) {
     return pattern < NAS_SPARSITY_PATTERN_COUNT ? names[pattern] : "none";
@@ -37,6 +39,9 @@ void nas_sparsity_short(const nas_sparsity *s, char out[NAS_SPARSITY_SHORT_MAX])
         (void)snprintf(out, size, "%s%" PRId32 "x%" PRId32, names[s->pattern], s->outputs,
                        s->inputs);
         return;
+    case NAS_SPARSITY_COMPLEMENTARY:
+        (void)snprintf(out, size, "%s%" PRId32, names[s->pattern], s->outputs);
+        return;
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_CHANNEL:
     case NAS_SPARSITY_PATTERN:
@@ -45,6 +50,11 @@ void nas_sparsity_short(const nas_sparsity *s, char out[NAS_SPARSITY_SHORT_MAX])
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     (void)snprintf(out, size, "%s", nas_sparsity_pattern_name(s->pattern));
+}
+
+bool nas_sparsity_has_rate(nas_sparsity_pattern pattern) {
+    return pattern != NAS_SPARSITY_N_OF_M && pattern != NAS_SPARSITY_PERIODIC &&
+           pattern != NAS_SPARSITY_COMPLEMENTARY;
 }
 
 nas_sparsity nas_sparsity_default(nas_sparsity_pattern pattern) {
@@ -91,6 +101,8 @@ static nas_status check_numbers(nas_ctx *ctx, const nas_sparsity *s) {
     case NAS_SPARSITY_PERIODIC:
         status = in_range(ctx, "period", s->period, 1, OUTPUTS_MAX);
         return status == NAS_OK ? in_range(ctx, "entries", s->entries, 1, TAPS - 1) : status;
+    case NAS_SPARSITY_COMPLEMENTARY:
+        return in_range(ctx, "outputs", s->outputs, 2, NAS_SPARSITY_SET_MAX);
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_CHANNEL:
     case NAS_SPARSITY_UNSTRUCTURED:
@@ -149,6 +161,7 @@ static size_t group_of(const tensor *t, size_t o, size_t tap, size_t i) {
     case NAS_SPARSITY_PATTERN: return o / p * inputs + i;
     case NAS_SPARSITY_PERIODIC: return i % (size_t)s->period * taps + tap;
     case NAS_SPARSITY_UNSTRUCTURED:
+    case NAS_SPARSITY_COMPLEMENTARY: /* no groups: see nas__complementary_mask */
     case NAS_SPARSITY_PATTERN_COUNT: break;
     }
     return at(t, o, tap, i);
@@ -337,6 +350,10 @@ nas_status nas_sparsity_mask(nas_ctx *ctx, const nas_sparsity *s, const float *w
                              const int32_t dims[4], uint8_t *kept) {
     const nas_status status = nas_sparsity_check(ctx, s, dims, 1);
     if (status != NAS_OK) return status;
+    if (s->pattern == NAS_SPARSITY_COMPLEMENTARY) {
+        nas__complementary_mask(weight, dims, s->outputs, kept);
+        return NAS_OK;
+    }
     tensor t = {
         .s = s, .weight = weight, .outputs = dims[0], .taps = dims[1] * dims[2], .inputs = dims[3]};
     t.place = nas_alloc_array(ctx, (size_t)dims[0], sizeof *t.place);

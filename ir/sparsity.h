@@ -15,10 +15,13 @@
  *   periodic      3x3 alone: input channels c, c + period, ... keep the same `entries` taps in every output (after Heo et
  *                 al., arXiv:2207.00068). No rate
  *   unstructured  one weight
+ *   complementary sets of `outputs` neighbouring outputs keep disjoint weights, so that a set could be laid over each other as
+ *                 one dense filter: of each run of as many inputs of a tap every output keeps one, no two the same; of a
+ *                 rest, at most one. No rate: 1/outputs stays (Hunter et al., arXiv:2112.13896, the partitioned form)
  * What is short of a whole group at the end of an axis is a smaller group.
  *
  * Importance of a group: its sum of magnitudes for 1xN (that paper), of squares for the others: the projection is then the
- * nearest such tensor. Exactly floor(rate*groups) groups are dropped, the smallest; of equal ones the later first.
+ * nearest such tensor (complementary: by trying all of a run). Exactly floor(rate*groups) groups are dropped, the smallest; of equal ones the later first.
  * Deterministic. Layer 1: includes core and graph.h only. */
 #ifndef NAS_IR_SPARSITY_H
 #define NAS_IR_SPARSITY_H
@@ -35,6 +38,7 @@ typedef enum nas_sparsity_pattern {
     NAS_SPARSITY_PATTERN,
     NAS_SPARSITY_PERIODIC,
     NAS_SPARSITY_UNSTRUCTURED,
+    NAS_SPARSITY_COMPLEMENTARY,
     NAS_SPARSITY_PATTERN_COUNT
 } nas_sparsity_pattern;
 /* nas_sparsity_pattern_name - as above; _find: PATTERN_COUNT when there is none of that name. */
@@ -44,19 +48,24 @@ nas_sparsity_pattern nas_sparsity_pattern_find(const char *name);
 /* Fields that a pattern does not use are ignored. */
 typedef struct nas_sparsity {
     nas_sparsity_pattern pattern;
-    double rate;             /* share of the groups that is left out, 0..1 */
-    int32_t n;               /* 1XN: 2, 4, 8, 16 or 32 */
-    int32_t keep, group;     /* N_OF_M: 1 <= keep <= group <= 32 */
-    int32_t outputs, inputs; /* N_OF_M, BLOCK, PUNCHED, PATTERN: 1..64 */
-    int32_t entries;         /* PATTERN, PERIODIC: 1..8 */
-    int32_t period;          /* PERIODIC: 1..64 */
-    bool rearrange;          /* 1XN */
+    double rate;         /* share of the groups that is left out, 0..1 */
+    int32_t n;           /* 1XN: 2, 4, 8, 16 or 32 */
+    int32_t keep, group; /* N_OF_M: 1 <= keep <= group <= 32 */
+    int32_t outputs,
+        inputs;      /* N_OF_M, BLOCK, PUNCHED, PATTERN: 1..64; outputs of COMPLEMENTARY: 2..8 */
+    int32_t entries; /* PATTERN, PERIODIC: 1..8 */
+    int32_t period;  /* PERIODIC: 1..64 */
+    bool rearrange;  /* 1XN */
 } nas_sparsity;
 
 /* nas_sparsity_short - the pattern without its rate: "1x4", "1x4r" (rearranged), "N:8x4" (group x outputs), "block4x4",
- * "punched8x8" (outputs x inputs), else its name: how tables of measurements call it. */
+ * "punched8x8" (outputs x inputs), "complementary4" (outputs), else its name: how tables of measurements call it. */
 enum { NAS_SPARSITY_SHORT_MAX = 32 };
 void nas_sparsity_short(const nas_sparsity *s, char out[NAS_SPARSITY_SHORT_MAX]);
+
+enum { NAS_SPARSITY_SET_MAX = 8 }; /* outputs of COMPLEMENTARY */
+/* nas_sparsity_has_rate - false for N_OF_M, PERIODIC and COMPLEMENTARY, whose other numbers say how much stays. */
+bool nas_sparsity_has_rate(nas_sparsity_pattern pattern);
 
 /* nas_sparsity_default - n 4, keep 2 of group 4, outputs and inputs 4 (PATTERN: 1), entries 4, period 4, rate 0. */
 nas_sparsity nas_sparsity_default(nas_sparsity_pattern pattern);
@@ -84,5 +93,8 @@ typedef struct nas_sparsity_bytes {
 /* nas_sparsity_storage - of a mask, when `outputs` neighbouring outputs share one list. bits 1..32, outputs >= 1. */
 nas_sparsity_bytes nas_sparsity_storage(const uint8_t *kept, const int32_t dims[4], int32_t outputs,
                                         int32_t bits);
+/* nas_sparsity_packed_bytes - of COMPLEMENTARY sets of `set` outputs laid over each other: a weight and the number of its
+ * owner for each step of the sum. */
+uint64_t nas_sparsity_packed_bytes(const int32_t dims[4], int32_t set, int32_t bits);
 
 #endif

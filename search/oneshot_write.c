@@ -7,7 +7,7 @@
 /* ---- patterns ------------------------------------------------------------------------------------------------------------ */
 
 bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern) {
-    return pattern != NAS_SPARSITY_N_OF_M && pattern != NAS_SPARSITY_PERIODIC;
+    return nas_sparsity_has_rate(pattern);
 }
 
 /* "AxB" after a name. */

@@ -25,6 +25,7 @@ static double rate_of(const nas_sparsity *s) {
     case NAS_SPARSITY_N_OF_M: return 1 - (double)s->keep / s->group;
     case NAS_SPARSITY_PATTERN: return 1 - (1 - s->rate) * s->entries / taps;
     case NAS_SPARSITY_PERIODIC: return 1 - s->entries / taps;
+    case NAS_SPARSITY_COMPLEMENTARY: return 1 - 1.0 / s->outputs;
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_CHANNEL:
     case NAS_SPARSITY_1XN:

@@ -67,7 +67,7 @@ static const char help_text[] =
     "1:256:64:56,3:64:128:28:2\n"
     "    --patterns LIST      default 1x4,1x16,N:8x4; also block4x4, punched8x8, pattern, "
     "periodic, "
-    "unstructured ...\n"
+    "unstructured, complementary ...\n"
     "    --rates LIST         default 0.125,0.25,0.375,0.5,0.625,0.75,0.9\n"
     "    --dtype LIST         f32, int8 or both (default: f32, of a model what its layers are)\n"
     "    --cell TIME          of measuring one cell (default 0.4s)\n"

@@ -47,11 +47,6 @@ static nas_status read_key(nas_ctx *ctx, const char *key, const json_t *value, n
                     key);
 }
 
-/* Patterns that are defined by a share have to name it. */
-static bool has_rate(nas_sparsity_pattern pattern) {
-    return pattern != NAS_SPARSITY_N_OF_M && pattern != NAS_SPARSITY_PERIODIC;
-}
-
 nas_status nas_recipe_sparsity_read(nas_ctx *ctx, const json_t *value, nas_sparsity *out) {
     if (!json_is_object(value))
         return nas_fail(ctx, NAS_ERR_PARSE,
@@ -62,11 +57,12 @@ nas_status nas_recipe_sparsity_read(nas_ctx *ctx, const json_t *value, nas_spars
     if (pattern == NAS_SPARSITY_PATTERN_COUNT)
         return nas_fail(ctx, NAS_ERR_NOTFOUND,
                         "there is no pattern \"%s\": filter, channel, 1xN, N:M, block, punched, "
-                        "pattern, periodic, unstructured",
+                        "pattern, periodic, unstructured, complementary",
                         name);
     nas_sparsity s = nas_sparsity_default(pattern);
     const bool rate = json_object_get(value, "rate") != NULL;
-    if (rate != has_rate(pattern) && pattern != NAS_SPARSITY_PATTERN)
+    /* patterns that are defined by a share have to name it */
+    if (rate != nas_sparsity_has_rate(pattern) && pattern != NAS_SPARSITY_PATTERN)
         return nas_fail(ctx, NAS_ERR_PARSE,
                         rate
                             ? "pattern \"%s\" has no \"rate\": its other numbers say how much stays"

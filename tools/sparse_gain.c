@@ -52,11 +52,14 @@ nas_status nas_sparse_gain_pattern(nas_ctx *ctx, const char *text, nas_sparsity 
         s = nas_sparsity_default(NAS_SPARSITY_PUNCHED);
         s.outputs = a;
         s.inputs = b;
+    } else if (sscanf(text, "complementary%d%n", &a, &end) == 1 && text[end] == '\0') {
+        s = nas_sparsity_default(NAS_SPARSITY_COMPLEMENTARY);
+        s.outputs = a;
     } else if (s.pattern == NAS_SPARSITY_PATTERN_COUNT) {
         return nas_fail(ctx, NAS_ERR_NOTFOUND,
                         "there is no pattern '%s': 1x4 (2, 8, 16, 32), N:8x4 (groups of 8 inputs, "
                         "chosen by 4 outputs), block4x4, punched8x8, pattern, periodic, filter, "
-                        "channel, unstructured",
+                        "channel, unstructured, complementary",
                         text);
     }
     *out = s;

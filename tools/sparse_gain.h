@@ -24,7 +24,7 @@ typedef struct nas_sparse_gain {
 } nas_sparse_gain;
 
 /* nas_sparse_gain_pattern - 1xN (1x2 .. 1x32), N:MxP (M inputs a group, P outputs share it), blockPxQ, punchedPxQ, pattern,
- * periodic, filter, channel, unstructured. NOTFOUND lists them. */
+ * periodic, filter, channel, unstructured, complementary. NOTFOUND lists them. */
 nas_status nas_sparse_gain_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out);
 /* nas_sparse_gain_print - measures and prints on stdout; the cells go to the memory of `compile`. */
 nas_status nas_sparse_gain_print(nas_ctx *ctx, const nas_compile_options *compile,

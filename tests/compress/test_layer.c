@@ -186,7 +186,7 @@ Test(compress_layer, rounding_is_near_the_best_of_all_codes) {
 
 static nas_sparsity pattern(int number, double rate) {
     nas_sparsity s = nas_sparsity_default((nas_sparsity_pattern)number);
-    s.rate = number == NAS_SPARSITY_N_OF_M || number == NAS_SPARSITY_PERIODIC ? 0 : rate;
+    s.rate = nas_sparsity_has_rate((nas_sparsity_pattern)number) ? rate : 0;
     if (number == NAS_SPARSITY_N_OF_M) s.outputs = 1;
     return s;
 }

@@ -191,6 +191,58 @@ Test(ir_sparsity, filters_channels_and_blocks_go_as_a_whole) {
         cr_assert(eq(int, kept[k], kept[k / 32 * 32 + k % 8 / 4 * 4]));
 }
 
+/* Every run of three inputs of a tap is shared out among three outputs, in the best of the six ways. */
+Test(ir_sparsity, complementary_filters_do_not_overlap_and_keep_the_most_they_can) {
+    static const int order[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                    {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    const int32_t dims[4] = {6, 1, 2, 9};
+    float w[108];
+    uint8_t kept[108];
+    nas_sparsity s = nas_sparsity_default(NAS_SPARSITY_COMPLEMENTARY);
+    s.outputs = 3;
+    fill(w, 108, 8);
+    cr_assert(eq(sz, mask_of(&s, w, dims, kept), 36));
+    for (int set = 0; set < 2; set++) {
+        for (int run = 0; run < 6; run++) {
+            const int at = set * 54 + run * 3;
+            double best = 0, ours = 0;
+            for (int k = 0; k < 6; k++) {
+                double sum = 0;
+                for (int o = 0; o < 3; o++)
+                    sum += pow((double)w[at + o * 18 + order[k][o]], 2);
+                best = fmax(best, sum);
+            }
+            for (int i = 0; i < 3; i++) {
+                int owners = 0;
+                for (int o = 0; o < 3; o++) {
+                    owners += kept[at + o * 18 + i];
+                    if (kept[at + o * 18 + i] != 0) ours += pow((double)w[at + o * 18 + i], 2);
+                }
+                cr_assert(eq(int, owners, 1));
+            }
+            cr_assert(fabs(ours - best) < 1e-12);
+        }
+    }
+}
+
+Test(ir_sparsity, complementary_sets_and_runs_may_be_short) {
+    const int32_t dims[4] = {6, 1, 1, 10}; /* sets of 4 and 2, runs of 4, 4 and 2 */
+    float w[60];
+    uint8_t kept[60];
+    nas_sparsity s = nas_sparsity_default(NAS_SPARSITY_COMPLEMENTARY);
+    fill(w, 60, 9);
+    cr_assert(eq(sz, mask_of(&s, w, dims, kept), (4 + 4 + 2) + (2 + 2 + 2)));
+    for (int i = 0; i < 10; i++) {
+        int owners[2] = {0, 0};
+        for (int o = 0; o < 6; o++)
+            owners[o / 4] += kept[o * 10 + i];
+        cr_assert(owners[0] == 1 && owners[1] <= 1);
+    }
+    cr_assert(eq(u64, nas_sparsity_packed_bytes(dims, 4, 8), (uint64_t)2 * 10 * (8 + 2) / 8));
+    s.outputs = 9;
+    cr_assert(eq(int, (int)nas_sparsity_check(ctx, &s, dims, 1), NAS_ERR_RANGE));
+}
+
 static void refused(nas_sparsity s, const int32_t dims[4], int32_t groups, const char *text) {
     cr_assert(ne(int, (int)nas_sparsity_check(ctx, &s, dims, groups), NAS_OK));
     cr_assert(ne(ptr, strstr(nas_ctx_message(ctx), text), NULL), "'%s' lacks '%s'",

@@ -195,8 +195,10 @@ Test(search_levels, mistakes_are_told) {
                 {"compress.gains=\"/nonexistent.db\"", "compress.gains", 1},
                 {"constraints.weight_bytes=\"<= 1%\"", "the smallest network has", 1}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char name[16];
         const char *const more[] = {rows[i].set, NULL};
-        nas_process_result r = run("configs/mixed.toml", "bad", more);
+        (void)snprintf(name, sizeof name, "bad%zu", i);
+        nas_process_result r = run("configs/mixed.toml", name, more);
         cr_assert(r.exit_code == rows[i].code, "%s: %d %s", rows[i].set, r.exit_code, r.err.data);
         cr_assert(strstr(r.err.data, rows[i].message) != NULL, "%s: %s", rows[i].set, r.err.data);
         nas_process_result_deinit(&r);

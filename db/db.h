@@ -288,13 +288,16 @@ nas_status nas_db_layers_put(nas_ctx *ctx, nas_db *db, int64_t trial_id, const n
 
 /* ---- classifiers --------------------------------------------------------------------------------------------------- */
 
-/* Top-1 of a trial, shares in 0..1; every field may be absent. */
+/* Of a classifier; every field may be absent. Top-1 are shares in 0..1. */
 typedef struct nas_db_class_values {
     nas_opt_double reward_top1;       /* REWARD images, before fine-tuning */
     nas_opt_double tuned_reward_top1; /* REWARD images, after it */
     nas_opt_double report_top1;       /* REPORT images, after it */
+    nas_opt_i64 weight_bytes;         /* as stored; absent: 4 a parameter */
+    nas_opt_i64 bops;                 /* absent: 1024 a MAC */
 } nas_db_class_values;
-/* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1. */
+/* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1,
+ * a number below 0. */
 nas_status nas_db_class_values_put(nas_ctx *ctx, nas_db *db, int64_t trial_id,
                                    const nas_db_class_values *values);
 /* nas_db_class_values_get - all absent when nothing was stored. */

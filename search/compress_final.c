@@ -1,6 +1,7 @@
-/* compress_final.c - front members are fine-tuned with the original as teacher, compiled and timed again, and scored on REPORT
- * images. The original fine-tuned in the same way is the baseline that losses are counted from. */
-#include "search/compress_internal.h"
+/* compress_final.c - front members are fine-tuned with the original as teacher, or their layers compressed in turn; then compiled
+ * and timed again, and scored on REPORT images. The original, fine-tuned in the same way where that is done, is the baseline
+ * that losses are counted from. */
+#include "search/compress_levels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,9 @@ static nas_status finish(nas__comp *c, size_t index, const nas_graph *graph) {
     if (status != NAS_OK) return status;
     t->top1.tuned_reward_top1 = nas_some_double(reward);
     t->top1.report_top1 = nas_some_double(report);
-    return record(c, index, &timed);
+    t->row.values.final_latency_p50_us = timed.latency_p50_us; /* the recipe tells it */
+    if (c->levels != NULL && t->from_strategy) status = nas__levels_keep(c, index, graph);
+    return status == NAS_OK ? record(c, index, &timed) : status;
 }
 
 static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_t n) {
@@ -89,12 +92,18 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     if (t->row.values.final_latency_p50_us.is_set) return NAS_OK; /* of an earlier start */
     nas_graph *graph = NULL;
     char label[48];
-    (void)snprintf(label, sizeof label, "fine-tuning %zu of %zu", number + 1, n);
+    (void)snprintf(label, sizeof label, "%s %zu of %zu",
+                   c->levels != NULL ? "final networks" : "fine-tuning", number + 1, n);
     nas_status status = nas_check_cancel(c->ctx);
-    if (status == NAS_OK)
-        status = t->from_strategy ? nas_space_decode(c->ctx, c->space, &t->point, &graph)
-                                  : nas_graph_clone(c->ctx, c->model, &graph);
-    if (status == NAS_OK) status = nas__comp_tune(c, graph, label, index);
+    if (status == NAS_OK && !t->from_strategy) {
+        status = nas_graph_clone(c->ctx, c->model, &graph);
+    } else if (status == NAS_OK && c->levels != NULL) {
+        nas__progress_phase(&c->progress, label, 0, 1);
+        status = nas__levels_final(c, index, &graph);
+    } else if (status == NAS_OK) {
+        status = nas_space_decode(c->ctx, c->space, &t->point, &graph);
+    }
+    if (status == NAS_OK && c->levels == NULL) status = nas__comp_tune(c, graph, label, index);
     if (status == NAS_OK) status = finish(c, index, graph);
     nas_graph_free(graph);
     return nas_wrap(c->ctx, status, "final figures of trial %zu", index);

@@ -44,6 +44,8 @@ typedef struct nas__comp {
     size_t n_moments;
     nas_exec_channel *outputs; /* what its layers give; NULL: no recalibration */
     double *scores;            /* [class] importance */
+    struct nas__levels
+        *levels; /* of spaces of levels, which need none of the five above; else NULL */
     nas_space *space;
     nas_strategy *strategy;
     nas_front *front; /* over strategy trials, by the objectives */
@@ -93,11 +95,14 @@ nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph
 nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out);
 
 /* ---- compress_layers.c ---- */
-/* nas__comp_alone - top1[group]: share of REWARD images when only that group is cut as in trial `index`. */
+/* nas__comp_parts - what is chosen for: groups of channels, or layers. */
+size_t nas__comp_parts(const nas__comp *c);
+/* nas__comp_alone - top1[part]: share of REWARD images when only that part is cut as in trial `index`. */
 nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
 
-/* nas__comp_ratios - ratio[group]: time of the convolutions that write or read its channels in trial `index` as delivered, over
- * their time in the original; NAN where nothing was measured (simulated device, failed measurement: a warning). */
+/* nas__comp_ratios - ratio[part]: time of the layer, or of the convolutions that write or read the group's channels, in trial
+ * `index` as delivered, over the time in the original; NAN where nothing was measured (simulated device, failed measurement: a
+ * warning). */
 nas_status nas__comp_ratios(nas__comp *c, size_t index, const nas_graph *delivered, double *ratio);
 
 /* ---- compress_recalibrate.c ---- */
@@ -109,7 +114,7 @@ nas_status nas__comp_recalibrate(nas_ctx *ctx, const nas__comp *c, const bool *k
 
 /* ---- compress_times.c ---- */
 /* nas__comp_time_groups - measures them, now. NAN: a program whose layers have no times of their own. */
-nas_status nas__comp_time_groups(nas__comp *c, const nas_graph *delivered, double *ratio);
+nas_status nas__comp_time_parts(nas__comp *c, const nas_graph *delivered, double *ratio);
 
 /* ---- compress_promise.c ---- */
 /* nas__comp_worth_timing - a scored candidate that can end in the table, or whose latency a bound asks for. */

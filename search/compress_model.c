@@ -1,6 +1,6 @@
 /* compress_model.c - the network that is compressed: imported or trained here; its groups of channels, what its layers see,
  * and the space of smaller networks. */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -336,13 +336,12 @@ static nas_status open_space(nas__comp *c) {
     return status;
 }
 
-nas_status nas__comp_space(nas__comp *c) {
+static nas_status open_channels(nas__comp *c) {
     nas_status status = nas_channels_find(c->ctx, c->model, &c->channels);
     if (status == NAS_OK && nas_channels_group_count(c->channels) == 0)
         status =
             nas_fail(c->ctx, NAS_ERR_UNSUPPORTED, "model '%s' has no channels that can be pruned",
                      nas_graph_name(c->model));
-    nas__progress_phase(&c->progress, "statistics", 0, 1);
     if (status == NAS_OK) status = take_statistics(c);
     if (status == NAS_OK) status = nas__comp_take_outputs(c);
     if (status == NAS_OK) {
@@ -353,11 +352,17 @@ nas_status nas__comp_space(nas__comp *c) {
     if (status == NAS_OK)
         status = nas_channels_importance(c->ctx, c->channels, c->model, importance_of(c->config),
                                          c->moments, c->n_moments, c->scores);
-    if (status == NAS_OK) status = open_space(c);
+    return status == NAS_OK ? open_space(c) : status;
+}
+
+nas_status nas__comp_space(nas__comp *c) {
+    nas__progress_phase(&c->progress, "statistics", 0, 1);
+    nas_status status =
+        nas__space_has_levels(c->config->compress.space) ? nas__levels_open(c) : open_channels(c);
     if (status == NAS_OK)
         status = nas_strategy_new(c->ctx, c->config->search.strategy, c->space,
                                   &c->config->search.options, c->config->study.seed, &c->strategy);
     if (status == NAS_OK) status = nas_front_new(c->ctx, c->config->n_objectives, &c->front);
     if (status == NAS_OK) nas__progress_end(&c->progress);
-    return nas_wrap(c->ctx, status, "what can be pruned");
+    return nas_wrap(c->ctx, status, "what can be compressed");
 }

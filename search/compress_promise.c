@@ -1,7 +1,8 @@
 /* compress_promise.c - which candidates are worth a compilation. Compiling and timing a network takes many times as long as
  * scoring it; so only what can end in the table is timed.
  *
- * A latency that was not measured is estimated from the measured trial nearest in MACs, in proportion to them. The estimate is
+ * A latency that was not measured is estimated from the measured trial nearest in bit operations (which move with channels,
+ * patterns and bits alike), in proportion to the MACs. The estimate is
  * told to the strategy and nothing else: it is not stored, joins no front and stands in no table. It depends on earlier trials
  * alone, so a resumed study tells the same. */
 #include "search/compress_internal.h"
@@ -18,36 +19,38 @@ static bool measured(const nas__comp_trial *t) {
 
 bool nas__comp_estimate(const nas__comp *c, size_t index, nas_metric metric, double *out) {
     const nas__comp_trial *t = &c->trials[index];
-    double macs = 0, nearest = INFINITY;
-    if (!nas_metric_is_timed(metric) || !nas__comp_metric(t, NAS_METRIC_MACS, false, &macs))
+    double macs = 0, bops = 0, nearest = INFINITY;
+    if (!nas_metric_is_timed(metric) || !nas__comp_metric(t, NAS_METRIC_MACS, false, &macs) ||
+        !nas__comp_metric(t, NAS_METRIC_BOPS, false, &bops))
         return false;
     for (size_t i = 0; i < index; i++) {
-        double other = 0, latency = 0;
+        double other = 0, other_macs = 0, latency = 0;
         if (!measured(&c->trials[i])) continue;
-        if (!nas__comp_metric(&c->trials[i], NAS_METRIC_MACS, false, &other) ||
+        if (!nas__comp_metric(&c->trials[i], NAS_METRIC_BOPS, false, &other) ||
+            !nas__comp_metric(&c->trials[i], NAS_METRIC_MACS, false, &other_macs) ||
             !nas__comp_metric(&c->trials[i], metric, false, &latency))
             continue;
-        if (!(fabs(other - macs) < nearest)) continue;
-        nearest = fabs(other - macs);
-        *out = latency * macs / fmax(other, 1);
+        if (!(fabs(other - bops) < nearest)) continue;
+        nearest = fabs(other - bops);
+        *out = latency * macs / fmax(other_macs, 1);
     }
     return isfinite(nearest);
 }
 
-/* Another finished network of the strategy is as accurate with as few MACs. */
+/* Another finished network of the strategy is as accurate with as few bit operations. */
 static bool is_dominated(const nas__comp *c, size_t index) {
-    double top1 = 0, macs = 0;
+    double top1 = 0, bops = 0;
     if (!nas__comp_metric(&c->trials[index], NAS_METRIC_TOP1, false, &top1) ||
-        !nas__comp_metric(&c->trials[index], NAS_METRIC_MACS, false, &macs))
+        !nas__comp_metric(&c->trials[index], NAS_METRIC_BOPS, false, &bops))
         return false;
     for (size_t i = 0; i < index; i++) {
         const nas__comp_trial *o = &c->trials[i];
-        double other_top1 = 0, other_macs = 0;
+        double other_top1 = 0, other_bops = 0;
         if (!o->from_strategy || o->row.state != NAS_TRIAL_COMPLETE) continue;
         if (!nas__comp_metric(o, NAS_METRIC_TOP1, false, &other_top1) ||
-            !nas__comp_metric(o, NAS_METRIC_MACS, false, &other_macs))
+            !nas__comp_metric(o, NAS_METRIC_BOPS, false, &other_bops))
             continue;
-        if (other_top1 >= top1 && other_macs <= macs) return true;
+        if (other_top1 >= top1 && other_bops <= bops) return true;
     }
     return false;
 }

@@ -1,5 +1,5 @@
 /* compress_report.c - the table, front.csv and best/: the chosen network as C bundle, ONNX and recipe. */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 #include "core/rows.h"
 
 #include <errno.h>
@@ -118,7 +118,7 @@ static nas_status write_recipe(nas__comp *c, size_t index, const nas_graph *grap
     return status;
 }
 
-static nas_status deliver(nas__comp *c, size_t index) {
+static nas_status deliver_channels(nas__comp *c, size_t index) {
     char name[48], path[NAS__COMP_PATH_MAX];
     const nas_onnx_import_options o = nas_onnx_import_options_default();
     nas_graph *graph = NULL;
@@ -143,6 +143,12 @@ static nas_status deliver(nas__comp *c, size_t index) {
     nas_free(ratio);
     nas_free(alone);
     nas_graph_free(graph);
+    return status;
+}
+
+static nas_status deliver(nas__comp *c, size_t index) {
+    const nas_status status =
+        c->levels != NULL ? nas__levels_deliver(c, index) : deliver_channels(c, index);
     return nas_wrap(c->ctx, status, "writing %s/best", c->dir);
 }
 
@@ -152,7 +158,7 @@ static nas_status print_rows(nas__comp *c, nas_rows_format format, bool brief, F
     static const char *const columns =
         "trial, round(report_top1, 2) AS report_top1, round(tuned_top1, 2) AS tuned_top1,"
         " round(reward_top1, 2) AS reward_top1, round(latency_p50_ms, 4) AS latency_p50_ms,"
-        " round(latency_p90_ms, 4) AS latency_p90_ms, macs, params";
+        " round(latency_p90_ms, 4) AS latency_p90_ms, macs, params, weight_bytes";
     char sql[512];
     (void)snprintf(sql, sizeof sql,
                    "SELECT %s%s FROM v_class WHERE study = ?1 AND state = 'COMPLETE' AND"
@@ -184,15 +190,15 @@ static nas_status write_csv(nas__comp *c) {
 }
 
 static void print_heading(const nas__comp *c) {
-    printf("\nfront of '%s' compressed on %s (%s%s), %d thread%s; trial 0 is the original, "
-           "fine-tuned the "
-           "same way\n",
+    const bool tuned = c->levels == NULL;
+    printf("\nfront of '%s' compressed on %s (%s%s), %d thread%s; trial 0 is the original%s\n",
            nas_graph_name(c->model), nas_device_name(c->device), c->target->name,
            nas_device_is_simulated(c->device) ? ", SIMULATED latency: nothing was timed" : "",
-           (int)c->config->devices[0].threads, c->config->devices[0].threads == 1 ? "" : "s");
-    printf("top1 in %%: %s. report_top1: after fine-tuning; tuned_top1, reward_top1: REWARD images "
+           (int)c->config->devices[0].threads, c->config->devices[0].threads == 1 ? "" : "s",
+           tuned ? ", fine-tuned the same way" : "");
+    printf("top1 in %%: %s. report_top1: after %s; tuned_top1, reward_top1: REWARD images "
            "after and before it\n",
-           nas_class_data_describe(c->data));
+           nas_class_data_describe(c->data), tuned ? "fine-tuning" : "compressing layers in turn");
 }
 
 static void print_notes(const nas__comp *c, bool feasible, size_t best) {
@@ -201,12 +207,15 @@ static void print_notes(const nas__comp *c, bool feasible, size_t best) {
         const double ms = t->row.values.final_latency_p50_us.value * 1e-3;
         const double before = o->row.values.final_latency_p50_us.value * 1e-3;
         const double share = 100 * (double)t->row.values.macs.value / c->baseline[NAS_METRIC_MACS];
-        printf(
-            "\nbest under the constraints: trial %zu, top1 %.2f %% (%+.2f points to the fine-tuned "
-            "original), p50 %.4f ms (%.2fx faster), %.1f %% of the MACs -> %s/best\n",
-            best, 100 * t->top1.report_top1.value,
-            100 * (t->top1.report_top1.value - o->top1.report_top1.value), ms, before / ms, share,
-            c->dir);
+        double bytes = 0;
+        (void)nas__comp_metric(t, NAS_METRIC_WEIGHT_BYTES, true, &bytes); /* of every trial */
+        printf("\nbest under the constraints: trial %zu, top1 %.2f %% (%+.2f points to the "
+               "%soriginal), "
+               "p50 %.4f ms (%.2fx faster), %.1f %% of the MACs, %.1f %% of the bytes -> %s/best\n",
+               best, 100 * t->top1.report_top1.value,
+               100 * (t->top1.report_top1.value - o->top1.report_top1.value),
+               c->levels == NULL ? "fine-tuned " : "", ms, before / ms, share,
+               100 * bytes / c->baseline[NAS_METRIC_WEIGHT_BYTES], c->dir);
     } else {
         printf("\nno trial satisfies the constraints:");
         for (int32_t i = 0; i < c->config->n_constraints; i++) {
@@ -215,7 +224,8 @@ static void print_notes(const nas__comp *c, bool feasible, size_t best) {
             if (!nas__comp_bound(c, k, &bound)) continue;
             printf(" %s %s %g", nas_metric_name(k->metric), k->at_most ? "<=" : ">=", bound);
         }
-        printf("; relax them, lower compress.min_ratio, or add trials\n");
+        printf("; relax them, %s, or add trials\n",
+               c->levels == NULL ? "lower compress.min_ratio" : "offer fewer bits or higher rates");
     }
     if (c->worst_difference > 0)
         printf("emitted code against the reference: at most %.1e of the largest output apart\n",

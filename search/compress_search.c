@@ -1,6 +1,6 @@
 /* compress_search.c - ask, evaluate, tell. A batch is asked in one transaction with the strategy's state and told in another,
  * so that a killed run continues without losing or repeating a proposal. */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 #include "search/stored.h"
 
 #include <math.h>
@@ -93,7 +93,8 @@ static nas_status tell_batch(nas__comp *c, size_t first) {
 }
 
 static void show_best(nas__comp *c) {
-    double best = -1, macs = 0;
+    const nas_metric share = c->levels != NULL ? NAS_METRIC_WEIGHT_BYTES : NAS_METRIC_MACS;
+    double best = -1, left = 0;
     for (size_t i = 0; i < c->n_trials; i++) {
         const nas__comp_trial *t = &c->trials[i];
         double top1 = 0;
@@ -101,14 +102,14 @@ static void show_best(nas__comp *c) {
         if (nas__comp_violation(c, t, false) > 0) continue;
         if (!nas__comp_metric(t, NAS_METRIC_TOP1, false, &top1) || top1 <= best) continue;
         best = top1;
-        (void)nas__comp_metric(t, NAS_METRIC_MACS, false, &macs); /* of every trial */
+        (void)nas__comp_metric(t, share, false, &left); /* of every trial */
     }
     if (best < 0) {
         nas__progress_update(&c->progress, c->progress.done + 1, "none feasible yet");
     } else {
         nas__progress_update(&c->progress, c->progress.done + 1,
-                             "best %.1f %% with %.1f %% of the MACs", best,
-                             100 * macs / c->baseline[NAS_METRIC_MACS]);
+                             "best %.1f %% with %.1f %% of the %s", best,
+                             100 * left / c->baseline[share], c->levels != NULL ? "bytes" : "MACs");
     }
 }
 
@@ -162,14 +163,19 @@ static void log_timed(const nas__comp *c) {
             strategy_trials(c));
 }
 
+/* The same share everywhere; for layers what rules and losses say, too. */
+static nas_status seed(nas__comp *c) {
+    nas_point first;
+    if (c->levels != NULL) return nas__levels_seed(c);
+    nas_space_largest(c->space, &first);
+    return nas_strategy_seed(c->ctx, c->strategy, &first);
+}
+
 nas_status nas__comp_search(nas__comp *c) {
     size_t told = 0, finished = 0;
     nas_status status = restore(c, &told, &finished);
     const size_t planned = (size_t)c->config->search.trials;
-    nas_point seed;
-    nas_space_largest(c->space, &seed);
-    if (status == NAS_OK && strategy_trials(c) == 0)
-        status = nas_strategy_seed(c->ctx, c->strategy, &seed); /* the same share everywhere */
+    if (status == NAS_OK && strategy_trials(c) == 0) status = seed(c);
     nas__progress_phase(&c->progress, "search", (double)finished, (double)planned);
     while (status == NAS_OK) {
         const size_t asked = strategy_trials(c);

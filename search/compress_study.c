@@ -1,6 +1,6 @@
 /* compress_study.c - a study that compresses a classifier, from end to end. */
 #define _GNU_SOURCE /* gethostname */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 #include "search/stored.h"
 
 #include <errno.h>
@@ -226,6 +226,7 @@ static nas_status close_all(nas__comp *c) {
     nas_strategy_free(c->strategy);
     nas_space_free(c->space);
     nas_front_free(c->front);
+    nas__levels_close(c);
     nas_channels_free(c->channels);
     for (size_t i = 0; i < c->n_moments; i++)
         nas_exec_gram_deinit(&c->grams[i]);
@@ -271,7 +272,7 @@ nas_status nas__compress_run(nas_ctx *ctx, const nas_study_options *options, boo
 
 /* ---- plan --------------------------------------------------------------------------------------------------------------- */
 
-static nas_status print_network(nas_ctx *ctx, const nas_graph *g) {
+static nas_status print_channels(nas_ctx *ctx, const nas_graph *g) {
     nas_graph_cost cost = {0};
     nas_channels *channels = NULL;
     nas_status status = nas_graph_cost_total(ctx, g, &cost);
@@ -289,6 +290,35 @@ static nas_status print_network(nas_ctx *ctx, const nas_graph *g) {
     return NAS_OK;
 }
 
+/* Costs of levels need weights, though not good ones. */
+static nas_status print_network(nas_ctx *ctx, const nas_config *cfg, nas_graph *g) {
+    nas_rng rng = nas_rng_stream(cfg->study.seed, 0, "init classifier");
+    nas_status status = NAS_OK;
+    if (!nas__space_has_levels(cfg->compress.space)) return print_channels(ctx, g);
+    if (cfg->model.onnx[0] == '\0') status = nas_class_init(ctx, g, &rng);
+    return status == NAS_OK ? nas__levels_plan(ctx, cfg, g) : status;
+}
+
+static void print_trials(const nas_config *cfg) {
+    printf("search    %d trials by %s; each: ", (int)cfg->search.trials, cfg->search.strategy);
+    if (nas__space_has_levels(cfg->compress.space)) {
+        printf("put together from layers that were compressed once");
+    } else {
+        printf("pruned%s%s", cfg->compress.repair ? ", repaired by least squares" : "",
+               cfg->compress.recalibrate ? ", recalibrated" : "");
+    }
+    printf(", scored on at most %d images, compiled, timed for %.1f s at most on %s\n",
+           (int)cfg->data.reward_images, cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
+    if (nas__space_has_levels(cfg->compress.space)) {
+        printf("final     at most %d front members: %s\n", (int)cfg->eval.finetune_max,
+               strcmp(cfg->compress.calibrate, "dense") == 0 ? "as they were scored"
+                                                             : "layers compressed in turn");
+    } else {
+        printf("final     the original and at most %d front members: %d steps each\n",
+               (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps);
+    }
+}
+
 nas_status nas__compress_plan(nas_ctx *ctx, const nas_study_options *options) {
     const nas_config *cfg = options->config;
     const nas_onnx_import_options o = nas_onnx_import_options_default();
@@ -300,21 +330,12 @@ nas_status nas__compress_plan(nas_ctx *ctx, const nas_study_options *options) {
     if (status == NAS_OK) {
         printf("study     %s, seed %" PRIu64 ", folder %s\n", cfg->study.name, cfg->study.seed,
                cfg->study.dir);
-        status = print_network(ctx, g);
+        status = print_network(ctx, cfg, g);
     }
     if (status == NAS_OK) {
         if (cfg->model.onnx[0] == '\0')
             printf("training  the built-in network: %d steps\n", (int)cfg->model.train_steps);
-        printf(
-            "search    %d trials by %s; each: pruned%s%s, scored on at most %d images, compiled, "
-            "timed "
-            "for %.1f s at most on %s\n",
-            (int)cfg->search.trials, cfg->search.strategy,
-            cfg->compress.repair ? ", repaired by least squares" : "",
-            cfg->compress.recalibrate ? ", recalibrated" : "", (int)cfg->data.reward_images,
-            cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
-        printf("final     the original and at most %d front members: %d steps each\n",
-               (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps);
+        print_trials(cfg);
     }
     nas_graph_free(g);
     return status;

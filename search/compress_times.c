@@ -1,7 +1,7 @@
 /* compress_times.c - the delivered network's layers against those of the dense original: both programs run by turns on the
  * device and time each of their layers inside the whole (nas_measure_options.profile), so that a ratio is of what runs, with
  * its fused sums and activations and the caches as they are. */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -102,8 +102,14 @@ static double ratio_of(const nas__comp *c, const program *dense, const program *
     return before > 0 ? after / before : NAN;
 }
 
-nas_status nas__comp_time_groups(nas__comp *c, const nas_graph *delivered, double *ratio) {
-    const int32_t groups = nas_channels_group_count(c->channels);
+static double layer_ratio(const nas__comp *c, const program *dense, const program *small,
+                          size_t layer) {
+    const nas_value v = c->levels->list.layers[layer].conv;
+    const double before = median(dense, v);
+    return before > 0 ? median(small, v) / before : NAN;
+}
+
+nas_status nas__comp_time_parts(nas__comp *c, const nas_graph *delivered, double *ratio) {
     const size_t n = (size_t)nas_graph_node_count(c->model);
     program list[2] = {{.graph = c->model}, {.graph = delivered}};
     nas_status status = NAS_OK;
@@ -119,8 +125,9 @@ nas_status nas__comp_time_groups(nas__comp *c, const nas_graph *delivered, doubl
         if (status == NAS_OK) status = run(c, &list[k % 2], k / 2);
         nas__progress_update(&c->progress, k + 1, "%s", "");
     }
-    for (int32_t g = 0; g < groups && status == NAS_OK; g++)
-        ratio[g] = ratio_of(c, &list[0], &list[1], g);
+    for (size_t g = 0; g < nas__comp_parts(c) && status == NAS_OK; g++)
+        ratio[g] = c->levels != NULL ? layer_ratio(c, &list[0], &list[1], g)
+                                     : ratio_of(c, &list[0], &list[1], (int32_t)g);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     nas_free(list[0].us);
     nas_free(list[1].us);

@@ -1,5 +1,5 @@
 /* compress_trial.c - one candidate: scored, compiled, checked, timed, recorded. */
-#include "search/compress_internal.h"
+#include "search/compress_levels.h"
 #include "search/stored.h"
 
 #include <math.h>
@@ -46,8 +46,9 @@ bool nas__comp_metric(const nas__comp_trial *t, nas_metric metric, bool final, d
     case NAS_METRIC_MACS: return whole(v->macs, 1, out);
     case NAS_METRIC_PARAMS: return whole(v->params, 1, out);
     case NAS_METRIC_PEAK_ACTIVATION_BYTES: return whole(v->peak_activation_bytes, 1, out);
-    case NAS_METRIC_WEIGHT_BYTES: return whole(v->params, NAS_WEIGHT_BYTES_EACH, out);
-    case NAS_METRIC_BOPS: return whole(v->macs, NAS_BOPS_EACH, out);
+    case NAS_METRIC_WEIGHT_BYTES:
+        return whole(t->top1.weight_bytes, 1, out) || whole(v->params, NAS_WEIGHT_BYTES_EACH, out);
+    case NAS_METRIC_BOPS: return whole(t->top1.bops, 1, out) || whole(v->macs, NAS_BOPS_EACH, out);
     case NAS_METRIC_PSNR_Y: /* refused by the config */
     case NAS_METRIC_SSIM_Y:
     case NAS_METRIC_COUNT: break;
@@ -278,6 +279,7 @@ static nas_status score(nas__comp *c, size_t index, const nas_graph *graph) {
     t->row.values.params = nas_some_i64((int64_t)cost.params);
     t->row.values.peak_activation_bytes = nas_some_i64((int64_t)cost.peak_activation_bytes);
     t->top1.reward_top1 = nas_some_double(top1);
+    if (c->levels != NULL && t->from_strategy) nas__levels_values(c, t);
     return NAS_OK;
 }
 

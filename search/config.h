@@ -94,6 +94,11 @@ typedef struct nas_config {
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature;
         bool repair, recalibrate, flip;
+        /* spaces of levels: lists apart by commas (compress_choices.h) */
+        char bits[64], patterns[NAS_TEXT_MAX], rates[128], calibrate[16];
+        char gains[NAS_TEXT_MAX], gains_device[NAS_DEVICE_NAME_MAX];
+        bool keep_edges, warm_start;
+        int32_t cache_mb;
     } compress;           /* classify */
     nas_sr_options space; /* lr extents and scale filled from task */
     struct {

@@ -1,4 +1,5 @@
 /* config_classify.c - rules of task.kind = "classify": other objectives by default, keys that belong together. */
+#include "search/compress_choices.h"
 #include "search/config_internal.h"
 
 #include <string.h>
@@ -23,6 +24,35 @@ static void check_metrics(nas__config_doc *doc, const nas_config *c, bool classi
     }
 }
 
+typedef nas_status (*read_list)(nas_ctx *ctx, const char *text, nas__choices *out);
+
+static void check_list(nas__config_doc *doc, const char *path, const char *text, read_list read) {
+    nas__choices choices = {0};
+    nas_ctx *quiet = nas_ctx_child(doc->ctx);
+    if (quiet == NULL) {
+        doc->failed = true;
+        return;
+    }
+    if (read(quiet, text, &choices) != NAS_OK) PROBLEM(doc, path, "%s", nas_ctx_message(quiet));
+    nas_ctx_free(quiet);
+}
+
+/* Keys of spaces of levels. */
+static void check_levels(nas__config_doc *doc, const nas_config *c) {
+    static const char *const steps = "eval.finetune_steps";
+    check_list(doc, "compress.bits", c->compress.bits, nas__choices_bits);
+    check_list(doc, "compress.patterns", c->compress.patterns, nas__choices_patterns);
+    check_list(doc, "compress.rates", c->compress.rates, nas__choices_rates);
+    if (!nas__space_has_levels(c->compress.space)) return;
+    if (nas__config_has(doc, steps) && c->eval.finetune_steps > 0)
+        PROBLEM(doc, steps,
+                "%d steps: compress.space = \"%s\" does not train, since training would leave the "
+                "grids and fill the zeros: leave the key out",
+                (int)c->eval.finetune_steps, c->compress.space);
+    if (c->compress.gains_device[0] != '\0' && c->compress.gains[0] == '\0')
+        PROBLEM(doc, "compress.gains_device", "names a device of compress.gains, which is empty");
+}
+
 void nas__config_classify(nas__config_doc *doc, nas_config *c) {
     const bool classify = strcmp(c->task.kind, "classify") == 0;
     const bool named =
@@ -41,4 +71,5 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
         PROBLEM(doc, "data.kind", "\"%s\" needs data.path", c->data.kind);
     if (!built_in && c->model.onnx[0] == '\0')
         PROBLEM(doc, "data.kind", "the built-in network knows glyphs only: give model.onnx");
+    check_levels(doc, c);
 }

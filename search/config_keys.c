@@ -152,8 +152,41 @@ static const nas__config_key keys[] = {
     KERNELS("space.skip_kernels", space.n_skip_kernels, space.skip_kernels,
             "convolution straight from input to output"),
 
-    TEXT("compress.space", compress.space, "", "amc|agmc",
-         "amc, agmc: channels of each group of layers that hang together"),
+    TEXT("compress.space", compress.space, "", "amc|agmc|bits|scheme|mixed",
+         "amc, agmc: channels of each group of layers that hang together; bits: of each layer's "
+         "weights; scheme: which weights of each layer are left out; mixed: both"),
+    TEXT("compress.bits", compress.bits, "bits", NULL,
+         "bits, mixed: precisions that a layer may have, 2 to 8, or 32: floats"),
+    TEXT(
+        "compress.patterns", compress.patterns, "", NULL,
+        "scheme, mixed: patterns that a layer may have besides being dense: 2:4, 2:4x8, 1x4, 1x4r, "
+        "block4x4, punched8x4, filter, channel, pattern, periodic, unstructured"),
+    TEXT("compress.rates", compress.rates, "", NULL,
+         "scheme, mixed: shares of a pattern's groups that are left out (2:4 and periodic have "
+         "their own)"),
+    {.path = "compress.keep_edges",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.keep_edges),
+     .unit = "",
+     .doc = "bits, scheme, mixed: first and last layers stay dense, and have 8 bits where bits "
+            "are chosen"},
+    TEXT(
+        "compress.gains", compress.gains, "", NULL,
+        "scheme, mixed: what `nas-compile --break-even --db FILE` measured: (layer, pattern, rate) "
+        "that are no faster than dense are not tried; empty: what is in the study's own database"),
+    TEXT("compress.gains_device", compress.gains_device, "", NULL,
+         "the device of compress.gains, where the file has several"),
+    {.path = "compress.warm_start",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.warm_start),
+     .unit = "",
+     .doc = "bits, scheme, mixed: the first proposals are the same level everywhere, what rules "
+            "make of the measured gains, and what losses of layers alone make of a budget"},
+    TEXT("compress.calibrate", compress.calibrate, "", "sequential|dense",
+         "bits, scheme, mixed: layers of the final front are compressed in turn, against what the "
+         "compressed ones before them give, or taken as they were scored"),
+    INTEGER("compress.cache_mb", compress.cache_mb, 1, 1000000, "MB",
+            "bits, scheme, mixed: compressed layers in memory; more of them go to files"),
     INTEGER("compress.channel_step", compress.channel_step, 1, 64, "channels",
             "kept channels are multiples of this, or all"),
     NUMBER("compress.min_ratio", compress.min_ratio, true, 0, 1, "",
@@ -268,10 +301,14 @@ static const nas__config_key keys[] = {
     BOUND("latency_p90_ms", "ms",
           "90th percentile of the measured latency; with several devices "
           "`\"latency_p90_ms@name\"`"),
-    BOUND("macs", "MACs", "multiply-accumulates of one frame"),
+    BOUND("macs", "MACs", "multiply-accumulates of one frame; patterns: of weights that stay"),
     BOUND("params", "parameters", "weights and biases"),
-    BOUND("weight_bytes", "bytes", "storage of the parameters, 4 bytes each"),
-    BOUND("bops", "", "bit operations: MACs x bits of the weight x bits of the input, 1024 a MAC"),
+    BOUND("weight_bytes", "bytes",
+          "storage of the parameters: 4 bytes each, or what bits and patterns leave of it, with "
+          "scales and "
+          "indices"),
+    BOUND("bops", "",
+          "bit operations: MACs x bits of the weight x bits of the input, 1024 a MAC of floats"),
     BOUND("peak_activation_bytes", "bytes", "most activation memory alive at once, without fusion"),
 
     DEVICE_TEXT("device.name", name, "`local`, `simulated` or `device<number>`",
@@ -435,6 +472,13 @@ void nas_config_default(nas_config *out) {
                      .shift = 2,
                      .min_ratio = 0.2,
                      .ridge = 1e-4,
+                     .bits = "2,3,4,6,8",
+                     .patterns = "1x4,2:4,unstructured",
+                     .rates = "0.5,0.75",
+                     .calibrate = "sequential",
+                     .keep_edges = true,
+                     .warm_start = true,
+                     .cache_mb = 512,
                      .distill = 0.5,
                      .temperature = 3,
                      .repair = true,

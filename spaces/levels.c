@@ -21,14 +21,16 @@ typedef struct levels_space {
     char name[NAS_LEVELS_NAME_MAX + 1];
     places *places;    /* [layer] */
     int32_t *layer_of; /* [gene] */
-    nas_level_cost measure; /* that the outlook counts in: the first one that is limited, else bytes */
+    nas_level_cost
+        measure; /* that the outlook counts in: the first one that is limited, else bytes */
 } levels_space;
 
 static const levels_space *levels_of(const nas_space *space) {
     return (const levels_space *)space; /* base is the first member */
 }
 
-static const char *const cost_names[] = {"bytes of weights", "MACs", "bit operations"};
+static const char *const cost_names[] = {"bytes of weights", "MACs", "bit operations",
+                                         "parameters"};
 
 /* ---- costs ---------------------------------------------------------------------------------------------------------- */
 
@@ -53,8 +55,7 @@ static bool within(double cost, double limit) {
 /* The first limit that the point exceeds; LEVEL_COSTS: none. */
 static nas_level_cost exceeded(const levels_space *s, const nas_point *p) {
     int k = 0;
-    while (k < NAS_LEVEL_COSTS &&
-           within(cost_of(s, p, (nas_level_cost)k), s->options.limit[k]))
+    while (k < NAS_LEVEL_COSTS && within(cost_of(s, p, (nas_level_cost)k), s->options.limit[k]))
         k++;
     return (nas_level_cost)k;
 }
@@ -222,27 +223,15 @@ static nas_status levels_parse(nas_ctx *ctx, const nas_space *space, const char 
 
 /* ---- gene by gene ------------------------------------------------------------------------------------------------------ */
 
-/* Genes before `step` as in the prefix, the others at `rest` of their choices: 0 or 1. */
-static nas_point completed(const nas_space *space, const nas_point *prefix, int32_t step,
-                           bool highest) {
-    nas_point p = {.n = space->n_genes};
-    for (int32_t i = 0; i < p.n; i++) {
-        if (i < step) {
-            p.gene[i] = prefix->gene[i];
-        } else if (highest) {
-            p.gene[i] = space->genes[i].cardinality - 1;
-        }
-    }
-    return p;
-}
-
 /* All choices up to hi leave room for the smallest rest. */
 static void levels_outlook(const nas_space *space, const nas_point *prefix, int32_t step,
                            nas_outlook *out) {
     const levels_space *s = levels_of(space);
-    nas_point low = completed(space, prefix, step, false);
-    const nas_point high = completed(space, prefix, step, true);
-    const nas_point all = completed(space, prefix, 0, true);
+    nas_point all, high, low = {.n = space->n_genes};
+    nas_space_levels_share(space, 1, &all);
+    high = all;
+    memcpy(low.gene, prefix->gene, (size_t)step * sizeof low.gene[0]);
+    memcpy(high.gene, prefix->gene, (size_t)step * sizeof high.gene[0]);
     const double full = fmax(cost_of(s, &all, s->measure), 1e-300);
     const double with = cost_of(s, &high, s->measure), least = cost_of(s, &low, s->measure);
     int32_t hi = 0;

@@ -11,14 +11,15 @@
 #include "spaces/space.h"
 
 typedef enum nas_level_cost {
-    NAS_LEVEL_BYTES, /* of stored weights */
-    NAS_LEVEL_MACS,  /* of weights that stay */
-    NAS_LEVEL_BOPS,  /* MACs x bits of the weight x bits of the input */
+    NAS_LEVEL_BYTES,  /* of stored weights */
+    NAS_LEVEL_MACS,   /* of weights that stay */
+    NAS_LEVEL_BOPS,   /* MACs x bits of the weight x bits of the input */
+    NAS_LEVEL_PARAMS, /* weights that stay */
     NAS_LEVEL_COSTS
 } nas_level_cost;
 
 typedef struct nas_level {
-    const char *text;              /* as points are written: no blank, no comma; unique in its layer */
+    const char *text; /* as points are written: no blank, no comma; unique in its layer */
     double costs[NAS_LEVEL_COSTS]; /* finite, >= 0 */
 } nas_level;
 

@@ -46,7 +46,9 @@ typedef struct tuner {
     size_t image_floats;
     double *losses; /* [chunks] */
     drawn *batch;
-    int32_t n; /* images of this step */
+    int32_t n;        /* images of this step */
+    double *saliency; /* NULL, or [chunks][channels of all values]: see nas_tune_saliency */
+    size_t n_channels;
 } tuner;
 
 /* ---- one chunk ------------------------------------------------------------------------------------------------------ */
@@ -96,6 +98,27 @@ static double image_loss(const tuner *t, const float *scores, const float *teach
     return loss;
 }
 
+/* Over the images of a chunk, |sum over pixels of gradient times value| of each channel of each value. */
+static void add_saliency(const tuner *t, const float *space, const float *grads, int32_t n,
+                         double *to) {
+    for (nas_value v = 0; v <= t->logits; v++) {
+        const nas__exec_value *value = nas__exec_root(t->e, v);
+        const ptrdiff_t at = nas__exec_at(t->e, t->e->spaces[0], v) - t->e->spaces[0];
+        for (int32_t image = 0; image < n; image++) {
+            for (int32_t c = 0; c < value->c; c++) {
+                double sum = 0;
+                for (int32_t p = 0; p < value->h * value->w; p++) {
+                    const ptrdiff_t k = at + image * value->image + p / value->w * value->row +
+                                        (ptrdiff_t)(p % value->w) * value->cs + c;
+                    sum += (double)space[k] * (double)grads[k];
+                }
+                to[c] += fabs(sum);
+            }
+        }
+        to += value->c;
+    }
+}
+
 static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     const tuner *t = arg;
     const nas_status status = nas_check_cancel(ctx);
@@ -129,6 +152,7 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
     }
     nas__exec_backward(t->e, space, grads, n, t->logits, t->param_at, gradient,
                        scratch + t->image_floats);
+    if (t->saliency != NULL) add_saliency(t, space, grads, n, t->saliency + index * t->n_channels);
     return NAS_OK;
 }
 
@@ -347,6 +371,52 @@ nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_gra
         t.batch[i] = (drawn){.index = (size_t)i};
     status = run_batch(ctx, &t, loss);
     if (status == NAS_OK) memcpy(gradient, t.gradients, t.n_floats * sizeof *gradient);
+    tuner_deinit(&t);
+    return status;
+}
+
+enum { SALIENCY_BATCH = 64 };
+
+static nas_status saliency_of(nas_ctx *ctx, tuner *t, size_t n, double *out) {
+    const size_t chunks = SALIENCY_BATCH / CHUNK;
+    t->saliency = nas_alloc_array(ctx, chunks * t->n_channels, sizeof *t->saliency);
+    nas_status status = t->saliency == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t first = 0; first < n && status == NAS_OK; first += SALIENCY_BATCH) {
+        double loss = 0;
+        t->n = n - first < SALIENCY_BATCH ? (int32_t)(n - first) : SALIENCY_BATCH;
+        for (int32_t i = 0; i < t->n; i++)
+            t->batch[i] = (drawn){.index = first + (size_t)i};
+        for (size_t k = 0; k < chunks * t->n_channels; k++)
+            t->saliency[k] = 0;
+        status = run_batch(ctx, t, &loss);
+        /* gradients are those of the batch's mean loss */
+        for (size_t k = 0; status == NAS_OK && k < chunks * t->n_channels; k++)
+            out[k % t->n_channels] += t->saliency[k] * t->n / (double)n;
+    }
+    nas_free(t->saliency);
+    return status;
+}
+
+nas_status nas_tune_saliency(nas_ctx *ctx, const nas_graph *graph, const nas_class_data *data,
+                             size_t n, int32_t threads, double *out) {
+    tuner t;
+    nas_tune_options o = nas_tune_options_default();
+    const size_t images = nas_class_data_count(data, NAS_CLASS_TUNE);
+    size_t channels = 0;
+    o.batch = SALIENCY_BATCH;
+    o.threads = threads;
+    if (n < 1 || n > images)
+        return nas_fail(ctx, NAS_ERR_RANGE, "saliency of %zu images: there are %zu", n, images);
+    nas_status status = tuner_init(ctx, graph, NULL, data, &o, &t);
+    if (status != NAS_OK) return status;
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        const size_t c = (size_t)nas_graph_node(graph, v)->shape.c;
+        for (size_t k = 0; k < c; k++)
+            out[channels + k] = 0;
+        channels += c;
+        if (v <= t.logits) t.n_channels = channels;
+    }
+    status = saliency_of(ctx, &t, n, out);
     tuner_deinit(&t);
     return status;
 }

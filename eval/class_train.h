@@ -43,6 +43,13 @@ nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_gra
                              const nas_class_data *data, const nas_tune_options *options, int32_t n,
                              double *loss, float *gradient);
 
+/* nas_tune_saliency - how much the loss would change, to first order, without a channel (Molchanov et al., arXiv:1611.06440): for
+ * each channel c of each value, in order of the values, the mean over the first n TUNE images of |sum over pixels of
+ * dCE/dx * x|. Values behind the scores get 0; a producer and the activation that is computed with it share their number.
+ * out [sum of the channels of all values]. Errors: those of nas_tune; RANGE: n. */
+nas_status nas_tune_saliency(nas_ctx *ctx, const nas_graph *graph, const nas_class_data *data,
+                             size_t n, int32_t threads, double *out);
+
 /* nas_class_init - He normal weights for training from scratch; the last convolution before an addition starts at 0.3 of
  * that (Zhang et al., arXiv:1901.09321 in spirit), the first one's filters sum to 0 over each channel, biases are 0. */
 nas_status nas_class_init(nas_ctx *ctx, nas_graph *graph, nas_rng *rng);

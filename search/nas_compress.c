@@ -3,6 +3,7 @@
 #include "search/oneshot_args.h"
 #include "search/oneshot_codes.h"
 #include "search/oneshot_gains.h"
+#include "search/oneshot_tune.h"
 #include "search/progress.h"
 
 #include <signal.h>
@@ -242,20 +243,52 @@ static nas_status uniformly(nas_ctx *ctx, job *j) {
                : nas_oneshot_apply(ctx, o, j->schemes, &j->cl->layer, j->results, &j->graph);
 }
 
-/* Activations become codes; from here on the network is one of integers. */
-static nas_status code_activations(nas_ctx *ctx, job *j) {
+/* Share of right answers on REWARD images as the network stands. */
+static nas_status score_now(nas_ctx *ctx, const job *j, const nas_oneshot_codes *codes,
+                            double *top1) {
+    nas_oneshot_score score = {0};
+    nas_graph *coded = NULL;
+    nas_status status =
+        codes->n == 0 ? NAS_OK : nas_oneshot_codes_apply(ctx, j->graph, codes, &coded);
+    if (status == NAS_OK)
+        status = nas_oneshot_evaluate(ctx, &j->o, coded != NULL ? coded : j->graph,
+                                      NAS_CLASS_REWARD, &score);
+    nas_graph_free(coded);
+    *top1 = score.top1;
+    return status;
+}
+
+static nas_status tune(nas_ctx *ctx, job *j, nas_oneshot_codes *codes) {
+    double before = 0, after = 0;
+    nas_status status = score_now(ctx, j, codes, &before);
+    if (status == NAS_OK)
+        status = nas_oneshot_tune(ctx, &j->o, j->graph, j->schemes, j->cl->tune_steps,
+                                  j->cl->tune_rate, codes, j->results);
+    if (status == NAS_OK) status = score_now(ctx, j, codes, &after);
+    if (status == NAS_OK)
+        printf("tuned           %d steps, top-1 of reward images %.2f %% before, %.2f %% after\n",
+               (int)j->cl->tune_steps, 100 * before, 100 * after);
+    return status;
+}
+
+/* Grids of activations, training; with grids the network is one of integers from here on. */
+static nas_status finish(nas_ctx *ctx, job *j) {
     nas_oneshot_codes codes = {0};
     nas_graph *coded = NULL;
     size_t clipped = 0;
-    if (j->cl->act_bits == 0) return NAS_OK;
-    nas_status status = nas_oneshot_codes_find(ctx, &j->o, j->graph, j->cl->act_bits, &codes);
-    if (status == NAS_OK) status = nas_oneshot_codes_apply(ctx, j->graph, &codes, &coded);
-    if (status == NAS_OK) {
+    nas_status status = NAS_OK;
+    if (j->cl->act_bits > 0)
+        status = nas_oneshot_codes_find(ctx, &j->o, j->graph, j->cl->act_bits, &codes);
+    if (status == NAS_OK && j->cl->tune_steps > 0) status = tune(ctx, j, &codes);
+    if (status == NAS_OK && codes.n > 0) {
+        status = nas_oneshot_codes_apply(ctx, j->graph, &codes, &coded);
         for (size_t i = 0; i < codes.n; i++)
             clipped += codes.list[i].bits < 8;
         printf("activations     %zu values of integers", codes.n);
         if (clipped > 0) printf(", %zu of them in %d bits", clipped, (int)j->cl->act_bits);
         printf("\n");
+    }
+    if (coded != NULL) {
         nas_graph_free(j->graph);
         j->graph = coded;
     }
@@ -279,7 +312,7 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
     if (status == NAS_OK) status = offer_levels(ctx, j);
     if (status == NAS_OK) status = nas_oneshot_calibrate(ctx, o, cl->oneshot.seed);
     if (status == NAS_OK) status = cl->budget != NULL ? by_budget(ctx, j) : uniformly(ctx, j);
-    if (status == NAS_OK) status = code_activations(ctx, j);
+    if (status == NAS_OK) status = finish(ctx, j);
     if (status == NAS_OK)
         status = nas_oneshot_report(ctx, o, j->graph, j->schemes, j->results, &facts);
     if (status == NAS_OK)

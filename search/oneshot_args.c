@@ -25,6 +25,11 @@ static const char help_text[] =
     "  --bits LIST          bits of weights, 2 to 8 or 32; several with --budget, e.g. 2,3,4,8\n"
     "  --act-bits N         activations as integers too, 2 to 8 bits: what nas-compile then makes "
     "integer kernels of\n"
+    "  --tune STEPS         then train it on, in batches of 64 with the original as teacher: zeros "
+    "and "
+    "grids hold, their\n"
+    "                       steps are learned (LSQ); --tune-rate X of the first steps (default "
+    "0.01)\n"
     "  --budget WHAT=LIMIT  choose a rate and bits for each layer: bytes=50%, bytes=60000, "
     "macs=40%, bops=10%, time=60%\n"
     "                       (or microseconds) of the layers that --gains FILE has times of;\n"
@@ -74,6 +79,7 @@ nas__oneshot_args nas__oneshot_args_default(void) {
                                .layer = nas_layer_options_default(),
                                .grid = NAS_GRID_SYMMETRIC,
                                .sequential = true,
+                               .tune_rate = 0.01,
                                .sensitivity = NAS_ONESHOT_SCALED};
 }
 
@@ -84,6 +90,8 @@ enum {
     OPT_RATE,
     OPT_BITS,
     OPT_ACT_BITS,
+    OPT_TUNE,
+    OPT_TUNE_RATE,
     OPT_BUDGET,
     OPT_GRID,
     OPT_PER_TENSOR,
@@ -204,6 +212,9 @@ static nas_status parse_option(nas_ctx *ctx, nas__oneshot_args *cl, int option) 
         return read_list(ctx, "--bits", optarg, 2, 32, cl->bits, NAS__ONESHOT_LIST_MAX,
                          &cl->n_bits);
     case OPT_ACT_BITS: return read_count(ctx, "--act-bits", optarg, 8, &cl->act_bits);
+    case OPT_TUNE: return read_count(ctx, "--tune", optarg, 10000000, &cl->tune_steps);
+    case OPT_TUNE_RATE:
+        return nas_parse_double(ctx, "--tune-rate", optarg, 1e-9, 10, &cl->tune_rate);
     case OPT_GRID:
         cl->grid = nas_grid_kind_find(optarg);
         if (cl->grid == NAS_GRID_KIND_COUNT)
@@ -280,8 +291,13 @@ static nas_status check_method(nas_ctx *ctx, nas__oneshot_args *cl) {
     return NAS_OK;
 }
 
+/* Integers of activations, and training of integers. */
 static nas_status check_activations(nas_ctx *ctx, const nas__oneshot_args *cl) {
     bool any = false;
+    if (cl->tune_steps > 0 && cl->n_bits > 0 && (cl->grid != NAS_GRID_SYMMETRIC || cl->per_tensor))
+        return nas_fail(ctx, NAS_ERR_INVALID,
+                        "--tune learns a symmetric step for each channel: no other --grid, no "
+                        "--per-tensor");
     if (cl->act_bits == 0) return NAS_OK;
     for (size_t i = 0; i < cl->n_bits; i++)
         any = any || cl->bits[i] <= 8;
@@ -334,6 +350,8 @@ nas_status nas__oneshot_parse(nas_ctx *ctx, int argc, char **argv, nas__oneshot_
         {"rate", required_argument, NULL, OPT_RATE},
         {"bits", required_argument, NULL, OPT_BITS},
         {"act-bits", required_argument, NULL, OPT_ACT_BITS},
+        {"tune", required_argument, NULL, OPT_TUNE},
+        {"tune-rate", required_argument, NULL, OPT_TUNE_RATE},
         {"budget", required_argument, NULL, OPT_BUDGET},
         {"grid", required_argument, NULL, OPT_GRID},
         {"per-tensor", no_argument, NULL, OPT_PER_TENSOR},

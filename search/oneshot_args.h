@@ -14,6 +14,8 @@ typedef struct nas__oneshot_args {
     char kind[16];
     double rates[NAS__ONESHOT_LIST_MAX], bits[NAS__ONESHOT_LIST_MAX];
     size_t n_rates, n_bits;
+    int32_t tune_steps; /* 0: no training */
+    double tune_rate;
     int32_t act_bits; /* of activations; 0: floats */
     nas_grid_kind grid;
     nas_oneshot_sensitivity sensitivity;

@@ -121,6 +121,33 @@ static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
     nas_free(unused);
 }
 
+/* Against the written-out formula, and against differences of the rounded values: within the grid these lack the -x/s of the
+ * straight-through estimator. */
+Test(compress_executor, gradients_of_steps_are_those_of_lsq) {
+    const float x[] = {0.31F, -0.12F, 2.4F, -3.3F, 0.9F, 0}, scale = 0.5F, low = -3, high = 3;
+    const float seed[] = {1, -2, 0.5F, 3, -1, 4};
+    float d[6];
+    double want = 0, difference = 0;
+    const float step = 1e-3F;
+    for (int i = 0; i < 6; i++) {
+        const double t = (double)x[i] / (double)scale, r = rint(t);
+        const bool beyond = t < (double)low || t > (double)high;
+        double of[2];
+        for (int k = 0; k < 2; k++) {
+            const double s = (double)scale + (k == 0 ? 1 : -1) * (double)step;
+            of[k] = s * rint(fmin(fmax((double)x[i] / s, (double)low), (double)high));
+        }
+        difference += (double)seed[i] * ((of[0] - of[1]) / (2 * (double)step) - (beyond ? 0 : t));
+        want += (double)seed[i] * (beyond ? fmin(fmax(t, (double)low), (double)high) : r - t);
+        d[i] = seed[i];
+    }
+    const double got = nas_lsq_gradient(x, d, 6, scale, low, high) * sqrt(6 * 3.0);
+    cr_assert(fabs(got - want) < 1e-5 && fabs(got - difference) < 1e-5, "%g, %g, %g", got, want,
+              difference);
+    for (int i = 0; i < 6; i++)
+        cr_assert(d[i] == (i == 2 || i == 3 ? 0 : seed[i]));
+}
+
 /* Weights and bias of one filter times `factor`. */
 static void scale_filter(nas_graph *g, const nas_node *node, int32_t o, float factor) {
     nas_param *w = nas_graph_param(g, node->params[0]);

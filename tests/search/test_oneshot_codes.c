@@ -1,5 +1,6 @@
 /* test_oneshot_codes.c - activations of integers: what was scored is what the compiled program computes, code by code. */
 #include "search/oneshot_codes.h"
+#include "search/oneshot_tune.h"
 #include "compiler/compiler.h"
 #include "tests/search/program.h"
 
@@ -256,5 +257,66 @@ Test(search_oneshot_codes, the_reported_accuracy_is_that_of_the_compiled_recipe)
         json_decref(j);
         cr_assert(told == nas_class_top1(o.data, NAS_CLASS_REPORT, copy, CLASSES), "%g", told);
     }
+    nas_oneshot_close(&o);
+}
+
+/* ---- training -------------------------------------------------------------------------------------------------------------- */
+
+Test(search_oneshot_codes, tuning_keeps_zeros_and_grids_and_helps) {
+    nas_oneshot_options options = nas_oneshot_options_default();
+    nas_oneshot o;
+    options.side = SIDE;
+    options.train_steps = 120;
+    options.data.glyphs = 2000;
+    options.data.reward_max = 400;
+    options.data.report_max = IMAGES;
+    options.calibration_images = 64;
+    options.positions = 8;
+    OK(nas_oneshot_open(ctx, &options, NULL, NULL, &o));
+    OK(nas_oneshot_calibrate(ctx, &o, 1));
+    nas_layer_scheme schemes[32];
+    nas_layer_result results[32];
+    nas_graph *g = NULL, *before = NULL, *coded = NULL;
+    nas_oneshot_codes codes;
+    nas_oneshot_score rough, tuned;
+    nas_layer_options layer = nas_layer_options_default();
+    layer.solver = NAS_SOLVER_MAGNITUDE;
+    for (size_t i = 0; i < o.n_layers; i++) {
+        schemes[i] = nas_layer_scheme_default();
+        schemes[i].bits = 3;
+        schemes[i].is_sparse = i % 2 == 1;
+        if (schemes[i].is_sparse) OK(nas_oneshot_pattern(ctx, "2:4", &schemes[i].sparsity));
+    }
+    OK(nas_oneshot_apply(ctx, &o, schemes, &layer, results, &g));
+    OK(nas_oneshot_codes_find(ctx, &o, g, 4, &codes));
+    OK(nas_graph_clone(ctx, g, &before));
+    OK(nas_oneshot_codes_apply(ctx, g, &codes, &coded));
+    OK(nas_oneshot_evaluate(ctx, &o, coded, NAS_CLASS_REWARD, &rough));
+    nas_graph_free(coded);
+    OK(nas_oneshot_tune(ctx, &o, g, schemes, 60, 0.01, &codes, results));
+    OK(nas_oneshot_codes_apply(ctx, g, &codes, &coded));
+    OK(nas_oneshot_evaluate(ctx, &o, coded, NAS_CLASS_REWARD, &tuned));
+    cr_assert(tuned.top1 > rough.top1 + 0.05, "%g, tuned %g", rough.top1, tuned.top1);
+    bool steps_moved = false;
+    for (size_t i = 0; i < o.n_layers; i++) {
+        const int32_t id = nas_graph_node(g, o.layers[i])->params[0];
+        const nas_param *p = nas_graph_param_const(g, id), *was = nas_graph_param_const(before, id);
+        const size_t n = p->count / (size_t)p->dims[0];
+        for (size_t k = 0; k < p->count; k++) {
+            const float s = p->scales[k / n], code = p->data[k] / s;
+            cr_assert(fabsf(code - rintf(code)) < 1e-4F && fabsf(code) < 3.001F);
+            if (schemes[i].is_sparse && was->data[k] == 0) cr_assert(p->data[k] == 0);
+            steps_moved = steps_moved || s != was->scales[k / n];
+        }
+    }
+    cr_assert(steps_moved);
+    float scored[IMAGES * CLASSES], run[IMAGES * CLASSES];
+    run_codes(&o, coded, 8, scored);
+    run_program(&o, coded, run);
+    cr_assert(memcmp(scored, run, sizeof run) == 0);
+    nas_oneshot_codes_deinit(&codes);
+    nas_graph_free(coded);
+    nas_graph_free(before);
+    nas_graph_free(g);
     nas_oneshot_close(&o);
 }

@@ -57,17 +57,23 @@ typedef enum nas_importance {
     NAS_IMPORTANCE_L2,         /* roots of sums of squares, the same way */
     NAS_IMPORTANCE_NORM_SCALE, /* |scale| of its BATCH_NORM (Liu et al., arXiv:1708.06519) */
     NAS_IMPORTANCE_RECONSTRUCTION, /* what its readers lose: energy of its share of their outputs, from moments */
+    NAS_IMPORTANCE_TAYLOR, /* |gradient x value| of what its readers read: nas_channels_importance_taylor */
     NAS_IMPORTANCE_COUNT
 } nas_importance;
 const char *
-nas_importance_name(nas_importance kind); /* "l1", "l2", "norm_scale", "reconstruction" */
+nas_importance_name(nas_importance kind); /* "l1", "l2", "norm_scale", "reconstruction", "taylor" */
 
 /* nas_channels_importance - scores[class], larger = more important; each layer's part is relative to the layer's mean, so
  * that scores of a group's members add up fairly. Moments are read by RECONSTRUCTION only (NOTFOUND when a convolution that
- * reads prunable channels has none). INVALID: no weights, or NORM_SCALE without any BATCH_NORM in a group. */
+ * reads prunable channels has none). INVALID: no weights, or NORM_SCALE without any BATCH_NORM in a group, TAYLOR. */
 nas_status nas_channels_importance(nas_ctx *ctx, const nas_channels *channels,
                                    const nas_graph *graph, nas_importance kind,
                                    const nas_moments *moments, size_t n_moments, double *scores);
+/* nas_channels_importance_taylor - the same from a number (>= 0) for each channel of each value, in order of the values: every
+ * value that convolutions read votes once. How whoever trains networks fills it: eval/class_train.h, nas_tune_saliency. */
+nas_status nas_channels_importance_taylor(nas_ctx *ctx, const nas_channels *channels,
+                                          const nas_graph *graph, const double *saliency,
+                                          double *scores);
 /* nas_channels_choose - keep[class]: of each group g the kept[g] classes of the highest scores; ties: the lower number.
  * RANGE names a group when kept is not within 1..channels. */
 nas_status nas_channels_choose(nas_ctx *ctx, const nas_channels *channels, const double *scores,

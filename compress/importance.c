@@ -10,6 +10,7 @@ const char *nas_importance_name(nas_importance kind) {
         [NAS_IMPORTANCE_L2] = "l2",
         [NAS_IMPORTANCE_NORM_SCALE] = "norm_scale",
         [NAS_IMPORTANCE_RECONSTRUCTION] = "reconstruction",
+        [NAS_IMPORTANCE_TAYLOR] = "taylor",
     };
     return names[kind];
 }
@@ -162,10 +163,43 @@ nas_status nas_channels_importance(nas_ctx *ctx, const nas_channels *ch, const n
     case NAS_IMPORTANCE_RECONSTRUCTION:
         status = vote_reconstruction(ctx, ch, g, moments, n_moments, &b, scores);
         break;
+    case NAS_IMPORTANCE_TAYLOR:
+        status = nas_fail(ctx, NAS_ERR_INVALID,
+                          "importance taylor needs gradients: nas_channels_importance_taylor");
+        break;
     case NAS_IMPORTANCE_COUNT: break;
     }
     nas_free(b.parts);
     return status;
+}
+
+static bool is_read_by_conv(const nas_graph *g, nas_value v) {
+    for (nas_value r = v + 1; r < nas_graph_node_count(g); r++) {
+        const nas_node *node = nas_graph_node(g, r);
+        if (node->op == NAS_OP_CONV && node->inputs[0] == v) return true;
+    }
+    return false;
+}
+
+nas_status nas_channels_importance_taylor(nas_ctx *ctx, const nas_channels *ch, const nas_graph *g,
+                                          const double *saliency, double *scores) {
+    int32_t widest = 1;
+    for (nas_value v = 0; v < ch->n_values; v++)
+        widest = nas_graph_node(g, v)->shape.c > widest ? nas_graph_node(g, v)->shape.c : widest;
+    ballot b = {.parts = nas_alloc_array(ctx, (size_t)widest, sizeof *b.parts)};
+    if (b.parts == NULL) return NAS_ERR_NOMEM;
+    for (int32_t i = 0; i < ch->n_classes; i++)
+        scores[i] = 0;
+    for (nas_value v = 0; v < ch->n_values; v++) {
+        const int32_t c = nas_graph_node(g, v)->shape.c;
+        begin(&b, v, c);
+        for (int32_t k = 0; k < c; k++)
+            b.parts[k] = saliency[k];
+        saliency += c;
+        if (is_read_by_conv(g, v)) cast(ch, &b, scores);
+    }
+    nas_free(b.parts);
+    return NAS_OK;
 }
 
 /* ---- choice ------------------------------------------------------------------------------------------------------- */

@@ -46,7 +46,10 @@ typedef struct tuner {
     size_t image_floats;
     double *losses; /* [chunks] */
     drawn *batch;
-    int32_t n; /* images of this step */
+    int32_t n;           /* images of this step */
+    struct quantized *q; /* NULL, or a network of integers */
+    double *saliency;    /* NULL, or [chunks][channels of all values]: see nas_tune_saliency */
+    size_t n_channels;
 } tuner;
 
 /* ---- one chunk ------------------------------------------------------------------------------------------------------ */
@@ -96,6 +99,27 @@ static double image_loss(const tuner *t, const float *scores, const float *teach
     return loss;
 }
 
+/* Over the images of a chunk, |sum over pixels of gradient times value| of each channel of each value. */
+static void add_saliency(const tuner *t, const float *space, const float *grads, int32_t n,
+                         double *to) {
+    for (nas_value v = 0; v <= t->logits; v++) {
+        const nas__exec_value *value = nas__exec_root(t->e, v);
+        const ptrdiff_t at = nas__exec_at(t->e, t->e->spaces[0], v) - t->e->spaces[0];
+        for (int32_t image = 0; image < n; image++) {
+            for (int32_t c = 0; c < value->c; c++) {
+                double sum = 0;
+                for (int32_t p = 0; p < value->h * value->w; p++) {
+                    const ptrdiff_t k = at + image * value->image + p / value->w * value->row +
+                                        (ptrdiff_t)(p % value->w) * value->cs + c;
+                    sum += (double)space[k] * (double)grads[k];
+                }
+                to[c] += fabs(sum);
+            }
+        }
+        to += value->c;
+    }
+}
+
 static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     const tuner *t = arg;
     const nas_status status = nas_check_cancel(ctx);
@@ -105,6 +129,7 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
     float *space = t->e->spaces[worker], *grads = t->grads[worker], *scratch = t->scratch[worker];
     float *gradient = t->gradients + index * t->n_floats;
     nas__exec_load(t->e, space, 0, n, read_drawn, &r, scratch);
+    nas__exec_round(t->e, nas_graph_input(t->e->graph), space, n);
     nas__exec_forward(t->e, space, n, t->logits + 1);
     float *teacher_space = t->teacher == NULL ? NULL : t->teacher->spaces[worker];
     if (t->teacher != NULL) {
@@ -129,6 +154,7 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
     }
     nas__exec_backward(t->e, space, grads, n, t->logits, t->param_at, gradient,
                        scratch + t->image_floats);
+    if (t->saliency != NULL) add_saliency(t, space, grads, n, t->saliency + index * t->n_channels);
     return NAS_OK;
 }
 
@@ -180,9 +206,99 @@ static void adam(nas_param *p, const float *g, float *first, float *second, floa
     }
 }
 
+/* ---- networks of integers --------------------------------------------------------------------------------------------- */
+
+/* Params keep their real weights here while the graph has the rounded ones. */
+typedef struct quantized {
+    nas_tune_code *codes;
+    size_t n_codes;
+    float *masters;        /* [n_floats] */
+    bool *held;            /* [n_floats] stays 0 */
+    nas__exec_grid *grids; /* [values] */
+    float *of_scales;      /* [n_scales] gradients of the steps of weights */
+    float *scale_velocity; /* [n_scales + n_codes] */
+    size_t n_scales,
+        n_params; /* n_params: floats of all params; steps of codes follow them in a gradient */
+} quantized;
+
+double nas_lsq_gradient(const float *x, float *d, size_t n, float scale, float low, float high) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float steps = x[i] / scale;
+        const bool beyond = steps < low || steps > high;
+        sum += (double)d[i] * (double)(beyond ? (steps < low ? low : high) : rintf(steps) - steps);
+        if (beyond) d[i] = 0;
+    }
+    return sum / sqrt((double)n * (double)high);
+}
+
+static float top_code(const nas_param *p) {
+    return (float)((1 << (p->bits - 1)) - 1);
+}
+
+static void round_param(nas_param *p) {
+    const size_t n = p->count / (size_t)p->dims[0];
+    for (size_t i = 0; p->scales != NULL && i < p->count; i++) {
+        const float s = p->scales[i / n], most = top_code(p);
+        p->data[i] = s * rintf(fminf(fmaxf(p->data[i] / s, -most), most));
+    }
+}
+
+/* Gradients over rounded weights become those over real ones and over steps; the graph gets its real weights back. */
+static void to_masters(tuner *t) {
+    quantized *q = t->q;
+    size_t scale = 0;
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        nas_param *p = nas_graph_param(t->graph, k);
+        float *g = t->gradients + t->param_at[k];
+        memcpy(p->data, q->masters + t->param_at[k], p->count * sizeof *p->data);
+        const size_t n = p->scales == NULL ? 0 : p->count / (size_t)p->dims[0];
+        for (int32_t o = 0; n > 0 && o < p->dims[0]; o++)
+            q->of_scales[scale++] =
+                (float)nas_lsq_gradient(p->data + (size_t)o * n, g + (size_t)o * n, n, p->scales[o],
+                                        -top_code(p), top_code(p));
+    }
+    for (size_t i = 0; i < q->n_params; i++)
+        t->gradients[i] = q->held[i] ? 0 : t->gradients[i];
+    for (size_t i = 0; i < q->n_codes; i++) {
+        const nas_shape s = nas_graph_node(t->graph, q->codes[i].value)->shape;
+        t->gradients[q->n_params + i] /=
+            sqrtf((float)s.h * (float)s.w * (float)s.c * fmaxf(q->codes[i].high, 1));
+    }
+}
+
+static void step_scale(float *scale, float *velocity, float gradient, float keep, float rate) {
+    *velocity = keep * *velocity + gradient;
+    *scale = fmaxf(*scale - rate * *velocity, 0.5F * *scale);
+}
+
+/* New steps, and the graph computes with codes again. */
+static void to_codes(tuner *t, float cut, float keep, float rate) {
+    quantized *q = t->q;
+    size_t scale = 0;
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        nas_param *p = nas_graph_param(t->graph, k);
+        for (size_t i = 0; i < p->count; i++)
+            p->data[i] = q->held[t->param_at[k] + i] ? 0 : p->data[i];
+        memcpy(q->masters + t->param_at[k], p->data, p->count * sizeof *p->data);
+        for (int32_t o = 0; p->scales != NULL && o < p->dims[0]; o++, scale++)
+            step_scale(&p->scales[o], &q->scale_velocity[scale], cut * q->of_scales[scale], keep,
+                       rate);
+        round_param(p);
+    }
+    for (size_t i = 0; i < q->n_codes; i++) {
+        nas_tune_code *c = &q->codes[i];
+        if (c->value != nas_graph_input(t->graph))
+            step_scale(&c->scale, &q->scale_velocity[q->n_scales + i],
+                       cut * t->gradients[q->n_params + i], keep, rate);
+        q->grids[t->e->values[c->value].root].scale = c->scale;
+    }
+}
+
 static void apply(tuner *t, int32_t step) {
     const nas_tune_options *o = t->o;
     double norm = 0;
+    if (t->q != NULL) to_masters(t);
     for (size_t i = 0; i < t->n_floats; i++)
         norm += (double)t->gradients[i] * (double)t->gradients[i];
     norm = sqrt(norm);
@@ -204,6 +320,7 @@ static void apply(tuner *t, int32_t step) {
             p->data[i] -= rate * v[i];
         }
     }
+    if (t->q != NULL) to_codes(t, scale, keep, rate);
     nas_exec_update(t->e);
 }
 
@@ -257,7 +374,8 @@ static nas_status check(nas_ctx *ctx, const nas_graph *g, const nas_class_data *
     return NAS_OK;
 }
 
-static nas_status alloc_tuner(nas_ctx *ctx, tuner *t) {
+/* extra: floats behind the params in each gradient */
+static nas_status alloc_tuner(nas_ctx *ctx, tuner *t, size_t extra) {
     const nas_graph *g = t->e->graph;
     const size_t params = (size_t)nas_graph_param_count(g), threads = (size_t)t->o->threads;
     const size_t chunks = ((size_t)t->o->batch + CHUNK - 1) / CHUNK;
@@ -269,6 +387,7 @@ static nas_status alloc_tuner(nas_ctx *ctx, tuner *t) {
         t->param_at[i] = t->n_floats;
         t->n_floats += nas_graph_param_const(g, (int32_t)i)->count;
     }
+    t->n_floats += extra;
     t->gradients = nas_arena_alloc(ctx, t->arena, chunks * t->n_floats, sizeof(float));
     t->velocity = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
     t->squares = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof(float));
@@ -295,7 +414,8 @@ static void tuner_deinit(tuner *t) {
 }
 
 static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *teacher,
-                             const nas_class_data *data, const nas_tune_options *o, tuner *t) {
+                             const nas_class_data *data, const nas_tune_options *o, size_t extra,
+                             tuner *t) {
     *t = (tuner){.data = data, .o = o, .logits = logits_of(g)};
     t->classes = nas_graph_node(g, t->logits)->shape.c;
     nas_status status = check(ctx, g, data, o);
@@ -311,8 +431,20 @@ static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *
     }
     t->arena = nas_arena_new(ctx, 1 << 16);
     if (status == NAS_OK && t->arena == NULL) status = NAS_ERR_NOMEM;
-    if (status == NAS_OK) status = alloc_tuner(ctx, t);
+    if (status == NAS_OK) status = alloc_tuner(ctx, t, extra);
     if (status != NAS_OK) tuner_deinit(t);
+    return status;
+}
+
+static nas_status train(nas_ctx *ctx, tuner *t, nas_tune_progress progress, void *arg) {
+    nas_status status = NAS_OK;
+    for (int32_t step = 0; step < t->o->steps && status == NAS_OK; step++) {
+        double loss = 0;
+        draw(t, step);
+        status = run_batch(ctx, t, &loss);
+        if (status == NAS_OK) apply(t, step);
+        if (status == NAS_OK && progress != NULL) status = progress(ctx, arg, step, loss);
+    }
     return status;
 }
 
@@ -320,18 +452,70 @@ nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
                     const nas_class_data *data, const nas_tune_options *o,
                     nas_tune_progress progress, void *arg) {
     tuner t;
-    nas_status status = tuner_init(ctx, graph, teacher, data, o, &t);
+    nas_status status = tuner_init(ctx, graph, teacher, data, o, 0, &t);
     if (status != NAS_OK) return status;
     t.graph = graph;
-    for (int32_t step = 0; step < o->steps && status == NAS_OK; step++) {
-        double loss = 0;
-        draw(&t, step);
-        status = run_batch(ctx, &t, &loss);
-        if (status == NAS_OK) apply(&t, step);
-        if (status == NAS_OK && progress != NULL) status = progress(ctx, arg, step, loss);
-    }
+    status = train(ctx, &t, progress, arg);
     tuner_deinit(&t);
     return status;
+}
+
+static nas_status quantized_init(nas_ctx *ctx, tuner *t, const bool *keep_zeros, quantized *q) {
+    const size_t values = (size_t)nas_graph_node_count(t->graph);
+    q->n_params = t->n_floats - q->n_codes;
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        const nas_param *p = nas_graph_param_const(t->graph, k);
+        q->n_scales += p->scales == NULL ? 0 : (size_t)p->dims[0];
+    }
+    q->masters = nas_arena_alloc(ctx, t->arena, q->n_params, sizeof *q->masters);
+    q->held = nas_arena_alloc(ctx, t->arena, q->n_params, sizeof *q->held);
+    q->grids = nas_arena_alloc(ctx, t->arena, values, sizeof *q->grids);
+    q->of_scales = nas_arena_alloc(ctx, t->arena, q->n_scales + 1, sizeof *q->of_scales);
+    q->scale_velocity =
+        nas_arena_alloc(ctx, t->arena, q->n_scales + q->n_codes + 1, sizeof *q->scale_velocity);
+    if (q->masters == NULL || q->held == NULL || q->grids == NULL || q->of_scales == NULL ||
+        q->scale_velocity == NULL)
+        return NAS_ERR_NOMEM;
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        nas_param *p = nas_graph_param(t->graph, k);
+        memcpy(q->masters + t->param_at[k], p->data, p->count * sizeof *p->data);
+        for (size_t i = 0; keep_zeros != NULL && keep_zeros[k] && i < p->count; i++)
+            q->held[t->param_at[k] + i] = p->data[i] == 0;
+        round_param(p);
+    }
+    for (size_t i = 0; i < q->n_codes; i++) {
+        const nas_tune_code *c = &q->codes[i];
+        q->grids[t->e->values[c->value].root] = (nas__exec_grid){.is_set = true,
+                                                                 .scale = c->scale,
+                                                                 .low = c->low,
+                                                                 .high = c->high,
+                                                                 .at = q->n_params + i};
+    }
+    nas_exec_update(t->e);
+    return nas__exec_use_grids(ctx, t->e, q->grids);
+}
+
+nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                          const nas_class_data *data, const nas_tune_options *o,
+                          nas_tune_code *codes, size_t n_codes, const bool *keep_zeros,
+                          nas_tune_progress progress, void *arg) {
+    tuner t;
+    quantized q = {.codes = codes, .n_codes = n_codes};
+    if (o->adam)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "networks of integers are tuned by SGD alone");
+    for (size_t i = 0; i < n_codes; i++) {
+        if (codes[i].scale > 0 && codes[i].low <= 0 && codes[i].high >= 0) continue;
+        return nas_fail(ctx, NAS_ERR_INVALID, "code %zu: scale %g, %g to %g", i,
+                        (double)codes[i].scale, (double)codes[i].low, (double)codes[i].high);
+    }
+    nas_status status = tuner_init(ctx, graph, teacher, data, o, n_codes, &t);
+    if (status != NAS_OK) return status;
+    t.graph = graph;
+    t.q = &q;
+    status = quantized_init(ctx, &t, keep_zeros, &q);
+    if (status == NAS_OK) status = train(ctx, &t, progress, arg);
+    tuner_deinit(&t);
+    return nas_wrap(ctx, status, "tuning a network of integers");
 }
 
 nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_graph *teacher,
@@ -340,13 +524,59 @@ nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_gra
     tuner t;
     nas_tune_options o = *options;
     o.batch = n;
-    nas_status status = tuner_init(ctx, graph, teacher, data, &o, &t);
+    nas_status status = tuner_init(ctx, graph, teacher, data, &o, 0, &t);
     if (status != NAS_OK) return status;
     t.n = n;
     for (int32_t i = 0; i < n; i++)
         t.batch[i] = (drawn){.index = (size_t)i};
     status = run_batch(ctx, &t, loss);
     if (status == NAS_OK) memcpy(gradient, t.gradients, t.n_floats * sizeof *gradient);
+    tuner_deinit(&t);
+    return status;
+}
+
+enum { SALIENCY_BATCH = 64 };
+
+static nas_status saliency_of(nas_ctx *ctx, tuner *t, size_t n, double *out) {
+    const size_t chunks = SALIENCY_BATCH / CHUNK;
+    t->saliency = nas_alloc_array(ctx, chunks * t->n_channels, sizeof *t->saliency);
+    nas_status status = t->saliency == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t first = 0; first < n && status == NAS_OK; first += SALIENCY_BATCH) {
+        double loss = 0;
+        t->n = n - first < SALIENCY_BATCH ? (int32_t)(n - first) : SALIENCY_BATCH;
+        for (int32_t i = 0; i < t->n; i++)
+            t->batch[i] = (drawn){.index = first + (size_t)i};
+        for (size_t k = 0; k < chunks * t->n_channels; k++)
+            t->saliency[k] = 0;
+        status = run_batch(ctx, t, &loss);
+        /* gradients are those of the batch's mean loss */
+        for (size_t k = 0; status == NAS_OK && k < chunks * t->n_channels; k++)
+            out[k % t->n_channels] += t->saliency[k] * t->n / (double)n;
+    }
+    nas_free(t->saliency);
+    return status;
+}
+
+nas_status nas_tune_saliency(nas_ctx *ctx, const nas_graph *graph, const nas_class_data *data,
+                             size_t n, int32_t threads, double *out) {
+    tuner t;
+    nas_tune_options o = nas_tune_options_default();
+    const size_t images = nas_class_data_count(data, NAS_CLASS_TUNE);
+    size_t channels = 0;
+    o.batch = SALIENCY_BATCH;
+    o.threads = threads;
+    if (n < 1 || n > images)
+        return nas_fail(ctx, NAS_ERR_RANGE, "saliency of %zu images: there are %zu", n, images);
+    nas_status status = tuner_init(ctx, graph, NULL, data, &o, 0, &t);
+    if (status != NAS_OK) return status;
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        const size_t c = (size_t)nas_graph_node(graph, v)->shape.c;
+        for (size_t k = 0; k < c; k++)
+            out[channels + k] = 0;
+        channels += c;
+        if (v <= t.logits) t.n_channels = channels;
+    }
+    status = saliency_of(ctx, &t, n, out);
     tuner_deinit(&t);
     return status;
 }

@@ -37,11 +37,42 @@ nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
                     const nas_class_data *data, const nas_tune_options *options,
                     nas_tune_progress progress, void *arg);
 
+/* A value that is stored as codes: scale*(low..high), whole numbers with low <= 0 <= high. */
+typedef struct nas_tune_code {
+    nas_value value; /* the activation where one is computed with its producer */
+    float scale;     /* trained, but that of the network's input */
+    float low, high;
+} nas_tune_code;
+
+/* nas_tune_codes - the same for a network of integers: params with scales compute with their codes, values of `codes` are
+ * rounded; both kinds of steps are learned as in LSQ (Esser et al., arXiv:1902.08153): with t = x/s
+ *   value      s*round(clamp(t, low, high))
+ *   d/dx       1 where low <= t <= high, else 0 (straight through)
+ *   d/ds       round(t) - t inside, low or high outside; times 1/sqrt(number of x * high)
+ * so that the upper end s*high of an activation is learned as in PACT. A step never shrinks by more than half at once. Afterwards
+ * weights lie on their grids and scales of params and codes are new. keep_zeros [params]: weights that are 0 stay 0; NULL: all
+ * of them may change. Floats of params without scales are trained, too. */
+nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                          const nas_class_data *data, const nas_tune_options *options,
+                          nas_tune_code *codes, size_t n_codes, const bool *keep_zeros,
+                          nas_tune_progress progress, void *arg);
+
+/* nas_lsq_gradient - for n weights x of one step: turns d[n], the gradient over the rounded ones, into that over x and returns
+ * that over the step, as above. */
+double nas_lsq_gradient(const float *x, float *d, size_t n, float scale, float low, float high);
+
 /* nas_tune_gradient - loss and gradients of all params, one after another in the layout of the params, for the first n
  * TUNE images as they are: what tests compare with differences. */
 nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_graph *teacher,
                              const nas_class_data *data, const nas_tune_options *options, int32_t n,
                              double *loss, float *gradient);
+
+/* nas_tune_saliency - how much the loss would change, to first order, without a channel (Molchanov et al., arXiv:1611.06440): for
+ * each channel c of each value, in order of the values, the mean over the first n TUNE images of |sum over pixels of
+ * dCE/dx * x|. Values behind the scores get 0; a producer and the activation that is computed with it share their number.
+ * out [sum of the channels of all values]. Errors: those of nas_tune; RANGE: n. */
+nas_status nas_tune_saliency(nas_ctx *ctx, const nas_graph *graph, const nas_class_data *data,
+                             size_t n, int32_t threads, double *out);
 
 /* nas_class_init - He normal weights for training from scratch; the last convolution before an addition starts at 0.3 of
  * that (Zhang et al., arXiv:1901.09321 in spirit), the first one's filters sum to 0 over each channel, biases are 0. */

@@ -11,5 +11,6 @@
 #include "eval/class_data.h"
 #include "eval/class_train.h"
 #include "eval/exec.h"
+#include "eval/codes.h"
 
 #endif

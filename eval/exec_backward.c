@@ -61,6 +61,8 @@ typedef struct back {
     pair out, in[NAS_NODE_INPUTS_MAX];
     const size_t *param_at;
     float *gradient, *scratch;
+    const float *space;
+    float *grads;
 } back;
 
 static ptrdiff_t place(const pair *p, int32_t image, int32_t y, int32_t x) {
@@ -392,10 +394,12 @@ static void back_pixel(const back *b, int32_t image, int32_t y, int32_t x) {
 /* The fused activation first: its output lies where the step's does. */
 static void gate_output(const back *b) {
     const nas__exec_value *v = b->out.v;
+    const bool rounded = b->e->grids != NULL && b->e->grids[v->root].is_set;
+    const ptrdiff_t before = rounded ? b->e->before_at : 0; /* the activation saw that */
     if (isinf(b->s->lo) && isinf(b->s->hi)) return;
     for (int32_t k = 0; k < b->n * v->h; k++) {
         const ptrdiff_t at = place(&b->out, k / v->h, k % v->h, 0);
-        b->e->kernels->gate(b->out.x + at, b->out.d + at, b->out.d + at,
+        b->e->kernels->gate(b->out.x + before + at, b->out.d + at, b->out.d + at,
                             (size_t)v->w * (size_t)v->cs, b->s->lo, b->s->hi);
     }
 }
@@ -403,6 +407,10 @@ static void gate_output(const back *b) {
 static void back_step(back *b) {
     const nas_op op = b->node->op;
     if (op == NAS_OP_CONSTANT) return;
+    const nas__exec_grid *grid =
+        b->e->grids == NULL ? NULL : &b->e->grids[b->e->values[b->s->out].root];
+    if (grid != NULL && grid->is_set)
+        nas__exec_round_back(b->e, b->s->out, b->space, b->grads, b->n, &b->gradient[grid->at]);
     if (op == NAS_OP_CONV || op == NAS_OP_ADD || op == NAS_OP_BATCH_NORM) gate_output(b);
     if (op == NAS_OP_CONV) {
         back_conv(b);
@@ -435,7 +443,9 @@ void nas__exec_backward(const nas_exec *e, float *space, float *grads, int32_t n
                   .out = pair_of(e, space, grads, s->out),
                   .param_at = param_at,
                   .gradient = gradient,
-                  .scratch = scratch};
+                  .scratch = scratch,
+                  .space = space,
+                  .grads = grads};
         for (int32_t k = 0; k < b.node->n_inputs; k++)
             b.in[k] = pair_of(e, space, grads, b.node->inputs[k]);
         back_step(&b);

@@ -30,6 +30,13 @@ typedef struct nas__exec_step {
     size_t group_weights;                                 /* floats of one group */
 } nas__exec_step;
 
+/* Codes that a value is rounded to while a network of integers is trained: scale*(low..high), whole numbers, 0 among them. */
+typedef struct nas__exec_grid {
+    bool is_set;
+    float scale, low, high;
+    size_t at; /* of the gradient of the scale, behind those of the params */
+} nas__exec_grid;
+
 struct nas_exec {
     const nas_graph *graph;
     nas_exec_options options;
@@ -43,13 +50,24 @@ struct nas_exec {
     size_t space_floats;
     float *packed;
     size_t packed_floats;
-    float **spaces; /* one a worker, its own allocation */
-    bool keep;      /* every value has a slot of its own: statistics and training */
+    float **spaces;              /* one a worker, its own allocation */
+    const nas__exec_grid *grids; /* NULL, or by the roots of values; borrowed */
+    ptrdiff_t
+        before_at; /* with grids: from a value in a space to what it was before it was rounded */
+    bool keep;     /* every value has a slot of its own: statistics and training */
 };
 
 /* nas__exec_plan - like nas_exec_new; keep: no buffer is used twice. */
 nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                           bool keep, nas_exec **out);
+/* nas__exec_use_grids - values are rounded as soon as they are computed; spaces become twice as large. Before the first run. */
+nas_status nas__exec_use_grids(nas_ctx *ctx, nas_exec *exec, const nas__exec_grid *grids);
+/* nas__exec_round - value v of n images to its grid, if it has one; a step does that with its result by itself. */
+void nas__exec_round(const nas_exec *exec, nas_value v, float *space, int32_t n);
+/* nas__exec_round_back - the gradient of the rounded value becomes that of the value before: unchanged within the grid, 0 beyond
+ * its ends. Adds the gradient of the scale to *sum (LSQ, see eval/class_train.h). */
+void nas__exec_round_back(const nas_exec *exec, nas_value v, const float *space, float *grads,
+                          int32_t n, float *sum);
 const nas__exec_value *nas__exec_root(const nas_exec *exec, nas_value v);
 /* nas__exec_at - element (0,0,0) of the first image of a value in a worker's space. */
 float *nas__exec_at(const nas_exec *exec, float *space, nas_value v);

@@ -330,7 +330,7 @@ static bool run_rows(const row_job *j, int32_t n) {
     return true;
 }
 
-void nas__exec_run_step(const nas_exec *e, const nas__exec_step *s, float *space, int32_t n) {
+static void run_plain(const nas_exec *e, const nas__exec_step *s, float *space, int32_t n) {
     const nas_node *node = nas_graph_node(e->graph, s->node);
     row_job j = {.e = e, .s = s, .node = node, .out = operand_of(e, space, s->out)};
     if (node->op == NAS_OP_CONSTANT) return;
@@ -349,6 +349,11 @@ void nas__exec_run_step(const nas_exec *e, const nas__exec_step *s, float *space
         for (int32_t p = 0; p < j.out.v->h * j.out.v->w; p++)
             run_pixel(&j, image, p / j.out.v->w, p % j.out.v->w);
     }
+}
+
+void nas__exec_run_step(const nas_exec *e, const nas__exec_step *s, float *space, int32_t n) {
+    run_plain(e, s, space, n);
+    nas__exec_round(e, s->out, space, n);
 }
 
 void nas__exec_forward(const nas_exec *e, float *space, int32_t n, nas_value stop) {

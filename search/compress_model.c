@@ -194,12 +194,37 @@ static nas_status take_statistics(nas__comp *c) {
     return status;
 }
 
+static nas_status score_by_gradients(nas__comp *c) {
+    const size_t images = nas_class_data_count(c->data, NAS_CLASS_TUNE),
+                 want = (size_t)c->config->compress.calibration_images;
+    size_t channels = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(c->model); v++)
+        channels += (size_t)nas_graph_node(c->model, v)->shape.c;
+    double *saliency = nas_alloc_array(c->ctx, channels, sizeof *saliency);
+    nas_status status = saliency == NULL ? NAS_ERR_NOMEM
+                                         : nas_tune_saliency(c->ctx, c->model, c->data,
+                                                             images < want ? images : want,
+                                                             c->config->eval.threads, saliency);
+    if (status == NAS_OK)
+        status = nas_channels_importance_taylor(c->ctx, c->channels, c->model, saliency, c->scores);
+    nas_free(saliency);
+    return nas_wrap(c->ctx, status, "importance taylor");
+}
+
 static nas_importance importance_of(const nas_config *cfg) {
     for (int i = 0; i < NAS_IMPORTANCE_COUNT; i++) {
         if (strcmp(nas_importance_name((nas_importance)i), cfg->compress.importance) == 0)
             return (nas_importance)i;
     }
     return NAS_IMPORTANCE_RECONSTRUCTION; /* the key's choices are these names */
+}
+
+static nas_status score_channels(nas__comp *c) {
+    const nas_importance kind = importance_of(c->config);
+    return kind == NAS_IMPORTANCE_TAYLOR
+               ? score_by_gradients(c)
+               : nas_channels_importance(c->ctx, c->channels, c->model, kind, c->moments,
+                                         c->n_moments, c->scores);
 }
 
 nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out) {
@@ -349,9 +374,7 @@ static nas_status open_channels(nas__comp *c) {
                                     sizeof *c->scores);
         if (c->scores == NULL) status = NAS_ERR_NOMEM;
     }
-    if (status == NAS_OK)
-        status = nas_channels_importance(c->ctx, c->channels, c->model, importance_of(c->config),
-                                         c->moments, c->n_moments, c->scores);
+    if (status == NAS_OK) status = score_channels(c);
     return status == NAS_OK ? open_space(c) : status;
 }
 

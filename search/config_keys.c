@@ -191,8 +191,9 @@ static const nas__config_key keys[] = {
             "kept channels are multiples of this, or all"),
     NUMBER("compress.min_ratio", compress.min_ratio, true, 0, 1, "",
            "least share of a group's channels that stays"),
-    TEXT("compress.importance", compress.importance, "", "l1|l2|norm_scale|reconstruction",
-         "which channels stay: weights' norms, scales of normalisations, or what the readers lose"),
+    TEXT("compress.importance", compress.importance, "", "l1|l2|norm_scale|reconstruction|taylor",
+         "which channels stay: weights' norms, scales of normalisations, what the readers lose, or "
+         "gradient x value over the calibration images"),
     {.path = "compress.repair",
      .type = NAS__KEY_FLAG,
      FIELD(compress.repair),

@@ -204,6 +204,20 @@ static double surprise(const float *scores, int32_t classes, int32_t label, bool
     return log(fmax(sum, 1)) + top - (double)scores[label]; /* the top alone adds 1 */
 }
 
+/* Where values are stored as codes, integers decide. */
+static nas_status run_network(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                              size_t n, nas_class_reader *reader, float *scores) {
+    nas_exec *e = NULL;
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        if (nas_graph_node(graph, v)->quant.is_set)
+            return nas_codes_run(ctx, graph, options, n, nas_class_reader_read, reader, scores);
+    }
+    nas_status status = nas_exec_new(ctx, graph, options, &e);
+    if (status == NAS_OK) status = nas_exec_run(ctx, e, n, nas_class_reader_read, reader, scores);
+    nas_exec_free(e);
+    return status;
+}
+
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out) {
     const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
@@ -211,10 +225,9 @@ nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_gr
     const int32_t classes = output->shape.c;
     const size_t n = nas_class_data_count(o->data, split);
     nas_class_reader reader = {o->data, split};
-    nas_exec *e = NULL;
     float *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof *scores);
-    nas_status status = scores == NULL ? NAS_ERR_NOMEM : nas_exec_new(ctx, graph, &options, &e);
-    if (status == NAS_OK) status = nas_exec_run(ctx, e, n, nas_class_reader_read, &reader, scores);
+    nas_status status =
+        scores == NULL ? NAS_ERR_NOMEM : run_network(ctx, graph, &options, n, &reader, scores);
     if (status == NAS_OK) {
         double sum = 0;
         for (size_t i = 0; i < n; i++)
@@ -224,7 +237,6 @@ nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_gr
         out->cross_entropy = sum / (double)n;
         out->images = n;
     }
-    nas_exec_free(e);
     nas_free(scores);
     return status;
 }

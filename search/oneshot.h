@@ -37,7 +37,8 @@ typedef struct nas_oneshot {
     uint32_t *sample; /* [n_sample] TUNE images that calibrate */
     size_t n_sample;
     uint64_t sample_seed;
-    nas_exec_gram *grams; /* of the layers, once calibrated */
+    const struct nas_oneshot_times *times; /* borrowed; NULL unless a budget of time is asked for */
+    nas_exec_gram *grams;                  /* of the layers, once calibrated */
     nas_moments *moments;
 } nas_oneshot;
 
@@ -68,6 +69,7 @@ typedef struct nas_oneshot_score {
     double cross_entropy; /* mean, nats */
     size_t images;
 } nas_oneshot_score;
+/* nas_oneshot_evaluate - of a network with quantizations: as integers compute it (nas_codes_run). */
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out);
 
@@ -79,7 +81,7 @@ nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out
 bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
 
 /* nas_oneshot_write - dir/model.onnx (floats, rounded to their grids), dir/recipe.json (what nas-compile needs to keep the
- * patterns and integers), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
+ * patterns and integers, those of activations included), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
 nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, const nas_layer_result *results,
                              const char *facts, const char *dir);

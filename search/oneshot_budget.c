@@ -1,10 +1,11 @@
 /* oneshot_budget.c - the table of levels, and networks put together from it. */
 #include "search/oneshot_budget.h"
+#include "search/oneshot_gains.h"
 
 #include <math.h>
 #include <string.h>
 
-static const char *const cost_names[] = {"bytes", "macs", "bops"};
+static const char *const cost_names[] = {"bytes", "macs", "bops", "time"};
 static const char *const sensitivity_names[] = {"scaled", "measured", "error"};
 
 const char *nas_oneshot_cost_name(nas_oneshot_cost cost) {
@@ -43,6 +44,12 @@ nas_status nas_oneshot_layer_cost(nas_ctx *ctx, const nas_oneshot *o, const nas_
         uint64_t bytes = 0;
         const nas_status status = nas_layer_bytes(ctx, graph, v, scheme, &bytes);
         if (status == NAS_OK) *out = (double)bytes;
+        return status;
+    }
+    if (cost == NAS_ONESHOT_TIME) {
+        nas_opt_double us = {0};
+        const nas_status status = nas_oneshot_time_us(ctx, o, o->times, layer, scheme, &us);
+        if (status == NAS_OK) *out = us.is_set ? us.value : 0;
         return status;
     }
     const nas_node *node = nas_graph_node(graph, v);

@@ -58,19 +58,32 @@ unknown:
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------- */
 
-static void write_layer(nas_json *j, const nas_graph *graph, nas_value v, const nas_layer_scheme *s,
-                        const nas_layer_result *r) {
-    const nas_param *weight = nas_graph_param_const(graph, nas_graph_node(graph, v)->params[0]);
-    nas_json_key(j, nas_graph_node(graph, v)->name);
+static void write_activation(nas_json *j, const nas_quant *q) {
+    nas_json_key(j, "activation");
     nas_json_object(j);
-    if (s->is_sparse && r->zeros > 0) {
+    nas_json_key(j, "scale");
+    nas_json_double(j, (double)q->scale);
+    nas_json_key(j, "zero_point");
+    nas_json_int(j, q->zero_point);
+    nas_json_object_end(j);
+}
+
+/* Weights of a convolution and how its result, or that of any other node, is stored; zeros: the layer has a pattern. */
+static void write_node(nas_json *j, const nas_graph *graph, nas_value v, bool zeros) {
+    const nas_node *node = nas_graph_node(graph, v);
+    const nas_param *weight =
+        node->op == NAS_OP_CONV ? nas_graph_param_const(graph, node->params[0]) : NULL;
+    nas_json_key(j, node->name);
+    nas_json_object(j);
+    if (zeros) {
         nas_json_key(j, "sparsity");
         nas_json_object(j);
         nas_json_key(j, "from");
         nas_json_string(j, "weights");
         nas_json_object_end(j);
     }
-    if (weight->scales != NULL) { /* symmetric grids: what integer kernels store */
+    if (weight != NULL &&
+        weight->scales != NULL) { /* symmetric grids: what integer kernels store */
         nas_json_key(j, "weight_bits");
         nas_json_int(j, weight->bits);
         nas_json_key(j, "weight_scales");
@@ -79,7 +92,29 @@ static void write_layer(nas_json *j, const nas_graph *graph, nas_value v, const 
             nas_json_double(j, (double)weight->scales[o]);
         nas_json_array_end(j);
     }
+    if (node->quant.is_set) write_activation(j, &node->quant);
     nas_json_object_end(j);
+}
+
+/* Every layer, and what else has integers. */
+static nas_status write_nodes(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                              const nas_graph *again, const nas_layer_scheme *schemes,
+                              const nas_layer_result *results, nas_json *j) {
+    size_t layer = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        const nas_node *node = nas_graph_node(graph, v);
+        const bool is_layer = layer < o->n_layers && o->layers[layer] == v;
+        const bool has_scales = node->op == NAS_OP_CONV &&
+                                nas_graph_param_const(graph, node->params[0])->scales != NULL;
+        const bool zeros = is_layer && schemes[layer].is_sparse && results[layer].zeros > 0;
+        layer += is_layer;
+        if (!is_layer && !has_scales && !node->quant.is_set) continue;
+        if (nas_graph_find(again, node->name) == NAS_VALUE_NONE)
+            return nas_fail(ctx, NAS_ERR_INTERNAL, "layer '%s' has another name in the ONNX file",
+                            node->name);
+        write_node(j, graph, v, zeros);
+    }
+    return NAS_OK;
 }
 
 /* The hash is that of the file as it is read again. */
@@ -102,13 +137,7 @@ static nas_status write_recipe(nas_ctx *ctx, const nas_oneshot *o, const nas_gra
     nas_json_raw(&j, facts != NULL ? facts : "{}");
     nas_json_key(&j, "layers");
     nas_json_object(&j);
-    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++) {
-        const char *name = nas_graph_node(graph, o->layers[i])->name;
-        if (nas_graph_find(again, name) == NAS_VALUE_NONE)
-            status =
-                nas_fail(ctx, NAS_ERR_INTERNAL, "layer '%s' has another name in %s", name, onnx);
-        write_layer(&j, graph, o->layers[i], &schemes[i], &results[i]);
-    }
+    if (status == NAS_OK) status = write_nodes(ctx, o, graph, again, schemes, results, &j);
     nas_json_object_end(&j);
     nas_json_object_end(&j);
     nas_buf_puts(&text, "\n");

@@ -124,6 +124,20 @@ Test(compress_channels, the_most_important_channels_stay) {
         for (int32_t k = 0; k < inner->channels; k++)
             cr_assert(keep[inner->classes[k]] == (k != 5), "kind %d channel %d", kind, (int)k);
     }
+    size_t total = 0, at = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++)
+        total += (size_t)nas_graph_node(g, v)->shape.c;
+    double *saliency = nas_alloc_array(ctx, total, sizeof *saliency);
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const bool of_inner = nas_channels_of(ch, v)[0] == inner->classes[0];
+        for (int32_t c = 0; c < nas_graph_node(g, v)->shape.c; c++)
+            saliency[at++] = of_inner && c == 3 ? 0.1 : 1;
+    }
+    OK(nas_channels_importance_taylor(ctx, ch, g, saliency, scores));
+    OK(nas_channels_choose(ctx, ch, scores, kept, keep));
+    for (int32_t k = 0; k < inner->channels; k++)
+        cr_assert(keep[inner->classes[k]] == (k != 3), "taylor, channel %d", (int)k);
+    nas_free(saliency);
     nas_free(scores);
     nas_free(keep);
     nas_free(kept);
@@ -146,6 +160,8 @@ Test(compress_channels, what_cannot_be_is_refused_by_name) {
     cr_assert(nas_channels_importance(ctx, ch, g, NAS_IMPORTANCE_RECONSTRUCTION, NULL, 0, scores) ==
               NAS_ERR_NOTFOUND);
     cr_assert(nas_channels_importance(ctx, ch, g, NAS_IMPORTANCE_NORM_SCALE, NULL, 0, scores) ==
+              NAS_ERR_INVALID);
+    cr_assert(nas_channels_importance(ctx, ch, g, NAS_IMPORTANCE_TAYLOR, NULL, 0, scores) ==
               NAS_ERR_INVALID);
     nas_free(scores);
     nas_free(keep);

@@ -121,6 +121,83 @@ static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
     nas_free(unused);
 }
 
+/* Against the written-out formula, and against differences of the rounded values: within the grid these lack the -x/s of the
+ * straight-through estimator. */
+Test(compress_executor, gradients_of_steps_are_those_of_lsq) {
+    const float x[] = {0.31F, -0.12F, 2.4F, -3.3F, 0.9F, 0}, scale = 0.5F, low = -3, high = 3;
+    const float seed[] = {1, -2, 0.5F, 3, -1, 4};
+    float d[6];
+    double want = 0, difference = 0;
+    const float step = 1e-3F;
+    for (int i = 0; i < 6; i++) {
+        const double t = (double)x[i] / (double)scale, r = rint(t);
+        const bool beyond = t < (double)low || t > (double)high;
+        double of[2];
+        for (int k = 0; k < 2; k++) {
+            const double s = (double)scale + (k == 0 ? 1 : -1) * (double)step;
+            of[k] = s * rint(fmin(fmax((double)x[i] / s, (double)low), (double)high));
+        }
+        difference += (double)seed[i] * ((of[0] - of[1]) / (2 * (double)step) - (beyond ? 0 : t));
+        want += (double)seed[i] * (beyond ? fmin(fmax(t, (double)low), (double)high) : r - t);
+        d[i] = seed[i];
+    }
+    const double got = nas_lsq_gradient(x, d, 6, scale, low, high) * sqrt(6 * 3.0);
+    cr_assert(fabs(got - want) < 1e-5 && fabs(got - difference) < 1e-5, "%g, %g, %g", got, want,
+              difference);
+    for (int i = 0; i < 6; i++)
+        cr_assert(d[i] == (i == 2 || i == 3 ? 0 : seed[i]));
+}
+
+/* Weights and bias of one filter times `factor`. */
+static void scale_filter(nas_graph *g, const nas_node *node, int32_t o, float factor) {
+    nas_param *w = nas_graph_param(g, node->params[0]);
+    const size_t filter = w->count / (size_t)w->dims[0];
+    for (size_t i = 0; i < filter; i++)
+        w->data[(size_t)o * filter + i] *= factor;
+    if (node->conv.has_bias) nas_graph_param(g, node->params[1])->data[o] *= factor;
+}
+
+/* Of one image, gradient times value of a channel is the slope of the loss over a factor of that channel. */
+Test(compress_executor, saliency_of_a_channel_is_the_slope_over_its_size) {
+    nas_class_data *data = digits(60);
+    const nas_tune_options o = nas_tune_options_default();
+    nas_graph *g = nets_new(0);
+    size_t total = 0, floats = 0, at = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++)
+        total += (size_t)nas_graph_node(g, v)->shape.c;
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+        floats += nas_graph_param(g, i)->count;
+    double *saliency = nas_alloc_array(ctx, total, sizeof *saliency), largest = 0;
+    float *unused = nas_alloc_array(ctx, floats, sizeof *unused);
+    int compared = 0;
+    OK(nas_tune_saliency(ctx, g, data, 1, 2, saliency));
+    for (size_t i = 0; i < total; i++)
+        largest = fmax(largest, saliency[i]);
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        for (int32_t c = 0; node->op == NAS_OP_CONV && c < node->shape.c; c += 3, compared++) {
+            const float step = 1e-2F;
+            double more = 0, less = 0;
+            scale_filter(g, node, c, 1 + step);
+            OK(nas_tune_gradient(ctx, g, NULL, data, &o, 1, &more, unused));
+            scale_filter(g, node, c, (1 - step) / (1 + step));
+            OK(nas_tune_gradient(ctx, g, NULL, data, &o, 1, &less, unused));
+            scale_filter(g, node, c, 1 / (1 - step));
+            const double want = fabs(more - less) / (2 * (double)step),
+                         got = saliency[at + (size_t)c];
+            cr_assert(fabs(got - want) <= 0.02 * want + 0.01 * largest, "%s channel %d: %g, %g",
+                      node->name, (int)c, got, want);
+        }
+        at += (size_t)node->shape.c;
+    }
+    cr_assert(compared > 10 && largest > 0);
+    cr_assert(nas_tune_saliency(ctx, g, data, 1000, 2, saliency) == NAS_ERR_RANGE);
+    nas_free(saliency);
+    nas_free(unused);
+    nas_graph_free(g);
+    nas_class_data_close(data);
+}
+
 Test(compress_executor, gradients_agree_with_differences) {
     nas_class_data *data = digits(60);
     for (int net = 0; net < NETS; net++) {

@@ -225,32 +225,37 @@ Test(search_oneshot, nas_compress_says_what_is_wrong_with_its_arguments) {
     static const struct {
         const char *args[12], *says;
         int code;
-    } cases[] = {{{"-o", "x", "--bits", "4", "--sensitivity", "error"}, "--budget", 2},
-                 {{"-o", "x", "--bits", "4,8", "--budget", "bytes=50%", "--method", "magnitude",
-                   "--sensitivity", "scaled"},
-                  "needs --method obs",
-                  2},
-                 {{"-o", "x", "--bits", "4", "--method", "magnitude", "--calibrate", "sequential"},
-                  "see no inputs",
-                  2},
-                 {{"-o", "x", "--bits", "4", "--method", "magnitude", "--solver", "exact"},
-                  "--solver is a way",
-                  2},
-                 {{"-o", "x", "--bits", "4", "--calibrate", "never"}, "sequential or dense", 2},
-                 {{"-o", "x", "--bits", "4", "--gains", "g.db"}, "say --pattern", 2},
-                 {{"-o", "x", "--bits", "4", "--device", "native"}, "--gains FILE", 2},
-                 {{"-o", "x", "--pattern", "2:4", "--gains", "no.db"}, "no.db", 1},
-                 {{"--bits", "4"}, "-o DIR", 2},
-                 {{"-o", "x"}, "--pattern, --bits", 2},
-                 {{"-o", "x", "--bits", "9"}, "2 to 8", 2},
-                 {{"-o", "x", "--bits", "2,4"}, "--budget", 2},
-                 {{"-o", "x", "--pattern", "1x4"}, "--rate", 2},
-                 {{"-o", "x", "--pattern", "4by4", "--rate", "0.5"}, "not known", 2},
-                 {{"-o", "x", "--pattern", "2:4", "--rate", "0.5"}, "no --rate", 2},
-                 {{"m.onnx", "-o", "x", "--bits", "4"}, "trained on", 2},
-                 {{"-o", "x", "--bits", "4", "--budget", "joules=5"}, "bytes, macs or bops", 1},
-                 {{"-o", "x", "--bits", "4,8", "--budget", "bytes=1%"}, "even the cheapest", 1},
-                 {{"-o", "x", "--bits", "4", "--skip", "nobody"}, "nobody", 1}};
+    } cases[] = {
+        {{"-o", "x", "--bits", "4", "--sensitivity", "error"}, "--budget", 2},
+        {{"-o", "x", "--bits", "4,8", "--budget", "bytes=50%", "--method", "magnitude",
+          "--sensitivity", "scaled"},
+         "needs --method obs",
+         2},
+        {{"-o", "x", "--bits", "4", "--method", "magnitude", "--calibrate", "sequential"},
+         "see no inputs",
+         2},
+        {{"-o", "x", "--bits", "4", "--method", "magnitude", "--solver", "exact"},
+         "--solver is a way",
+         2},
+        {{"-o", "x", "--bits", "4", "--calibrate", "never"}, "sequential or dense", 2},
+        {{"-o", "x", "--bits", "4", "--gains", "g.db"}, "say --pattern", 2},
+        {{"-o", "x", "--bits", "4", "--device", "native"}, "--gains FILE", 2},
+        {{"-o", "x", "--pattern", "2:4", "--gains", "no.db"}, "no.db", 1},
+        {{"--bits", "4"}, "-o DIR", 2},
+        {{"-o", "x"}, "--pattern, --bits", 2},
+        {{"-o", "x", "--bits", "9"}, "2 to 8", 2},
+        {{"-o", "x", "--bits", "2,4"}, "--budget", 2},
+        {{"-o", "x", "--pattern", "1x4"}, "--rate", 2},
+        {{"-o", "x", "--pattern", "4by4", "--rate", "0.5"}, "not known", 2},
+        {{"-o", "x", "--pattern", "2:4", "--rate", "0.5"}, "no --rate", 2},
+        {{"m.onnx", "-o", "x", "--bits", "4"}, "trained on", 2},
+        {{"-o", "x", "--bits", "4", "--budget", "joules=5"}, "bytes, macs, bops or time", 1},
+        {{"-o", "x", "--bits", "4", "--act-bits", "1"}, "2 to 8", 2},
+        {{"-o", "x", "--pattern", "2:4", "--act-bits", "8"}, "integer weights", 2},
+        {{"-o", "x", "--bits", "4", "--act-bits", "8", "--grid", "power"}, "symmetric", 2},
+        {{"-o", "x", "--bits", "4,8", "--budget", "time=60%"}, "--gains FILE", 2},
+        {{"-o", "x", "--bits", "4,8", "--budget", "bytes=1%"}, "even the cheapest", 1},
+        {{"-o", "x", "--bits", "4", "--skip", "nobody"}, "nobody", 1}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         nas_process_result r = compress(cases[k].args);
         cr_assert(r.exit_code == cases[k].code, "case %zu: %d, %s", k, r.exit_code, r.err.data);
@@ -313,7 +318,10 @@ Test(search_oneshot, a_layer_that_gains_nothing_on_the_device_stays_dense_and_sa
         OK(nas_oneshot_pattern(ctx, "2:4", &schemes[i].sparsity));
     }
     OK(nas_db_close(ctx, db));
-    OK(nas_oneshot_gains_drop(ctx, &o, file, NULL, schemes, 1, &gains));
+    nas_oneshot_times times;
+    OK(nas_oneshot_times_open(ctx, file, NULL, &schemes[1].sparsity, false, &times));
+    OK(nas_oneshot_gains_drop(ctx, &o, &times, schemes, 1, &gains));
+    OK(nas_oneshot_times_close(ctx, &times));
     cr_assert(!schemes[0].is_sparse && schemes[0].bits == 4 && schemes[1].is_sparse);
     cr_assert(gains.asked == o.n_layers && gains.unmeasured == 0);
     nas_oneshot_gains_deinit(&gains);
@@ -325,6 +333,56 @@ Test(search_oneshot, a_layer_that_gains_nothing_on_the_device_stays_dense_and_sa
     nas_process_result_deinit(&r);
     r = compress(named);
     cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    nas_oneshot_close(&o);
+}
+
+/* Layers take 100 us dense and 50 us with the pattern; the first gains nothing, the last was not measured. */
+Test(search_oneshot, a_budget_of_measured_time_is_kept) {
+    char out[256], file[256], table[300];
+    nas_oneshot_options options = small_options();
+    nas_oneshot o;
+    nas_db *db = NULL;
+    (void)snprintf(out, sizeof out, "%s/out", folder);
+    (void)snprintf(file, sizeof file, "%s/gains.db", folder);
+    (void)snprintf(table, sizeof table, "%s/layers.csv", out);
+    options.train_steps = 1;
+    options.data.glyphs = 600;
+    options.data.reward_max = options.data.report_max = 40;
+    OK(nas_oneshot_open(ctx, &options, NULL, NULL, &o));
+    OK(nas_db_open(ctx, file, &db));
+    o.n_layers--;
+    measure_gains(&o, db, "near");
+    o.n_layers++;
+    OK(nas_db_close(ctx, db));
+    const char *const args[] = {"-o",      out,  "--pattern", "2:4",      "--rate", "0,1",
+                                "--gains", file, "--budget",  "time=70%", NULL};
+    nas_process_result r = compress(args);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    cr_assert(strstr(r.out.data, "not timed       1 of") != NULL, "%s", r.out.data);
+    cr_assert(strstr(r.out.data, "us measured") != NULL, "%s", r.out.data);
+    nas_process_result_deinit(&r);
+    nas_buf text = {0};
+    OK(nas_file_read(ctx, table, 1 << 16, &text));
+    double us = 0;
+    size_t sparse = 0, line = 0;
+    for (const char *at = strchr(text.data, '\n') + 1; *at != '\0'; at = strchr(at, '\n') + 1) {
+        const char *pattern = strchr(at, ',') + 1;
+        const bool dense = strncmp(pattern, "dense", 5) == 0;
+        cr_assert(dense || (line > 0 && line + 1 < o.n_layers), "layer %zu", line);
+        if (line + 1 < o.n_layers) us += dense ? 100 : 50;
+        sparse += !dense;
+        line++;
+    }
+    const double whole = 100 * (double)(o.n_layers - 1);
+    cr_assert(line == o.n_layers && us <= 0.7 * whole && us > 0.7 * whole - 50, "%g of %g", us,
+              whole);
+    cr_assert(sparse > 0);
+    nas_buf_deinit(&text);
+    const char *const never[] = {"-o",      out,  "--pattern", "2:4",      "--rate", "0,1",
+                                 "--gains", file, "--budget",  "time=10%", NULL};
+    r = compress(never);
+    cr_assert(r.exit_code == 1 && strstr(r.err.data, "cheapest") != NULL, "%s", r.err.data);
     nas_process_result_deinit(&r);
     nas_oneshot_close(&o);
 }

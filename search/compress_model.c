@@ -367,6 +367,7 @@ static nas_status open_channels(nas__comp *c) {
         status =
             nas_fail(c->ctx, NAS_ERR_UNSUPPORTED, "model '%s' has no channels that can be pruned",
                      nas_graph_name(c->model));
+    if (status == NAS_OK) status = nas__comp_take_encoder(c);
     if (status == NAS_OK) status = take_statistics(c);
     if (status == NAS_OK) status = nas__comp_take_outputs(c);
     if (status == NAS_OK) {

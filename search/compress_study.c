@@ -259,6 +259,7 @@ nas_status nas__compress_run(nas_ctx *ctx, const nas_study_options *options, boo
     nas_status status = open_all(&c);
     if (status == NAS_OK) status = baseline(&c);
     if (status == NAS_OK) status = nas__comp_search(&c);
+    if (status == NAS_OK) status = nas__comp_put_encoder(&c);
     if (status == NAS_OK) status = nas__comp_final(&c);
     if (status == NAS_OK) status = nas__comp_report(&c, feasible);
     note_end(&c, status);

@@ -109,7 +109,8 @@ typedef struct nas_config {
     } eval; /* steps are optimiser steps; finetune_max = front members fine-tuned */
     struct {
         char strategy[32];
-        int32_t trials; /* candidates proposed by the strategy */
+        char encoder_from[NAS_TEXT_MAX]; /* agmc: encoder.txt of another study; "" = drawn */
+        int32_t trials;                  /* candidates proposed by the strategy */
         nas_strategy_options options;
         bool skip_by_prediction; /* skip candidates that certainly miss a latency bound: */
         double skip_margin;      /* predicted lower bound > (1 + margin) * bound; >= 0, default 0 */

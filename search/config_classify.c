@@ -63,6 +63,10 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
         c->n_objectives = c->search.options.n_objectives = 2;
     }
     check_metrics(doc, c, classify);
+    if (c->search.encoder_from[0] != '\0' && (!classify || strcmp(c->search.strategy, "agmc") != 0))
+        PROBLEM(doc, "search.encoder_from",
+                "search.strategy = \"%s\" has no encoder: only \"agmc\" of classifiers has one",
+                c->search.strategy);
     if (!classify) return;
     const bool built_in = strcmp(c->data.kind, "glyphs") == 0;
     if (built_in && c->data.path[0] != '\0')

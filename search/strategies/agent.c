@@ -125,6 +125,22 @@ void nas__agent_free(nas__agent *a) {
     nas_free(a);
 }
 
+size_t nas__agent_encoder_size(const nas__agent *a) {
+    return a->graph ? nas__graphcoder_end(&a->encoder) : 0;
+}
+
+int32_t nas__agent_encoder_features(const nas__agent *a) {
+    return a->graph ? a->encoder.n_features : 0;
+}
+
+const double *nas__agent_encoder(const nas__agent *a) {
+    return a->actor.value;
+}
+
+void nas__agent_start_from(nas__agent *a, const double *weights) {
+    memcpy(a->actor.value, weights, nas__agent_encoder_size(a) * sizeof *weights);
+}
+
 nas_status nas__agent_reserve(nas_ctx *ctx, nas__agent *a, size_t n) {
     nas_status status = nas_grow(ctx, &a->rewards, &a->cap_rewards, n, sizeof *a->rewards);
     if (status == NAS_OK)

@@ -105,5 +105,16 @@ void nas__agent_act(nas__agent *agent, double sigma, nas_rng *rng, nas_point *ou
 /* nas__agent_learn - members[0..n) are all episodes so far, in order; learns from those after the last call's. The
  * result depends on the members alone, not on how calls cut them. */
 void nas__agent_learn(nas__agent *agent, const nas__member *members, int32_t n);
+/* The encoder's weights, graph policies only; of the others the size is 0. start_from: before anything is learnt. */
+size_t nas__agent_encoder_size(const nas__agent *agent);
+int32_t nas__agent_encoder_features(const nas__agent *agent);
+const double *nas__agent_encoder(const nas__agent *agent);
+void nas__agent_start_from(nas__agent *agent, const double *weights);
+
+/* ---- transfer.c ---- */
+
+uint64_t nas__encoder_hash(const nas_strategy *s); /* 0: no encoder was handed over */
+/* nas__encoder_share - `to` begins with the encoder that was handed to `from`. */
+nas_status nas__encoder_share(nas_ctx *ctx, const nas_strategy *from, nas_strategy *to);
 
 #endif

@@ -81,6 +81,12 @@ static void write_head(const nas_strategy *s, uint64_t signature, nas_buf *out) 
                    o->tournament, o->mutation_rate, o->crossover_rate, o->n_objectives);
 }
 
+static void write_policy(const nas_strategy *s, nas_buf *out) {
+    nas_buf_printf(out, "policy %016" PRIx64, s->seed);
+    if (s->encoder != NULL) nas_buf_printf(out, " %016" PRIx64, nas__encoder_hash(s));
+    nas_buf_puts(out, "\n");
+}
+
 nas_status nas_strategy_save(nas_ctx *ctx, const nas_strategy *s, nas_buf *out) {
     uint64_t signature = 0;
     nas_status status = space_signature(ctx, s->space, &signature);
@@ -90,7 +96,7 @@ nas_status nas_strategy_save(nas_ctx *ctx, const nas_strategy *s, nas_buf *out) 
     nas_buf_printf(out, "rng %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", w[0],
                    w[1], w[2], w[3]);
     nas_buf_printf(out, "batches %" PRId64 "\n", s->batches);
-    if (s->ops->start != NULL) nas_buf_printf(out, "policy %016" PRIx64 "\n", s->seed);
+    if (s->ops->start != NULL) write_policy(s, out);
     nas_buf_printf(out, "seeds %zu\n", s->n_seeds - s->next_seed);
     for (size_t i = s->next_seed; i < s->n_seeds && status == NAS_OK; i++) {
         status = write_point(ctx, s, &s->seeds[i], out);
@@ -252,11 +258,18 @@ static nas_status read_policy(reader *r, nas_strategy *s) {
     if (s->ops->start == NULL) return NAS_OK;
     nas_status status = read_keyword(r, "policy");
     if (status == NAS_OK) status = read_word64(r, "policy", &s->seed);
+    uint64_t encoder = 0;
+    if (status == NAS_OK && *r->at != '\0') status = read_word64(r, "encoder", &encoder);
     if (status == NAS_OK) status = read_line_end(r);
+    if (status == NAS_OK && encoder != nas__encoder_hash(s))
+        status = nas_fail(r->ctx, NAS_ERR_INVALID,
+                          "the policy began with another encoder than it is given now");
     if (status != NAS_OK) return status;
     nas__agent_free(s->agent);
     s->agent = NULL;
-    return s->ops->start(r->ctx, s);
+    status = s->ops->start(r->ctx, s);
+    if (status == NAS_OK && s->encoder != NULL) nas__agent_start_from(s->agent, s->encoder);
+    return status;
 }
 
 static nas_status read_point(reader *r, const nas_strategy *s, nas_point *out) {
@@ -397,7 +410,8 @@ nas_status nas_strategy_load(nas_ctx *ctx, nas_strategy *s, const char *text) {
     nas_strategy *fresh = NULL;
     nas_status status = nas_strategy_new(ctx, s->ops->name, s->space, &s->options, 0, &fresh);
     if (status != NAS_OK) return status;
-    char *copy = nas_strdup(ctx, text);
+    status = nas__encoder_share(ctx, s, fresh);
+    char *copy = status == NAS_OK ? nas_strdup(ctx, text) : NULL;
     if (copy == NULL) {
         nas_strategy_free(fresh);
         return NAS_ERR_NOMEM;

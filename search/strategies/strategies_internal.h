@@ -99,6 +99,7 @@ struct nas_strategy {
     size_t cap_members;
     uint64_t seed;        /* policies only: what the weights were drawn from */
     nas__agent *agent;    /* policies only */
+    double *encoder;      /* agmc only: the weights its encoder began with, NULL: drawn */
     nas__ranking ranking; /* of the members */
     nas__seen seen;
 };

@@ -111,6 +111,7 @@ void nas_strategy_free(nas_strategy *s) {
     nas__seen_deinit(&s->seen);
     nas__ranking_deinit(&s->ranking);
     nas__agent_free(s->agent);
+    nas_free(s->encoder);
     nas_free(s->members);
     nas_free(s->batch);
     nas_free(s->seeds);

@@ -64,6 +64,14 @@ const char *nas_strategy_name(const nas_strategy *s);
 /* nas_strategy_seed - a point to propose first (corner networks, baselines), in order; before the first ask (else
  * INVALID). The same point again changes nothing. */
 nas_status nas_strategy_seed(nas_ctx *ctx, nas_strategy *s, const nas_point *point);
+/* nas_strategy_encoder_write / read - the graph encoder of "agmc", after all that was told so far; another search of the same
+ * space over another network may begin with it (as in GNN-RL, Yu et al., arXiv:2102.03214). read: before the first ask, and
+ * before load, which checks that the state began with the same one. Errors: INVALID (a strategy without encoder, points were
+ * asked), PARSE, UNSUPPORTED (another version), SHAPE (other features or width: what they are is said).
+ *     nas-encoder 1 <features of a node> <weights>      and the weights as C hex floats, 4 a line
+ *     end */
+nas_status nas_strategy_encoder_write(nas_ctx *ctx, nas_strategy *s, nas_buf *out);
+nas_status nas_strategy_encoder_read(nas_ctx *ctx, nas_strategy *s, const char *text);
 /* nas_strategy_ready - how many points can be asked now without telling more: the rest of the batch, INT32_MAX for
  * random. 0 until the whole batch is told. */
 int32_t nas_strategy_ready(const nas_strategy *s);
@@ -86,8 +94,9 @@ nas_status nas_strategy_tell(nas_ctx *ctx, nas_strategy *s, const nas_told *told
  *     options <population> <tournament> <mutation_rate> <crossover_rate> <n_objectives>
  *     rng <word> <word> <word> <word>
  *     batches <completed batches>
- *     policy <word>                                     ddpg and agmc only: what its weights were drawn from. The agent
- *                                                       itself is learnt again from the members, which are all here.
+ *     policy <word> [<word>]                            ddpg and agmc only: what its weights were drawn from; a hash of
+ *                                                       the encoder it was given. The agent itself is learnt again
+ *                                                       from the members, which are all here.
  *     seeds <n>                                         and n lines: <point>, those not proposed yet
  *     members <n>                                       and n lines: <trial> <violation> <value>... <point>
  *     batch <n>                                         and n lines, in the order asked:

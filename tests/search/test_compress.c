@@ -94,6 +94,32 @@ Test(search_compress, agents_meet_the_budget_with_every_proposal) {
 }
 
 Test(search_compress, mistakes_of_the_config_are_told_with_exit_code_2) {
+/* The first study has another network (images of 20 pixels); the second begins with its encoder, also when it is resumed. */
+Test(search_compress, an_encoder_of_one_network_starts_the_search_of_another) {
+    char from[300], path[300];
+    (void)snprintf(from, sizeof from, "search.encoder_from=%s/teacher/encoder.txt", folder);
+    static const char *const wide[] = {"model.side=20", NULL};
+    const char *const taken[] = {from, NULL};
+    const char *const wrong[] = {"search.encoder_from=/nonexistent.txt", NULL};
+    nas_process_result r = run("configs/agmc-resnet56.toml", "teacher", wide);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    for (int start = 0; start < 2; start++) {
+        r = run("configs/agmc-resnet56.toml", "pupil", taken);
+        cr_assert(r.exit_code == 0, "start %d: %s", start, r.err.data);
+        nas_process_result_deinit(&r);
+        cr_assert(exists("pupil/encoder_from.txt") && exists("pupil/encoder.txt"));
+        (void)snprintf(path, sizeof path, "%s/teacher/encoder.txt", folder);
+        (void)remove(path); /* the copy serves */
+    }
+    r = run("configs/agmc-resnet56.toml", "orphan", wrong);
+    cr_assert(r.exit_code == 1 && strstr(r.err.data, "nonexistent.txt") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    r = run("configs/amc-resnet20.toml", "ddpg", taken);
+    cr_assert(r.exit_code == 2 && strstr(r.err.data, "no encoder") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+}
+
     static const char *const rows[][2] = {
         {"data.kind=cifar10", "\"cifar10\" needs data.path"},
         {"objectives.maximise=[\"psnr_y\"]", "use top1"},

@@ -105,9 +105,6 @@ nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
  * warning). */
 nas_status nas__comp_ratios(nas__comp *c, size_t index, const nas_graph *delivered, double *ratio);
 
-/* ---- compress_importance.c ---- */
-nas_status nas__comp_importance(nas__comp *c); /* fills c->scores */
-
 /* ---- compress_encoder.c ---- */
 /* nas__comp_take_encoder - search.encoder_from, before anything is asked; a copy in the study's folder serves later starts. */
 nas_status nas__comp_take_encoder(nas__comp *c);

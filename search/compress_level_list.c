@@ -85,7 +85,8 @@ static bool fits(nas_ctx *ctx, const nas_sparsity *s, const int32_t dims[4]) {
     case NAS_SPARSITY_N_OF_M: whole = in % s->group == 0 && out % s->outputs == 0; break;
     case NAS_SPARSITY_BLOCK:
     case NAS_SPARSITY_PUNCHED: whole = out % s->outputs == 0 && in % s->inputs == 0; break;
-    case NAS_SPARSITY_PATTERN: whole = out % s->outputs == 0; break;
+    case NAS_SPARSITY_PATTERN:
+    case NAS_SPARSITY_COMPLEMENTARY: whole = out % s->outputs == 0; break;
     case NAS_SPARSITY_PERIODIC: whole = in % s->period == 0; break;
     case NAS_SPARSITY_FILTER:
     case NAS_SPARSITY_CHANNEL:

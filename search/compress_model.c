@@ -367,7 +367,6 @@ static nas_status open_channels(nas__comp *c) {
         status =
             nas_fail(c->ctx, NAS_ERR_UNSUPPORTED, "model '%s' has no channels that can be pruned",
                      nas_graph_name(c->model));
-    if (status == NAS_OK) status = nas__comp_take_encoder(c);
     if (status == NAS_OK) status = take_statistics(c);
     if (status == NAS_OK) status = nas__comp_take_outputs(c);
     if (status == NAS_OK) {
@@ -386,6 +385,7 @@ nas_status nas__comp_space(nas__comp *c) {
     if (status == NAS_OK)
         status = nas_strategy_new(c->ctx, c->config->search.strategy, c->space,
                                   &c->config->search.options, c->config->study.seed, &c->strategy);
+    if (status == NAS_OK) status = nas__comp_take_encoder(c);
     if (status == NAS_OK) status = nas_front_new(c->ctx, c->config->n_objectives, &c->front);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     return nas_wrap(c->ctx, status, "what can be compressed");

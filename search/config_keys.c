@@ -251,9 +251,9 @@ static const nas__config_key keys[] = {
          "random sampling, regularized evolution, NSGA-II, hill climbing, or a learnt policy (AMC, "
          "AGMC)"),
     INTEGER("search.trials", search.trials, 1, 1000000, "trials",
+            "candidates the strategy proposes"),
     TEXT("search.encoder_from", search.encoder_from, "", NULL,
          "agmc: encoder.txt of a study of another network, to begin with what its encoder learnt"),
-            "candidates the strategy proposes"),
     INTEGER("search.population", search.options.population, 4, 4096, "candidates",
             "NSGA-II: one generation; evolution: the living candidates; ddpg, agmc: "
             "samples before the policy decides"),

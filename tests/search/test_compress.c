@@ -93,7 +93,6 @@ Test(search_compress, agents_meet_the_budget_with_every_proposal) {
     }
 }
 
-Test(search_compress, mistakes_of_the_config_are_told_with_exit_code_2) {
 /* The first study has another network (images of 20 pixels); the second begins with its encoder, also when it is resumed. */
 Test(search_compress, an_encoder_of_one_network_starts_the_search_of_another) {
     char from[300], path[300];
@@ -120,6 +119,7 @@ Test(search_compress, an_encoder_of_one_network_starts_the_search_of_another) {
     nas_process_result_deinit(&r);
 }
 
+Test(search_compress, mistakes_of_the_config_are_told_with_exit_code_2) {
     static const char *const rows[][2] = {
         {"data.kind=cifar10", "\"cifar10\" needs data.path"},
         {"objectives.maximise=[\"psnr_y\"]", "use top1"},

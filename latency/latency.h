@@ -108,7 +108,7 @@ typedef struct nas_measure_options {
     int32_t min_batches;      /* 30 */
     int32_t min_time_ms;      /* 500 */
     int32_t max_time_ms;      /* 10000 while searching, 60000 for finalists */
-    int32_t warmup_ms; /* exactly so long; 0 = until the times are steady, 200 ms to 2 s */
+    int32_t warmup_ms;        /* exactly so long; 0 = until the times are steady, 200 ms to 2 s */
     int32_t max_repeats;      /* fresh-process repeats when wide or disturbed, 3 */
     double accept_half_width; /* relative CI half-width accepted, 0.02 */
     int64_t deadline_ms;      /* of one run */

@@ -60,8 +60,8 @@ typedef struct collector {
     size_t rows, rows_of_model, drawn, failures;
     nas_graph *reference; /* NULL until something was timed */
     nas_artifact reference_artifact;
-    double calmest_us;     /* of the reference; 0 = not timed yet */
-    job previous[ROUND];   /* the round before, timed again beside the present one */
+    double calmest_us;   /* of the reference; 0 = not timed yet */
+    job previous[ROUND]; /* the round before, timed again beside the present one */
     size_t n_previous;
     double errors[WINDOW]; /* ring of relative errors */
     size_t n_errors;

@@ -342,8 +342,6 @@ Test(tools_sparse, what_break_even_cannot_do_is_named) {
         {"$P --break-even --shapes 1:64:64:8 --patterns 1x5 $C", 1, "\"n\" is 5"},
         {"$P --break-even --shapes 1:64:64:8 --rates 0.5,0.2 $C", 1, "'0.2'"},
         {"$P --break-even --shapes 1:64:64:8 --dtype int4 $C", 1, "'int4'; there are f32 and int8"},
-        {"$P --break-even --shapes 1:64:64:8 --dtype int8 --target local $C", 1,
-         "is measured on the machine that compiles"},
         {"$P sample.onnx -o o --dtype int8", 2, "belong to --break-even"},
         {"$P --break-even --shapes 1:64:64:8 -f xml $C", 1, "xml"},
         {"$P --break-even --shapes 1:64:64:8 --cell never $C", 2, "--cell wants"},

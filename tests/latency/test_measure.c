@@ -161,20 +161,20 @@ Test(latency_measure, a_warm_up_of_fixed_length_is_as_long_as_that) {
     nas_measure_options o = quick();
     build("(void)0");
     open_device("0");
-    o.warmup_ms = 30;
+    o.warmup_ms = 1;
     cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &o, &m), NAS_OK), "%s",
               nas_ctx_message(ctx));
-    cr_assert(ne(ptr, strstr(m.passport_json, "\"warmup_ms\":30"), NULL), "%s", m.passport_json);
+    cr_assert(ne(ptr, strstr(m.passport_json, "\"warmup_ms\":1,"), NULL), "%s", m.passport_json);
     char *at = strstr(m.passport_json, "\"warmup_runs\":");
     cr_assert(ne(ptr, at, NULL), "%s", m.passport_json);
     const double runs = strtod(at + strlen("\"warmup_runs\":"), NULL);
     nas_measurement_deinit(&m);
-    o.warmup_ms = 0; /* at least 200 ms */
+    o.warmup_ms = 0; /* at least 200 ms: many more, however slow the machine has become */
     cr_assert(eq(int, (int)nas_measure(ctx, device, NULL, artifact, hash, &o, &m), NAS_OK), "%s",
               nas_ctx_message(ctx));
     at = strstr(m.passport_json, "\"warmup_runs\":");
-    cr_assert(at != NULL && strtod(at + strlen("\"warmup_runs\":"), NULL) > 1.5 * runs, "%g, %s",
-              runs, m.passport_json);
+    cr_assert(at != NULL && strtod(at + strlen("\"warmup_runs\":"), NULL) > runs, "%g, %s", runs,
+              m.passport_json);
     nas_measurement_deinit(&m);
 }
 

@@ -37,8 +37,8 @@ static nas_status find_agent(nas_ctx *ctx, const char *given, char *out, size_t 
         memcpy(out + at, "nas-agent", sizeof "nas-agent");
     }
     if (access(out, X_OK) == 0) return NAS_OK;
-    return nas_fail(ctx, NAS_ERR_DEVICE, "local device: no agent at %s: %s; build it with make",
-                    out, strerror(errno));
+    return nas_fail(ctx, NAS_ERR_DEVICE, "no agent at %s: %s; build it with make", out,
+                    strerror(errno));
 }
 
 typedef struct start_paths {

@@ -209,13 +209,14 @@ static void print_notes(const nas__comp *c, bool feasible, size_t best) {
         const double share = 100 * (double)t->row.values.macs.value / c->baseline[NAS_METRIC_MACS];
         double bytes = 0;
         (void)nas__comp_metric(t, NAS_METRIC_WEIGHT_BYTES, true, &bytes); /* of every trial */
-        printf("\nbest under the constraints: trial %zu, top1 %.2f %% (%+.2f points to the "
-               "%soriginal), "
-               "p50 %.4f ms (%.2fx faster), %.1f %% of the MACs, %.1f %% of the bytes -> %s/best\n",
-               best, 100 * t->top1.report_top1.value,
-               100 * (t->top1.report_top1.value - o->top1.report_top1.value),
-               c->levels == NULL ? "fine-tuned " : "", ms, before / ms, share,
-               100 * bytes / c->baseline[NAS_METRIC_WEIGHT_BYTES], c->dir);
+        printf(
+            "\nbest under the constraints: trial %zu, top1 %.2f %% (%+.2f points to the "
+            "%soriginal), "
+            "p50 %.4f ms (%.2fx as fast), %.1f %% of the MACs, %.1f %% of the bytes -> %s/best\n",
+            best, 100 * t->top1.report_top1.value,
+            100 * (t->top1.report_top1.value - o->top1.report_top1.value),
+            c->levels == NULL ? "fine-tuned " : "", ms, before / ms, share,
+            100 * bytes / c->baseline[NAS_METRIC_WEIGHT_BYTES], c->dir);
     } else {
         printf("\nno trial satisfies the constraints:");
         for (int32_t i = 0; i < c->config->n_constraints; i++) {

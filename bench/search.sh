@@ -73,14 +73,14 @@ measurements() {
       WHERE m.role IN ('search', 'reference') ORDER BY m.measurement_id" -f csv
 }
 
-# Lines "way seed seconds hypervolume" after each network that was measured; the floor is the smallest network's psnr.
+# Lines "way seed seconds hypervolume" after each network that was measured; the floor is the smallest network's psnr, on
+# the images of that seed.
 curve() {
-    floor=$("$BIN/nas-query" "$dir/supernet/study.db" sql "SELECT min(psnr_y) FROM v_trial WHERE origin = 'seed'" \
-        -f value)
     for way in predictor none random; do
         for db in "$dir/$way"-*/study.db; do
             [ -f "$db" ] || continue
             out=${db%/study.db}
+            floor=$("$BIN/nas-query" "$db" sql "SELECT min(psnr_y) FROM v_trial WHERE origin = 'seed'" -f value)
             measurements "$out" | awk -F, -v way="$way" -v seed="${out##*-}" -v floor="$floor" \
                 -v deadline="$DEADLINE" '
                 function volume(   i, k, t, best, v, last) { # sorted by latency: steps of the best psnr so far

@@ -365,8 +365,10 @@ int32_t nas__row_vectors(const nas__program *p, int32_t rate) {
 size_t nas__pitch(const nas__program *p, int32_t rate) {
     const size_t floats =
         (size_t)nas__row_vectors(p, rate) * (size_t)p->plan.lanes + (size_t)p->plan.pad;
-    /* Channels a multiple of 4 KiB apart would share cache sets. */
-    return floats % 512 == 0 ? floats + 16 : floats;
+    /* An odd number of cache lines: else the rows of many channels, read side by side, would share few cache sets. */
+    enum { LINE = 16 };
+    const size_t lines = (floats + LINE - 1) / LINE;
+    return (lines | 1) * LINE;
 }
 
 int32_t nas__phase_tap(int32_t up, int32_t kernel, int32_t pad, int32_t phase, int32_t offset) {

@@ -2,20 +2,20 @@
  * graph 804ec4c141dd86d1f4a791ef8af0350c2f2a8555b02a35a7b75206ec54707f50
  * target aarch64-linux: 16-byte vectors, 32 registers, 512 KiB L2; up to 1 threads
  * image 3 x 6 x 20 -> 3 x 12 x 40 [channels, rows, columns]
- * 1 strips of 5 vectors; arena 20480 bytes, 1712 weights
+ * 1 strips of 5 vectors; arena 24576 bytes, 1712 weights
  *
  * In every step each stage makes one row (times its rate), `lag` rows behind the image, into a ring
  * that holds what later stages still read. Rows are [channel][columns], pixels in lanes.
  *
  * program after plan: input 6x20, output unshift
  *   0 input: 3 ch x1 = input -0.5  lag 0 ring 6 rows at 0
- *   2 head: 4 ch x1 = 3x3(input)  lag 1 ring 2 rows at 672 tile 4x5
+ *   2 head: 4 ch x1 = 3x3(input)  lag 1 ring 2 rows at 880 tile 4x5
  *   4 block1.relu: 8 ch x1 = 1x1(head) relu  scratch, tile 4x5
- *   5 block1.project: 4 ch x1 = 1x1(block1.relu)  lag 1 ring 3 rows at 976 tile 4x5
- *   7 block1.add: 4 ch x1 = 3x3(block1.project) + head  lag 2 ring 3 rows at 1424 tile 4x5
- *  10 shuffle: 12 ch x1 = 3x3(block1.add) + 5x5(input)  lag 3 ring 1 rows at 1872 tile 4x5
+ *   5 block1.project: 4 ch x1 = 1x1(block1.relu)  lag 1 ring 3 rows at 1280 tile 4x5
+ *   7 block1.add: 4 ch x1 = 3x3(block1.project) + head  lag 2 ring 3 rows at 1872 tile 4x5
+ *  10 shuffle: 12 ch x1 = 3x3(block1.add) + 5x5(input)  lag 3 ring 1 rows at 2464 tile 4x5
  *  12 unshift: 3 ch x2 = shuffle 2 shuffle  lag 6 to the output
- * plan: 1 strips of 5 vectors, 1712 weights, 3072 floats a thread, arena 20480 bytes
+ * plan: 1 strips of 5 vectors, 1712 weights, 4096 floats a thread, arena 24576 bytes
  */
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
@@ -463,8 +463,8 @@ KERNEL void shuffle2(float *restrict line, const float *s, size_t pitch, int col
     }
 }
 
-#define PITCH1 36 /* floats from channel to channel */
-#define PITCH2 56 /* floats from channel to channel */
+#define PITCH1 48 /* floats from channel to channel */
+#define PITCH2 80 /* floats from channel to channel */
 
 /* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` the margins between strips, of
  * which rows from `margin` on belong to this thread. */
@@ -479,7 +479,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             {
             const int y = step - 0;
             if (y >= 0 && y >= begin * 1 - 3 && y < end * 1 + 3 && y < 6) {
-                copy_in(ring_row(mem + 16, 6, 108, y), in + (size_t)y * 20, 3, PITCH1, 120, 20, 2, 0, 20, -0x1p-1f);
+                copy_in(ring_row(mem + 16, 6, 144, y), in + (size_t)y * 20, 3, PITCH1, 120, 20, 2, 0, 20, -0x1p-1f);
             }
             }
             /* head: 4 channels, 6 x 20 */
@@ -488,8 +488,8 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             if (y >= 0 && y >= begin * 1 - 2 && y < end * 1 + 2 && y < 6) {
                 const float *r0[3];
                 int low0, high0;
-                window(r0, mem + 15, 6, 108, y, 1, 6, &low0, &high0);
-                float *row = ring_row(mem + 688, 2, 144, y);
+                window(r0, mem + 15, 6, 144, y, 1, 6, &low0, &high0);
+                float *row = ring_row(mem + 896, 2, 192, y);
                 row_c3x3i3_o4_4x5(row, PITCH1,
                     r0, low0, high0,
                     PITCH1, 20, model_weights + 0);
@@ -499,10 +499,10 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             {
             const int y = step - 1;
             if (y >= 0 && y >= begin * 1 - 2 && y < end * 1 + 2 && y < 6) {
-                float *row = ring_row(mem + 992, 3, 144, y);
+                float *row = ring_row(mem + 1296, 3, 192, y);
                 row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(row, PITCH1,
-                    ring_row(mem + 688, 2, 144, y),
-                    PITCH1, 20, model_weights + 112, mem + 2320);
+                    ring_row(mem + 896, 2, 192, y),
+                    PITCH1, 20, model_weights + 112, mem + 3056);
             }
             }
             /* block1.add: 4 channels, 6 x 20 */
@@ -511,11 +511,11 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             if (y >= 0 && y >= begin * 1 - 1 && y < end * 1 + 1 && y < 6) {
                 const float *r0[3];
                 int low0, high0;
-                window(r0, mem + 991, 3, 144, y, 1, 6, &low0, &high0);
-                float *row = ring_row(mem + 1440, 3, 144, y);
+                window(r0, mem + 1295, 3, 192, y, 1, 6, &low0, &high0);
+                float *row = ring_row(mem + 1888, 3, 192, y);
                 row_c3x3i4_add1_o4_4x5(row, PITCH1,
                     r0, low0, high0,
-                    ring_row(mem + 688, 2, 144, y),
+                    ring_row(mem + 896, 2, 192, y),
                     PITCH1, 20, model_weights + 208);
             }
             }
@@ -525,11 +525,11 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             if (y >= 0 && y >= begin * 1 - 0 && y < end * 1 + 0 && y < 6) {
                 const float *r0[3];
                 int low0, high0;
-                window(r0, mem + 1439, 3, 144, y, 1, 6, &low0, &high0);
+                window(r0, mem + 1887, 3, 192, y, 1, 6, &low0, &high0);
                 const float *r1[5];
                 int low1, high1;
-                window(r1, mem + 14, 6, 108, y, 2, 6, &low1, &high1);
-                float *row = ring_row(mem + 1888, 1, 432, y);
+                window(r1, mem + 14, 6, 144, y, 2, 6, &low1, &high1);
+                float *row = ring_row(mem + 2480, 1, 576, y);
                 row_c3x3i4_c5x5i3_o12_4x5(row, PITCH1,
                     r0, low0, high0,
                     r1, low1, high1,
@@ -540,7 +540,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
             {
             const int y = step - 3;
             if (y >= 0 && y >= begin * 1 - 0 && y < end * 1 + 0 && y < 6) {
-                const float *from = ring_row(mem + 1888, 1, 432, y);
+                const float *from = ring_row(mem + 2480, 1, 576, y);
                 for (int c = 0; c < 3; c++) {
                     for (int i = 0; i < 2; i++, from += 2 * PITCH1) {
                         float *line = out + (size_t)c * 480 + (size_t)(y * 2 + i) * 40;
@@ -560,7 +560,7 @@ typedef struct model {
 typedef char model_fits_its_block[sizeof(model) <= 8192 ? 1 : -1];
 
 #define CONTROL_BYTES ((size_t)8192)
-#define THREAD_FLOATS ((size_t)3072)
+#define THREAD_FLOATS ((size_t)4096)
 #define MARGIN_ROWS 3
 
 static void run_thread(void *arg, int thread, int threads) {

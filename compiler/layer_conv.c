@@ -507,6 +507,20 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
 
 void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
+    nas__machine_code code = {0};
+    nas_buf name = {0};
+    nas__conv_emit_apart(target, c, way, out, &code);
+    nas__conv_name(target, c, way, &name);
+    if (name.failed || name.data == NULL)
+        out->failed = true;
+    else if (code.bytes.len > 0 || code.bytes.failed)
+        nas__machine_code_text(&code, name.data, out);
+    nas_buf_deinit(&name);
+    nas_buf_deinit(&code.bytes);
+}
+
+void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                          nas_buf *out, nas__machine_code *code) {
     nas_buf name = {0};
     nas__conv_name(target, c, way, &name);
     if (name.failed || name.data == NULL) {
@@ -531,5 +545,6 @@ void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__con
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;
     }
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) *code = nas__sparse_code(target, c, way);
     nas_buf_deinit(&name);
 }

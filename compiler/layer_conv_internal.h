@@ -128,8 +128,8 @@ enum { NAS__CODE_VECTORS = 7 }; /* of a tile, at most */
 /* nas__sparse_code_writer - NULL when the target has none. */
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target);
 bool nas__code_keeps(const nas__conv *conv, int32_t output, int32_t step);
-void nas__sparse_emit_code(const nas_target *target, const nas__conv *conv,
-                           const nas__conv_way *way, const char *name, nas_buf *out);
+nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *conv,
+                                   const nas__conv_way *way);
 int32_t nas__sparse_code_weights(const nas_target *target, const nas__conv *conv,
                                  const nas__conv_way *way); /* floats */
 /* nas__sparse_code_pack - false when the mask is not the one of `way`. */

@@ -107,6 +107,9 @@ void nas__conv_name(const nas_target *target, const nas__conv *conv, const nas__
 /* nas__conv_emit - the function, on the vector helpers of nas__emit_vector_prelude. */
 void nas__conv_emit(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
                     nas_buf *out);
+/* nas__conv_emit_apart - the same without the machine code of SPARSE_CODE, which goes to `code`. */
+void nas__conv_emit_apart(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
+                          nas_buf *out, nas__machine_code *code);
 /* nas__emit_vector_prelude - LANES, vf, vi, load, store, splat, load_n/store_n (the first n lanes, exactly), relu, vmax,
  * vmin: what every kernel text may use. */
 void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);

@@ -328,6 +328,24 @@ Test(tools_sparse, break_even_is_measured_by_an_agent) {
     cr_expect(kept_gain(here, 32, 0.9) > 0);
 }
 
+/* Bytes are those of the mask, whoever measures: 48 x 64 weights, half of them in eights of outputs. */
+Test(tools_sparse, cells_of_devices_carry_the_bytes_of_their_storage) {
+    static const char *const wheres[] = {"", "--target local "};
+    for (int i = 0; i < 2; i++) {
+        char line[256];
+        (void)snprintf(line, sizeof line,
+                       "$P --break-even %s--shapes 1:64:48:9 --patterns 1x8 --rates 0.5 --cell "
+                       "0.05s -f json $C",
+                       wheres[i]);
+        expect(line, 0, "\"dense_bytes\":12288,\"bitmask_bytes\":6528,\"list_bytes\":6556");
+        (void)snprintf(line, sizeof line,
+                       "$P --break-even %s--shapes 1:64:48:9 --patterns complementary --rates 0.75 "
+                       "--cell 0.05s -f json $C",
+                       wheres[i]);
+        expect(line, 0, "\"packed_bytes\":3264");
+    }
+}
+
 Test(tools_sparse, what_break_even_cannot_do_is_named) {
     static const struct {
         const char *line;

@@ -261,6 +261,8 @@ static void put_way(const nas_target *target, const nas__conv_way *way,
     const int32_t lanes = target->vector_bytes / 4;
     if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->group);
+    else if (way->algorithm == NAS__CONV_SPARSE_RUN)
+        (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/1", name);
     else if (way->algorithm == NAS__CONV_SPARSE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->vectors * lanes);
     else

@@ -368,7 +368,8 @@ static nas_status find_or_build(nas_ctx *ctx, build *b, nas_artifact *a) {
 nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
                               const nas__sources *sources, nas_artifact *out) {
     build b = {.options = options, .sources = sources};
-    nas_artifact artifact = {.arena_bytes = sources->arena_bytes};
+    nas_artifact artifact = {.arena_bytes = sources->arena_bytes,
+                             .weight_bytes = sources->weight_bytes};
     nas_status status = nas__sources_status(ctx, sources);
     if (status == NAS_OK) status = nas__toolchain_open(ctx, options, &b.toolchain);
     if (status == NAS_OK) {

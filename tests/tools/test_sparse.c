@@ -228,6 +228,56 @@ Test(tools_sparse, layers_of_integers_leave_zeros_out) {
     nas_graph_free(g);
 }
 
+/* The recipe's numbers of the convolution, for codes from the image on. */
+static void write_codes(const nas_graph *g, const char *bits) {
+    char hash[NAS_SHA256_HEX], path[128], text[2048];
+    OK(nas_graph_hash(ctx, g, false, hash));
+    const int n = snprintf(
+        text, sizeof text,
+        "{\"graph_hash\": \"%s\", \"layers\": {\"in\": {\"activation\": {\"scale\": 0.01}}, "
+        "\"conv\": {%s}, \"act\": {\"activation\": {\"scale\": 0.05}}}}",
+        hash, bits);
+    (void)snprintf(path, sizeof path, "%s/r.json", folder);
+    OK(nas_file_write(ctx, path, text, (size_t)n, 0644));
+}
+
+/* Fewer bytes of weights than a byte each, in the program and in what it says of itself, and the same results. */
+Test(tools_sparse, weights_of_few_bits_are_packed_where_bytes_count) {
+    static const struct {
+        const char *bits;
+        int most; /* bytes: of weights, biases, multipliers, and heads of all layers */
+    } rows[] = {{"\"weight_bits\": 4", IN_C * OUT_C * 3 / 4},
+                {"\"weight_bits\": 2", IN_C * OUT_C * 5 / 8},
+                {"\"weight_bits\": 8", IN_C * OUT_C * 3 / 4}}; /* powers of two */
+    nas_graph *g = sample();
+    float *w = nas_graph_param(g, 0)->data;
+    char line[512];
+    for (int i = 0; i < IN_C * OUT_C; i++)
+        w[i] = ldexpf(w[i] < 0 ? -1 : 1, -(i * 5 % 7));
+    export(g, "powers.onnx");
+    expect("head -c 20736 /dev/urandom > in.raw", 0, "");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *model = i == 2 ? "powers.onnx" : "sample.onnx";
+        write_codes(g, rows[i].bits);
+        (void)snprintf(line, sizeof line,
+                       "for s in fast small; do $P %s --recipe r.json --weights $s -o $s $C && "
+                       "$s/model --run in.raw $s.raw || exit 3; done; cmp fast.raw small.raw && "
+                       "sed 's/.*\"weight_bytes\":\\([0-9]*\\).*/bytes \\1/' small/compile.json",
+                       model);
+        nas_buf out = {0};
+        const int code = shell(line, &out);
+        cr_assert(eq(int, code, 0), "%s", out.data);
+        const char *bytes = strstr(out.data, "\nbytes ");
+        cr_assert(bytes != NULL, "%s", out.data);
+        cr_assert(strtol(bytes + strlen("\nbytes "), NULL, 10) < rows[i].most, "row %zu: %s", i,
+                  out.data);
+        nas_buf_deinit(&out);
+    }
+    expect("$P powers.onnx --recipe r.json --weights small --explain $C", 0, "4-bit weights");
+    expect("$P sample.onnx --weights tiny --explain $C", 2, "fast or small, not 'tiny'");
+    nas_graph_free(g);
+}
+
 Test(tools_sparse, what_is_wrong_in_a_recipe_is_named) {
     static const char *const rows[][2] = {
         {"\"layers\": {\"conv\": {\"sparsity\": {\"pattern\": \"2xN\", \"rate\": 0.5}}}",

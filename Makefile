@@ -266,7 +266,7 @@ bench-compress-strategies: all ## strategies that choose channels, equal evaluat
 	    $(B)/compress-strategies
 
 .PHONY: bench-sparse
-bench-sparse: all ## what sparse layers gain here (minutes); NET=mobilenetv2.onnx adds a whole network
+bench-sparse: all ## what sparse layers gain here (minutes; ALL=1: every layer, an hour); NET=mobilenetv2.onnx adds a whole network
 	$(Q)bench/sparse.sh $(B)/bin/nas-compile $(NET)
 .PHONY: bench-sparse-arm
 bench-sparse-arm: all ## what sparse layers would gain on 64-bit Arm by static cost (llvm-mca and the cross compiler; minutes)

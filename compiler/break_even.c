@@ -254,24 +254,6 @@ static nas_status remember(nas_ctx *ctx, const nas_tune_memory *m, const cell_ke
     return nas_wrap(ctx, status, "keeping a cell");
 }
 
-/* Outputs that share a list by the pattern. */
-static int32_t shared(const nas_sparsity *s) {
-    switch (s->pattern) {
-    case NAS_SPARSITY_1XN: return s->rearrange ? 1 : s->n;
-    case NAS_SPARSITY_N_OF_M:
-    case NAS_SPARSITY_BLOCK:
-    case NAS_SPARSITY_PUNCHED:
-    case NAS_SPARSITY_PATTERN: return s->outputs;
-    case NAS_SPARSITY_CHANNEL:
-    case NAS_SPARSITY_PERIODIC: return 16; /* all of them; a register tile of a common processor */
-    case NAS_SPARSITY_FILTER:
-    case NAS_SPARSITY_UNSTRUCTURED:
-    case NAS_SPARSITY_COMPLEMENTARY:
-    case NAS_SPARSITY_PATTERN_COUNT: break;
-    }
-    return 1;
-}
-
 /* The kernel, and how many outputs share a list of it. */
 static void put_way(const nas_target *target, const nas__conv_way *way,
                     char out[NAS_BREAK_EVEN_WAY_MAX]) {
@@ -279,6 +261,8 @@ static void put_way(const nas_target *target, const nas__conv_way *way,
     const int32_t lanes = target->vector_bytes / 4;
     if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->group);
+    else if (way->algorithm == NAS__CONV_SPARSE_RUN)
+        (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/1", name);
     else if (way->algorithm == NAS__CONV_SPARSE)
         (void)snprintf(out, NAS_BREAK_EVEN_WAY_MAX, "%s/%d", name, way->vectors * lanes);
     else
@@ -358,7 +342,7 @@ static nas_status find_cell(subject *s, const nas_sparsity *pattern, nas_sparse_
     nas_status status = nas_sparsity_mask(s->ctx, pattern, s->weight, s->dims, s->kept);
     if (status == NAS_OK) status = keys_make(s, pattern, &keys);
     if (status == NAS_OK) {
-        cell.bytes = nas_sparsity_storage(s->kept, s->dims, shared(pattern), s->options->bits);
+        cell.bytes = nas_sparsity_pattern_storage(pattern, s->kept, s->dims, s->options->bits);
         cell.rate = 1 - (double)cell.bytes.kept / (double)s->count;
         const nas_tune_memory *m = s->options->compile->memory;
         if (m == NULL || !recall(m, &keys, &cell)) status = measure_cell(s, &keys, &cell);

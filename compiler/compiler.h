@@ -117,6 +117,8 @@ typedef struct nas_compile_options {
     uint64_t
         max_code_bytes; /* of a bundle: slower and smaller kernels are taken until it fits; 0: no bound */
     double
+        weight_price; /* estimated cycles that one byte of a layer's weights is worth; 0: speed alone decides */
+    double
         code_price; /* estimated cycles that one byte of a kernel's text is worth; 0: speed alone decides */
     int64_t timeout_ms; /* of one compiler run */
 } nas_compile_options;
@@ -131,8 +133,9 @@ typedef struct nas_artifact {
     char source_sha256
         [NAS_SHA256_HEX]; /* of emitted text + flags + compiler version: the cache key */
     uint64_t size_bytes;
-    uint64_t arena_bytes; /* MODEL_ARENA_BYTES: true activation memory of the compiled form */
-    double compile_s;     /* 0 when it came from the cache */
+    uint64_t arena_bytes;  /* MODEL_ARENA_BYTES: true activation memory of the compiled form */
+    uint64_t weight_bytes; /* of size_bytes: the weights as kernels read them */
+    double compile_s;      /* 0 when it came from the cache */
     bool from_cache;
     char target[64];
     char compiler[128]; /* first line of --version */

@@ -166,6 +166,15 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
 
 /* ---- objects.c: an executable out of pieces that are compiled and cached apart ----------------------------------- */
 
+/* Machine code in whole words; none: no bytes. `directive` writes a word in assembly, the lowest byte first. */
+typedef struct nas__machine_code {
+    nas_buf bytes;
+    int32_t word_bytes;
+    const char *directive;
+} nas__machine_code;
+/* nas__machine_code_text - the function <name>_code as an assembler block of C, self-contained: layer_conv_sparse_code.c */
+void nas__machine_code_text(const nas__machine_code *code, const char *name, nas_buf *out);
+
 /* A piece of C that becomes an object of its own: functions whose text depends on nothing but what the name says, so that
  * networks share them. Functions that the driver calls begin with "KERNEL " at the start of a line, and their head ends
  * with ") {\n": from it the driver gets a prototype. KERNEL is static in a bundle, which is one file, and nothing in an
@@ -173,10 +182,11 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
 typedef struct nas__unit {
     char *name; /* unique within a network */
     nas_buf text;
+    nas__machine_code code; /* of <name>_code, which the text declares */
 } nas__unit;
 
-/* Everything emitted for one network. Bundle, one file: head, prelude, unit texts, body. Executable: each unit is
- * compiled apart as prelude + text; the driver is head + prototypes + body, compiled without optimization, because it is
+/* Everything emitted for one network. Bundle, one file: head, prelude, units (text, then code as text), body. Executable:
+ * each unit is compiled apart as prelude + text, its code goes past the C compiler as a file; the driver is head + prototypes + body, compiled without optimization, because it is
  * new for every network: what works on pixels belongs in units. */
 typedef struct nas__sources {
     nas_buf head;    /* of model.c: banner, includes, types */

@@ -7,10 +7,11 @@ static const nas_node *node_of(const nas__layers *l, nas_value v) {
 
 /* ---- layers ------------------------------------------------------------------------------------------------------- */
 
-static void explain_measured(const nas__layer *layer, int32_t index, nas_buf *out) {
+static void explain_result(const nas__layers *l, const nas__layer *layer, int32_t index,
+                           nas_buf *out) {
     if (layer->measured_ns[index] > 0)
         nas_buf_printf(out, "; measured %.1f us", layer->measured_ns[index] * 1e-3);
-    nas_buf_puts(out, "\n");
+    nas_buf_printf(out, "; weights %zu bytes\n", nas__layer_weight_bytes(l, layer, index));
 }
 
 static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t index,
@@ -26,6 +27,8 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
     if (w->algorithm == NAS__CONV_SPARSE_CODE)
         nas_buf_printf(out, ", instructions for %d outputs at a time", w->group);
+    else if (w->algorithm == NAS__CONV_SPARSE_RUN)
+        nas_buf_printf(out, ", each output picks from runs of %d inputs", w->group);
     else if (w->group > 0)
         nas_buf_printf(out, ", lists of %d outputs", w->group);
     if (nas__conv_is_sparse(w))
@@ -34,7 +37,7 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
                            (macs / c->out_h / c->out_w));
     nas_buf_printf(out, ": %.1f kcycles estimated, %.0f %% of the multiply-add bound",
                    w->cycles * 1e-3, w->cycles > 0 ? 100 * bound / w->cycles : 0.0);
-    explain_measured(layer, index, out);
+    explain_result(l, layer, index, out);
 }
 
 static bool is_sparse(const nas__layer *layer, int32_t i) {
@@ -95,7 +98,7 @@ static void explain_qway(const nas__layers *l, const nas__layer *layer, int32_t 
                        100.0 * nas__qconv_sparse_products(l->target, &layer->qconv, w) /
                            ((double)c->out_c * c->kernel_h * c->kernel_w * c->in_c));
     nas_buf_printf(out, ": %.1f kcycles estimated", w->cycles * 1e-3);
-    explain_measured(layer, index, out);
+    explain_result(l, layer, index, out);
 }
 
 static void explain_conv(const nas__layers *l, const nas__layer *layer, nas_buf *out) {

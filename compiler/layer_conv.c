@@ -236,6 +236,7 @@ static void add(way_list *list, nas__conv_way way) {
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: way.cycles = winograd_cycles(list->target, list->conv, &way); break;
     case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE:
         way.cycles = nas__sparse_cycles(list->target, list->conv, &way);
@@ -390,6 +391,7 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_WINOGRAD_4: return "winograd4";
     case NAS__CONV_VECTOR: return "vector";
     case NAS__CONV_SPARSE: return "sparse";
+    case NAS__CONV_SPARSE_RUN: return "sparse_run";
     case NAS__CONV_SPARSE_PANEL: return "sparse_px";
     case NAS__CONV_SPARSE_CODE: return "sparse_code";
     }
@@ -412,6 +414,7 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_units(target, c, way);
     case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN:
         return nas__conv_tile(c, way->pixels).bands *
                nas__conv_block(target, c, way->vectors).count;
     case NAS__CONV_SPARSE_PANEL:
@@ -431,7 +434,8 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
         return way->outer != 0
                    ? 0
                    : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(target, c, way);
-    case NAS__CONV_SPARSE: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
+    case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
     case NAS__CONV_DEPTHWISE: return 1;
@@ -471,6 +475,7 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
     case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: return nas__sparse_layout_of(target, c, way).floats;
     }
@@ -507,6 +512,20 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
 
 void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
+    nas__machine_code code = {0};
+    nas_buf name = {0};
+    nas__conv_emit_apart(target, c, way, out, &code);
+    nas__conv_name(target, c, way, &name);
+    if (name.failed || name.data == NULL)
+        out->failed = true;
+    else if (code.bytes.len > 0 || code.bytes.failed)
+        nas__machine_code_text(&code, name.data, out);
+    nas_buf_deinit(&name);
+    nas_buf_deinit(&code.bytes);
+}
+
+void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                          nas_buf *out, nas__machine_code *code) {
     nas_buf name = {0};
     nas__conv_name(target, c, way, &name);
     if (name.failed || name.data == NULL) {
@@ -524,12 +543,14 @@ void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__con
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
-    case NAS__CONV_SPARSE: nas__conv_direct_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN: nas__conv_direct_emit(target, c, way, name.data, out); break;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
     case NAS__CONV_DEPTHWISE: nas__conv_depthwise_emit(target, c, way, name.data, out); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;
     }
+    if (way->algorithm == NAS__CONV_SPARSE_CODE) *code = nas__sparse_code(target, c, way);
     nas_buf_deinit(&name);
 }

@@ -116,11 +116,13 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
     put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
     nas_buf_printf(out, "(const float *in, float *out%s, const float *w",
                    c->has_residual ? ", const float *residual" : "");
-    const bool sparse = way->algorithm == NAS__CONV_SPARSE;
+    const bool sparse = nas__sparse_by_blocks(way),
+               runs_of = way->algorithm == NAS__CONV_SPARSE_RUN;
     if (sparse) {
         const nas__sparse_layout l = nas__sparse_layout_of(target, c, way);
-        nas_buf_printf(out, ",\n    const %s *i, const %s *to, const float *v",
-                       nas__sparse_index(&l), nas__sparse_index(&l));
+        nas_buf_printf(out, ",\n    const %s *i, const %s *to, const float *v%s",
+                       nas__sparse_index(&l), nas__sparse_index(&l),
+                       runs_of ? ", const unsigned *q" : "");
     }
     if (way->depth > 0) {
         nas_buf_printf(out, ",\n    int n, const float *from, long step, float *to%s) {\n",
@@ -157,7 +159,9 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
         if (c->act == NAS__LACT_PRELU) {
             nas_buf_printf(out, "    const float *slope = w + %d;\n", wide);
         }
-        if (sparse) {
+        if (runs_of) {
+            nas__run_emit_sum(way, offsets, pixels, vectors, out);
+        } else if (sparse) {
             nas__sparse_emit_sum(c, offsets, pixels, vectors, lanes, out);
         } else {
             nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
@@ -183,7 +187,8 @@ static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__c
         put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
         nas_buf_printf(out, "(s + x * %d, o + x * %d", c->stride_w * c->in_pitch, c->out_pitch);
         if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
-        nas_buf_puts(out, way->algorithm == NAS__CONV_SPARSE ? ", w, list, end, v" : ", w");
+        nas_buf_puts(out, nas__sparse_by_blocks(way) ? ", w, list, end, v" : ", w");
+        if (way->algorithm == NAS__CONV_SPARSE_RUN) nas_buf_puts(out, ", q");
         if (way->depth > 0) {
             nas_buf_printf(out, ", n, first ? head : sums, first ? 0 : %d, last ? 0 : sums%s", wide,
                            c->act == NAS__LACT_PRELU ? ", slope" : "");
@@ -251,8 +256,9 @@ static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__
     nas_buf_printf(out, "                w += n * %d;\n            }\n", wide);
 }
 
-/* The list of this block: where it begins and ends, its weights; `w` becomes its bias. */
-static void emit_list(const nas__sparse_layout *l, nas_buf *out) {
+/* The list of this block: where it begins and ends, its weights and picks; `w` becomes its bias. */
+static void emit_list(const nas__sparse_layout *l, const nas__conv_way *way, int32_t lanes,
+                      nas_buf *out) {
     nas_buf_printf(out,
                    "            const int *words = weights, *starts = words + %zu + 2 * block;\n"
                    "            const %s *list = (const %s *)(words + words[0]) + starts[0];\n"
@@ -261,6 +267,11 @@ static void emit_list(const nas__sparse_layout *l, nas_buf *out) {
                    "            w += %zu;\n",
                    l->starts, nas__sparse_index(l), nas__sparse_index(l), nas__sparse_index(l),
                    l->heads);
+    if (way->algorithm == NAS__CONV_SPARSE_RUN)
+        nas_buf_printf(out,
+                       "            const unsigned *q = (const unsigned *)weights + words[2] + "
+                       "starts[1] / %d;\n",
+                       lanes);
 }
 
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
@@ -270,6 +281,7 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
     const int32_t steps = c->kernel_h * c->kernel_w * b.in_c + nas__conv_heads(c);
     const nas__sparse_layout lists = nas__sparse_layout_of(target, c, way);
     const int32_t tall = nas__conv_unit_bands(target, c, way), units = (t.bands + tall - 1) / tall;
+    if (way->algorithm == NAS__CONV_SPARSE_RUN) nas__run_emit_helpers(out);
     nas_buf_printf(out, "#define ROW %zuL\n", (size_t)c->dilation_h * c->in_row);
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
@@ -317,12 +329,12 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
             out,
             "            const float *w = (const float *)weights + group * %zu + start * "
             "%d;\n",
-            group_floats, way->algorithm == NAS__CONV_SPARSE ? nas__conv_heads(c) : steps);
+            group_floats, nas__sparse_by_blocks(way) ? nas__conv_heads(c) : steps);
         if (way->depth > 0) {
             emit_parts(c, way, &t, name, b.lanes, &kind, out);
         } else {
             nas_buf_puts(out, "            const float *run = corner;\n");
-            if (way->algorithm == NAS__CONV_SPARSE) emit_list(&lists, out);
+            if (nas__sparse_by_blocks(way)) emit_list(&lists, way, b.lanes, out);
             emit_bands(c, way, &t, name, b.lanes, &kind, "            ", out);
         }
         nas_buf_puts(out, "        }\n");

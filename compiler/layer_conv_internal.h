@@ -74,14 +74,16 @@ void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,
 
 /* ---- zeros left out: layer_conv_sparse*.c -------------------------------------------------------------------------- */
 
-/* The weight block of a sparse way, in words from its begin: the words `indices` and `values`, so that no text depends on
- * them; where the lists start (of SPARSE first entry and first weight); bias and slopes; outputs in the order of the groups
+/* The weight block of a sparse way, in words from its begin: the words `indices` and `values` (of SPARSE_RUN also `picks`),
+ * so that no text depends on them; where the lists start (of SPARSE first entry and first weight); bias and slopes; outputs in the order of the groups
  * (SPARSE_PANEL); entries, what to multiply with; weights. */
 typedef struct nas__sparse_layout {
     int32_t lists, entries;
     bool small; /* an entry takes 16 bits, else 32 */
-    size_t starts, heads, outputs, indices, values, floats;
+    size_t starts, heads, outputs, indices, values, picks, floats;
 } nas__sparse_layout;
+/* nas__sparse_by_blocks - SPARSE or SPARSE_RUN: the direct form with a list for each block of outputs. */
+bool nas__sparse_by_blocks(const nas__conv_way *way);
 
 nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__conv *conv,
                                          const nas__conv_way *way);
@@ -92,7 +94,7 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
                             const nas__conv_way *way, const float *weight, const float *bias,
                             const float *slope, float *out);
 /* nas__sparse_ways - candidates without their cost; 0 where no group of outputs keeps less than everything. */
-enum { NAS__SPARSE_WAYS_MAX = 23 };
+enum { NAS__SPARSE_WAYS_MAX = 24 };
 int32_t nas__sparse_ways(const nas_target *target, const nas__conv *conv,
                          nas__conv_way out[NAS__SPARSE_WAYS_MAX]);
 double nas__sparse_cycles(const nas_target *target, const nas__conv *conv,
@@ -109,6 +111,19 @@ const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry 
 /* nas__sparse_emit_sum - of a tile in the direct form: the loop over one list. */
 void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t pixels,
                           int32_t vectors, int32_t lanes, nas_buf *out);
+/* Runs that lanes pick from: layer_conv_sparse_run.c. */
+bool nas__run_offered(const nas_target *target, const nas__conv *conv, int32_t run);
+int32_t nas__run_entries(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
+/* nas__run_pick_words - of all entries; 0 of other algorithms. vectors: of the widest block. */
+size_t nas__run_pick_words(const nas__conv_way *way, int32_t vectors);
+/* nas__run_pack - the entries of the run at `step` for `wide` outputs from `first` on: values[wide] each and their picks,
+ * zeroed before; returns their number. */
+int32_t nas__run_pack(const nas__conv *conv, const nas__conv_way *way, int32_t first, int32_t wide,
+                      int32_t step, const float *weight, float *values, uint32_t *picks);
+void nas__run_emit_helpers(nas_buf *out);
+/* nas__run_emit_sum - as nas__sparse_emit_sum. */
+void nas__run_emit_sum(const nas__conv_way *way, const size_t *offsets, int32_t pixels,
+                       int32_t vectors, nas_buf *out);
 /* nas__sparse_emit_panel - the whole kernel of SPARSE_PANEL. */
 void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
                             const nas__conv_way *way, const char *name, nas_buf *out);
@@ -128,8 +143,8 @@ enum { NAS__CODE_VECTORS = 7 }; /* of a tile, at most */
 /* nas__sparse_code_writer - NULL when the target has none. */
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target);
 bool nas__code_keeps(const nas__conv *conv, int32_t output, int32_t step);
-void nas__sparse_emit_code(const nas_target *target, const nas__conv *conv,
-                           const nas__conv_way *way, const char *name, nas_buf *out);
+nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *conv,
+                                   const nas__conv_way *way);
 int32_t nas__sparse_code_weights(const nas_target *target, const nas__conv *conv,
                                  const nas__conv_way *way); /* floats */
 /* nas__sparse_code_pack - false when the mask is not the one of `way`. */

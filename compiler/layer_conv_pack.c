@@ -53,6 +53,7 @@ nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__con
         nas__conv_winograd_pack(target, c, way, weight, bias, slope, out);
         break;
     case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE:
         return nas__sparse_pack(ctx, target, c, way, weight, bias, slope, out);

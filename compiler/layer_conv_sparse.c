@@ -16,8 +16,12 @@ static size_t round_up(size_t n) {
 }
 
 bool nas__conv_is_sparse(const nas__conv_way *way) {
-    return way->algorithm == NAS__CONV_SPARSE || way->algorithm == NAS__CONV_SPARSE_PANEL ||
+    return nas__sparse_by_blocks(way) || way->algorithm == NAS__CONV_SPARSE_PANEL ||
            way->algorithm == NAS__CONV_SPARSE_CODE;
+}
+
+bool nas__sparse_by_blocks(const nas__conv_way *way) {
+    return way->algorithm == NAS__CONV_SPARSE || way->algorithm == NAS__CONV_SPARSE_RUN;
 }
 
 const char *nas__sparse_index(const nas__sparse_layout *l) {
@@ -42,7 +46,7 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
     if (!nas__conv_is_sparse(way)) return l;
     const bool panel = way->algorithm == NAS__CONV_SPARSE_PANEL;
     const int32_t lanes = target->vector_bytes / 4;
-    size_t padded = 0, outputs = 0, start_words = 0, values = 0;
+    size_t padded = 0, outputs = 0, start_words = 0, values = 0, picks = 0;
     if (way->algorithm == NAS__CONV_SPARSE_CODE) {
         padded = (size_t)((c->out_c + lanes - 1) / lanes * lanes);
         values = (size_t)nas__sparse_code_weights(target, c, way);
@@ -62,6 +66,8 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
         padded = (size_t)nas__conv_block_first(&b, b.count);
         values =
             (size_t)way->entries * (size_t)(b.vectors * lanes); /* room, narrow blocks or not */
+        picks = nas__run_pick_words(way, b.vectors);
+        if (way->algorithm == NAS__CONV_SPARSE_RUN) l.starts++;
     }
     l.heads = round_up(l.starts + start_words);
     l.outputs = round_up(l.heads + (size_t)nas__conv_heads(c) * padded);
@@ -72,7 +78,8 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
         return l;
     }
     l.values = round_up(l.indices + ((size_t)way->entries + l.small) / (l.small ? 2 : 1));
-    l.floats = round_up(l.values + values);
+    l.picks = round_up(l.values + values);
+    l.floats = round_up(l.picks + picks);
     return l;
 }
 
@@ -157,6 +164,7 @@ int32_t nas__sparse_entries(const nas_target *target, const nas__conv *c,
         }
         return entries;
     }
+    if (way->algorithm == NAS__CONV_SPARSE_RUN) return nas__run_entries(target, c, way);
     if (way->algorithm == NAS__CONV_SPARSE_CODE) return count_groups(c, NULL, 1);
     int32_t *order = order_of(c, way);
     const int32_t entries = count_groups(c, order, way->group);
@@ -185,14 +193,49 @@ static nas_status wrong_mask(nas_ctx *ctx, const nas__conv *c) {
                     c->in_c, c->out_c);
 }
 
+/* The list of `wide` outputs from `first` on, and its weights; the number of entries so far, -1: more than planned. */
+static int32_t pack_list(const nas__conv *c, const nas__sparse_layout *l, int32_t first,
+                         int32_t wide, int32_t entry, const float *weight, float **value,
+                         float *out) {
+    const int32_t steps = steps_of(c);
+    for (int32_t i = 0; i < steps; i++) {
+        if (!nas__sparse_keeps(c, NULL, first, wide, i)) continue;
+        if (entry == l->entries) return -1;
+        put_entry(l, out, entry++, offset_of(c, i));
+        for (int32_t o = first; o < first + wide; o++)
+            *(*value)++ = o < c->out_c ? weight[(size_t)o * (size_t)steps + (size_t)i] : 0;
+    }
+    return entry;
+}
+
+static int32_t pack_runs(const nas__conv *c, const nas__conv_way *way, const nas__sparse_layout *l,
+                         int32_t first, int32_t wide, int32_t entry, const float *weight,
+                         float **value, float *out) {
+    enum { ENTRIES_MAX = 8, OUTPUTS_MAX = 64 };
+    for (int32_t i = 0; i < steps_of(c); i += way->group) {
+        float values[ENTRIES_MAX * OUTPUTS_MAX] = {0};
+        uint32_t picks[ENTRIES_MAX * OUTPUTS_MAX / 4] = {0};
+        const size_t lanes = (size_t)(wide / 8);
+        const int32_t n = nas__run_pack(c, way, first, wide, i, weight, values, picks);
+        if (entry + n > l->entries) return -1;
+        for (int32_t k = 0; k < n; k++)
+            put_entry(l, out, entry++, offset_of(c, i));
+        memcpy(out + l->picks + (size_t)(*value - out - (ptrdiff_t)l->values) / 8, picks,
+               (size_t)n * lanes * sizeof *picks);
+        memcpy(*value, values, (size_t)(n * wide) * sizeof *values);
+        *value += n * wide;
+    }
+    return entry;
+}
+
 static nas_status pack_blocks(nas_ctx *ctx, const nas_target *target, const nas__conv *c,
                               const nas__conv_way *way, const nas__sparse_layout *l,
                               const float *weight, const float *bias, const float *slope,
                               float *out) {
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const size_t steps = (size_t)steps_of(c);
     float *head = out + l->heads, *value = out + l->values;
     int32_t entry = 0;
+    if (way->algorithm == NAS__CONV_SPARSE_RUN) put_word(out + 2, (int32_t)l->picks);
     for (int32_t k = 0; k < b.count; k++) {
         const int32_t first = nas__conv_block_first(&b, k);
         const int32_t wide = nas__conv_block_first(&b, k + 1) - first;
@@ -200,13 +243,12 @@ static nas_status pack_blocks(nas_ctx *ctx, const nas_target *target, const nas_
         head = nas__conv_head(c, bias, slope, first, n, wide, head);
         put_word(out + l->starts + 2 * k, entry);
         put_word(out + l->starts + 2 * k + 1, (int32_t)(value - out - (ptrdiff_t)l->values));
-        for (int32_t i = 0; i < (int32_t)steps; i++) {
-            if (!nas__sparse_keeps(c, NULL, first, wide, i)) continue;
-            if (entry == l->entries) return wrong_mask(ctx, c);
-            put_entry(l, out, entry++, offset_of(c, i));
-            for (int32_t o = 0; o < wide; o++)
-                *value++ = o < n ? weight[(size_t)(first + o) * steps + (size_t)i] : 0;
-        }
+        const int32_t last = entry;
+        if (way->algorithm == NAS__CONV_SPARSE_RUN)
+            entry = pack_runs(c, way, l, first, wide, entry, weight, &value, out);
+        else
+            entry = pack_list(c, l, first, wide, entry, weight, &value, out);
+        if (entry < last) return wrong_mask(ctx, c);
     }
     put_word(out + l->starts + 2 * b.count, entry);
     return entry == l->entries ? NAS_OK : wrong_mask(ctx, c);
@@ -249,7 +291,7 @@ nas_status nas__sparse_pack(nas_ctx *ctx, const nas_target *target, const nas__c
     memset(out, 0, l.floats * sizeof *out);
     put_word(out, (int32_t)l.indices);
     put_word(out + 1, (int32_t)l.values);
-    if (way->algorithm == NAS__CONV_SPARSE)
+    if (nas__sparse_by_blocks(way))
         return pack_blocks(ctx, target, c, way, &l, weight, bias, slope, out);
     if (way->algorithm == NAS__CONV_SPARSE_CODE) {
         const int32_t lanes = target->vector_bytes / 4;

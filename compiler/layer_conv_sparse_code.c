@@ -4,8 +4,9 @@
  * the mask is the program: for a group of outputs and one vector of pixels, each step of the sum that one of them keeps loads
  * its vector, each weight is one multiply-add with the next value of a stream. No branches, no indices. The code of a group
  * runs for the vectors of a panel one after another, while it is in the cache of decoded instructions: read once for more
- * pixels at a time it would wait for itself. A C compiler takes minutes for such text, so machine code is written as numbers
- * in an assembler block of the unit: it lies in the read-only executable section of the program as everything else does.
+ * pixels at a time it would wait for itself. A C compiler takes minutes for such text, so machine code is written here: into a
+ * program as a file that the assembler takes in as it is, into a bundle as numbers in an assembler block of the unit. It
+ * lies in the read-only executable section of the program as everything else does.
  *
  * What is written is the affair of a small assembler for each architecture: layer_conv_code_x86.c, layer_conv_code_arm.c.
  * The panel is [vector][step][lane], so that a pass of the code reads it in order; sums are [output][pixel]; the stream of a
@@ -45,31 +46,33 @@ static void put_word(const char *bytes, int32_t n, nas_buf *out) {
     nas_buf_append(out, text, (size_t)(2 + 2 * n));
 }
 
-void nas__sparse_emit_code(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
-                           const char *name, nas_buf *out) {
-    enum { LINE_BYTES = 64 };
+nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *c,
+                                   const nas__conv_way *way) {
     const nas__code_writer *w = nas__sparse_code_writer(target);
-    const size_t word = (size_t)w->word_bytes;
-    nas_buf code = {0};
-    w->write(c, way, &code);
-    if (code.failed) out->failed = true;
+    nas__machine_code code = {.word_bytes = w->word_bytes, .directive = w->directive};
+    w->write(c, way, &code.bytes);
+    return code;
+}
+
+void nas__machine_code_text(const nas__machine_code *code, const char *name, nas_buf *out) {
+    enum { LINE_BYTES = 64 };
+    const size_t word = (size_t)code->word_bytes;
+    if (code->bytes.failed) out->failed = true;
     nas_buf_printf(out,
                    "/* the mask as instructions */\n"
-                   "extern void %s_code(const float *panel, const float *weights, float *sums) "
-                   "__asm__(\"%s_code\");\n"
                    "__asm__(\".pushsection .text\\n.p2align 5\\n.type %s_code, "
                    "%%function\\n%s_code:\\n\"",
-                   name, name, name, name);
-    for (size_t i = 0; i < code.len; i += word) {
+                   name, name);
+    for (size_t i = 0; i < code->bytes.len; i += word) {
         if (i % LINE_BYTES == 0)
-            nas_buf_printf(out, "\n    \"%s ", w->directive);
+            nas_buf_printf(out, "\n    \"%s ", code->directive);
         else
             nas_buf_puts(out, ",");
-        put_word(code.data + i, w->word_bytes, out);
-        if (i % LINE_BYTES == LINE_BYTES - word || i + word >= code.len) nas_buf_puts(out, "\\n\"");
+        put_word(code->bytes.data + i, code->word_bytes, out);
+        if (i % LINE_BYTES == LINE_BYTES - word || i + word >= code->bytes.len)
+            nas_buf_puts(out, "\\n\"");
     }
     nas_buf_printf(out, "\n    \".size %s_code, . - %s_code\\n.popsection\\n\");\n", name, name);
-    nas_buf_deinit(&code);
 }
 
 /* ---- the stream of values ----------------------------------------------------------------------------------------- */

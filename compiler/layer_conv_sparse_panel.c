@@ -569,7 +569,10 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
         emit_gather(c, way, name, lanes, vectors, out);
         if (!way->joined) emit_finish(c, name, lanes, vectors, out);
         if (way->algorithm == NAS__CONV_SPARSE_CODE)
-            nas__sparse_emit_code(target, c, way, name, out);
+            nas_buf_printf(out,
+                           "extern void %s_code(const float *panel, const float *weights, float "
+                           "*sums) __asm__(\"%s_code\");\n",
+                           name, name);
         else
             emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
         emit_tile(c, way, &t, &l, name, lanes, vectors, out);

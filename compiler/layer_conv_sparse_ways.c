@@ -23,8 +23,10 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
     const double pixels = way->pixels, vectors = b.vectors, loads = pixels + vectors + 0.5;
-    const double step = max_double(max_double(pixels * vectors, loads) / 2, fma_latency) +
-                        0.15 * pixels + 0.05 * vectors;
+    double step = max_double(max_double(pixels * vectors, loads) / 2, fma_latency) + 0.15 * pixels +
+                  0.05 * vectors;
+    if (way->algorithm == NAS__CONV_SPARSE_RUN) /* and a permutation for each product */
+        step = pixels * vectors * (way->group == 4 ? 0.6 : 1.15) + 0.1 * pixels + 0.75 * vectors;
     const double tiles = (double)t.bands * (t.wide + t.narrow);
     return tiles * (way->entries * (step + entry_cycles) +
                     b.count * (call_cycles + 2.5 * pixels * vectors));
@@ -66,8 +68,8 @@ static double code_cycles(const nas_target *target, const nas__conv *c, const na
 
 double nas__sparse_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
     if (way->algorithm == NAS__CONV_SPARSE_CODE) return code_cycles(target, c, way);
-    return way->algorithm == NAS__CONV_SPARSE ? direct_cycles(target, c, way)
-                                              : panel_cycles(target, c, way);
+    return nas__sparse_by_blocks(way) ? direct_cycles(target, c, way)
+                                      : panel_cycles(target, c, way);
 }
 
 double nas__sparse_products(const nas_target *target, const nas__conv *c,
@@ -80,10 +82,21 @@ double nas__sparse_products(const nas_target *target, const nas__conv *c,
 
 /* ---- candidates --------------------------------------------------------------------------------------------------- */
 
+static int32_t steps_of(const nas__conv *c) {
+    return c->kernel_h * c->kernel_w * c->in_c;
+}
+
+static double sum_of(const uint8_t *kept, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += kept[i] != 0;
+    return sum;
+}
+
 /* Does the way leave anything out? */
 static bool leaves_out(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
     const int64_t steps = (int64_t)c->kernel_h * c->kernel_w * c->in_c;
-    const int32_t lists = way->algorithm == NAS__CONV_SPARSE
+    const int32_t lists = nas__sparse_by_blocks(way)
                               ? nas__conv_block(target, c, way->vectors).count
                               : ceil_div(c->out_c, way->group);
     return way->entries < steps * lists;
@@ -102,6 +115,31 @@ static int32_t direct_ways(const nas_target *target, const nas__conv *c, nas__co
         if (leaves_out(target, c, &way)) out[n++] = way;
     }
     return n;
+}
+
+/* The way of runs of so many inputs; false: it is not offered, or too many lanes would find nothing to pick. */
+static bool run_way(const nas_target *target, const nas__conv *c, int32_t run, nas__conv_way *out) {
+    const nas__conv_tiling t = nas__conv_tile(c, 4);
+    const int32_t most = ceil_div(c->out_c, target->vector_bytes / 4);
+    if (!nas__run_offered(target, c, run)) return false;
+    nas__conv_way way = {
+        .algorithm = NAS__CONV_SPARSE_RUN, .pixels = t.rows * t.columns, .group = run};
+    way.vectors = most < 2 ? most : 2;
+    way.entries = nas__sparse_entries(target, c, &way);
+    const double kept = sum_of(c->kept, (size_t)steps_of(c) * (size_t)c->out_c);
+    if (!leaves_out(target, c, &way) || kept < 0.5 * nas__sparse_products(target, c, &way))
+        return false;
+    *out = way;
+    return true;
+}
+
+/* Of eight inputs picking takes twice as long as of four: only where that saves entries. */
+static int32_t run_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
+    nas__conv_way four = {0}, eight = {0};
+    const bool has_four = run_way(target, c, 4, &four), has_eight = run_way(target, c, 8, &eight);
+    if (!has_four && !has_eight) return 0;
+    *out = has_four && (!has_eight || four.entries < 2 * eight.entries) ? four : eight;
+    return 1;
 }
 
 /* Steps of the sum whose panel leaves room in L1; 0: all of them, or they cannot be cut into whole vectors of channels. */
@@ -183,6 +221,7 @@ int32_t nas__sparse_ways(const nas_target *target, const nas__conv *c,
     if (c->kept == NULL || c->groups != 1) return 0;
     int32_t n = direct_ways(target, c, out);
     if (c->out_h * c->out_w == 1) return n;
+    n += run_ways(target, c, out + n);
     n += panel_ways(target, c, out + n);
     return n + code_ways(target, c, out + n);
 }

@@ -3,7 +3,9 @@
  *   qx                     element of a staged row
  *   q_stage_u, q_stage_s   n elements from uint8, int8
  *   q_x                    one group of input channels of a pixel, in every lane
- *   q_w16, q_w8, q_w4_*    a vector of weights as it is stored; two vectors share the nibbles of the same bytes
+ *   q_w16, q_w8, q_w4_*, q_w2_*   a vector of weights as it is stored; two vectors share the nibbles of the same bytes, four
+ *                          share their pairs of bits
+ *   q_p4_*                 of weights that are 0 or a power of two: nibbles of a sign and the exponent + 1
  *   q_dot                  acc + x*w
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
  *   q_x2, q_x4, q_dot_0 ..  two, four groups of a pixel; acc + (one of them)*w, on NEON
@@ -141,6 +143,14 @@ static const char plain[] =
     "    return __builtin_convertvector(*(const q_s8_in *)p, vi);\n}\n"
     "HELPER vi q_w4_low(const unsigned char *p) {\n    return (vi)(q_w8(p) << 28) >> 28;\n}\n"
     "HELPER vi q_w4_high(const unsigned char *p) {\n    return q_w8(p) >> 4;\n}\n"
+    "#define Q_W2(k) \\\n"
+    "HELPER vi q_w2_##k(const unsigned char *p) { return (vi)(q_w8(p) << (30 - 2 * k)) >> 30; }\n"
+    "Q_W2(0)\nQ_W2(1)\nQ_W2(2)\nQ_W2(3)\n"
+    "HELPER vi q_power(vi n) {\n"
+    "    const vi sign = (n << 28) >> 31, size = (((vi){0} + 1) << (n & 7)) >> 1;\n"
+    "    return (size ^ sign) - sign;\n}\n"
+    "HELPER vi q_p4_low(const unsigned char *p) {\n    return q_power(q_w8(p));\n}\n"
+    "HELPER vi q_p4_high(const unsigned char *p) {\n    return q_power(q_w8(p) >> 4);\n}\n"
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n    return acc + x * w;\n}\n";
 
 /* MM: prefix of the intrinsics; MI: the integer vector; HALF: a vector of half the size. */
@@ -164,6 +174,17 @@ static const char pair[] =
     "HELPER vi q_w4_low(const unsigned char *p) {\n"
     "    return (vi)((q_pairs)((q_pairs)q_w8(p) << 12) >> 12);\n}\n"
     "HELPER vi q_w4_high(const unsigned char *p) {\n    return (vi)((q_pairs)q_w8(p) >> 4);\n}\n"
+    "#define Q_W2(k) \\\n"
+    "HELPER vi q_w2_##k(const unsigned char *p) { \\\n"
+    "    return (vi)((q_pairs)((q_pairs)q_w8(p) << (14 - 2 * k)) >> 14); }\n"
+    "Q_W2(0)\nQ_W2(1)\nQ_W2(2)\nQ_W2(3)\n"
+    "HELPER vi q_power(q_pairs n) {\n"
+    "    const q_pairs sign = (q_pairs)(n << 12) >> 15, size = "
+    "(q_pairs)MM(shuffle_epi8)(MM(set1_epi64x)(0x4020100804020100), (MI)(n & 7));\n"
+    "    return (vi)((size ^ sign) - sign);\n}\n"
+    "HELPER vi q_p4_low(const unsigned char *p) {\n    return q_power((q_pairs)q_w8(p));\n}\n"
+    "HELPER vi q_p4_high(const unsigned char *p) {\n"
+    "    return q_power((q_pairs)q_w8(p) >> 4);\n}\n"
     /* Left to itself gcc 12 gathers the products of several steps first and spills the sums. */
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n    vi t;\n"
     "    __asm__(\"vpmaddwd %2, %3, %1\\n\\tvpaddd %1, %0, %0\" : \"+v\"(acc), \"=v\"(t) : "
@@ -205,6 +226,20 @@ static const char vnni[] =
     "HELPER vi q_w4_low(const unsigned char *p) {\n    return q_nibbles((__m512i)q_i32(p));\n}\n"
     "HELPER vi q_w4_high(const unsigned char *p) {\n"
     "    return q_nibbles(_mm512_srli_epi16((__m512i)q_i32(p), 4));\n}\n"
+    "HELPER vi q_twos(__m512i v) {\n"
+    "    const __m512i n = _mm512_and_si512(v, _mm512_set1_epi8(3)), s = _mm512_set1_epi8(2);\n"
+    "    return (vi)_mm512_sub_epi8(_mm512_xor_si512(n, s), s);\n}\n"
+    "#define Q_W2(k) \\\n"
+    "HELPER vi q_w2_##k(const unsigned char *p) { \\\n"
+    "    return q_twos(_mm512_srli_epi16((__m512i)q_i32(p), 2 * k)); }\n"
+    "Q_W2(0)\nQ_W2(1)\nQ_W2(2)\nQ_W2(3)\n"
+    "HELPER vi q_power(__m512i v) {\n"
+    "    const __m512i sizes = _mm512_set4_epi32((int)0xC0E0F0F8u, (int)0xFCFEFF00u, 0x40201008, "
+    "0x04020100);\n"
+    "    return (vi)_mm512_shuffle_epi8(sizes, _mm512_and_si512(v, _mm512_set1_epi8(15)));\n}\n"
+    "HELPER vi q_p4_low(const unsigned char *p) {\n    return q_power((__m512i)q_i32(p));\n}\n"
+    "HELPER vi q_p4_high(const unsigned char *p) {\n"
+    "    return q_power(_mm512_srli_epi16((__m512i)q_i32(p), 4));\n}\n"
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
     "    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);\n}\n";
 
@@ -216,6 +251,18 @@ static const char neon[] =
     "    return (vi)vshrq_n_s8(vshlq_n_s8((int8x16_t)q_i32(p), 4), 4);\n}\n"
     "HELPER vi q_w4_high(const unsigned char *p) {\n"
     "    return (vi)vshrq_n_s8((int8x16_t)q_i32(p), 4);\n}\n"
+    "#define Q_W2(k) \\\n"
+    "HELPER vi q_w2_##k(const unsigned char *p) { \\\n"
+    "    return (vi)vshrq_n_s8(vshlq_n_s8((int8x16_t)q_i32(p), 6 - 2 * k), 6); }\n"
+    "Q_W2(0)\nQ_W2(1)\nQ_W2(2)\nQ_W2(3)\n"
+    "HELPER vi q_power(uint8x16_t n) {\n"
+    "    static const signed char sizes[16] = {0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, "
+    "-32, -64};\n"
+    "    return (vi)vqtbl1q_s8(vld1q_s8(sizes), n);\n}\n"
+    "HELPER vi q_p4_low(const unsigned char *p) {\n"
+    "    return q_power(vandq_u8((uint8x16_t)q_i32(p), vdupq_n_u8(15)));\n}\n"
+    "HELPER vi q_p4_high(const unsigned char *p) {\n"
+    "    return q_power(vshrq_n_u8((uint8x16_t)q_i32(p), 4));\n}\n"
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
     "    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w);\n}\n"
     "HELPER vi q_x4(const qx *p) {\n    return q_i32(p);\n}\n"

@@ -58,6 +58,10 @@ int32_t nas__q_staged_rows(const nas__qconv *q, int32_t rows) {
     return (rows - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
 }
 
+bool nas__qconv_exponents(const nas__qconv *q, const nas__qconv_way *way) {
+    return q->powers && q->weight_bits > 4 && way->stored_bits == 4;
+}
+
 static int32_t split_of(const nas__qconv_way *way) {
     return way->split > 1 ? way->split : 1;
 }
@@ -106,7 +110,7 @@ int32_t nas__q_heads(const nas__qconv_way *way, int32_t vectors) {
 
 int32_t nas__q_step_bytes(const nas_target *target, const nas__qconv_way *way, int32_t vectors) {
     const int32_t elements = target->vector_bytes / 4 * nas__dot_group(nas__q_dot(target, way));
-    if (way->stored_bits == 4) return ceil_div(vectors, 2) * elements;
+    if (way->stored_bits < 8) return ceil_div(vectors, 8 / way->stored_bits) * elements;
     return vectors * elements * (way->stored_bits / 8);
 }
 
@@ -161,7 +165,8 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
     const nas__q_blocks b = nas__q_block_of(target, c, way);
     const nas__q_stage s = nas__q_stage_of(target, q, way, t.rows);
     const double widen = way->stored_bits == 16                          ? 0
-                         : way->stored_bits == 4                         ? 0.75
+                         : nas__qconv_exponents(q, way)                  ? 1.5
+                         : way->stored_bits < 8                          ? 0.75
                          : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
                                                                          : 0;
     const double finish = nas__q_finish_cycles(target, q), steps = steps_of(target, q, way);
@@ -254,6 +259,20 @@ static int32_t add_split(const nas_target *target, const nas__qconv *q,
     return n;
 }
 
+/* Four vectors of 2-bit weights fill the bytes they share. */
+static int32_t add_quarters(const nas_target *target, const nas__qconv *q, int32_t most,
+                            nas__qconv_way out[NAS__QCONV_WAYS_MAX], int32_t n) {
+    if (q->weight_bits != 2) return n;
+    const nas__conv_tiling t = nas__conv_tile(&q->conv, target->vector_registers >= 32 ? 6 : 2);
+    nas__qconv_way way = {.algorithm = NAS__QCONV_DIRECT,
+                          .pixels = t.rows * t.columns,
+                          .vectors = min_i32(4, most),
+                          .stored_bits = 2};
+    way.cycles = direct_cycles(target, q, &way);
+    if (!listed(out, n, &way)) out[n++] = way;
+    return n;
+}
+
 /* Products of bytes where so few bits of weights cannot exceed 16: pairs of them, then sums of pairs. */
 static int32_t add_sums16(const nas_target *target, const nas__qconv *q, int32_t most,
                           nas__qconv_way out[NAS__QCONV_WAYS_MAX], int32_t n) {
@@ -309,8 +328,8 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
         return n;
     }
     const int32_t most = ceil_div(c->out_c / c->groups, target->vector_bytes / 4);
-    const int32_t stored[2] = {q->weight_bits <= 4 ? 4 : 8,
-                               nas__dot_of(target) == NAS__DOT_PAIR ? 16 : 8};
+    const int32_t least = q->weight_bits == 2 ? 2 : q->weight_bits <= 4 || q->powers ? 4 : 8;
+    const int32_t stored[2] = {least, nas__dot_of(target) == NAS__DOT_PAIR ? 16 : 8};
     for (int32_t i = 0; i < TILES; i++) {
         const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
         const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
@@ -323,6 +342,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
             if (!listed(out, n, &way)) out[n++] = way;
         }
     }
+    n = add_quarters(target, q, most, out, n);
     n = add_split(target, q, out, n);
     n = add_sums16(target, q, most, out, n);
     if (nas__qconv_winograd_legal(target, q)) n = add_winograd(target, q, most, out, n);
@@ -435,6 +455,7 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     const nas__conv *c = &q->conv;
     char all[512], group[16] = "";
     if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
+    if (nas__qconv_exponents(q, way)) (void)snprintf(group, sizeof group, "|powers");
     const int n = snprintf(
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "

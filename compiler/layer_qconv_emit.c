@@ -116,8 +116,11 @@ static void emit_weight(const direct *d, int32_t v, int32_t at, nas_buf *out) {
     const int32_t elements = d->blocks.lanes * d->stage.group;
     if (d->way->sums16 > 0) {
         nas_buf_printf(out, "q_i32(w + %d)", at + v * elements);
+    } else if (d->way->stored_bits == 2) {
+        nas_buf_printf(out, "q_w2_%d(w + %d)", v % 4, at + v / 4 * elements);
     } else if (d->way->stored_bits == 4) {
-        nas_buf_printf(out, "q_w4_%s(w + %d)", v % 2 == 0 ? "low" : "high", at + v / 2 * elements);
+        nas_buf_printf(out, "q_%c4_%s(w + %d)", nas__qconv_exponents(d->q, d->way) ? 'p' : 'w',
+                       v % 2 == 0 ? "low" : "high", at + v / 2 * elements);
     } else {
         nas_buf_printf(out, "q_w%d(w + %d)", d->way->stored_bits,
                        at + v * elements * (d->way->stored_bits / 8));

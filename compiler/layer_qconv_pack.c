@@ -8,6 +8,11 @@ static int32_t min_i32(int32_t a, int32_t b) {
     return a < b ? a : b;
 }
 
+bool nas__quant_is_power(int8_t code) {
+    const int32_t size = code < 0 ? -code : code;
+    return size <= 64 && (size & (size - 1)) == 0;
+}
+
 static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
     const nas__conv *c = &q->conv;
     const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups);
@@ -24,6 +29,9 @@ static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv
                                 "weight code %d does not fit %" PRId32 " bits", w[i],
                                 q->weight_bits);
             }
+            if (q->powers && !nas__quant_is_power(w[i]))
+                return nas_fail(ctx, NAS_ERR_INVALID,
+                                "weight code %d is no power of two of up to 64", w[i]);
         }
         const nas_status status = nas_quant_accumulator(ctx, w, n, d->bias[o]);
         if (status != NAS_OK) return status;
@@ -93,11 +101,25 @@ static uint8_t *pack_heads(const packer *p, int32_t first, int32_t n, int32_t pa
     return out + 8 * padded;
 }
 
+/* Of 0 and +-2^i: the sign, and i + 1. */
+static unsigned exponent_of(int8_t code) {
+    unsigned n = 0;
+    for (int32_t size = code < 0 ? -code : code; size > 0; size >>= 1)
+        n++;
+    return code < 0 ? n | 8U : n;
+}
+
 static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t vector,
                        int32_t element, int8_t code) {
     switch (p->way->stored_bits) {
+    case 2: {
+        uint8_t *at = step + vector / 4 * elements + element;
+        *at = (uint8_t)(*at | ((unsigned)code & 3U) << (vector % 4 * 2));
+        break;
+    }
     case 4: {
-        const unsigned nibble = (unsigned)code & 15U;
+        const unsigned nibble =
+            nas__qconv_exponents(p->q, p->way) ? exponent_of(code) : (unsigned)code & 15U;
         uint8_t *at = step + vector / 2 * elements + element;
         *at = (uint8_t)(*at | (vector % 2 == 0 ? nibble : nibble << 4));
         break;

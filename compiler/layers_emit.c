@@ -101,10 +101,11 @@ static void kernel_name(const nas__layers *l, const nas__layer *layer, nas_buf *
     }
 }
 
-static void emit_kernel(const nas__layers *l, const nas__layer *layer, nas_buf *out) {
+static void emit_kernel(const nas__layers *l, const nas__layer *layer, nas__unit *unit) {
+    nas_buf *out = &unit->text;
     switch (layer->kind) {
     case NAS__LAYER_CONV:
-        nas__conv_emit(l->target, &layer->conv, &layer->ways[layer->way], out);
+        nas__conv_emit_apart(l->target, &layer->conv, &layer->ways[layer->way], out, &unit->code);
         return;
     case NAS__LAYER_OP: nas__op_emit(l->target, &layer->op, out); return;
     case NAS__LAYER_QCONV:
@@ -141,7 +142,7 @@ static nas_status kernel_names(nas_ctx *ctx, const nas__layers *l, const char **
 static void emit_kernels(const nas__layers *l, const char *const *names, nas__sources *out) {
     for (int32_t i = 0; i < l->n_layers; i++) {
         nas__unit *unit = nas__sources_unit(out, names[i]);
-        if (unit != NULL) emit_kernel(l, &l->layers[i], &unit->text);
+        if (unit != NULL) emit_kernel(l, &l->layers[i], unit);
     }
 }
 

@@ -183,17 +183,21 @@ static int8_t *codes_of(nas_ctx *ctx, const nas_param *weight) {
     return codes;
 }
 
-/* Which codes are 0: those of weights that are 0, and of small ones. Of dense weights in 4 bits that is many. */
-static nas_status find_zeros(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+/* Which codes are 0: those of weights that are 0, and of small ones; of dense weights in 4 bits that is many. And are all of
+ * them powers of two? */
+static nas_status look_at_codes(nas_ctx *ctx, const nas__layers *l, nas__layer *layer,
+                                bool *powers) {
     enum { SHARE_MIN = 16 };
     const nas_param *w = param_of(l, layer->node, 0);
-    if (layer->conv.groups != 1 || w->data == NULL) return NAS_OK;
+    *powers = layer->conv.groups == 1 && w->data != NULL;
+    if (!*powers) return NAS_OK;
     int8_t *codes = codes_of(ctx, w);
     uint8_t *kept = codes != NULL ? nas_arena_alloc(ctx, l->arena, w->count, 1) : NULL;
     size_t zeros = 0;
     for (size_t i = 0; kept != NULL && i < w->count; i++) {
         kept[i] = codes[i] != 0;
         zeros += codes[i] == 0;
+        *powers = *powers && nas__quant_is_power(codes[i]);
     }
     nas_free(codes);
     if (kept == NULL) return NAS_ERR_NOMEM;
@@ -207,13 +211,15 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
     nas__qconv *q = &layer->qconv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
                     out = nas__layers_view(l, layer->value);
-    nas_status status = find_zeros(ctx, l, layer);
+    bool powers = false;
+    nas_status status = look_at_codes(ctx, l, layer, &powers);
     if (status != NAS_OK) return status;
     *q = (nas__qconv){.conv = layer->conv,
                       .in_signed = quant_of(l, layer->inputs[0])->is_signed,
                       .out_signed = quant_of(l, layer->value)->is_signed,
                       .joins = layer->between != NAS_VALUE_NONE,
                       .weight_bits = param_of(l, layer->node, 0)->bits,
+                      .powers = powers && param_of(l, layer->node, 0)->bits > 4,
                       .has_left = ratio_max(l, layer) >= 1};
     q->conv.act = NAS__LACT_NONE;
     q->conv.lo = q->conv.hi = 0;

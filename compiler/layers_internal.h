@@ -40,6 +40,7 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_VECTOR, /* one output pixel (fully connected): many output vectors, streams the weights once */
     /* Zeros of the weights are left out; neighbouring outputs share a list of the products that they keep. */
     NAS__CONV_SPARSE, /* DIRECT with lists: a block of whole vectors of outputs shares one */
+    NAS__CONV_SPARSE_RUN, /* the same lists, of runs of inputs: each output picks its own of a run (AVX2) */
     NAS__CONV_SPARSE_PANEL, /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
     NAS__CONV_SPARSE_CODE /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
 } nas__conv_algorithm;
@@ -68,7 +69,7 @@ typedef struct nas__conv_way {
     int32_t
         depth; /* DIRECT, SPARSE_PANEL: steps of the sum that all tiles of a unit take before the next ones; 0: all */
     int32_t
-        group; /* SPARSE_PANEL: outputs that share a list; SPARSE_CODE: whose sums are in registers */
+        group; /* SPARSE_PANEL: outputs that share a list; SPARSE_CODE: whose sums are in registers; SPARSE_RUN: inputs of a run, 4 or 8 */
     int32_t
         joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored from registers; 0: any outputs */
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
@@ -107,6 +108,9 @@ void nas__conv_name(const nas_target *target, const nas__conv *conv, const nas__
 /* nas__conv_emit - the function, on the vector helpers of nas__emit_vector_prelude. */
 void nas__conv_emit(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
                     nas_buf *out);
+/* nas__conv_emit_apart - the same without the machine code of SPARSE_CODE, which goes to `code`. */
+void nas__conv_emit_apart(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
+                          nas_buf *out, nas__machine_code *code);
 /* nas__emit_vector_prelude - LANES, vf, vi, load, store, splat, load_n/store_n (the first n lanes, exactly), relu, vmax,
  * vmin: what every kernel text may use. */
 void nas__emit_vector_prelude(const nas_target *target, nas_buf *out);

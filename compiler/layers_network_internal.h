@@ -127,6 +127,8 @@ nas__view nas__layers_view(const nas__layers *layers,
 bool nas__layer_to_integers(const nas__layers *l, nas__layer *layer);
 /* nas__layer_plan_integers - of QCONV, QOP and OUTPUT of codes: views, and ways by estimate. */
 nas_status nas__layer_plan_integers(nas_ctx *ctx, const nas__layers *l, nas__layer *layer);
+/* nas__layer_weight_bytes - of a convolution, floats or integers, computed in its way number `way`. */
+size_t nas__layer_weight_bytes(const nas__layers *l, const nas__layer *layer, int32_t way);
 /* nas__layer_size_integers - of the chosen way: units, bytes of scratch and weights. */
 void nas__layer_size_integers(const nas__layers *l, nas__layer *layer, size_t *scratch_bytes,
                               size_t *weight_bytes);

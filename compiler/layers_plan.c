@@ -173,10 +173,17 @@ static double cycles_of(const nas__layer *layer, int32_t i) {
     return layer->kind == NAS__LAYER_QCONV ? layer->qways[i].cycles : layer->ways[i].cycles;
 }
 
-/* Where code has a price (nas_compile_options.code_price) the cheapest way by time and text is taken, not the fastest. */
-static nas_status weigh_code(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
-    const double price = l->options->code_price;
-    if (!(price > 0)) return NAS_OK;
+size_t nas__layer_weight_bytes(const nas__layers *l, const nas__layer *layer, int32_t way) {
+    return layer->kind == NAS__LAYER_QCONV
+               ? nas__qconv_weight_bytes(l->target, &layer->qconv, &layer->qways[way])
+               : nas__conv_weight_floats(l->target, &layer->conv, &layer->ways[way]) *
+                     sizeof(float);
+}
+
+/* Where code or weights have a price (nas_compile_options) the cheapest way by time and bytes is taken, not the fastest. */
+static nas_status weigh_bytes(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    const double price = l->options->code_price, weight_price = l->options->weight_price;
+    if (!(price > 0) && !(weight_price > 0)) return NAS_OK;
     const nas__tune_subject s = subject_of(layer, layer->n_ways);
     const double estimate = cycles_of(layer, layer->way);
     const double fastest = layer->measured_ns[layer->way]; /* 0 where nobody measured */
@@ -184,12 +191,14 @@ static nas_status weigh_code(nas_ctx *ctx, const nas__layers *l, nas__layer *lay
     int32_t best = layer->way;
     for (int32_t i = 0; i < layer->n_ways; i++) {
         nas_buf text = {0};
-        if (fastest > 0 && !(layer->measured_ns[i] > 0)) continue;
-        nas__tune_emit_way(l->target, &s, i, &text);
+        const bool guessed = fastest > 0 && !(layer->measured_ns[i] > 0);
+        if (guessed && !(weight_price > 0)) continue;
+        if (price > 0) nas__tune_emit_way(l->target, &s, i, &text);
         const nas_status status = nas_buf_status(ctx, &text);
-        const double cycles =
-            fastest > 0 ? estimate * layer->measured_ns[i] / fastest : cycles_of(layer, i);
-        const double cost = cycles + price * (double)text.len;
+        const double cycles = fastest > 0 && !guessed ? estimate * layer->measured_ns[i] / fastest
+                                                      : cycles_of(layer, i);
+        const double cost = cycles + price * (double)text.len +
+                            weight_price * (double)nas__layer_weight_bytes(l, layer, i);
         nas_buf_deinit(&text);
         if (status != NAS_OK) return status;
         if (least >= 0 && cost >= least) continue;
@@ -258,7 +267,7 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     layer->way = 0;
     if (layer->conv.kept != NULL) let_both_compete(layer);
     status = tune(ctx, l, layer);
-    if (status == NAS_OK) status = weigh_code(ctx, l, layer);
+    if (status == NAS_OK) status = weigh_bytes(ctx, l, layer);
     if (status != NAS_OK) return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     const nas__conv_way *way = &layer->ways[layer->way];
     layer->units = nas__conv_units(l->target, c, way);
@@ -323,7 +332,7 @@ static nas_status plan_integers(nas_ctx *ctx, nas__layers *l, nas__layer *layer)
     if (layer->kind == NAS__LAYER_QCONV) {
         let_kinds_compete(layer);
         status = tune(ctx, l, layer);
-        if (status == NAS_OK) status = weigh_code(ctx, l, layer);
+        if (status == NAS_OK) status = weigh_bytes(ctx, l, layer);
         if (status != NAS_OK)
             return nas_wrap(ctx, status, "node '%s'", node_of(l, layer->node)->name);
     }

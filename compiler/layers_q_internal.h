@@ -38,8 +38,11 @@ typedef struct nas__qconv {
     bool in_signed, out_signed, residual_signed;
     bool
         joins; /* with has_residual: the sum is rounded to a code of its own, which is then added */
-    int32_t weight_bits; /* 2..8; up to 4 are stored two a byte */
-    bool has_left;       /* the layer needs nas_requant.left > 0 */
+    int32_t
+        weight_bits; /* 2..8; up to 4 are stored two a byte, 2 four a byte, where that is wanted */
+    bool
+        powers; /* every weight is 0 or +-2^i, i of 0..6: four bits are enough, whatever weight_bits says */
+    bool has_left; /* the layer needs nas_requant.left > 0 */
 } nas__qconv;
 
 /* The numbers of one layer; pointers are borrowed. */
@@ -66,7 +69,8 @@ typedef enum nas__qconv_algorithm {
 typedef struct nas__qconv_way {
     nas__qconv_algorithm algorithm;
     int32_t pixels, vectors; /* register tile */
-    int32_t stored_bits; /* of a weight in memory: 4, 8, or 16 (widened before; PAIR or WINOGRAD) */
+    int32_t
+        stored_bits; /* of a weight in memory: 2, 4, 8, or 16 (widened before; PAIR or WINOGRAD) */
     int32_t
         split; /* DIRECT: 2 when a vector holds half as many outputs, each as two sums; else 0 */
     int32_t
@@ -81,6 +85,10 @@ enum { NAS__QCONV_WAYS_MAX = 32 };
 /* nas__qconv_ways - cheapest estimate first; >= 1 always. Sparse ways when conv.kept says which codes are not 0. */
 int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
                         nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+/* nas__quant_is_power - is the code 0 or +-2^i, i of 0..6? */
+bool nas__quant_is_power(int8_t code);
+/* nas__qconv_exponents - are the stored four bits a sign and an exponent? */
+bool nas__qconv_exponents(const nas__qconv *q, const nas__qconv_way *way);
 bool nas__qconv_is_sparse(const nas__qconv_way *way);
 /* nas__qconv_shared - of a sparse way: outputs that share a list. */
 int32_t nas__qconv_shared(const nas_target *target, const nas__qconv_way *way);
@@ -98,7 +106,7 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
 size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way); /* a multiple of 64 */
 /* nas__qconv_pack - the weight block, nas__qconv_weight_bytes of it. Errors: RANGE when a sum may exceed
- * NAS_QUANT_ACC_MAX, INVALID (left without has_left, a code outside weight_bits). */
+ * NAS_QUANT_ACC_MAX, INVALID (left without has_left, a code outside weight_bits, no power of two with `powers`). */
 nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
                            const nas__qconv_way *way, const nas__qconv_data *data, void *out);
 void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,

@@ -43,6 +43,8 @@ nas_status nas__sources_status(nas_ctx *ctx, const nas__sources *s) {
         status = nas_buf_status(ctx, parts[i]);
     for (size_t i = 0; i < s->n_units && status == NAS_OK; i++)
         status = nas_buf_status(ctx, &s->units[i].text);
+    for (size_t i = 0; i < s->n_units && status == NAS_OK; i++)
+        status = nas_buf_status(ctx, &s->units[i].code.bytes);
     return status;
 }
 
@@ -50,6 +52,7 @@ void nas__sources_deinit(nas__sources *s) {
     for (size_t i = 0; i < s->n_units; i++) {
         nas_free(s->units[i].name);
         nas_buf_deinit(&s->units[i].text);
+        nas_buf_deinit(&s->units[i].code.bytes);
     }
     nas_free(s->units);
     nas_free(s->weights);
@@ -68,8 +71,11 @@ void nas__sources_text(const nas__sources *s, nas_buf *out) {
     append(out, &s->head);
     nas_buf_puts(out, bundle_head);
     append(out, &s->prelude);
-    for (size_t i = 0; i < s->n_units; i++)
-        append(out, &s->units[i].text);
+    for (size_t i = 0; i < s->n_units; i++) {
+        const nas__unit *unit = &s->units[i];
+        append(out, &unit->text);
+        if (unit->code.bytes.len > 0) nas__machine_code_text(&unit->code, unit->name, out);
+    }
     append(out, &s->body);
 }
 
@@ -102,12 +108,12 @@ static void driver_text(const nas__sources *s, nas_buf *out) {
 
 /* ---- one compiler run -------------------------------------------------------------------------------------------- */
 
-enum { FILES_MAX = 8, PATH_BYTES = 640 };
+enum { FILES_MAX = 8, PARTS_MAX = 8, PATH_BYTES = 640 };
 
 typedef struct file {
     const char *name;
-    const char *parts[3]; /* one after another; NULL after the last */
-    size_t lengths[3];
+    const char *parts[PARTS_MAX]; /* one after another; NULL after the last */
+    size_t lengths[PARTS_MAX];
 } file;
 
 /* Compiles files[0], which may include the others. */
@@ -135,6 +141,14 @@ static file text_file(const char *name, const char *first, size_t length) {
     return (file){.name = name, .parts = {first}, .lengths = {length}};
 }
 
+static void add_part(file *f, const char *part, size_t length) {
+    int k = 0;
+    while (f->parts[k] != NULL)
+        k++;
+    f->parts[k] = part;
+    f->lengths[k] = length;
+}
+
 /* By their digests, parts do not run into each other. */
 static void hash_part(nas_sha256 *h, const void *part, size_t len) {
     uint8_t digest[NAS_SHA256_BYTES];
@@ -159,7 +173,7 @@ static void make_key(const build *b, job *j) {
     for (int i = 0; i < FILES_MAX && j->files[i].name != NULL; i++) {
         const file *f = &j->files[i];
         hash_text(&h, f->name);
-        for (int k = 0; k < 3 && f->parts[k] != NULL; k++)
+        for (int k = 0; k < PARTS_MAX && f->parts[k] != NULL; k++)
             hash_part(&h, f->parts[k], f->lengths[k]);
     }
     hash_text(&h, t->compiler);
@@ -176,7 +190,7 @@ static nas_status write_work(nas_ctx *ctx, const char *folder, const file *f) {
     FILE *out = fopen(path, "wb");
     if (out == NULL) return nas_fail(ctx, NAS_ERR_IO, "%s: cannot be written", path);
     bool wrote = true;
-    for (int k = 0; k < 3 && f->parts[k] != NULL; k++)
+    for (int k = 0; k < PARTS_MAX && f->parts[k] != NULL; k++)
         wrote = fwrite(f->parts[k], 1, f->lengths[k], out) == f->lengths[k] && wrote;
     if (fclose(out) != 0 || !wrote) {
         return nas_fail(ctx, NAS_ERR_IO, "%s: disk full? not written; free some space", path);
@@ -201,6 +215,26 @@ static nas_status compile_job(nas_ctx *ctx, void *arg, size_t index, int worker)
 }
 
 /* ---- the executable ---------------------------------------------------------------------------------------------- */
+
+/* Machine code goes past the C compiler: the assembler takes the file as it is. */
+static const char code_begin[] = "\n__asm__(\".pushsection .text\\n.p2align 5\\n.type ",
+                  code_label[] = "_code, %function\\n",
+                  code_end[] = "_code:\\n.incbin \\\"code.bin\\\"\\n.popsection\\n\");\n";
+
+static void unit_job(const nas__sources *s, const nas__unit *unit, job *j) {
+    const nas_buf *code = &unit->code.bytes;
+    j->name = unit->name;
+    j->files[0] = text_file("unit.c", object_head, sizeof object_head - 1);
+    add_part(&j->files[0], s->prelude.data, s->prelude.len);
+    add_part(&j->files[0], unit->text.data, unit->text.len);
+    if (code->len == 0) return;
+    add_part(&j->files[0], code_begin, sizeof code_begin - 1);
+    add_part(&j->files[0], unit->name, strlen(unit->name));
+    add_part(&j->files[0], code_label, sizeof code_label - 1);
+    add_part(&j->files[0], unit->name, strlen(unit->name));
+    add_part(&j->files[0], code_end, sizeof code_end - 1);
+    j->files[1] = text_file("code.bin", code->data, code->len);
+}
 
 static nas_status list_jobs(nas_ctx *ctx, build *b) {
     const nas__sources *s = b->sources;
@@ -240,21 +274,8 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
     /* The peak loop has the flags of the model. */
     b->jobs[b->n_jobs++] =
         (job){.name = "peak.c", .files = {text_file("peak.c", peak_c, strlen(peak_c))}};
-    for (size_t i = 0; i < s->n_units; i++) {
-        job *j = &b->jobs[b->n_jobs++];
-        j->name = s->units[i].name;
-        j->files[0] = (file){.name = "unit.c"};
-        const struct {
-            const char *text;
-            size_t len;
-        } parts[3] = {{object_head, sizeof object_head - 1},
-                      {s->prelude.data, s->prelude.len},
-                      {s->units[i].text.data, s->units[i].text.len}};
-        for (int k = 0; k < 3; k++) {
-            j->files[0].parts[k] = parts[k].text;
-            j->files[0].lengths[k] = parts[k].len;
-        }
-    }
+    for (size_t i = 0; i < s->n_units; i++)
+        unit_job(s, &s->units[i], &b->jobs[b->n_jobs++]);
     return NAS_OK;
 }
 
@@ -347,7 +368,8 @@ static nas_status find_or_build(nas_ctx *ctx, build *b, nas_artifact *a) {
 nas_status nas__build_program(nas_ctx *ctx, const nas_compile_options *options,
                               const nas__sources *sources, nas_artifact *out) {
     build b = {.options = options, .sources = sources};
-    nas_artifact artifact = {.arena_bytes = sources->arena_bytes};
+    nas_artifact artifact = {.arena_bytes = sources->arena_bytes,
+                             .weight_bytes = sources->weight_bytes};
     nas_status status = nas__sources_status(ctx, sources);
     if (status == NAS_OK) status = nas__toolchain_open(ctx, options, &b.toolchain);
     if (status == NAS_OK) {

@@ -34,12 +34,12 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
     const nas__conv *c = &q->conv;
     nas_buf_printf(
         out,
-        "conv %s->%s w%d dense %dx%d %d->%d groups %d @%dx%d stride %dx%d dilation %dx%d "
+        "conv %s->%s w%d%s dense %dx%d %d->%d groups %d @%dx%d stride %dx%d dilation %dx%d "
         "pitch %d,%d,%d row %zu,%zu,%zu%s%s%s",
-        q->in_signed ? "s8" : "u8", q->out_signed ? "s8" : "u8", q->weight_bits, c->kernel_h,
-        c->kernel_w, c->in_c, c->out_c, c->groups, c->out_h, c->out_w, c->stride_h, c->stride_w,
-        c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
-        c->out_row, c->residual_row,
+        q->in_signed ? "s8" : "u8", q->out_signed ? "s8" : "u8", q->weight_bits,
+        q->powers ? " powers" : "", c->kernel_h, c->kernel_w, c->in_c, c->out_c, c->groups,
+        c->out_h, c->out_w, c->stride_h, c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch,
+        c->out_pitch, c->residual_pitch, c->in_row, c->out_row, c->residual_row,
         !c->has_residual     ? ""
         : q->residual_signed ? " residual s8"
                              : " residual u8",

@@ -72,6 +72,14 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     return status;
 }
 
+/* The power of two of the same sign that is not larger; 0 stays. */
+static int8_t power_below(int8_t code) {
+    int32_t size = code < 0 ? -code : code, power = size > 0;
+    while (power > 0 && 2 * power <= size)
+        power *= 2;
+    return (int8_t)(code < 0 ? -power : power);
+}
+
 static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_weights *w) {
     const nas__conv *c = &q->conv;
     const size_t outputs = (size_t)c->out_c;
@@ -88,6 +96,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));
     for (size_t i = 0; i < n && c->kept != NULL; i++)
         w->codes[i] = c->kept[i] != 0 ? w->codes[i] : 0;
+    for (size_t i = 0; i < n && q->powers; i++)
+        w->codes[i] = power_below(w->codes[i]);
     for (size_t i = 0; i < outputs; i++)
         w->code_bias[i] = (int32_t)lround(1000 * (2 * nas_rng_uniform(&rng) - 1));
     w->data = (nas__qconv_data){.weight = w->codes,

@@ -420,3 +420,29 @@ nas_sparsity_bytes nas_sparsity_storage(const uint8_t *kept, const int32_t dims[
               4 * (ceil_div(rows, p) + 1);
     return b;
 }
+
+/* Outputs that share a list by the pattern. */
+static int32_t shared(const nas_sparsity *s) {
+    switch (s->pattern) {
+    case NAS_SPARSITY_1XN: return s->rearrange ? 1 : s->n;
+    case NAS_SPARSITY_N_OF_M:
+    case NAS_SPARSITY_BLOCK:
+    case NAS_SPARSITY_PUNCHED:
+    case NAS_SPARSITY_PATTERN: return s->outputs;
+    case NAS_SPARSITY_CHANNEL:
+    case NAS_SPARSITY_PERIODIC: return 16; /* all of them; a register tile of a common processor */
+    case NAS_SPARSITY_FILTER:
+    case NAS_SPARSITY_UNSTRUCTURED:
+    case NAS_SPARSITY_COMPLEMENTARY:
+    case NAS_SPARSITY_PATTERN_COUNT: break;
+    }
+    return 1;
+}
+
+nas_sparsity_bytes nas_sparsity_pattern_storage(const nas_sparsity *s, const uint8_t *kept,
+                                                const int32_t dims[4], int32_t bits) {
+    nas_sparsity_bytes b = nas_sparsity_storage(kept, dims, shared(s), bits);
+    if (s->pattern == NAS_SPARSITY_COMPLEMENTARY)
+        b.packed = nas_sparsity_packed_bytes(dims, s->outputs, bits);
+    return b;
+}

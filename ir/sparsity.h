@@ -88,11 +88,15 @@ typedef struct nas_sparsity_bytes {
     uint64_t
         lists; /* an index of 16 bits (32 where a sum has more than 65536 steps) for each kept group of `outputs`
                      * weights, their weights, and where the list of each group of outputs begins, 32 bits */
-    uint64_t kept; /* weights that are not zero */
+    uint64_t packed; /* COMPLEMENTARY: nas_sparsity_packed_bytes; 0: not that pattern */
+    uint64_t kept;   /* weights that are not zero */
 } nas_sparsity_bytes;
 /* nas_sparsity_storage - of a mask, when `outputs` neighbouring outputs share one list. bits 1..32, outputs >= 1. */
 nas_sparsity_bytes nas_sparsity_storage(const uint8_t *kept, const int32_t dims[4], int32_t outputs,
                                         int32_t bits);
+/* nas_sparsity_pattern_storage - the same of a mask that `s` made: as many outputs share a list as the pattern says. */
+nas_sparsity_bytes nas_sparsity_pattern_storage(const nas_sparsity *s, const uint8_t *kept,
+                                                const int32_t dims[4], int32_t bits);
 /* nas_sparsity_packed_bytes - of COMPLEMENTARY sets of `set` outputs laid over each other: a weight and the number of its
  * owner for each step of the sum. */
 uint64_t nas_sparsity_packed_bytes(const int32_t dims[4], int32_t set, int32_t bits);

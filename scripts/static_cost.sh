@@ -164,35 +164,6 @@ SOURCE
     $(pkg-config --libs libprotobuf-c) -lm -pthread -o "$work/emit"
 "$work/emit" "$work"
 
-# ---- the inner loop: the innermost backward branch of a function with the most multiply-adds -----------------------------
-cat >"$work/loop.awk" <<'AWK'
-function consider(from, to,    i, k, count) {
-    for (k = 1; k <= loops; k++) # has it a loop inside?
-        if (start[k] > from && end[k] < to) return
-    for (i = from; i <= to; i++) if (line[i] ~ /^[ \t]+(fmla|sdot|u?smmla)[ \t]/) count++
-    if (count > best) { best = count; best_from = from; best_to = to }
-}
-function finish(    k) {
-    for (k = 1; k <= loops; k++) consider(start[k], end[k])
-    if (best > whole_best) {
-        whole_best = best
-        whole = ""
-        for (k = best_from; k <= best_to; k++) if (line[k] ~ /^[ \t]+[a-z]/) whole = whole line[k] "\n"
-    }
-    best = n = loops = 0
-    split("", at)
-}
-/^[a-zA-Z_][a-zA-Z0-9_.]*:/ { finish() }
-{ sub(/[ \t]*\/\/.*/, "") }
-/^\.L[A-Za-z0-9_]+:/ { name = $1; sub(/:.*/, "", name); at[name] = n + 1; next }
-/^[ \t]+\./ { next }
-/^[ \t]+[a-z]/ {
-    line[++n] = $0
-    if ($1 ~ /^(b\.?[a-z]*|cbn?z|tbn?z)$/ && ($NF in at)) { start[++loops] = at[$NF]; end[loops] = n }
-}
-END { finish(); printf "%s", whole }
-AWK
-
 # ---- table ----------------------------------------------------------------------------------------------------------------
 iterations=1000
 "$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
@@ -214,7 +185,7 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 spars
         # shellcheck disable=SC2086 # lists of flags
         "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread $flags -fno-asynchronous-unwind-tables \
             ${FLAGS:-} "$work/$kernel.c" -o "$asm"
-        awk -f "$work/loop.awk" "$asm" >"$loop"
+        awk -f scripts/find_loop.awk "$asm" >"$loop"
         [ -s "$loop" ] || { echo "error: no loop found in $asm" >&2; exit 1; }
         # The model of n2 without SVE would be that of another core; the loop has none either way.
         cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$cpu" "-iterations=$iterations" "$loop" 2>"$work/mca.err" |

@@ -161,40 +161,10 @@ SOURCE
     $(pkg-config --libs libprotobuf-c) -lm -pthread -o "$work/emit"
 
 # ---- loops ----------------------------------------------------------------------------------------------------------------
-# Of the functions whose name matches `role`, the innermost loop with the most multiply-adds, or the longest one.
-cat >"$work/loop.awk" <<'AWK'
-function consider(from, to,    i, k, count) {
-    for (k = 1; k <= loops; k++) # has it a loop inside?
-        if (start[k] > from && end[k] < to) return
-    for (i = from; i <= to; i++)
-        count += role != "_gather" && role != "_finish" && line[i] ~ /^[ \t]+(fmla|sdot|u?smmla)[ \t]/ ? 1000 : 1
-    if (count > best) { best = count; best_from = from; best_to = to }
-}
-function finish(    k) {
-    if (wanted) for (k = 1; k <= loops; k++) consider(start[k], end[k])
-    if (best > whole_best) {
-        whole_best = best
-        whole = ""
-        for (k = best_from; k <= best_to; k++) if (line[k] ~ /^[ \t]+[a-z]/) whole = whole line[k] "\n"
-    }
-    best = n = loops = 0
-    split("", at)
-}
-/^[a-zA-Z_][a-zA-Z0-9_.]*:/ { finish(); wanted = role == "" || $1 ~ role "[0-9]*[.:]" }
-{ sub(/[ \t]*\/\/.*/, "") }
-/^\.L[A-Za-z0-9_]+:/ { name = $1; sub(/:.*/, "", name); at[name] = n + 1; next }
-/^[ \t]+\./ { next }
-/^[ \t]+[a-z]/ {
-    line[++n] = $0
-    if ($1 ~ /^(b\.?[a-z]*|cbn?z|tbn?z)$/ && ($NF in at)) { start[++loops] = at[$NF]; end[loops] = n }
-}
-END { finish(); printf "%s", whole }
-AWK
-
 iterations=500
 # "cycles instructions multiply-adds" of one pass of the loop of `role` in the assembly of a kernel.
 cost() { # assembly, role, cpu
-    awk -v role="$2" -f "$work/loop.awk" "$1" >"$work/loop.s"
+    awk -v role="$2" -f scripts/find_loop.awk "$1" >"$work/loop.s"
     [ -s "$work/loop.s" ] || { echo "0 0 0"; return; }
     cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$3" "-iterations=$iterations" "$work/loop.s" 2>"$work/mca.err" |
         awk '/^Total Cycles:/ { print $3 }')

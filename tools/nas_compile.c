@@ -11,6 +11,7 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,11 @@ static const char help_text[] =
     "  --max-code-kb N      of a bundle: bound of the machine code, weights apart (default 4096); "
     "slower and smaller\n"
     "                       kernels are taken where it is exceeded\n"
+    "  --weights fast|small kernels by speed (default), or those whose weights take the fewest "
+    "bytes: packed 2-bit,\n"
+    "                       4-bit and power-of-two weights, lists of what zeros leave; "
+    "compile.json "
+    "says how many\n"
     "  --form auto|rows|layers  how the code is organised (default: by network and image size)\n"
     "  --tune TIME          measure kernel candidates for about 60s, 5m ..., with up to --threads "
     "threads; remembered\n"
@@ -99,7 +105,7 @@ static void on_signal(int number) {
 
 typedef struct command_line {
     const char *model, *out, *target, *cpu, *emit, *form, *db, *recipe, *compiler, *cache, *dump;
-    const char *layers, *shapes, *patterns, *rates, *format, *key, *device, *dtype;
+    const char *layers, *shapes, *patterns, *rates, *format, *key, *device, *dtype, *weights;
     long threads, height, width, max_code_kb; /* max_code_kb: 0 = not asked for */
     double tune_s, cell_s;
     bool explain, break_even, done;
@@ -168,8 +174,11 @@ enum {
     OPT_KEY,
     OPT_DEVICE,
     OPT_MAX_CODE,
+    OPT_WEIGHTS,
     OPT_VERSION
 };
+/* Cycles a byte: more than any layer takes; among equals the faster one. */
+static const double SMALL_WEIGHTS_PRICE = 1e9;
 enum { THREADS_MAX = 64, EXTENT_MAX = 16384, CODE_KB = 4096, CODE_KB_MAX = 1024 * 1024 };
 
 static int parse_option(command_line *cl, int option) {
@@ -185,6 +194,7 @@ static int parse_option(command_line *cl, int option) {
         if (strcmp(optarg, "c") == 0 || strcmp(optarg, "exe") == 0) return NAS_EXIT_OK;
         return usage_error("--emit wants exe or c, not", optarg);
     case OPT_MAX_CODE: return parse_number("--max-code-kb", optarg, CODE_KB_MAX, &cl->max_code_kb);
+    case OPT_WEIGHTS: cl->weights = optarg; return NAS_EXIT_OK;
     case OPT_FORM: cl->form = optarg; return NAS_EXIT_OK;
     case OPT_TUNE: return parse_time("--tune", optarg, &cl->tune_s);
     case OPT_DB: cl->db = optarg; return NAS_EXIT_OK;
@@ -226,6 +236,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"width", required_argument, NULL, OPT_WIDTH},
                                             {"emit", required_argument, NULL, OPT_EMIT},
                                             {"form", required_argument, NULL, OPT_FORM},
+                                            {"weights", required_argument, NULL, OPT_WEIGHTS},
                                             {"max-code-kb", required_argument, NULL, OPT_MAX_CODE},
                                             {"tune", required_argument, NULL, OPT_TUNE},
                                             {"db", required_argument, NULL, OPT_DB},
@@ -295,6 +306,12 @@ static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *c
     out->max_threads = (int32_t)cl->threads;
     out->compiler = cl->compiler;
     if (cl->cache != NULL) out->cache_dir = cl->cache;
+    if (cl->weights != NULL && strcmp(cl->weights, "small") == 0) {
+        out->weight_price = SMALL_WEIGHTS_PRICE;
+    } else if (cl->weights != NULL && strcmp(cl->weights, "fast") != 0) {
+        return nas_fail(ctx, NAS_ERR_INVALID, "--weights wants fast or small, not '%s'",
+                        cl->weights);
+    }
     static const char *const forms[] = {"auto", "rows", "layers"};
     for (int i = 0; i < 3; i++) {
         if (strcmp(cl->form, forms[i]) != 0) continue;
@@ -341,6 +358,20 @@ static nas_status read_scales(nas_ctx *ctx, const json_t *given, size_t channels
     return NAS_OK;
 }
 
+/* The scale by which weights that are 0 or +-most*2^-i, i of 0..6, get codes of powers of two without error; 0: others. */
+static float scale_of_powers(const float *w, size_t n) {
+    enum { STEPS = 6 };
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+    for (size_t i = 0; i < n; i++) {
+        int exponent = 0;
+        if (w[i] != 0 && (frexpf(fabsf(w[i]) / most, &exponent) != 0.5F || exponent < 1 - STEPS))
+            return 0;
+    }
+    return ldexpf(most, -STEPS);
+}
+
 /* Weights of the layer as integers of `bits` bits, one scale for each output channel. */
 static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v, const json_t *value,
                                   const json_t *given) {
@@ -361,8 +392,10 @@ static nas_status set_weight_bits(nas_ctx *ctx, nas_graph *graph, nas_value v, c
     if (scales == NULL) return NAS_ERR_NOMEM;
     nas_status status = NAS_OK;
     if (given != NULL) status = read_scales(ctx, given, channels, scales);
-    for (size_t o = 0; given == NULL && o < channels; o++)
-        scales[o] = nas_quant_weight_scale(p->data + o * n, n, (int32_t)bits);
+    for (size_t o = 0; given == NULL && o < channels; o++) {
+        scales[o] = bits == 8 ? scale_of_powers(p->data + o * n, n) : 0;
+        if (!(scales[o] > 0)) scales[o] = nas_quant_weight_scale(p->data + o * n, n, (int32_t)bits);
+    }
     if (status == NAS_OK)
         status = nas_graph_set_weight_scales(ctx, graph, index, (int32_t)bits, scales);
     nas_free(scales);
@@ -507,6 +540,7 @@ static void put_number(nas_json *j, const char *name, uint64_t value) {
 static void program_members(nas_json *j, const void *facts) {
     const nas_artifact *a = facts;
     put_number(j, "arena_bytes", a->arena_bytes);
+    put_number(j, "weight_bytes", a->weight_bytes);
     put_number(j, "program_bytes", a->size_bytes);
     nas_json_key(j, "sha256");
     nas_json_string(j, a->sha256);

@@ -117,6 +117,19 @@ typedef struct subject {
     nas_artifact program; /* of it */
 } subject;
 
+/* What the zeros of a layer that was measured save: its rate, its bytes. */
+static nas_status weigh(const subject *s, const nas_sparsity *p, const nas_param *w,
+                        nas_sparse_cell *cell) {
+    uint8_t *kept = nas_alloc_array(s->ctx, w->count, 1);
+    if (kept == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < w->count; i++)
+        kept[i] = w->data[i] != 0;
+    cell->bytes = nas_sparsity_pattern_storage(p, kept, w->dims, s->options->bits);
+    cell->rate = 1 - (double)cell->bytes.kept / (double)w->count;
+    nas_free(kept);
+    return NAS_OK;
+}
+
 static nas_status measure_cell(const subject *s, const nas_sparsity *p, nas_sparse_cell *out) {
     nas_graph *g = NULL;
     nas_artifact program = {0};
@@ -132,13 +145,9 @@ static nas_status measure_cell(const subject *s, const nas_sparsity *p, nas_spar
                               &cell.dense_ns);
     if (status == NAS_OK)
         status = time_program(s->ctx, s->device, g, &program, s->options->seconds, &cell.sparse_ns);
+    if (status == NAS_OK)
+        status = weigh(s, p, nas_graph_param_const(g, nas_graph_node(g, conv)->params[0]), &cell);
     if (status == NAS_OK) {
-        const nas_node *node = nas_graph_node(g, conv);
-        const nas_param *w = nas_graph_param_const(g, node->params[0]);
-        size_t zeros = 0;
-        for (size_t i = 0; i < w->count; i++)
-            zeros += w->data[i] == 0;
-        cell.rate = (double)zeros / (double)w->count;
         cell.direct_ns = cell.dense_ns;
         (void)snprintf(cell.way, sizeof cell.way, "program");
         *out = cell;

@@ -271,6 +271,7 @@ static nas_status add_record(nas_ctx *ctx, nas_rows *rows, const result *r, int3
     put_number(&l, "dense_bytes", (double)c->bytes.dense, 0);
     put_number(&l, "bitmask_bytes", (double)c->bytes.bitmask, 0);
     put_number(&l, "list_bytes", (double)c->bytes.lists, 0);
+    put_number(&l, "packed_bytes", c->bytes.packed > 0 ? (double)c->bytes.packed : NAN, 0);
     put_number(&l, "break_even", r->even, 4);
     put_number(&l, "break_even_direct", r->even_direct, 4);
     return add_line(ctx, rows, &l);

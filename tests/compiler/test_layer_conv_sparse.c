@@ -28,7 +28,11 @@ typedef enum mask_kind {
     MASK_CHANNELS, /* empty columns */
     MASK_NOTHING,  /* everything is zero */
     MASK_SINGLE,   /* one weight is not */
-    MASK_BUT_ONE   /* one weight is zero */
+    MASK_BUT_ONE,  /* one weight is zero */
+    MASK_SET2,     /* complementary */
+    MASK_SET4,
+    MASK_SET8,
+    MASK_2_OF_4 /* each output its own */
 } mask_kind;
 
 typedef struct shape_row {
@@ -56,6 +60,12 @@ static const shape_row shapes[] = {
     /* more steps and more values of a group than one instruction of 64-bit Arm can address */
     {4200, 12, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_UNSTRUCTURED},
     {20, 50, 3, 7, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_NONE, MASK_UNSTRUCTURED},
+    /* lanes that pick: partial vectors, narrow blocks, taps, gaps between pixels */
+    {24, 19, 5, 7, 1, 1, 1, 1, 1, 1, 0, 3, true, NAS__LACT_RELU, MASK_SET2},
+    {40, 24, 4, 9, 1, 1, 2, 2, 1, 1, 0, 0, false, NAS__LACT_PRELU, MASK_SET4},
+    {16, 40, 3, 6, 3, 3, 1, 1, 1, 1, 3, 0, true, NAS__LACT_NONE, MASK_SET8},
+    {12, 6, 2, 21, 2, 1, 1, 1, 1, 1, 1, 1, false, NAS__LACT_LEAKY, MASK_2_OF_4},
+    {5200, 8, 1, 4, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SET4}, /* wide indices */
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
@@ -263,11 +273,18 @@ static nas_sparsity pattern_of(mask_kind kind) {
     case MASK_UNSTRUCTURED: s.pattern = NAS_SPARSITY_UNSTRUCTURED; break;
     case MASK_FILTERS: s.pattern = NAS_SPARSITY_FILTER; break;
     case MASK_CHANNELS: s.pattern = NAS_SPARSITY_CHANNEL; break;
+    case MASK_SET2:
+    case MASK_SET4:
+    case MASK_SET8: s.pattern = NAS_SPARSITY_COMPLEMENTARY; break;
+    case MASK_2_OF_4: s.pattern = NAS_SPARSITY_N_OF_M; break;
     case MASK_NOTHING:
     case MASK_SINGLE:
     case MASK_BUT_ONE: break;
     }
     s.outputs = s.inputs = 4;
+    if (kind == MASK_SET2) s.outputs = 2;
+    if (kind == MASK_SET8) s.outputs = 8;
+    if (kind == MASK_2_OF_4) s.outputs = 1;
     return s;
 }
 
@@ -580,4 +597,32 @@ Test(compiler_layer_conv_sparse, rearranged_outputs_are_found_again) {
     }
     cr_assert(eq(int, entries, 128 * 32 / 4 - (int)(0.6 * (128 * 32 / 4))));
     tensors_free(&t);
+}
+
+/* Of a complementary set the lanes of a vector pick one input each: an entry for each run, whatever the outputs keep. */
+Test(compiler_layer_conv_sparse, sets_are_runs_that_lanes_pick_from) {
+    static const struct {
+        mask_kind mask;
+        int32_t run, entries; /* of a block of 16 outputs */
+    } rows[] = {{MASK_SET2, 4, 64 / 2}, {MASK_SET4, 4, 64 / 4}, {MASK_SET8, 8, 64 / 8}};
+    const nas_target *target = NULL, *other = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-linux", &other), NAS_OK));
+    nas_rng rng = nas_rng_stream(16, 0, "sets");
+    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+        const shape_row row = {64,          32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE,
+                               rows[k].mask};
+        tensors t = tensors_of(&rng, &row);
+        nas__conv_way ways[NAS__CONV_WAYS_MAX];
+        int32_t entries = 0;
+        for (int32_t i = nas__conv_ways(target, &t.conv, ways) - 1; i >= 0; i--) {
+            if (ways[i].algorithm == NAS__CONV_SPARSE_RUN && ways[i].vectors == 2 &&
+                ways[i].group == rows[k].run)
+                entries = ways[i].entries;
+        }
+        cr_assert(eq(int, entries, 2 * rows[k].entries));
+        for (int32_t i = nas__conv_ways(other, &t.conv, ways) - 1; i >= 0; i--)
+            cr_assert(ways[i].algorithm != NAS__CONV_SPARSE_RUN);
+        tensors_free(&t);
+    }
 }

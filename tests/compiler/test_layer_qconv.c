@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* How the codes are drawn. */
-typedef enum fill_mode { ANY, EXTREME } fill_mode;
+typedef enum fill_mode { ANY, EXTREME, POWERS /* of two, weights */ } fill_mode;
 /* Which weights are 0: none that is left out; 1x4 blocks or blocks of 8 outputs x 4 inputs, half of them; four in five; all but the first or the last; whole
  * outputs and inputs; all. FULL may leave zeros out, but there are none. */
 typedef enum zeros { DENSE, BLOCKS, TILES, SCATTERED, SINGLE, LINES, EMPTY, FULL } zeros;
@@ -67,6 +67,12 @@ static const shape_row fixed_shapes[] = {
     {32, 40, 1, 6, 13, 3, 3, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 8, EXTREME, TILES},
     {37, 24, 1, 7, 7, 1, 1, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 8, EXTREME, TILES},
     {20, 48, 1, 5, 10, 3, 2, 1, 1, 2, 2, 2, 0, 1, 1, 1, 0, 0, 8, ANY, TILES},
+    {31, 67, 1, 5, 7, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 2, ANY, DENSE},
+    {12, 130, 1, 3, 9, 3, 3, 1, 1, 1, 1, 2, 1, 0, 1, 0, 0, 0, 2, EXTREME, DENSE},
+    {16, 20, 2, 4, 5, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, ANY, DENSE},
+    {24, 40, 1, 6, 9, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, POWERS, DENSE},
+    {7, 21, 1, 5, 11, 3, 3, 1, 1, 1, 1, 3, 0, 1, 1, 1, 1, 1, 8, POWERS, DENSE},
+    {19, 9, 1, 4, 6, 3, 2, 2, 1, 1, 1, 0, 2, 0, 1, 0, 0, 0, 7, POWERS, SCATTERED},
 };
 enum {
     FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
@@ -137,6 +143,7 @@ static nas__qconv conv_of(const shape_row *r) {
                     .residual_signed = r->residual_signed,
                     .joins = r->residual && r->out_c % 2 == 0,
                     .weight_bits = r->bits,
+                    .powers = r->fill == POWERS,
                     .has_left = r->has_left};
     nas__conv *c = &q.conv;
     *c = (nas__conv){.in_c = r->in_c,
@@ -176,10 +183,10 @@ typedef struct tensors {
 static void fill_codes(nas_rng *rng, uint8_t *p, size_t n, fill_mode mode) {
     for (size_t i = 0; i < n; i++) {
         const uint32_t v = nas_rng_below(rng, 256);
-        p[i] = (uint8_t)(mode == ANY    ? v
-                         : (v & 1) != 0 ? 127 + (v & 2) / 2
-                         : (v & 2) != 0 ? 255
-                                        : 0);
+        p[i] = (uint8_t)(mode != EXTREME ? v
+                         : (v & 1) != 0  ? 127 + (v & 2) / 2
+                         : (v & 2) != 0  ? 255
+                                         : 0);
     }
 }
 
@@ -224,6 +231,13 @@ static void make_zeros(nas_rng *rng, const shape_row *row, size_t taps, tensors 
     t->q.conv.kept = t->kept;
 }
 
+static int8_t power_below(int8_t code) {
+    int size = code < 0 ? -code : code, power = size > 0;
+    while (power > 0 && 2 * power <= size)
+        power *= 2;
+    return (int8_t)(code < 0 ? -power : power);
+}
+
 static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     tensors t = {.q = conv_of(row)};
     const nas__conv *c = &t.q.conv;
@@ -243,9 +257,10 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     fill_codes(rng, t.residual, t.residual_bytes, row->fill);
     const int32_t most = (1 << (row->bits - 1)) - 1;
     for (size_t i = 0; i < (size_t)c->out_c * taps; i++) {
-        t.weight[i] = (int8_t)(row->fill == ANY ? code_between(rng, -most, most)
-                               : coin(rng)      ? most
-                                                : -most);
+        t.weight[i] = (int8_t)(row->fill != EXTREME ? code_between(rng, -most, most)
+                               : coin(rng)          ? most
+                                                    : -most);
+        if (row->fill == POWERS) t.weight[i] = power_below(t.weight[i]);
     }
     make_zeros(rng, row, taps, &t);
     t.data = (nas__qconv_data){.weight = t.weight,
@@ -456,6 +471,11 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
         out[k] = ways[k == 0 ? 0 : (turn + k * (n / kept)) % n];
     for (int32_t k = 0; k < n && kept == TRIED; k++) {
         if (ways[k].split > 0 || ways[k].sums16 > 0) out[1] = ways[k];
+    }
+    int32_t packed = 0; /* and one of these, the tiles in turn */
+    for (int32_t k = 0; k < n && kept == TRIED; k++) {
+        const bool is = ways[k].stored_bits == 2 || nas__qconv_exponents(q, &ways[k]);
+        if (is && packed++ <= turn % 6) out[1] = ways[k];
     }
     int32_t winograd = 0; /* one of these always, both sizes in turn */
     for (int32_t k = 0; k < n && kept == TRIED; k++) {

@@ -306,6 +306,73 @@ Test(compiler_tune, whichever_way_wins_the_codes_are_the_same) {
     nas_graph_free(g);
 }
 
+/* The mask as instructions is the fastest of all, if it is among them. */
+static bool code_find(void *user, const nas_tune_key *k, double *ns) {
+    const bool code = strstr(k->way, "sparse_code") != NULL;
+    *(bool *)user = *(bool *)user || code;
+    *ns = code ? 1 : 2;
+    return true;
+}
+
+/* 1x1 of 32 channels, four of five weights zero. */
+static nas_graph *sparse_graph(void) {
+    enum { CHANNELS = 32, SIZE = 14 };
+    nas_graph *g = nas_graph_new(ctx, "mask");
+    const nas_conv_attributes a = nas_conv_same(CHANNELS, 1);
+    nas_value v = NAS_VALUE_NONE;
+    OK(nas_graph_add_input(ctx, g, "in", (nas_shape){1, SIZE, SIZE, CHANNELS}, &v));
+    OK(nas_graph_add_conv(ctx, g, "conv", v, &a, &v));
+    OK(nas_graph_set_output(ctx, g, v));
+    OK(nas_graph_alloc_weights(ctx, g));
+    nas_rng rng = nas_rng_stream(9, 0, "mask");
+    nas_param *weight = nas_graph_param(g, nas_graph_node(g, 1)->params[0]);
+    for (size_t i = 0; i < weight->count; i++)
+        weight->data[i] = nas_rng_uniform(&rng) < 0.8 ? 0 : (float)(2 * nas_rng_uniform(&rng) - 1);
+    return g;
+}
+
+Test(compiler_tune, machine_code_goes_past_the_compiler_and_as_numbers_into_a_bundle) {
+    enum { N = 14 * 14 * 32 };
+    static float in[N], out[N], first[N];
+    bool offered = false;
+    const nas_tune_memory hooks = {&offered, code_find, never_store};
+    nas_graph *g = sparse_graph();
+    nas_artifact a;
+    nas_rng rng = nas_rng_stream(3, 0, "image");
+    for (int i = 0; i < N; i++)
+        in[i] = (float)(2 * nas_rng_uniform(&rng) - 1);
+    options.form = NAS_FORM_LAYERS;
+    OK(nas_compile(ctx, g, &options, &a));
+    OK(nas_artifact_run(ctx, &a, g, 1, in, first, 1, dir));
+    options.memory = &hooks;
+    options.tune_s = 1;
+    nas__form form = {0};
+    nas__sources sources = {0};
+    nas_buf text = {0};
+    OK(nas__form_lower(ctx, g, &options, &form));
+    OK(nas__form_emit(ctx, &form, &sources));
+    nas__sources_text(&sources, &text);
+    const bool x86 = strcmp(options.target->arch, "x86-64") == 0;
+    const char *number = x86 ? ".quad 0x" : ".inst 0x";
+    for (size_t i = 0; i < sources.n_units && offered; i++) {
+        const nas__unit *unit = &sources.units[i];
+        const bool is_code = strstr(unit->name, "sparse_code") != NULL;
+        cr_assert(is_code == (unit->code.bytes.len > 0));
+        cr_assert(eq(ptr, strstr(unit->text.data, number), NULL));
+    }
+    cr_assert(offered == (strstr(text.data, number) != NULL));
+    nas_buf_deinit(&text);
+    nas__sources_deinit(&sources);
+    nas__form_free(&form);
+    OK(nas_compile(ctx, g, &options, &a)); /* the assembler finds the file */
+    OK(nas_artifact_run(ctx, &a, g, 1, in, out, 1, dir));
+    for (int i = 0; i < N; i++)
+        cr_assert(fabs((double)out[i] - (double)first[i]) < 1e-4, "%d: %g, %g", i, (double)out[i],
+                  (double)first[i]);
+    nas_graph_free(g);
+    if (!offered) cr_skip_test("no machine code for masks on this processor");
+}
+
 Test(compiler_tune, kinds_of_integer_ways_compete_whatever_the_estimates) {
     nas_graph *g = integer_graph();
     static list_memory list;

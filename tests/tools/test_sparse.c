@@ -228,6 +228,56 @@ Test(tools_sparse, layers_of_integers_leave_zeros_out) {
     nas_graph_free(g);
 }
 
+/* The recipe's numbers of the convolution, for codes from the image on. */
+static void write_codes(const nas_graph *g, const char *bits) {
+    char hash[NAS_SHA256_HEX], path[128], text[2048];
+    OK(nas_graph_hash(ctx, g, false, hash));
+    const int n = snprintf(
+        text, sizeof text,
+        "{\"graph_hash\": \"%s\", \"layers\": {\"in\": {\"activation\": {\"scale\": 0.01}}, "
+        "\"conv\": {%s}, \"act\": {\"activation\": {\"scale\": 0.05}}}}",
+        hash, bits);
+    (void)snprintf(path, sizeof path, "%s/r.json", folder);
+    OK(nas_file_write(ctx, path, text, (size_t)n, 0644));
+}
+
+/* Fewer bytes of weights than a byte each, in the program and in what it says of itself, and the same results. */
+Test(tools_sparse, weights_of_few_bits_are_packed_where_bytes_count) {
+    static const struct {
+        const char *bits;
+        int most; /* bytes: of weights, biases, multipliers, and heads of all layers */
+    } rows[] = {{"\"weight_bits\": 4", IN_C * OUT_C * 3 / 4},
+                {"\"weight_bits\": 2", IN_C * OUT_C * 5 / 8},
+                {"\"weight_bits\": 8", IN_C * OUT_C * 3 / 4}}; /* powers of two */
+    nas_graph *g = sample();
+    float *w = nas_graph_param(g, 0)->data;
+    char line[512];
+    for (int i = 0; i < IN_C * OUT_C; i++)
+        w[i] = ldexpf(w[i] < 0 ? -1 : 1, -(i * 5 % 7));
+    export(g, "powers.onnx");
+    expect("head -c 20736 /dev/urandom > in.raw", 0, "");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *model = i == 2 ? "powers.onnx" : "sample.onnx";
+        write_codes(g, rows[i].bits);
+        (void)snprintf(line, sizeof line,
+                       "for s in fast small; do $P %s --recipe r.json --weights $s -o $s $C && "
+                       "$s/model --run in.raw $s.raw || exit 3; done; cmp fast.raw small.raw && "
+                       "sed 's/.*\"weight_bytes\":\\([0-9]*\\).*/bytes \\1/' small/compile.json",
+                       model);
+        nas_buf out = {0};
+        const int code = shell(line, &out);
+        cr_assert(eq(int, code, 0), "%s", out.data);
+        const char *bytes = strstr(out.data, "\nbytes ");
+        cr_assert(bytes != NULL, "%s", out.data);
+        cr_assert(strtol(bytes + strlen("\nbytes "), NULL, 10) < rows[i].most, "row %zu: %s", i,
+                  out.data);
+        nas_buf_deinit(&out);
+    }
+    expect("$P powers.onnx --recipe r.json --weights small --explain $C", 0, "4-bit weights");
+    expect("$P sample.onnx --weights tiny --explain $C", 2, "fast or small, not 'tiny'");
+    nas_graph_free(g);
+}
+
 Test(tools_sparse, what_is_wrong_in_a_recipe_is_named) {
     static const char *const rows[][2] = {
         {"\"layers\": {\"conv\": {\"sparsity\": {\"pattern\": \"2xN\", \"rate\": 0.5}}}",
@@ -326,6 +376,24 @@ Test(tools_sparse, break_even_is_measured_by_an_agent) {
            "0.05s --db t.db -f csv $C",
            0, "1,1,64,48,9,9,f32,1x8,");
     cr_expect(kept_gain(here, 32, 0.9) > 0);
+}
+
+/* Bytes are those of the mask, whoever measures: 48 x 64 weights, half of them in eights of outputs. */
+Test(tools_sparse, cells_of_devices_carry_the_bytes_of_their_storage) {
+    static const char *const wheres[] = {"", "--target local "};
+    for (int i = 0; i < 2; i++) {
+        char line[256];
+        (void)snprintf(line, sizeof line,
+                       "$P --break-even %s--shapes 1:64:48:9 --patterns 1x8 --rates 0.5 --cell "
+                       "0.05s -f json $C",
+                       wheres[i]);
+        expect(line, 0, "\"dense_bytes\":12288,\"bitmask_bytes\":6528,\"list_bytes\":6556");
+        (void)snprintf(line, sizeof line,
+                       "$P --break-even %s--shapes 1:64:48:9 --patterns complementary --rates 0.75 "
+                       "--cell 0.05s -f json $C",
+                       wheres[i]);
+        expect(line, 0, "\"packed_bytes\":3264");
+    }
 }
 
 Test(tools_sparse, what_break_even_cannot_do_is_named) {

@@ -107,10 +107,16 @@ static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense, 
 static nas_status print_candidate(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_candidate *k,
                                   const int32_t *bits, const char *what, const char *mark) {
     nas_oneshot_score s = {0};
-    const nas_status status = nas_oneshot_evaluate(ctx, o, k->graph, NAS_CLASS_REPORT, &s);
+    nas_oneshot_reference report = {0};
+    double divergence = 0;
+    nas_status status = nas_oneshot_evaluate(ctx, o, k->graph, NAS_CLASS_REPORT, &s);
+    if (status == NAS_OK)
+        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REPORT, SIZE_MAX, &report);
+    if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, k->graph, &report, &divergence);
+    nas_oneshot_reference_deinit(&report);
     if (status != NAS_OK) return status;
-    printf("%s | %.0f | %.4f | %.4f | %.2f | %.4f | ", what, k->total.cost, k->divergence,
-           k->turn_divergence, 100 * s.top1, s.cross_entropy);
+    printf("%s | %.0f | %.4f | %.4f | %.4f | %.2f | %.4f | ", what, k->total.cost, k->divergence,
+           k->turn_divergence, divergence, 100 * s.top1, s.cross_entropy);
     for (size_t i = 0; i < o->n_layers; i++)
         printf("%d", (int)bits[k->choice[i]]);
     printf(" | %s |\n", mark);
@@ -135,7 +141,7 @@ static nas_status mixed_at(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table
             status = print_candidate(ctx, o, k, bits, nas_oneshot_way_name((nas_oneshot_way)w),
                                      w == (int)choice.best ? "chosen" : "");
         } else {
-            printf("%s | %.0f | %.4f | | | | ", nas_oneshot_way_name((nas_oneshot_way)w),
+            printf("%s | %.0f | %.4f | | | | | ", nas_oneshot_way_name((nas_oneshot_way)w),
                    k->total.cost, k->divergence);
             for (size_t i = 0; i < o->n_layers; i++)
                 printf("%d", (int)bits[k->choice[i]]);
@@ -159,9 +165,10 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int first, int seeds,
         levels[k] = nas_layer_scheme_default();
         levels[k].bits = bits[k / n];
     }
-    printf("\n| seed | bits | network | bytes | divergence: layers for themselves | in turn | "
-           "top-1 | cross-entropy | bits of the layers | |\n|---|---|---|---|---|---|---|---|---|"
-           "---|\n");
+    printf("\n| seed | bits | network | bytes | divergence: layers for themselves | in turn | of "
+           "report "
+           "images | top-1 | cross-entropy | bits of the layers | |\n|---|---|---|---|---|---|---|"
+           "---|---|---|---|\n");
     nas_status status = NAS_OK;
     for (int s = first; s < first + seeds && status == NAS_OK; s++) {
         nas_oneshot_table t = {0};

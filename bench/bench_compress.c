@@ -1,9 +1,9 @@
 /* bench_compress.c - one-shot compression of ResNet-20 on CIFAR-10: second order, each layer for itself and all in turn, against
  * magnitude and rounding, then mixed precision against the same bits everywhere at equal size. Prints the tables of
  * docs/compress.md.
- * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] [--row NAME] */
+ * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] [--row NAME] [--first SEED] [--sensitivity NAME] */
 #include "search/oneshot.h"
-#include "search/oneshot_budget.h"
+#include "search/oneshot_choose.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -103,22 +103,61 @@ static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense, 
     return status;
 }
 
-/* Schemes compressed in turn, on REPORT images. */
-static nas_status score_turn(nas_ctx *ctx, nas_oneshot *o, const nas_layer_scheme *schemes,
-                             nas_oneshot_score *out) {
-    const nas_layer_options options = nas_layer_options_default();
-    nas_graph *g = NULL;
-    nas_status status = nas_oneshot_apply_sequential(ctx, o, schemes, &options, NULL, &g);
-    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, g, NAS_CLASS_REPORT, out);
-    nas_graph_free(g);
+/* One row: the network that a candidate stands for on REPORT images, beside its divergence from the dense one on REWARD images. */
+static nas_status print_candidate(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_candidate *k,
+                                  const int32_t *bits, const char *what, const char *mark) {
+    nas_oneshot_score s = {0};
+    nas_oneshot_reference report = {0};
+    double divergence = 0;
+    nas_status status = nas_oneshot_evaluate(ctx, o, k->graph, NAS_CLASS_REPORT, &s);
+    if (status == NAS_OK)
+        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REPORT, SIZE_MAX, &report);
+    if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, k->graph, &report, &divergence);
+    nas_oneshot_reference_deinit(&report);
+    if (status != NAS_OK) return status;
+    printf("%s | %.0f | %.4f | %.4f | %.4f | %.2f | %.4f | ", what, k->total.cost, k->divergence,
+           k->turn_divergence, divergence, 100 * s.top1, s.cross_entropy);
+    for (size_t i = 0; i < o->n_layers; i++)
+        printf("%d", (int)bits[k->choice[i]]);
+    printf(" | %s |\n", mark);
+    (void)fflush(stdout);
+    return NAS_OK;
+}
+
+enum { LEVELS = 6, LIMITS = 3 };
+
+/* At one limit: every candidate that was finished, the chosen one marked; what was only estimated is named. */
+static nas_status mixed_at(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *t, double limit,
+                           const int32_t *bits, int seed, const char *name) {
+    nas_oneshot_choose_options options = nas_oneshot_choose_options_default();
+    nas_oneshot_choice choice;
+    options.limit = limit;
+    nas_status status = nas_oneshot_choose(ctx, o, t, &options, &choice);
+    for (int w = 0; w < NAS_ONESHOT_WAY_COUNT && status == NAS_OK; w++) {
+        const nas_oneshot_candidate *k = &choice.candidates[w];
+        if (!k->is_set) continue;
+        printf("| %d | %s | ", seed, name);
+        if (k->has_turn) {
+            status = print_candidate(ctx, o, k, bits, nas_oneshot_way_name((nas_oneshot_way)w),
+                                     w == (int)choice.best ? "chosen" : "");
+        } else {
+            printf("%s | %.0f | %.4f | | | | | ", nas_oneshot_way_name((nas_oneshot_way)w),
+                   k->total.cost, k->divergence);
+            for (size_t i = 0; i < o->n_layers; i++)
+                printf("%d", (int)bits[k->choice[i]]);
+            printf(" | |\n");
+        }
+    }
+    if (status == NAS_OK) nas_oneshot_choice_deinit(&choice);
     return status;
 }
 
-/* At the bytes of the same bits everywhere, what the budget chooses by losses on dense inputs; both compressed in turn.
- * Sensitivities from REWARD images, scores from REPORT. */
-static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
-    static const int32_t bits[] = {2, 3, 4, 5, 6, 8};
-    enum { LEVELS = sizeof bits / sizeof bits[0] };
+/* At the bytes of 3 and of 4 bits everywhere, and half way between 2 and 3: what nas-compress --budget would hand out beside the
+ * same bits everywhere. Choices from REWARD images, scores from REPORT. */
+static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int first, int seeds,
+                        nas_oneshot_sensitivity sensitivity) {
+    static const int32_t bits[LEVELS] = {2, 3, 4, 5, 6, 8};
+    static const char *const names[LIMITS] = {"3", "2.5", "4"};
     nas_layer_scheme levels[LEVELS * LAYERS_MAX]; /* [LEVELS][n_layers] */
     const nas_layer_options options = nas_layer_options_default();
     const size_t n = o->n_layers;
@@ -126,46 +165,38 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int seeds) {
         levels[k] = nas_layer_scheme_default();
         levels[k].bits = bits[k / n];
     }
-    printf("\n| seed | bits everywhere | bytes | top-1 | cross-entropy | mixed: bytes | top-1 | "
-           "cross-entropy | bits of the layers |\n|---|---|---|---|---|---|---|---|---|\n");
+    printf("\n| seed | bits | network | bytes | divergence: layers for themselves | in turn | of "
+           "report "
+           "images | top-1 | cross-entropy | bits of the layers | |\n|---|---|---|---|---|---|---|"
+           "---|---|---|---|\n");
     nas_status status = NAS_OK;
-    for (int s = 1; s <= seeds && status == NAS_OK; s++) {
+    for (int s = first; s < first + seeds && status == NAS_OK; s++) {
         nas_oneshot_table t = {0};
+        double cost[3] = {0}; /* of 2, 3, 4 bits everywhere */
         status = nas_oneshot_calibrate(ctx, o, (uint64_t)s);
         if (status == NAS_OK)
             status = nas_oneshot_table_make(ctx, o, levels, LEVELS, &options, NAS_ONESHOT_BYTES,
-                                            NAS_ONESHOT_SCALED, &t);
-        for (int k = 0; k < 3 && status == NAS_OK; k++) {
-            int32_t choice[LAYERS_MAX];
-            nas_layer_scheme mix[LAYERS_MAX];
-            nas_oneshot_score plain = {0}, chosen = {0};
-            nas_budget_total total;
-            nas_graph *g = NULL;
-            double limit = 0;
-            for (size_t i = 0; i < o->n_layers; i++)
-                limit += t.entries[i * LEVELS + (size_t)k].cost;
-            status = nas_oneshot_table_pick(ctx, o, &t, limit, choice, &total, &g);
-            nas_graph_free(g);
-            for (size_t i = 0; status == NAS_OK && i < n; i++)
-                mix[i] = levels[(size_t)choice[i] * n + i];
-            if (status == NAS_OK) status = score_turn(ctx, o, levels + (size_t)k * n, &plain);
-            if (status == NAS_OK) status = score_turn(ctx, o, mix, &chosen);
-            if (status != NAS_OK) break;
-            printf("| %d | %d | %.0f | %.2f | %.4f | %.0f | %.2f | %.4f | ", s, (int)bits[k], limit,
-                   100 * plain.top1, plain.cross_entropy, total.cost, 100 * chosen.top1,
-                   chosen.cross_entropy);
-            for (size_t i = 0; i < o->n_layers; i++)
-                printf("%d", (int)bits[choice[i]]);
-            printf(" |\n");
-            (void)fflush(stdout);
+                                            sensitivity, &t);
+        for (size_t i = 0; status == NAS_OK && i < n; i++) {
+            for (size_t k = 0; k < 3; k++)
+                cost[k] += t.entries[i * LEVELS + k].cost;
         }
+        const double limits[LIMITS] = {cost[1], 0.5 * (cost[0] + cost[1]), cost[2]};
+        for (int k = 0; k < LIMITS && status == NAS_OK; k++)
+            status = mixed_at(ctx, o, &t, limits[k], bits, s, names[k]);
         nas_oneshot_table_deinit(&t);
     }
     return status;
 }
 
-static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *part,
-                      const char *only) {
+typedef struct arguments {
+    const char *folder, *part, *only;
+    long seeds, first; /* seeds of the calibration: first, first + 1, ... */
+    nas_oneshot_sensitivity sensitivity;
+} arguments;
+
+static nas_status run(nas_ctx *ctx, const arguments *a) {
+    const char *folder = a->folder;
     char onnx[512], train[512], test[512];
     (void)snprintf(onnx, sizeof onnx, "%s/cifar_resnet_weights/resnet20.onnx", folder);
     (void)snprintf(train, sizeof train, "%s/cifar10/train_1.bin", folder);
@@ -196,29 +227,39 @@ static nas_status run(nas_ctx *ctx, const char *folder, int seeds, const char *p
     if (status == NAS_OK)
         printf("%s\ndense: %.2f %% of %zu report images\n\n", nas_class_data_describe(o.data),
                100 * dense.top1, dense.images);
-    if (status == NAS_OK && strcmp(part, "mixed") != 0)
-        status = tables(ctx, &o, seeds, 100 * dense.top1, only);
-    if (status == NAS_OK && strcmp(part, "tables") != 0) status = mixed(ctx, &o, seeds);
+    if (status == NAS_OK && strcmp(a->part, "mixed") != 0)
+        status = tables(ctx, &o, (int)a->seeds, 100 * dense.top1, a->only);
+    if (status == NAS_OK && strcmp(a->part, "tables") != 0)
+        status = mixed(ctx, &o, (int)a->first, (int)a->seeds, a->sensitivity);
     nas_oneshot_close(&o);
     return status;
 }
 
 int main(int argc, char **argv) {
-    const char *folder = "../shared/data", *part = "all", *only = NULL;
-    long seeds = 3;
+    arguments a = {.folder = "../shared/data",
+                   .part = "all",
+                   .seeds = 3,
+                   .first = 1,
+                   .sensitivity = NAS_ONESHOT_SCALED};
     for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--data") == 0) folder = argv[i + 1];
-        if (strcmp(argv[i], "--seeds") == 0) seeds = strtol(argv[i + 1], NULL, 10);
-        if (strcmp(argv[i], "--part") == 0) part = argv[i + 1];
-        if (strcmp(argv[i], "--row") == 0) only = argv[i + 1];
+        const char *value = argv[i + 1];
+        if (strcmp(argv[i], "--data") == 0) a.folder = value;
+        if (strcmp(argv[i], "--seeds") == 0) a.seeds = strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--first") == 0) a.first = strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--part") == 0) a.part = value;
+        if (strcmp(argv[i], "--row") == 0) a.only = value;
+        if (strcmp(argv[i], "--sensitivity") == 0)
+            a.sensitivity = nas_oneshot_sensitivity_find(value);
     }
-    if (seeds < 1 || seeds > SEEDS_MAX) {
-        fprintf(stderr, "error: --seeds wants 1 to %d\n", SEEDS_MAX);
+    if (a.seeds < 1 || a.seeds > SEEDS_MAX || a.first < 0 ||
+        a.sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT) {
+        fprintf(stderr, "error: --seeds wants 1 to %d, --sensitivity scaled, measured or error\n",
+                SEEDS_MAX);
         return NAS_EXIT_USAGE;
     }
     nas_ctx *ctx = nas_ctx_new();
     if (ctx == NULL) return NAS_EXIT_FAILED;
-    const nas_status status = run(ctx, folder, (int)seeds, part, only);
+    const nas_status status = run(ctx, &a);
     if (status != NAS_OK) fprintf(stderr, "error: %s\n", nas_ctx_message(ctx));
     nas_ctx_free(ctx);
     return nas_exit_code(status);

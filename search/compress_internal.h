@@ -37,6 +37,7 @@ typedef struct nas__comp {
     nas_db *db;
     int64_t id;
     nas_graph *model; /* with weights */
+    nas_graph *tuned; /* the same, fine-tuned: teacher of the others; NULL until one is tuned */
     nas_class_data *data;
     nas_channels *channels;
     nas_exec_gram *grams;
@@ -71,7 +72,8 @@ nas_status nas__comp_space(nas__comp *c);
 /* nas__comp_top1 - share of a split's images that `graph` gets right. */
 nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
                           double *top1);
-/* nas__comp_tune - fine-tunes in place with the original as teacher. */
+/* nas__comp_tune - fine-tunes in place. stream: number of the trial; 0, the original, learns from itself as it came, and
+ * others from compress.teacher. */
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream);
 
 /* ---- compress_trial.c ---- */

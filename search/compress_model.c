@@ -146,11 +146,23 @@ nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split 
     return status;
 }
 
+/* The original as tuned/0.onnx has it, once: it is the first that is tuned. */
+static nas_status load_tuned(nas__comp *c) {
+    char path[NAS__COMP_PATH_MAX];
+    const nas_onnx_import_options o = nas_onnx_import_options_default();
+    if (c->tuned != NULL) return NAS_OK;
+    const nas_status status = nas__comp_path(c, "tuned/0.onnx", path);
+    return status == NAS_OK ? nas_onnx_import(c->ctx, path, &o, &c->tuned) : status;
+}
+
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
     const nas_config *cfg = c->config;
+    const bool by_tuned = stream > 0 && strcmp(cfg->compress.teacher, "tuned") == 0;
     nas_tune_options o = nas_tune_options_default();
     o.batch = cfg->eval.batch;
     o.steps = cfg->eval.finetune_steps;
+    o.adam = strcmp(cfg->compress.optimizer, "adam") == 0;
+    if (o.adam) o.weight_decay = 0; /* Adam has none here */
     o.learning_rate = cfg->eval.finetune_learning_rate;
     o.distill = cfg->compress.distill;
     o.temperature = cfg->compress.temperature;
@@ -160,7 +172,9 @@ nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uin
     o.seed = cfg->study.seed + 1 + stream;
     if (o.steps == 0) return NAS_OK;
     nas__progress_phase(&c->progress, label, 0, o.steps);
-    const nas_status status = nas_tune(c->ctx, graph, c->model, c->data, &o, show_step, c);
+    nas_status status = by_tuned ? load_tuned(c) : NAS_OK;
+    if (status == NAS_OK)
+        status = nas_tune(c->ctx, graph, by_tuned ? c->tuned : c->model, c->data, &o, show_step, c);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     return nas_wrap(c->ctx, status, "%s", label);
 }

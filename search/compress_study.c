@@ -235,6 +235,7 @@ static nas_status close_all(nas__comp *c) {
     nas_free(c->scores);
     nas_free(c->outputs);
     nas_graph_free(c->model);
+    nas_graph_free(c->tuned);
     for (size_t i = 0; i < c->n_trials; i++)
         nas_db_trial_deinit(&c->trials[i].row);
     nas_free(c->trials);

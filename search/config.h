@@ -90,7 +90,7 @@ typedef struct nas_config {
         int32_t glyphs, reward_images, report_images, tune_images;
     } data;
     struct {
-        char space[16], importance[24], measure[8];
+        char space[16], importance[24], measure[8], optimizer[8], teacher[16];
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature;
         bool repair, recalibrate, flip;

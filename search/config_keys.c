@@ -215,8 +215,14 @@ static const nas__config_key keys[] = {
     TEXT("compress.measure", compress.measure, "", "front|all",
          "where a latency decides, front: time candidates that no other one beats in both top1 and "
          "MACs, and under a bound on the latency those near or below it; all: every one"),
+    TEXT("compress.optimizer", compress.optimizer, "", "adam|sgd",
+         "fine-tuning: Adam (imported networks have no normalisations left, and layers of very "
+         "different scales), or SGD with momentum"),
+    TEXT("compress.teacher", compress.teacher, "", "tuned|original",
+         "fine-tuning: whose answers compressed networks learn from, the original's after its own "
+         "fine-tuning or as it came; the original learns from itself as it came"),
     NUMBER("compress.distill", compress.distill, false, 0, 1, "",
-           "fine-tuning: share of the original network's answers in the loss"),
+           "fine-tuning: share of the teacher's answers in the loss"),
     NUMBER("compress.temperature", compress.temperature, true, 0, 100, "",
            "fine-tuning: softens both answers"),
     {.path = "compress.flip",
@@ -245,7 +251,7 @@ static const nas__config_key keys[] = {
          "supernet.weights of an earlier study with the same space: it is not trained again"),
     NUMBER("eval.learning_rate", eval.learning_rate, true, 0, 1, "", "Adam, supernet and baseline"),
     NUMBER("eval.finetune_learning_rate", eval.finetune_learning_rate, true, 0, 1, "",
-           "Adam, fine-tuning"),
+           "fine-tuning"),
 
     TEXT("search.strategy", search.strategy, "", "random|evolution|nsga2|greedy|ddpg|agmc",
          "random sampling, regularized evolution, NSGA-II, hill climbing, or a learnt policy (AMC, "
@@ -469,6 +475,8 @@ void nas_config_default(nas_config *out) {
         .compress = {.space = "amc",
                      .importance = "reconstruction",
                      .measure = "front",
+                     .optimizer = "sgd",
+                     .teacher = "original",
                      .channel_step = 4,
                      .calibration_images = 500,
                      .positions = 10,

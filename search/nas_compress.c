@@ -1,6 +1,7 @@
 /* nas_compress.c - `nas-compress MODEL.onnx -o DIR`: a trained classifier compressed without training it again. What becomes of
  * the accuracy goes to stdout, everything else to stderr. */
 #include "search/oneshot_args.h"
+#include "search/oneshot_choose.h"
 #include "search/oneshot_codes.h"
 #include "search/oneshot_gains.h"
 #include "search/oneshot_tune.h"
@@ -149,31 +150,43 @@ static nas_status offer_levels(nas_ctx *ctx, job *j) {
     return NAS_OK;
 }
 
-/* The chosen levels once more, each layer against what the compressed ones before it give. Where zeros that come by rounding
- * are fewer than on dense inputs, the limit could be missed: then the network of the table stands. */
-static nas_status in_turn(nas_ctx *ctx, job *j, nas_oneshot_cost cost, double limit) {
-    nas_oneshot *o = &j->o;
-    nas_graph *graph = NULL;
-    double spent = 0;
-    nas_layer_result *results = nas_alloc_array(ctx, o->n_layers, sizeof *results);
-    nas_status status =
-        results == NULL
-            ? NAS_ERR_NOMEM
-            : nas_oneshot_apply_sequential(ctx, o, j->schemes, &j->cl->layer, results, &graph);
-    if (status == NAS_OK) status = nas_oneshot_cost_of(ctx, o, graph, j->schemes, cost, &spent);
-    if (status == NAS_OK && spent > limit * (1 + 1e-12)) {
-        printf("calibration     on the dense network: in turn, fewer weights round to zero and it "
-               "takes %.0f\n",
-               spent);
-    } else if (status == NAS_OK) {
-        nas_graph *const dense = j->graph;
-        j->graph = graph;
-        graph = dense;
-        memcpy(j->results, results, o->n_layers * sizeof *results);
+static const char *unit_of(nas_oneshot_cost cost) {
+    return cost == NAS_ONESHOT_TIME ? "us measured" : nas_oneshot_cost_name(cost);
+}
+
+/* What the networks within the budget are, and which one stands. */
+static void say_choice(const nas_oneshot_choice *choice, nas_oneshot_cost cost, double limit,
+                       double whole) {
+    const int digits = cost == NAS_ONESHOT_TIME ? 1 : 0;
+    for (int i = 0; i < NAS_ONESHOT_WAY_COUNT; i++) {
+        const nas_oneshot_candidate *k = &choice->candidates[i];
+        if (!k->is_set) continue;
+        printf("%-15s %.*f %s, diverges by %.4f", nas_oneshot_way_name((nas_oneshot_way)i), digits,
+               k->total.cost, unit_of(cost), k->divergence);
+        if (k->has_turn) printf(", finished by %.4f", k->turn_divergence);
+        if (i == NAS_ONESHOT_SOLVED)
+            printf("; %s",
+                   k->total.exact ? "the least sum there is" : "not proved to be the least");
+        printf("\n");
     }
-    nas_graph_free(graph);
-    nas_free(results);
-    return status;
+    const nas_oneshot_candidate *best = &choice->candidates[choice->best];
+    if (best->turn_misses)
+        printf("calibration     on the dense network: in turn, fewer weights round to zero and it "
+               "takes more than the limit\n");
+    printf("budget          %.*f of %.*f %s (%.1f %% of the float network's): %s\n", digits,
+           best->total.cost, digits, limit, unit_of(cost), 100 * best->total.cost / whole,
+           nas_oneshot_way_name(choice->best));
+}
+
+/* The network that was chosen becomes the job's. */
+static void take_choice(job *j, nas_oneshot_choice *choice) {
+    nas_oneshot_candidate *best = &choice->candidates[choice->best];
+    for (size_t i = 0; i < j->o.n_layers; i++) {
+        j->schemes[i] = j->offered[(size_t)best->choice[i] * j->o.n_layers + i];
+        j->results[i] = best->results[i];
+    }
+    j->graph = best->graph;
+    best->graph = NULL;
 }
 
 /* A budget of time counts the layers that were measured; says how many were not. */
@@ -199,37 +212,30 @@ static nas_status say_untimed(nas_ctx *ctx, const job *j) {
 
 static nas_status by_budget(nas_ctx *ctx, job *j) {
     nas_oneshot *o = &j->o;
+    nas_oneshot_choose_options options = nas_oneshot_choose_options_default();
     nas_oneshot_table t = {0};
+    nas_oneshot_choice choice = {0};
     nas_oneshot_cost cost = NAS_ONESHOT_BYTES;
-    nas_budget_total total = {0};
-    double limit = 0, whole = 0;
+    double whole = 0;
     bool percent = false;
-    nas_status status = read_budget(ctx, j->cl, &cost, &limit, &percent);
-    int32_t *choice = nas_alloc_array(ctx, o->n_layers, sizeof *choice);
-    if (choice == NULL) status = NAS_ERR_NOMEM;
+    nas_status status = read_budget(ctx, j->cl, &cost, &options.limit, &percent);
+    options.rounds = j->cl->moves;
+    options.sequential = j->cl->sequential;
+    options.layer = j->cl->layer;
     if (status == NAS_OK && cost == NAS_ONESHOT_TIME) status = say_untimed(ctx, j);
     if (status == NAS_OK)
         status = nas_oneshot_table_make(ctx, o, j->offered, j->n_levels, &j->cl->layer, cost,
                                         j->cl->sensitivity, &t);
     for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
         whole += t.dense[i];
-    if (percent) limit *= whole / 100;
-    if (status == NAS_OK)
-        status = nas_oneshot_table_pick(ctx, o, &t, limit, choice, &total, &j->graph);
-    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++) {
-        j->schemes[i] = j->offered[(size_t)choice[i] * o->n_layers + i];
-        j->results[i] = t.results[i * t.n_levels + (size_t)choice[i]];
+    if (percent) options.limit *= whole / 100;
+    if (status == NAS_OK) status = nas_oneshot_choose(ctx, o, &t, &options, &choice);
+    if (status == NAS_OK) {
+        say_choice(&choice, cost, options.limit, whole);
+        take_choice(j, &choice);
     }
-    const int digits = cost == NAS_ONESHOT_TIME ? 1 : 0;
-    if (status == NAS_OK)
-        printf("budget          %.*f of %.*f %s (%.1f %% of the float network's), %s\n", digits,
-               total.cost, digits, limit,
-               cost == NAS_ONESHOT_TIME ? "us measured" : nas_oneshot_cost_name(cost),
-               100 * total.cost / whole,
-               total.exact ? "the least loss there is" : "not proved to be the least loss");
+    nas_oneshot_choice_deinit(&choice);
     nas_oneshot_table_deinit(&t);
-    nas_free(choice);
-    if (status == NAS_OK && j->cl->sequential) status = in_turn(ctx, j, cost, limit);
     return nas_wrap(ctx, status, "budget %s", j->cl->budget);
 }
 

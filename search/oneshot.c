@@ -194,14 +194,19 @@ nas_status nas_oneshot_apply(nas_ctx *ctx, nas_oneshot *o, const nas_layer_schem
 
 /* ---- scores --------------------------------------------------------------------------------------------------------------- */
 
-static double surprise(const float *scores, int32_t classes, int32_t label, bool is_softmax) {
-    if (is_softmax) return -log(fmax((double)scores[label], 1e-30));
+/* What is added to a score of `scores` to get the log of its class's share. */
+static double log_offset(const float *scores, int32_t classes) {
     double top = -INFINITY, sum = 0;
     for (int32_t k = 0; k < classes; k++)
         top = fmax(top, (double)scores[k]);
     for (int32_t k = 0; k < classes; k++)
         sum += exp((double)scores[k] - top);
-    return log(fmax(sum, 1)) + top - (double)scores[label]; /* the top alone adds 1 */
+    return -log(fmax(sum, 1)) - top; /* the top alone adds 1 */
+}
+
+static double surprise(const float *scores, int32_t classes, int32_t label, bool is_softmax) {
+    if (is_softmax) return -log(fmax((double)scores[label], 1e-30));
+    return -log_offset(scores, classes) - (double)scores[label];
 }
 
 /* Where values are stored as codes, integers decide. */
@@ -238,6 +243,59 @@ nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_gr
         out->images = n;
     }
     nas_free(scores);
+    return status;
+}
+
+/* Logs of the shares of all classes, for the first n images. */
+static nas_status take_logs(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                            nas_class_split split, size_t n, double *logs) {
+    const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
+    const nas_node *output = nas_graph_node(graph, nas_graph_output(graph));
+    const int32_t classes = output->shape.c;
+    nas_class_reader reader = {o->data, split};
+    float *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof *scores);
+    const nas_status status =
+        scores == NULL ? NAS_ERR_NOMEM : run_network(ctx, graph, &options, n, &reader, scores);
+    for (size_t i = 0; status == NAS_OK && i < n; i++) {
+        const float *of = scores + i * (size_t)classes;
+        const bool is_softmax = output->op == NAS_OP_SOFTMAX;
+        const double offset = is_softmax ? 0 : log_offset(of, classes);
+        for (int32_t k = 0; k < classes; k++)
+            logs[i * (size_t)classes + (size_t)k] =
+                is_softmax ? log(fmax((double)of[k], 1e-30)) : (double)of[k] + offset;
+    }
+    nas_free(scores);
+    return status;
+}
+
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
+                                      size_t most, nas_oneshot_reference *out) {
+    const size_t all = nas_class_data_count(o->data, split), n = all < most ? all : most;
+    const int32_t classes = nas_graph_node(o->model, nas_graph_output(o->model))->shape.c;
+    *out = (nas_oneshot_reference){.images = n, .classes = classes, .split = split};
+    out->logs = nas_alloc_array(ctx, n * (size_t)classes, sizeof *out->logs);
+    if (out->logs == NULL) return NAS_ERR_NOMEM;
+    const nas_status status = take_logs(ctx, o, o->model, split, n, out->logs);
+    if (status != NAS_OK) nas_oneshot_reference_deinit(out);
+    return status;
+}
+
+void nas_oneshot_reference_deinit(nas_oneshot_reference *reference) {
+    nas_free(reference->logs);
+    *reference = (nas_oneshot_reference){0};
+}
+
+nas_status nas_oneshot_divergence(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                  const nas_oneshot_reference *reference, double *out) {
+    const size_t n = reference->images * (size_t)reference->classes;
+    double sum = 0, *logs = nas_alloc_array(ctx, n, sizeof *logs);
+    const nas_status status =
+        logs == NULL ? NAS_ERR_NOMEM
+                     : take_logs(ctx, o, graph, reference->split, reference->images, logs);
+    for (size_t i = 0; status == NAS_OK && i < n; i++)
+        sum += exp(reference->logs[i]) * (reference->logs[i] - logs[i]);
+    *out = sum / (double)reference->images;
+    nas_free(logs);
     return status;
 }
 

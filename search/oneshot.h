@@ -1,6 +1,6 @@
 /* oneshot.h - compressing a trained classifier without training it again: the state behind nas-compress and its benchmark.
  *
- * Splits: TUNE images calibrate (second moments; a seeded sample), REWARD images give sensitivities, REPORT images are for the
+ * Splits: TUNE images calibrate (second moments; a seeded sample), REWARD images weigh layers and choose, REPORT images are for the
  * figures that are printed. Layers are the convolutions (fully connected ones are 1x1) in one group; grouped ones and the other
  * operators stay. Layers are compressed against their inputs in the dense network, so that they are independent (levels of a
  * budget), or in turn against what the compressed ones before them give. */
@@ -72,6 +72,23 @@ typedef struct nas_oneshot_score {
 /* nas_oneshot_evaluate - of a network with quantizations: as integers compute it (nas_codes_run). */
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out);
+
+/* What the dense network answers: the log of each class's share, for the first images of one split. */
+typedef struct nas_oneshot_reference {
+    double *logs; /* [images][classes] */
+    size_t images;
+    int32_t classes;
+    nas_class_split split;
+} nas_oneshot_reference;
+/* nas_oneshot_reference_take - of at most `most` images. */
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
+                                      size_t most, nas_oneshot_reference *out);
+void nas_oneshot_reference_deinit(nas_oneshot_reference *reference);
+/* nas_oneshot_divergence - mean over the images of KL(dense network || graph), nats. Labels are not looked at, and where weights
+ * move by small independent errors it grows with the sum of their squares: it adds up over layers where a cross-entropy, which
+ * errors may lower too, does not. */
+nas_status nas_oneshot_divergence(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                  const nas_oneshot_reference *reference, double *out);
 
 /* nas_oneshot_pattern - the sparsity that a text names: "2:4" (of 4 inputs 2 stay; "2:4x8": the same in 8 outputs), "1x4",
  * "1x4r" (filters rearranged), "block4x4", "punched8x4" (outputs x inputs), "filter", "channel", "pattern", "periodic",

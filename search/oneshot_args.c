@@ -1,5 +1,6 @@
 /* oneshot_args.c - the command line of nas-compress: options, what of them goes together, and the help text. */
 #include "search/oneshot_args.h"
+#include "search/oneshot_choose.h"
 
 #include <getopt.h>
 #include <math.h>
@@ -62,6 +63,8 @@ static const char help_text[] =
     "  --damp X             added to the second moments, of their mean (default 0.001)\n"
     "  --sensitivity scaled|measured|error  of --budget: by one evaluation a layer, one a level, "
     "or output errors\n"
+    "  --moves N            rounds of moves between levels that --budget tries in the compressed "
+    "network (default 6, 0: none)\n"
     "  --threads N          default 2, --seed N  default 1, -q, --quiet  no progress\n"
     "  -h, --help           this text, --version\n"
     "\n"
@@ -80,6 +83,7 @@ nas__oneshot_args nas__oneshot_args_default(void) {
                                .grid = NAS_GRID_SYMMETRIC,
                                .sequential = true,
                                .tune_rate = 0.01,
+                               .moves = nas_oneshot_choose_options_default().rounds,
                                .sensitivity = NAS_ONESHOT_SCALED};
 }
 
@@ -108,6 +112,7 @@ enum {
     OPT_SOLVER,
     OPT_DAMP,
     OPT_SENSITIVITY,
+    OPT_MOVES,
     OPT_THREADS,
     OPT_SEED,
     OPT_TRAIN_STEPS,
@@ -196,7 +201,7 @@ static nas_status read_calibrate(nas_ctx *ctx, nas__oneshot_args *cl) {
 
 static nas_status parse_option(nas_ctx *ctx, nas__oneshot_args *cl, int option) {
     nas_oneshot_options *p = &cl->oneshot;
-    int64_t seed = 0;
+    int64_t seed = 0, moves = 0;
     nas_status status = NAS_OK;
     switch (option) {
     case 'o': cl->out = optarg; break;
@@ -241,6 +246,11 @@ static nas_status parse_option(nas_ctx *ctx, nas__oneshot_args *cl, int option) 
         if (cl->sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT)
             return bad_choice(ctx, "--sensitivity", "scaled, measured or error");
         break;
+    case OPT_MOVES:
+        cl->has_moves = true;
+        status = nas_parse_i64(ctx, "--moves", optarg, 0, 1000, &moves);
+        cl->moves = (int32_t)moves;
+        return status;
     case OPT_THREADS: return read_count(ctx, "--threads", optarg, 64, &p->threads);
     case OPT_TRAIN_STEPS: return read_count(ctx, "--train-steps", optarg, 1000000, &p->train_steps);
     case OPT_SIDE: return read_count(ctx, "--side", optarg, 64, &p->side);
@@ -266,6 +276,8 @@ static nas_status parse_option(nas_ctx *ctx, nas__oneshot_args *cl, int option) 
 static nas_status check_method(nas_ctx *ctx, nas__oneshot_args *cl) {
     if (cl->has_sensitivity && cl->budget == NULL)
         return nas_fail(ctx, NAS_ERR_INVALID, "--sensitivity weighs the levels of a --budget");
+    if (cl->has_moves && cl->budget == NULL)
+        return nas_fail(ctx, NAS_ERR_INVALID, "--moves are between the levels of a --budget");
     if (cl->gains != NULL && cl->pattern == NULL)
         return nas_fail(ctx, NAS_ERR_INVALID, "--gains is about patterns: say --pattern");
     if (cl->gains == NULL && cl->budget != NULL && strncmp(cl->budget, "time", 4) == 0)
@@ -371,6 +383,7 @@ nas_status nas__oneshot_parse(nas_ctx *ctx, int argc, char **argv, nas__oneshot_
         {"gains", required_argument, NULL, OPT_GAINS},
         {"device", required_argument, NULL, OPT_DEVICE},
         {"sensitivity", required_argument, NULL, OPT_SENSITIVITY},
+        {"moves", required_argument, NULL, OPT_MOVES},
         {"threads", required_argument, NULL, OPT_THREADS},
         {"seed", required_argument, NULL, OPT_SEED},
         {"train-steps", required_argument, NULL, OPT_TRAIN_STEPS},

@@ -16,11 +16,12 @@ typedef struct nas__oneshot_args {
     size_t n_rates, n_bits;
     int32_t tune_steps; /* 0: no training */
     double tune_rate;
+    int32_t moves;    /* rounds of moves between the levels of a budget */
     int32_t act_bits; /* of activations; 0: floats */
     nas_grid_kind grid;
     nas_oneshot_sensitivity sensitivity;
     bool per_tensor, quiet, done;
-    bool sequential, has_calibrate, has_sensitivity, has_solver, is_magnitude;
+    bool sequential, has_calibrate, has_sensitivity, has_moves, has_solver, is_magnitude;
 } nas__oneshot_args;
 
 /* nas__oneshot_args_default - what holds where an option is not given. */

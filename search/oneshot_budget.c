@@ -94,13 +94,13 @@ static nas_status copy_layer(nas_ctx *ctx, const nas_graph *from, nas_graph *to,
 
 /* ---- losses ---------------------------------------------------------------------------------------------------------------- */
 
-static nas_status rise(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *level, nas_graph *work,
-                       nas_value v, double dense, double *out) {
-    nas_oneshot_score s = {0};
+/* Divergence of the dense network with one layer of another. */
+static nas_status diverge(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *level,
+                          nas_graph *work, nas_value v, const nas_oneshot_reference *dense,
+                          double *out) {
     nas_status status = copy_layer(ctx, level, work, v);
-    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, work, NAS_CLASS_REWARD, &s);
+    if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, work, dense, out);
     if (status == NAS_OK) status = copy_layer(ctx, o->model, work, v); /* scales do no harm here */
-    if (status == NAS_OK) *out = fmax(s.cross_entropy - dense, 0);
     return status;
 }
 
@@ -115,7 +115,8 @@ static size_t worst_level(const nas_oneshot_table *t, size_t layer) {
 }
 
 static nas_status weigh_layer(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
-                              size_t layer, bool all, double dense, nas_graph *work) {
+                              size_t layer, bool all, const nas_oneshot_reference *dense,
+                              nas_graph *work) {
     const nas_layer_result *r = t->results + layer * t->n_levels;
     const size_t worst = worst_level(t, layer);
     nas_budget_level *entries = t->entries + layer * t->n_levels;
@@ -123,7 +124,7 @@ static nas_status weigh_layer(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_ta
     for (size_t k = 0; k < t->n_levels; k++) {
         if (r[k].relative_loss <= 0 || (!all && k != worst)) continue;
         const nas_status status =
-            rise(ctx, o, t->graphs[k], work, o->layers[layer], dense, &entries[k].loss);
+            diverge(ctx, o, t->graphs[k], work, o->layers[layer], dense, &entries[k].loss);
         if (status != NAS_OK) return status;
         scale = entries[k].loss / r[k].relative_loss;
     }
@@ -136,7 +137,7 @@ static nas_status weigh_layer(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_ta
 
 static nas_status weigh(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
                         nas_oneshot_sensitivity kind) {
-    nas_oneshot_score dense = {0};
+    nas_oneshot_reference dense = {0};
     nas_graph *work = NULL;
     nas_status status = NAS_OK;
     if (kind == NAS_ONESHOT_ERROR) {
@@ -145,13 +146,15 @@ static nas_status weigh(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t
         return NAS_OK;
     }
     status = nas_graph_clone(ctx, o->model, &work);
-    if (status == NAS_OK) status = nas_oneshot_evaluate(ctx, o, o->model, NAS_CLASS_REWARD, &dense);
+    if (status == NAS_OK)
+        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REWARD, SIZE_MAX, &dense);
     for (size_t i = 0; i < t->n_layers && status == NAS_OK; i++) {
         tell(o, "sensitivity of layers", (double)i, (double)t->n_layers);
-        status = weigh_layer(ctx, o, t, i, kind == NAS_ONESHOT_MEASURED, dense.cross_entropy, work);
+        status = weigh_layer(ctx, o, t, i, kind == NAS_ONESHOT_MEASURED, &dense, work);
     }
     if (status == NAS_OK)
         tell(o, "sensitivity of layers", (double)t->n_layers, (double)t->n_layers);
+    nas_oneshot_reference_deinit(&dense);
     nas_graph_free(work);
     return nas_wrap(ctx, status, "sensitivity");
 }
@@ -218,22 +221,34 @@ nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_
     return NAS_OK;
 }
 
-nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
-                                  double limit, int32_t *choice, nas_budget_total *total,
-                                  nas_graph **out) {
-    nas_budget_layer *layers = nas_alloc_array(ctx, t->n_layers, sizeof *layers);
+nas_status nas_oneshot_table_put(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                 size_t layer, int32_t level, nas_graph *graph) {
+    return copy_layer(ctx, t->graphs[level], graph, o->layers[layer]);
+}
+
+nas_status nas_oneshot_table_network(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                     const int32_t *choice, nas_graph **out) {
     nas_graph *graph = NULL;
-    nas_status status = layers == NULL ? NAS_ERR_NOMEM : nas_graph_clone(ctx, o->model, &graph);
+    nas_status status = nas_graph_clone(ctx, o->model, &graph);
     for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
-        layers[i] = (nas_budget_layer){t->entries + i * t->n_levels, (int32_t)t->n_levels};
-    if (status == NAS_OK) status = nas_budget_solve(ctx, layers, t->n_layers, limit, choice, total);
-    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
-        status = copy_layer(ctx, t->graphs[choice[i]], graph, o->layers[i]);
-    nas_free(layers);
+        status = nas_oneshot_table_put(ctx, o, t, i, choice[i], graph);
     if (status == NAS_OK) {
         *out = graph;
         return NAS_OK;
     }
     nas_graph_free(graph);
+    return status;
+}
+
+nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                  double limit, int32_t *choice, nas_budget_total *total,
+                                  nas_graph **out) {
+    nas_budget_layer *layers = nas_alloc_array(ctx, t->n_layers, sizeof *layers);
+    nas_status status = layers == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
+        layers[i] = (nas_budget_layer){t->entries + i * t->n_levels, (int32_t)t->n_levels};
+    if (status == NAS_OK) status = nas_budget_solve(ctx, layers, t->n_layers, limit, choice, total);
+    if (status == NAS_OK) status = nas_oneshot_table_network(ctx, o, t, choice, out);
+    nas_free(layers);
     return status;
 }

@@ -18,9 +18,9 @@ nas_oneshot_cost nas_oneshot_cost_find(const char *name); /* COST_COUNT: no such
 
 /* What a level is believed to lose. */
 typedef enum nas_oneshot_sensitivity {
-    NAS_ONESHOT_SCALED, /* relative output error, times what the layer's worst level raises the cross-entropy of the REWARD
-                           * images by for each unit of it: one evaluation a layer, and no noise between levels */
-    NAS_ONESHOT_MEASURED, /* rise of the cross-entropy for every level, none below 0 */
+    NAS_ONESHOT_SCALED, /* relative output error, times the divergence (nas_oneshot_divergence) on REWARD images of the layer's
+                           * worst level for each unit of it: one evaluation a layer, and no noise between levels */
+    NAS_ONESHOT_MEASURED, /* divergence of every level */
     NAS_ONESHOT_ERROR,    /* relative output error alone: no evaluation */
     NAS_ONESHOT_SENSITIVITY_COUNT
 } nas_oneshot_sensitivity;
@@ -49,6 +49,14 @@ void nas_oneshot_table_deinit(nas_oneshot_table *table);
 nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                   double limit, int32_t *choice, nas_budget_total *total,
                                   nas_graph **out);
+
+/* nas_oneshot_table_network - the network with choice[i] for layer i. */
+nas_status nas_oneshot_table_network(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                     const int32_t *choice, nas_graph **out);
+/* nas_oneshot_table_put - one layer of `graph` as it is at `level`; where that is dense, scales that the layer had before stay
+ * and say nothing: good for scores, not for delivery. */
+nas_status nas_oneshot_table_put(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                 size_t layer, int32_t level, nas_graph *graph);
 
 /* nas_oneshot_cost_of - of all layers of a compressed graph; schemes [n_layers]. */
 nas_status nas_oneshot_cost_of(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,

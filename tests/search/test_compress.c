@@ -290,3 +290,37 @@ Test(search_compress, recalibration_changes_the_weights_of_a_result) {
     }
     cr_assert(strcmp(hash[0], hash[1]) != 0);
 }
+
+/* ---- fine-tuning ------------------------------------------------------------------------------------------------------- */
+
+/* Hash of a network of the study `name`. */
+static void hash_of(const char *name, const char *file, char *hash) {
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s/%s", folder, name, file);
+    cr_assert(nas_sha256_file_hex(ctx, path, hash) == NAS_OK, "%s", nas_ctx_message(ctx));
+}
+
+/* The teacher is another for compressed networks alone, the optimiser for the original, too. */
+Test(search_compress, teacher_and_optimiser_of_fine_tuning_can_be_chosen) {
+    static const char *const keys[][2] = {{"compress.optimizer=sgd", "compress.teacher=original"},
+                                          {"compress.optimizer=sgd", "compress.teacher=tuned"},
+                                          {"compress.optimizer=adam", "compress.teacher=original"}};
+    static const char *const names[] = {"sgd", "taught", "adam"};
+    char first[3][NAS_SHA256_HEX], best[3][NAS_SHA256_HEX];
+    for (int i = 0; i < 3; i++) {
+        const char *const more[] = {keys[i][0],
+                                    keys[i][1],
+                                    "eval.finetune_steps=3",
+                                    "eval.finetune_learning_rate=0.01",
+                                    "search.trials=1",
+                                    "search.strategy=random",
+                                    NULL};
+        nas_process_result r = run("configs/amc-resnet20.toml", names[i], more);
+        cr_assert(r.exit_code == 0, "%s: %d %s", names[i], r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        hash_of(names[i], "tuned/0.onnx", first[i]);
+        hash_of(names[i], "best/model.onnx", best[i]);
+    }
+    cr_assert(strcmp(first[0], first[1]) == 0 && strcmp(best[0], best[1]) != 0);
+    cr_assert(strcmp(first[0], first[2]) != 0 && strcmp(best[0], best[2]) != 0);
+}

@@ -81,10 +81,15 @@ nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out
 bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
 
 /* nas_oneshot_write - dir/model.onnx (floats, rounded to their grids), dir/recipe.json (what nas-compile needs to keep the
- * patterns and integers, those of activations included), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
+ * patterns and integers, those of activations included), dir/layers.csv, and dir/model_qdq.onnx (nas_onnx_export_quantized)
+ * where something is an integer and no layer's grid is uneven. schemes, results [n_layers]; facts: a JSON object of what else is
+ * known, or NULL. */
 nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, const nas_layer_result *results,
                              const char *facts, const char *dir);
+
+/* nas_oneshot_uneven - the first layer whose weights lie on a grid that is not symmetric with even steps; NULL: none. */
+const char *nas_oneshot_uneven(const nas_oneshot *o, const nas_layer_scheme *schemes);
 
 /* nas_oneshot_report - prints scores on the REPORT images beside the dense network's, bytes, zeros and solvers; facts: the
  * same as a JSON object. */

@@ -63,6 +63,10 @@ nas_status nas_oneshot_apply_sequential(nas_ctx *ctx, nas_oneshot *o,
 /* nas__oneshot_read_sample - calibration image `index` as an nas_exec_read_fn; arg is the nas_oneshot. */
 void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 
+/* nas__oneshot_run - answers [n][outputs] of images of a split; of a network with quantizations as integers compute them. */
+nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                            size_t n, nas_class_reader *reader, float *scores);
+
 /* Scores of one network on one split. */
 typedef struct nas_oneshot_score {
     double top1;          /* share of right answers */

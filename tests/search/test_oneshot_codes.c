@@ -445,3 +445,50 @@ Test(search_oneshot_codes, tuning_keeps_zeros_and_grids_and_helps) {
     nas_graph_free(g);
     nas_oneshot_close(&o);
 }
+
+/* What training on of integers leaves out, told before anything is trained. */
+Test(search_oneshot_codes, what_cannot_be_tuned_is_refused) {
+    static const char *const grids[][3] = {
+        {"--grid", "affine", NULL}, {"--grid", "power", NULL}, {"--per-tensor", NULL, NULL}};
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+        const char *const args[] = {"-o", folder,      "--bits",    "4", "--tune",
+                                    "5",  grids[i][0], grids[i][1], NULL};
+        nas_process_result r = test_run(ctx, "nas-compress", args);
+        cr_assert(r.exit_code == 2, "%s: %d", grids[i][0], r.exit_code);
+        cr_assert(strstr(r.err.data, "--tune learns a symmetric step for each channel") != NULL,
+                  "%s", r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}
+
+Test(search_oneshot_codes, a_grid_that_a_concatenation_shares_is_not_tuned) {
+    nas_oneshot_options options = nas_oneshot_options_default();
+    nas_graph *g = mobile(24);
+    nas_oneshot o;
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s/mobile.onnx", folder);
+    OK(nas_onnx_export(ctx, g, path));
+    nas_graph_free(g);
+    options.onnx = path;
+    options.data.glyphs = 200;
+    options.data.reward_max = options.data.report_max = IMAGES;
+    options.calibration_images = 16;
+    options.positions = 4;
+    OK(nas_oneshot_open(ctx, &options, NULL, NULL, &o));
+    OK(nas_oneshot_calibrate(ctx, &o, 1));
+    OK(nas_graph_clone(ctx, o.model, &g));
+    round_weights(g, 8, NULL);
+    nas_oneshot_codes codes;
+    nas_layer_scheme schemes[16] = {{0}};
+    nas_layer_result results[16] = {{0}};
+    cr_assert(o.n_layers <= 16);
+    OK(nas_oneshot_codes_find(ctx, &o, g, 8, &codes));
+    cr_assert(nas_oneshot_tune(ctx, &o, g, schemes, 1, 0.01, &codes, results) ==
+              NAS_ERR_UNSUPPORTED);
+    cr_assert(strstr(nas_ctx_message(ctx), "shares the grid of") != NULL &&
+                  strstr(nas_ctx_message(ctx), "leave out --act-bits or --tune") != NULL,
+              "%s", nas_ctx_message(ctx));
+    nas_oneshot_codes_deinit(&codes);
+    nas_graph_free(g);
+    nas_oneshot_close(&o);
+}

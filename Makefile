@@ -197,6 +197,7 @@ $(foreach m,$(TEST_MODULES),$(eval $(call test_rule,$(m))))
 # The reference forward of the compiler's tests judges the ONNX files as well.
 $(B)/tests/ir: $(patsubst %,$(B)/obj/tests/compiler/%.o,reference reference_forward)
 $(B)/tests/compress: $(B)/obj/tests/compiler/reference.o $(B)/obj/tests/compiler/reference_forward.o
+$(B)/tests/search: $(B)/obj/tests/ir/ir_support.o
 
 
 # `make check` runs all; `make check-ir` one module. Programs are built first: some tests start them.

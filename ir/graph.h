@@ -319,11 +319,22 @@ nas_status nas_graph_to_json(nas_ctx *ctx, const nas_graph *g, nas_buf *out);
  * ADD_SCALAR becomes Add with a scalar initializer, PRELU PRelu with slope [C,1,1], DEPTH_TO_SPACE DepthToSpace mode CRD,
  * CONSTANT an initializer. In parts, since opset 13 has no such operator: LAYER_NORM, MATMUL and RESHAPE (with the
  * transpositions to [N,H,W,C] and back), CHANNEL_SHUFFLE, and of UNARY hard_swish, swish, gelu and affine. Quantization is not
- * written: the file computes in floats.
+ * written (nas_onnx_export_quantized does): the file computes in floats.
  * Values carry the names of their nodes, values inside of parts "<node>/...". Same graph, same bytes. The graph must verify
  * and have weights; the file appears whole or not at all. Errors: those of nas_graph_verify, INVALID (no weights, or the
  * output is an input or a constant), RANGE (2 GiB limit of the format), IO, NOMEM. */
 nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path);
+
+/* nas_onnx_export_quantized - the same file with its integers, for engines that read QuantizeLinear and DequantizeLinear:
+ *   value with a quantization   a pair behind it, uint8 or int8, one scale; what reads it takes the second's output
+ *   weights with scales         int8 codes (nas_quant_weights) -> DequantizeLinear, a scale for each output channel along `axis`;
+ *                               the bias int32 codes (nas_quant_bias) -> DequantizeLinear by the products of the scales, or,
+ *                               where the input has no codes or float products would not give the same codes back, floats
+ *   fewer than 8 bits           in 8-bit types; clips that narrow a value are nodes of the graph
+ * Imported again the network has the same codes of everything and the same `bits` or fewer (those that its codes need), so that
+ * integer programs of it answer the same bits. Nodes keep their names.
+ * Errors besides those of nas_onnx_export: INVALID (nothing is stored as integers), UNSUPPORTED (a constant is). */
+nas_status nas_onnx_export_quantized(nas_ctx *ctx, const nas_graph *g, const char *path);
 
 /* How an ONNX file is read. */
 typedef struct nas_onnx_import_options {

@@ -48,6 +48,9 @@ nas_status nas__product(nas_ctx *ctx, const char *what, const int64_t *factors, 
 void nas__complementary_mask(const float *weight, const int32_t dims[4], int32_t set,
                              uint8_t *kept);
 
+/* Of the names of exported ONNX values: a network's output before it is stored as integers. */
+#define NAS__ONNX_FLOAT "/float"
+
 /* nas__param_sha256_hex - hash of the values of a param that has data, as little-endian floats. */
 void nas__param_sha256_hex(const nas_param *param, char out[NAS_SHA256_HEX]);
 

@@ -4,7 +4,7 @@
  *
  * A value carries the name of its node, an initializer the name of its param or, for a CONSTANT, of the node;
  * "<node>.scalar" is the scalar operand of an ADD_SCALAR, "<node>/..." whatever else an operator needs that ONNX has in
- * parts. Names that builders accept cannot collide with those. */
+ * parts, or what is stored of it. Names that builders accept cannot collide with those. */
 #include "ir/onnx_export_internal.h"
 
 enum { OPSET = 13, IR_VERSION = 7, ARENA_BLOCK = 1 << 16 };
@@ -79,11 +79,8 @@ static Onnx__GraphProto *make_graph(nas__onnx_writer *w) {
     w->graph = graph;
     for (size_t i = 0; i < g->n_nodes && w->status == NAS_OK; i++) {
         const nas_node *node = &g->nodes[i];
-        if (node->op == NAS_OP_INPUT) {
-            inputs[graph->n_input++] = value_info(w, node);
-        } else {
-            nas__onnx_export_node(w, node);
-        }
+        if (node->op == NAS_OP_INPUT) inputs[graph->n_input++] = value_info(w, node);
+        nas__onnx_export_node(w, node);
     }
     outputs[graph->n_output++] = value_info(w, &g->nodes[g->output]);
     return graph;
@@ -147,14 +144,42 @@ static nas_status check_exportable(nas_ctx *ctx, const nas_graph *g) {
     return NAS_OK;
 }
 
-nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path) {
+/* Something is stored as integers, and no constant is: a file has no floats to quantize then. */
+static nas_status check_quantized(nas_ctx *ctx, const nas_graph *g) {
+    bool any = false;
+    for (size_t i = 0; i < g->n_params; i++)
+        any = any || g->params[i].scales != NULL;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const nas_node *node = &g->nodes[i];
+        any = any || node->quant.is_set;
+        if (node->op == NAS_OP_CONSTANT && node->quant.is_set)
+            return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                            "constant '%s' is stored as codes; leave its quantization out",
+                            node->name);
+    }
+    if (any) return NAS_OK;
+    return nas_fail(ctx, NAS_ERR_INVALID,
+                    "graph '%s' has no integers: quantize its weights or values first", g->name);
+}
+
+static nas_status export(nas_ctx *ctx, const nas_graph *g, bool quantized, const char *path) {
     nas_status status = check_exportable(ctx, g);
+    if (status == NAS_OK && quantized) status = check_quantized(ctx, g);
     if (status != NAS_OK) return nas_wrap(ctx, status, "ONNX export");
-    nas__onnx_writer w = {.ctx = ctx, .g = g, .arena = nas_arena_new(ctx, ARENA_BLOCK)};
+    nas__onnx_writer w = {
+        .ctx = ctx, .g = g, .quantized = quantized, .arena = nas_arena_new(ctx, ARENA_BLOCK)};
     if (w.arena == NULL) return NAS_ERR_NOMEM;
     const Onnx__ModelProto *model = make_model(&w);
     status = w.status;
     if (status == NAS_OK) status = write_model(ctx, model, path);
     nas_arena_free(w.arena);
     return nas_wrap(ctx, status, "ONNX export of '%s'", g->name);
+}
+
+nas_status nas_onnx_export(nas_ctx *ctx, const nas_graph *g, const char *path) {
+    return export(ctx, g, false, path);
+}
+
+nas_status nas_onnx_export_quantized(nas_ctx *ctx, const nas_graph *g, const char *path) {
+    return export(ctx, g, true, path);
 }

@@ -1,5 +1,6 @@
 /* onnx_export_ops.c - what each operator becomes in ONNX opset 13. Values are [n,h,w,c] here and [N,C,H,W] there, so every
- * axis, shape and constant is reordered on the way. Operators that opset 13 lacks are written in parts. */
+ * axis, shape and constant is reordered on the way. Operators that opset 13 lacks are written in parts; onnx_export_quant.c adds
+ * what says how values and weights are stored. */
 #include "ir/onnx_export_internal.h"
 
 #include <string.h>
@@ -17,18 +18,17 @@ static const int32_t to_nchw[4] = {0, 3, 1, 2};
 
 enum { ATTRIBUTES_MAX = 6 };
 
-/* A node whose value is "<node><suffix>"; suffix "" is the value of the IR node itself. NULL once something failed. */
-static Onnx__NodeProto *emit(writer *w, const nas_node *node, const char *suffix,
-                             const char *op_type, size_t n, const char *const *inputs) {
+Onnx__NodeProto *nas__onnx_put_node(writer *w, const char *name, const char *suffix,
+                                    const char *op_type, size_t n, const char *const *inputs) {
     Onnx__NodeProto *proto = nas__onnx_take(w, 1, sizeof *proto);
     char **output = nas__onnx_take(w, 1, sizeof *output);
     char **names = nas__onnx_take(w, n, sizeof *names);
     Onnx__AttributeProto **attributes = nas__onnx_take(w, ATTRIBUTES_MAX, sizeof *attributes);
     if (attributes == NULL) return NULL; /* takes fail in a row */
     *proto = (Onnx__NodeProto)ONNX__NODE_PROTO__INIT;
-    proto->name = nas__onnx_text(w, node->name, suffix);
+    proto->name = nas__onnx_text(w, name, suffix);
     proto->op_type = nas__onnx_text(w, op_type, "");
-    output[0] = nas__onnx_text(w, node->name, suffix);
+    output[0] = nas__onnx_text(w, name, suffix);
     proto->output = output;
     proto->n_output = 1;
     for (size_t i = 0; i < n; i++)
@@ -38,6 +38,14 @@ static Onnx__NodeProto *emit(writer *w, const nas_node *node, const char *suffix
     proto->attribute = attributes;
     w->graph->node[w->graph->n_node++] = proto;
     return w->status == NAS_OK ? proto : NULL;
+}
+
+/* A node whose value is "<node><suffix>"; suffix "" is the value of the IR node itself. NULL once something failed. */
+static Onnx__NodeProto *emit(writer *w, const nas_node *node, const char *suffix,
+                             const char *op_type, size_t n, const char *const *inputs) {
+    return nas__onnx_put_node(w, node->name,
+                              suffix[0] == '\0' ? nas__onnx_raw_suffix(w, node) : suffix, op_type,
+                              n, inputs);
 }
 
 static const char *emit_1(writer *w, const nas_node *node, const char *suffix, const char *op_type,
@@ -54,8 +62,8 @@ static const char *emit_2(writer *w, const nas_node *node, const char *suffix, c
 }
 
 /* The value of operand k. */
-static const char *operand(const writer *w, const nas_node *node, int32_t k) {
-    return w->g->nodes[node->inputs[k]].name;
+static const char *operand(writer *w, const nas_node *node, int32_t k) {
+    return nas__onnx_stored_name(w, &w->g->nodes[node->inputs[k]]);
 }
 
 static nas_shape operand_shape(const writer *w, const nas_node *node, int32_t k) {
@@ -88,7 +96,7 @@ static Onnx__AttributeProto *attribute(writer *w, Onnx__NodeProto *proto, const 
     return a;
 }
 
-static void put_int(writer *w, Onnx__NodeProto *proto, const char *name, int64_t value) {
+void nas__onnx_put_int(writer *w, Onnx__NodeProto *proto, const char *name, int64_t value) {
     Onnx__AttributeProto *a = attribute(w, proto, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT);
     if (a == NULL) return;
     a->i = value;
@@ -127,18 +135,28 @@ static void put_text(writer *w, Onnx__NodeProto *proto, const char *name, const 
 
 /* ---- initializers ------------------------------------------------------------------------------------------------ */
 
+/* raw_data is little-endian */
+static void store(uint8_t *at, uint64_t value, size_t size) {
+    for (size_t k = 0; k < size; k++)
+        at[k] = (uint8_t)(value >> (8 * k));
+}
+
 static void store_float(uint8_t *at, float value) {
     uint32_t bits = 0;
     memcpy(&bits, &value, sizeof bits);
-    for (size_t k = 0; k < 4; k++)
-        at[k] = (uint8_t)(bits >> (8 * k)); /* raw_data is little-endian */
+    store(at, bits, sizeof bits);
+}
+
+static size_t size_of(Onnx__TensorProto__DataType type) {
+    if (type == ONNX__TENSOR_PROTO__DATA_TYPE__INT8 || type == ONNX__TENSOR_PROTO__DATA_TYPE__UINT8)
+        return 1;
+    return type == ONNX__TENSOR_PROTO__DATA_TYPE__INT64 ? sizeof(int64_t) : sizeof(int32_t);
 }
 
 static Onnx__TensorProto *tensor(writer *w, const char *name, const char *suffix,
                                  Onnx__TensorProto__DataType type, const int64_t *dims, size_t rank,
                                  size_t count) {
-    const size_t size =
-        type == ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT ? sizeof(float) : sizeof(int64_t);
+    const size_t size = size_of(type);
     Onnx__TensorProto *t = nas__onnx_take(w, 1, sizeof *t);
     int64_t *own_dims = nas__onnx_take(w, rank, sizeof *own_dims);
     uint8_t *bytes = nas__onnx_take(w, count, size);
@@ -178,15 +196,36 @@ static const char *int_list(writer *w, const nas_node *node, const char *suffix,
     Onnx__TensorProto *t =
         tensor(w, node->name, suffix, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, dims, 1, n);
     if (t == NULL) return NULL;
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < 8; k++)
-            t->raw_data.data[8 * i + k] = (uint8_t)((uint64_t)values[i] >> (8 * k));
-    }
+    for (size_t i = 0; i < n; i++)
+        store(t->raw_data.data + sizeof(int64_t) * i, (uint64_t)values[i], sizeof(int64_t));
     return t->name;
 }
 
-/* The four axes of `p` in the order `axes`. */
-static void reordered(writer *w, const nas_param *p, const char *name, const int32_t axes[4]) {
+const char *nas__onnx_put_floats(writer *w, const char *name, const char *suffix, bool is_list,
+                                 const float *values, size_t n) {
+    const int64_t dims[] = {(int64_t)n};
+    Onnx__TensorProto *t = float_tensor(w, name, suffix, dims, is_list ? 1 : 0, n);
+    if (t == NULL) return NULL;
+    for (size_t i = 0; i < n; i++)
+        store_float(t->raw_data.data + sizeof(float) * i, values[i]);
+    return t->name;
+}
+
+const char *nas__onnx_put_codes(writer *w, const char *name, const char *suffix,
+                                Onnx__TensorProto__DataType type, bool is_list,
+                                const int32_t *values, size_t n) {
+    const int64_t dims[] = {(int64_t)n};
+    const size_t size = size_of(type);
+    Onnx__TensorProto *t = tensor(w, name, suffix, type, dims, is_list ? 1 : 0, n);
+    if (t == NULL) return NULL;
+    for (size_t i = 0; i < n; i++)
+        store(t->raw_data.data + size * i, (uint64_t)values[i], size);
+    return t->name;
+}
+
+/* The four axes of `p` in the order `axes`: its floats, or codes [count] in their places. */
+static void reordered(writer *w, const nas_param *p, const int8_t *codes, const char *name,
+                      const int32_t axes[4]) {
     size_t step[4] = {0}, at[4] = {0};
     int64_t dims[4];
     step[3] = 1;
@@ -194,12 +233,19 @@ static void reordered(writer *w, const nas_param *p, const char *name, const int
         step[i] = step[i + 1] * (size_t)p->dims[i + 1];
     for (int32_t i = 0; i < 4; i++)
         dims[i] = p->dims[axes[i]];
-    Onnx__TensorProto *t = float_tensor(w, name, "", dims, 4, p->count);
+    Onnx__TensorProto *t = codes == NULL
+                               ? float_tensor(w, name, "", dims, 4, p->count)
+                               : tensor(w, name, NAS__ONNX_CODES,
+                                        ONNX__TENSOR_PROTO__DATA_TYPE__INT8, dims, 4, p->count);
     for (size_t k = 0; k < p->count && t != NULL; k++) {
         size_t from = 0;
         for (int32_t i = 0; i < 4; i++)
             from += at[i] * step[axes[i]];
-        store_float(t->raw_data.data + k * sizeof(float), p->data[from]);
+        if (codes == NULL) {
+            store_float(t->raw_data.data + k * sizeof(float), p->data[from]);
+        } else {
+            store(t->raw_data.data + k, (uint64_t)codes[from], 1);
+        }
         for (int32_t i = 3; i >= 0; i--) {
             if (++at[i] < (size_t)dims[i]) break;
             at[i] = 0;
@@ -237,16 +283,18 @@ static void export_conv(writer *w, const nas_node *node) {
     const int32_t strides[] = {c->stride_h, c->stride_w};
     const int32_t output_padding[] = {node->output_pad_h, node->output_pad_w};
     static const int32_t oihw[4] = {0, 3, 1, 2}, iohw[4] = {3, 0, 1, 2};
+    const nas_param *weight = param(w, node, 0), *bias = param(w, node, 1);
+    const int8_t *codes = nas__onnx_weight_codes(w, node, forward ? 0 : 1);
+    const bool has_bias_codes = nas__onnx_bias_codes(w, node);
+    reordered(w, weight, codes, weight->name, forward ? oihw : iohw);
+    if (bias != NULL && !has_bias_codes) vector(w, bias, 1);
     Onnx__NodeProto *proto = emit_plain(w, node, forward ? "Conv" : "ConvTranspose");
     put_ints(w, proto, "dilations", dilations, 2);
-    put_int(w, proto, "group", c->groups);
+    nas__onnx_put_int(w, proto, "group", c->groups);
     put_ints(w, proto, "kernel_shape", kernel, 2);
     if (!forward) put_ints(w, proto, "output_padding", output_padding, 2);
     put_ints(w, proto, "pads", pads, 4);
     put_ints(w, proto, "strides", strides, 2);
-    const nas_param *weight = param(w, node, 0);
-    reordered(w, weight, weight->name, forward ? oihw : iohw);
-    vectors(w, node, 1, 1);
 }
 
 static void export_pool(writer *w, const nas_node *node) {
@@ -255,7 +303,7 @@ static void export_pool(writer *w, const nas_node *node) {
     const int32_t pads[] = {p->pad_top, p->pad_left, p->pad_bottom, p->pad_right};
     const bool average = node->op == NAS_OP_AVG_POOL;
     Onnx__NodeProto *proto = emit_plain(w, node, average ? "AveragePool" : "MaxPool");
-    if (average) put_int(w, proto, "count_include_pad", p->count_include_pad ? 1 : 0);
+    if (average) nas__onnx_put_int(w, proto, "count_include_pad", p->count_include_pad ? 1 : 0);
     put_ints(w, proto, "kernel_shape", kernel, 2);
     put_ints(w, proto, "pads", pads, 4);
     put_ints(w, proto, "strides", strides, 2);
@@ -327,7 +375,7 @@ static const char *mean(writer *w, const nas_node *node, const char *suffix, con
     static const int32_t channels[] = {1};
     Onnx__NodeProto *proto = emit(w, node, suffix, "ReduceMean", 1, &x);
     put_ints(w, proto, "axes", channels, 1);
-    put_int(w, proto, "keepdims", 1);
+    nas__onnx_put_int(w, proto, "keepdims", 1);
     return proto == NULL ? NULL : proto->output[0];
 }
 
@@ -444,7 +492,7 @@ static void export_lrn(writer *w, const nas_node *node) {
     put_float(w, proto, "alpha", node->alpha);
     put_float(w, proto, "beta", node->beta);
     put_float(w, proto, "bias", node->epsilon);
-    put_int(w, proto, "size", node->size);
+    nas__onnx_put_int(w, proto, "size", node->size);
 }
 
 static void export_add_scalar(writer *w, const nas_node *node) {
@@ -468,7 +516,7 @@ void nas__onnx_export_node(nas__onnx_writer *w, const nas_node *node) {
     case NAS_OP_ADD_SCALAR: export_add_scalar(w, node); break;
     case NAS_OP_DEPTH_TO_SPACE:
         proto = emit_plain(w, node, "DepthToSpace");
-        put_int(w, proto, "blocksize", node->block);
+        nas__onnx_put_int(w, proto, "blocksize", node->block);
         put_text(w, proto, "mode", "CRD");
         break;
     case NAS_OP_BATCH_NORM:
@@ -477,10 +525,10 @@ void nas__onnx_export_node(nas__onnx_writer *w, const nas_node *node) {
         vectors(w, node, 0, 1);
         break;
     case NAS_OP_UNARY: export_unary(w, node); break;
-    case NAS_OP_CONSTANT: reordered(w, param(w, node, 0), node->name, to_nchw); break;
+    case NAS_OP_CONSTANT: reordered(w, param(w, node, 0), NULL, node->name, to_nchw); break;
     case NAS_OP_CONCAT:
         proto = emit_plain(w, node, "Concat");
-        put_int(w, proto, "axis", onnx_axis[node->axis]);
+        nas__onnx_put_int(w, proto, "axis", onnx_axis[node->axis]);
         break;
     case NAS_OP_SLICE: export_slice(w, node); break;
     case NAS_OP_PAD: export_pad(w, node); break;
@@ -489,7 +537,7 @@ void nas__onnx_export_node(nas__onnx_writer *w, const nas_node *node) {
     case NAS_OP_RESIZE: export_resize(w, node); break;
     case NAS_OP_SOFTMAX:
         proto = emit_plain(w, node, "Softmax");
-        put_int(w, proto, "axis", 1);
+        nas__onnx_put_int(w, proto, "axis", 1);
         break;
     case NAS_OP_LAYER_NORM: export_layer_norm(w, node); break;
     case NAS_OP_LRN: export_lrn(w, node); break;
@@ -500,4 +548,5 @@ void nas__onnx_export_node(nas__onnx_writer *w, const nas_node *node) {
     case NAS_OP_INPUT: /* of the graph, no node */
     case NAS_OP_COUNT: break;
     }
+    nas__onnx_export_quant(w, node);
 }

@@ -70,11 +70,18 @@ static void message_free(void *ctx, void *p) {
 
 /* ---- names and nodes ----------------------------------------------------------------------------------------------- */
 
+/* Without "/float", which our files add to what is behind a stored output. */
+static size_t own_length(const char *name) {
+    const size_t len = strlen(name), tail = sizeof NAS__ONNX_FLOAT - 1;
+    return len > tail && strcmp(name + len - tail, NAS__ONNX_FLOAT) == 0 ? len - tail : len;
+}
+
 static void legal_name(const char *name, const char *suffix, char out[NAS_GRAPH_NAME_MAX + 1]) {
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
+    const char *const end = name + own_length(name);
     size_t n = 0;
-    for (const char *p = name; *p != '\0' && n < NAS__ONNX_NAME_MAX; p++)
+    for (const char *p = name; p < end && n < NAS__ONNX_NAME_MAX; p++)
         out[n++] = strchr(letters, *p) != NULL ? *p : '_';
     if (n == 0) out[n++] = 'x';
     for (const char *p = suffix; *p != '\0'; p++)

@@ -55,6 +55,19 @@ static nas_status import_quantize(nas__onnx *m, const nas__onnx_node *n, int32_t
     return status == NAS_OK ? nas__onnx_output(m, n, x) : status;
 }
 
+/* The fewest bits whose symmetric codes have all of `x`: kernels of few bits then serve a file of int8. */
+static int32_t bits_of(const nas__onnx_value *x) {
+    int64_t most = 0;
+    for (size_t i = 0; i < x->count; i++) {
+        const int64_t code = nas__onnx_int_at(x, i);
+        most = code > most ? code : -code > most ? -code : most;
+    }
+    int32_t bits = 2;
+    while (bits < 8 && most > (1 << (bits - 1)) - 1)
+        bits++;
+    return bits;
+}
+
 /* (code - zero)*scale; scales along `axis`. */
 static nas_status dequantize_constant(nas__onnx *m, const nas__onnx_node *n,
                                       const nas__onnx_value *x) {
@@ -87,6 +100,7 @@ static nas_status dequantize_constant(nas__onnx *m, const nas__onnx_node *n,
     memcpy(c.dims, x->dims, sizeof c.dims);
     c.scales = symmetric ? scale : NULL;
     c.scale_axis = axis;
+    if (symmetric) c.bits = bits_of(x);
     return nas__onnx_output(m, n, c);
 }
 
@@ -113,7 +127,7 @@ nas_status nas__onnx_weight_scales(nas__onnx *m, nas_value v, const nas__onnx_va
     if (scales == NULL) return NAS_ERR_NOMEM;
     for (size_t i = 0; i < n; i++)
         scales[i] = (float)nas__onnx_at(w->scales, w->scales->count > 1 ? i : 0);
-    const nas_status status = nas_graph_set_weight_scales(m->ctx, m->g, param, 8, scales);
+    const nas_status status = nas_graph_set_weight_scales(m->ctx, m->g, param, w->bits, scales);
     nas_free(scales);
     return status;
 }

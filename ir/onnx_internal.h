@@ -65,6 +65,7 @@ typedef struct nas__onnx_value {
     const struct nas__onnx_value
         *scales;        /* of a constant made of symmetric int8 codes, else NULL */
     int32_t scale_axis; /* of scales with more than one element */
+    int32_t bits;       /* with scales: 2..8, as many as the codes need */
 } nas__onnx_value;
 
 typedef struct nas__onnx {

@@ -8,7 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOAT_BITS = 32, EDGE_BITS = 8, FORMS_MAX = NAS__CHOICES_MAX * NAS__CHOICES_MAX + 1 };
+enum {
+    FLOAT_BITS = 32,
+    EDGE_BITS = 8,
+    CODE_BITS = 8,
+    FORMS_MAX = NAS__CHOICES_MAX * NAS__CHOICES_MAX + 1
+};
 
 typedef struct form {
     bool is_sparse;
@@ -46,6 +51,18 @@ static void find_edges(const nas_graph *g, bool *behind, bool *before) {
             before[node->inputs[i]] =
                 before[node->inputs[i]] || before[v] || node->op == NAS_OP_CONV;
     }
+}
+
+/* Bits of the values that a convolution reads: those of nas_oneshot_codes_find. */
+static int32_t input_bits(const nas_config *config, const nas_graph *g, nas_value conv) {
+    const nas_node *node = nas_graph_node(g, nas_graph_node(g, conv)->inputs[0]);
+    if (config->compress.act_bits == 0) return FLOAT_BITS;
+    while (node->op == NAS_OP_MAX_POOL)
+        node = nas_graph_node(g, node->inputs[0]);
+    const bool narrow =
+        node->op == NAS_OP_RELU || (node->op == NAS_OP_UNARY && node->unary == NAS_UNARY_CLIP &&
+                                    node->alpha == 0 && node->beta > 0);
+    return narrow ? config->compress.act_bits : CODE_BITS;
 }
 
 static nas_status list_layers(builder *b) {
@@ -188,7 +205,7 @@ static nas_status add_level(builder *b, const nas__level_layer *layer, const for
     const double macs = (double)f->kept * node->shape.h * node->shape.w;
     l.costs[NAS_LEVEL_BYTES] = (double)bytes;
     l.costs[NAS_LEVEL_MACS] = macs;
-    l.costs[NAS_LEVEL_BOPS] = macs * bits * FLOAT_BITS; /* activations are floats */
+    l.costs[NAS_LEVEL_BOPS] = macs * bits * input_bits(b->config, b->graph, layer->conv);
     l.costs[NAS_LEVEL_PARAMS] = (double)f->kept;
     const char *space = b->config->compress.space;
     if (!nas__space_has_bits(space)) {
@@ -233,6 +250,21 @@ static nas_status list_levels(builder *b, nas__level_layer *layer) {
     return nas_wrap(b->ctx, status, "layer '%s'", nas_graph_node(b->graph, layer->conv)->name);
 }
 
+/* What grouped convolutions save by the 8-bit weights that they get with activations of integers. */
+static void count_grouped(const builder *b, double fixed[NAS_LEVEL_COSTS]) {
+    for (nas_value v = 0; v < nas_graph_node_count(b->graph); v++) {
+        const nas_node *node = nas_graph_node(b->graph, v);
+        if (b->config->compress.act_bits == 0 || node->op != NAS_OP_CONV || node->conv.groups == 1)
+            continue;
+        const nas_param *p = nas_graph_param_const(b->graph, node->params[0]);
+        const double macs = (double)nas_graph_node_cost(b->graph, v).macs;
+        fixed[NAS_LEVEL_BYTES] -=
+            (double)p->count * (NAS_WEIGHT_BYTES_EACH - 1) - (double)p->dims[0] * sizeof(float);
+        fixed[NAS_LEVEL_BOPS] -=
+            macs * (NAS_BOPS_EACH - CODE_BITS * input_bits(b->config, b->graph, v));
+    }
+}
+
 static nas_status count_rest(builder *b) {
     nas__level_list *list = b->list;
     nas_graph_cost cost = {0};
@@ -250,6 +282,7 @@ static nas_status count_rest(builder *b) {
     list->fixed[NAS_LEVEL_MACS] = (double)cost.macs - macs;
     list->fixed[NAS_LEVEL_BOPS] = ((double)cost.macs - macs) * NAS_BOPS_EACH;
     list->fixed[NAS_LEVEL_PARAMS] = (double)cost.params - weights;
+    count_grouped(b, list->fixed);
     return status;
 }
 

@@ -1,6 +1,7 @@
 /* compress_levels.c - opens a study of levels: what the device gains, levels and their costs, second moments of the layers, the
  * space; candidates out of cells. */
 #include "search/compress_levels.h"
+#include "search/oneshot_codes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,9 @@ nas_status nas__levels_judge(nas_ctx *ctx, const nas_config *config, nas_db *own
                              const char *own_fingerprint, char fingerprint[NAS_SHA256_HEX],
                              nas__sparse_judge *judge) {
     const char *file = config->compress.gains, *device = config->compress.gains_device;
-    /* weights of few bits run as floats on their grids */
-    *judge = (nas__sparse_judge){.fingerprint = fingerprint, .bits = 32};
+    /* with activations of floats, weights of few bits run as floats on their grids */
+    *judge = (nas__sparse_judge){.fingerprint = fingerprint,
+                                 .bits = config->compress.act_bits > 0 ? 8 : 32};
     fingerprint[0] = '\0';
     if (!nas__space_has_patterns(config->compress.space)) return NAS_OK;
     if (file[0] == '\0') {
@@ -173,6 +175,24 @@ void nas__levels_close(nas__comp *c) {
     nas__level_list_deinit(&l->list);
     nas_free(l);
     c->levels = NULL;
+}
+
+/* ---- activations ---------------------------------------------------------------------------------------------------------- */
+
+nas_status nas__levels_code(nas__comp *c, size_t images, nas_graph **graph) {
+    nas_oneshot view = c->levels->view; /* borrows */
+    nas_oneshot_codes codes = {0};
+    nas_graph *coded = NULL;
+    if (c->config->compress.act_bits == 0) return NAS_OK;
+    if (view.n_sample > images) view.n_sample = images;
+    nas_status status =
+        nas_oneshot_codes_find(c->ctx, &view, *graph, c->config->compress.act_bits, &codes);
+    if (status == NAS_OK) status = nas_oneshot_codes_apply(c->ctx, *graph, &codes, &coded);
+    nas_oneshot_codes_deinit(&codes);
+    if (status != NAS_OK) return status;
+    nas_graph_free(*graph);
+    *graph = coded;
+    return NAS_OK;
 }
 
 /* ---- points --------------------------------------------------------------------------------------------------------------- */

@@ -12,7 +12,11 @@
 #include "search/sparse_pairs.h"
 #include "spaces/levels.h"
 
-enum { NAS__LEVEL_TEXT_MAX = 40, NAS__LEVELS_MAX = 2048 /* of one layer */ };
+enum {
+    NAS__LEVEL_SAMPLE = 64, /* images that grids of a candidate are fitted to; finalists: all */
+    NAS__LEVEL_TEXT_MAX = 40,
+    NAS__LEVELS_MAX = 2048 /* of one layer */
+};
 
 /* ---- what a layer may become ---------------------------------------------------------------------------------------- */
 
@@ -88,6 +92,10 @@ void nas__levels_values(const nas__comp *c, nas__comp_trial *trial);
 nas_status nas__levels_schemes(const nas__comp *c, const nas_point *point,
                                nas_layer_scheme *schemes);
 const nas__level *nas__levels_at(const nas__comp *c, size_t layer, int32_t level);
+
+/* nas__levels_code - with compress.act_bits, *graph becomes a network of integers, activations included, with grids from `images`
+ * calibration images at most; without, nothing happens. */
+nas_status nas__levels_code(nas__comp *c, size_t images, nas_graph **graph);
 
 /* ---- compress_cells.c ---- */
 /* nas__cells_put - layer `layer` of `graph`, a copy of the model, at a level: compressed now unless it is known. */

@@ -25,11 +25,9 @@ static nas_status as_scored(nas__comp *c, const nas_point *point, nas_graph **ou
     return status;
 }
 
-nas_status nas__levels_final(nas__comp *c, size_t index, nas_graph **out) {
+static nas_status in_turn(nas__comp *c, const nas_point *point, nas_graph **out) {
     nas__levels *l = c->levels;
-    const nas_point *point = &c->trials[index].point;
     nas_layer_options options = nas_layer_options_default();
-    if (strcmp(c->config->compress.calibrate, "dense") == 0) return as_scored(c, point, out);
     nas_layer_scheme *schemes = nas_alloc_array(c->ctx, l->list.n_layers, sizeof *schemes);
     nas_status status = schemes == NULL ? NAS_ERR_NOMEM : nas__levels_schemes(c, point, schemes);
     options.threads = c->config->eval.threads;
@@ -39,6 +37,20 @@ nas_status nas__levels_final(nas__comp *c, size_t index, nas_graph **out) {
         status = nas_oneshot_apply_sequential(c->ctx, &l->view, schemes, &options, l->results, out);
     l->view.note = NULL;
     nas_free(schemes);
+    return status;
+}
+
+nas_status nas__levels_final(nas__comp *c, size_t index, nas_graph **out) {
+    const nas_point *point = &c->trials[index].point;
+    const bool scored = strcmp(c->config->compress.calibrate, "dense") == 0;
+    nas_graph *graph = NULL;
+    nas_status status = scored ? as_scored(c, point, &graph) : in_turn(c, point, &graph);
+    if (status == NAS_OK) status = nas__levels_code(c, SIZE_MAX, &graph);
+    if (status == NAS_OK) {
+        *out = graph;
+    } else {
+        nas_graph_free(graph);
+    }
     return status;
 }
 
@@ -166,6 +178,15 @@ static nas_status copy_kept(nas__comp *c, size_t index, const char *file) {
     return status;
 }
 
+/* model_qdq.onnx is there where some layer has integer weights. */
+static bool has_kept(nas__comp *c, size_t index, const char *file) {
+    char name[96], path[NAS__COMP_PATH_MAX];
+    (void)snprintf(name, sizeof name, "tuned/%zu/%s", index, file);
+    const bool good = nas__comp_path(c, name, path) == NAS_OK;
+    if (!good) nas_ctx_clear(c->ctx); /* the copy of another file tells */
+    return good && nas_file_exists(path);
+}
+
 nas_status nas__levels_deliver(nas__comp *c, size_t index) {
     char path[NAS__COMP_PATH_MAX];
     const nas_onnx_import_options o = nas_onnx_import_options_default();
@@ -175,7 +196,11 @@ nas_status nas__levels_deliver(nas__comp *c, size_t index) {
     if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
     if (status == NAS_OK) status = copy_kept(c, index, "model.onnx");
     if (status == NAS_OK) status = copy_kept(c, index, "recipe.json");
-    if (status == NAS_OK) status = nas__comp_path(c, "best/model.onnx", path);
+    if (status == NAS_OK && has_kept(c, index, "model_qdq.onnx"))
+        status = copy_kept(c, index, "model_qdq.onnx");
+    if (status == NAS_OK)
+        status = nas__comp_path(
+            c, c->config->compress.act_bits > 0 ? "best/model_qdq.onnx" : "best/model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
     if (status == NAS_OK) status = nas__comp_path(c, "best", path);
     if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path, NULL);

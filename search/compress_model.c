@@ -135,13 +135,10 @@ nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split 
     const nas_shape s = nas_graph_node(graph, nas_graph_output(graph))->shape;
     const size_t n = nas_class_data_count(c->data, split);
     nas_class_reader reader = {c->data, split};
-    nas_exec *e = NULL;
     float *scores = nas_alloc_array(c->ctx, n * (size_t)s.c, sizeof *scores);
-    nas_status status = scores == NULL ? NAS_ERR_NOMEM : nas_exec_new(c->ctx, graph, &o, &e);
-    if (status == NAS_OK)
-        status = nas_exec_run(c->ctx, e, n, nas_class_reader_read, &reader, scores);
+    nas_status status =
+        scores == NULL ? NAS_ERR_NOMEM : nas__oneshot_run(c->ctx, graph, &o, n, &reader, scores);
     if (status == NAS_OK) *top1 = nas_class_top1(c->data, split, scores, s.c);
-    nas_exec_free(e);
     nas_free(scores);
     return status;
 }

@@ -121,6 +121,8 @@ static nas_status run_batch(nas__comp *c, size_t first) {
         status = nas_check_cancel(c->ctx);
         if (status == NAS_OK)
             status = nas_space_decode(c->ctx, c->space, &c->trials[i].point, &graph);
+        if (status == NAS_OK && c->levels != NULL)
+            status = nas__levels_code(c, NAS__LEVEL_SAMPLE, &graph);
         if (status == NAS_OK) status = nas__comp_evaluate(c, i, graph, "search");
         nas_graph_free(graph);
         if (status == NAS_OK) show_best(c);

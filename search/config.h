@@ -98,9 +98,9 @@ typedef struct nas_config {
         char bits[64], patterns[NAS_TEXT_MAX], rates[128], calibrate[16];
         char gains[NAS_TEXT_MAX], gains_device[NAS_DEVICE_NAME_MAX];
         bool keep_edges, warm_start;
-        int32_t cache_mb;
-    } compress;           /* classify */
-    nas_sr_options space; /* lr extents and scale filled from task */
+        int32_t cache_mb, act_bits; /* act_bits 0: activations are floats */
+    } compress;                     /* classify */
+    nas_sr_options space;           /* lr extents and scale filled from task */
     struct {
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;
         int32_t winner_steps; /* further steps for the chosen network alone, 0 = none */

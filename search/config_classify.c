@@ -37,12 +37,36 @@ static void check_list(nas__config_doc *doc, const char *path, const char *text,
     nas_ctx_free(quiet);
 }
 
+/* Integers of activations need integer weights in every layer, or grids would depend on the candidate. */
+static void check_act_bits(nas__config_doc *doc, const nas_config *c) {
+    static const char *const path = "compress.act_bits";
+    nas__choices choices = {0};
+    if (c->compress.act_bits == 0) return;
+    if (c->compress.act_bits == 1) PROBLEM(doc, path, "1: activations have 2 to 8 bits, 0: floats");
+    if (!nas__space_has_bits(c->compress.space)) {
+        PROBLEM(doc, path, "compress.space = \"%s\" leaves weights as floats: use bits or mixed",
+                c->compress.space);
+        return;
+    }
+    nas_ctx *quiet = nas_ctx_child(doc->ctx);
+    if (quiet == NULL) {
+        doc->failed = true;
+        return;
+    }
+    if (nas__choices_bits(quiet, c->compress.bits, &choices) == NAS_OK &&
+        choices.bits[choices.n_bits - 1] == 32)
+        PROBLEM(doc, path, "compress.bits = \"%s\" offers 32, floats: leave it out",
+                c->compress.bits);
+    nas_ctx_free(quiet);
+}
+
 /* Keys of spaces of levels. */
 static void check_levels(nas__config_doc *doc, const nas_config *c) {
     static const char *const steps = "eval.finetune_steps";
     check_list(doc, "compress.bits", c->compress.bits, nas__choices_bits);
     check_list(doc, "compress.patterns", c->compress.patterns, nas__choices_patterns);
     check_list(doc, "compress.rates", c->compress.rates, nas__choices_rates);
+    check_act_bits(doc, c);
     if (!nas__space_has_levels(c->compress.space)) return;
     if (nas__config_has(doc, steps) && c->eval.finetune_steps > 0)
         PROBLEM(doc, steps,

@@ -157,6 +157,9 @@ static const nas__config_key keys[] = {
          "weights; scheme: which weights of each layer are left out; mixed: both"),
     TEXT("compress.bits", compress.bits, "bits", NULL,
          "bits, mixed: precisions that a layer may have, 2 to 8, or 32: floats"),
+    INTEGER("compress.act_bits", compress.act_bits, 0, 8, "bits",
+            "bits, mixed: activations as integers, 2 to 8 bits: candidates are scored and timed as "
+            "integer programs; 0: floats"),
     TEXT(
         "compress.patterns", compress.patterns, "", NULL,
         "scheme, mixed: patterns that a layer may have besides being dense: 2:4, 2:4x8, 1x4, 1x4r, "

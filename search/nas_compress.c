@@ -302,6 +302,18 @@ static nas_status finish(nas_ctx *ctx, job *j) {
     return status;
 }
 
+static void say_written(const job *j) {
+    char path[1024];
+    const char *uneven = nas_oneshot_uneven(&j->o, j->schemes);
+    (void)snprintf(path, sizeof path, "%s/model_qdq.onnx", j->cl->out);
+    if (uneven != NULL)
+        printf("no QDQ file     weights of layer '%s' lie on a grid of kind %s; model_qdq.onnx has "
+               "symmetric ones: --grid symmetric\n",
+               uneven, nas_grid_kind_name(j->cl->grid));
+    printf("written         %s/model.onnx, recipe.json, layers.csv%s\n", j->cl->out,
+           nas_file_exists(path) ? ", model_qdq.onnx" : "");
+}
+
 static nas_status run_job(nas_ctx *ctx, job *j) {
     nas_oneshot *o = &j->o;
     const nas__oneshot_args *cl = j->cl;
@@ -323,8 +335,7 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
         status = nas_oneshot_report(ctx, o, j->graph, j->schemes, j->results, &facts);
     if (status == NAS_OK)
         status = nas_oneshot_write(ctx, o, j->graph, j->schemes, j->results, facts.data, cl->out);
-    if (status == NAS_OK)
-        printf("written         %s/model.onnx, recipe.json, layers.csv\n", cl->out);
+    if (status == NAS_OK) say_written(j);
     if (j->times.db != NULL) {
         const nas_status closed = nas_oneshot_times_close(ctx, &j->times);
         if (status == NAS_OK) status = closed;

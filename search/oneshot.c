@@ -210,8 +210,8 @@ static double surprise(const float *scores, int32_t classes, int32_t label, bool
 }
 
 /* Where values are stored as codes, integers decide. */
-static nas_status run_network(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
-                              size_t n, nas_class_reader *reader, float *scores) {
+nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                            size_t n, nas_class_reader *reader, float *scores) {
     nas_exec *e = NULL;
     for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
         if (nas_graph_node(graph, v)->quant.is_set)
@@ -232,7 +232,7 @@ nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_gr
     nas_class_reader reader = {o->data, split};
     float *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof *scores);
     nas_status status =
-        scores == NULL ? NAS_ERR_NOMEM : run_network(ctx, graph, &options, n, &reader, scores);
+        scores == NULL ? NAS_ERR_NOMEM : nas__oneshot_run(ctx, graph, &options, n, &reader, scores);
     if (status == NAS_OK) {
         double sum = 0;
         for (size_t i = 0; i < n; i++)

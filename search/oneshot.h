@@ -63,6 +63,10 @@ nas_status nas_oneshot_apply_sequential(nas_ctx *ctx, nas_oneshot *o,
 /* nas__oneshot_read_sample - calibration image `index` as an nas_exec_read_fn; arg is the nas_oneshot. */
 void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 
+/* nas__oneshot_run - answers [n][outputs] of images of a split; of a network with quantizations as integers compute them. */
+nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                            size_t n, nas_class_reader *reader, float *scores);
+
 /* Scores of one network on one split. */
 typedef struct nas_oneshot_score {
     double top1;          /* share of right answers */
@@ -98,10 +102,15 @@ nas_status nas_oneshot_pattern(nas_ctx *ctx, const char *text, nas_sparsity *out
 bool nas_oneshot_pattern_has_rate(nas_sparsity_pattern pattern);
 
 /* nas_oneshot_write - dir/model.onnx (floats, rounded to their grids), dir/recipe.json (what nas-compile needs to keep the
- * patterns and integers, those of activations included), dir/layers.csv. schemes, results [n_layers]; facts: a JSON object of what else is known, or NULL. */
+ * patterns and integers, those of activations included), dir/layers.csv, and dir/model_qdq.onnx (nas_onnx_export_quantized)
+ * where something is an integer and no layer's grid is uneven. schemes, results [n_layers]; facts: a JSON object of what else is
+ * known, or NULL. */
 nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, const nas_layer_result *results,
                              const char *facts, const char *dir);
+
+/* nas_oneshot_uneven - the first layer whose weights lie on a grid that is not symmetric with even steps; NULL: none. */
+const char *nas_oneshot_uneven(const nas_oneshot *o, const nas_layer_scheme *schemes);
 
 /* nas_oneshot_report - prints scores on the REPORT images beside the dense network's, bytes, zeros and solvers; facts: the
  * same as a JSON object. */

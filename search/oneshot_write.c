@@ -175,17 +175,45 @@ static nas_status write_table(nas_ctx *ctx, const nas_oneshot *o, const nas_grap
     return status;
 }
 
+const char *nas_oneshot_uneven(const nas_oneshot *o, const nas_layer_scheme *schemes) {
+    for (size_t i = 0; i < o->n_layers; i++) {
+        if (schemes[i].bits > 0 && schemes[i].grid != NAS_GRID_SYMMETRIC)
+            return nas_graph_node(o->model, o->layers[i])->name;
+    }
+    return NULL;
+}
+
+static bool has_integers(const nas_graph *graph) {
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        const nas_node *node = nas_graph_node(graph, v);
+        if (node->quant.is_set || (node->op == NAS_OP_CONV &&
+                                   nas_graph_param_const(graph, node->params[0])->scales != NULL))
+            return true;
+    }
+    return false;
+}
+
+/* What an earlier network left must not pass for this one's. */
+static nas_status write_quantized(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                  const nas_layer_scheme *schemes, const char *path) {
+    if (has_integers(graph) && nas_oneshot_uneven(o, schemes) == NULL)
+        return nas_onnx_export_quantized(ctx, graph, path);
+    return nas_remove_tree(ctx, path);
+}
+
 nas_status nas_oneshot_write(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                              const nas_layer_scheme *schemes, const nas_layer_result *results,
                              const char *facts, const char *dir) {
-    char onnx[1024], recipe[1024], table[1024];
+    char onnx[1024], quantized[1024], recipe[1024], table[1024];
     const int n = snprintf(onnx, sizeof onnx, "%s/model.onnx", dir);
     if (n < 0 || (size_t)n + 8 >= sizeof onnx)
         return nas_fail(ctx, NAS_ERR_RANGE, "folder '%s': longer than 1000 bytes", dir);
+    (void)snprintf(quantized, sizeof quantized, "%s/model_qdq.onnx", dir);
     (void)snprintf(recipe, sizeof recipe, "%s/recipe.json", dir);
     (void)snprintf(table, sizeof table, "%s/layers.csv", dir);
     nas_status status = nas_mkdirs(ctx, dir);
     if (status == NAS_OK) status = nas_onnx_export(ctx, graph, onnx);
+    if (status == NAS_OK) status = write_quantized(ctx, o, graph, schemes, quantized);
     if (status == NAS_OK)
         status = write_recipe(ctx, o, graph, schemes, results, facts, onnx, recipe);
     if (status == NAS_OK) status = write_table(ctx, o, graph, schemes, results, table);

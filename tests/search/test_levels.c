@@ -115,10 +115,11 @@ Test(search_levels, a_study_of_each_space_ends_with_a_front_and_a_network_that_c
         (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM v_class WHERE trial > 0 AND (%s)",
                        rows[i].excess);
         cr_assert(ask(rows[i].name, sql) == 0, "%s", rows[i].excess);
-        static const char *const files[] = {"model.onnx", "model.c", "recipe.json", "layers.csv"};
-        for (int k = 0; k < 4; k++) {
+        static const char *const files[] = {"model.onnx", "model.c", "recipe.json", "layers.csv",
+                                            "model_qdq.onnx"};
+        for (int k = 0; k < 5; k++) {
             (void)snprintf(file, sizeof file, "%s/best/%s", rows[i].name, files[k]);
-            cr_assert(exists(file), "%s", file);
+            cr_assert(exists(file) == (k < 4 || strcmp(rows[i].name, "scheme") != 0), "%s", file);
         }
         check_recipe(rows[i].name);
         nas_process_result again = run(rows[i].config, rows[i].name, more);
@@ -127,6 +128,49 @@ Test(search_levels, a_study_of_each_space_ends_with_a_front_and_a_network_that_c
         nas_process_result_deinit(&again);
         nas_process_result_deinit(&r);
     }
+}
+
+/* Both files of best/ make the kernels of integers that the bundle has. */
+static void check_integers(const char *name) {
+    char onnx[256], quantized[256], recipe[256], source[256];
+    nas_buf text = {0};
+    (void)snprintf(onnx, sizeof onnx, "%s/%s/best/model.onnx", folder, name);
+    (void)snprintf(quantized, sizeof quantized, "%s/%s/best/model_qdq.onnx", folder, name);
+    (void)snprintf(recipe, sizeof recipe, "%s/%s/best/recipe.json", folder, name);
+    (void)snprintf(source, sizeof source, "%s/%s/best/model.c", folder, name);
+    nas_process_result r = test_run(
+        ctx, "nas-compile", (const char *const[]){onnx, "--recipe", recipe, "--explain", NULL});
+    nas_process_result q =
+        test_run(ctx, "nas-compile", (const char *const[]){quantized, "--explain", NULL});
+    cr_assert(r.exit_code == 0 && q.exit_code == 0, "%s%s", r.err.data, q.err.data);
+    cr_assert(strstr(r.out.data, "integer conv") != NULL, "%s", r.out.data);
+    cr_assert(strcmp(r.out.data, q.out.data) == 0, "%s\n%s", r.out.data, q.out.data);
+    OK(nas_file_read(ctx, source, 1 << 24, &text));
+    cr_assert(strstr(text.data, "q_") != NULL); /* helpers of integer kernels */
+    nas_buf_deinit(&text);
+    nas_process_result_deinit(&q);
+    nas_process_result_deinit(&r);
+}
+
+/* Timed here: what is scored is compared with the integer program. A layer's 8 bits times those of what it reads, and no more. */
+Test(search_levels, activations_of_integers_are_scored_timed_and_delivered) {
+    static const char *const more[] = {"compress.act_bits=4",
+                                       "compress.bits=\"8\"",
+                                       "device.connect=local",
+                                       "measure.max_time_ms=60",
+                                       "measure.min_time_ms=20",
+                                       "measure.final_max_time_ms=60",
+                                       "search.trials=2",
+                                       "constraints.weight_bytes=<= 50%",
+                                       NULL};
+    nas_process_result r = run("configs/mixed.toml", "codes", more);
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    cr_assert(ask("codes", "SELECT count(*) FROM v_class WHERE trial > 0 AND bops > macs * 64 OR "
+                           "trial > 0 AND bops < macs * 32") == 0);
+    cr_assert(ask("codes", "SELECT count(*) FROM v_class WHERE trial > 0 AND bops < macs * 60") >
+              0);
+    check_integers("codes");
+    nas_process_result_deinit(&r);
 }
 
 /* More trials of a finished study are what they are in one go; whatever does not fit the memory is in files. */
@@ -191,6 +235,8 @@ Test(search_levels, mistakes_are_told) {
                 {"compress.bits=\"4,9\"", "'9': bits are 2 to 8", 2},
                 {"compress.rates=\"0.5,1\"", "'1': rates are above 0 and below 1", 2},
                 {"eval.finetune_steps=5", "does not train", 2},
+                {"compress.act_bits=1", "activations have 2 to 8 bits", 2},
+                {"compress.act_bits=9", "act_bits", 2},
                 {"compress.gains_device=\"phone\"", "names a device of compress.gains", 2},
                 {"compress.gains=\"/nonexistent.db\"", "compress.gains", 1},
                 {"constraints.weight_bytes=\"<= 1%\"", "the smallest network has", 1}};
@@ -201,6 +247,20 @@ Test(search_levels, mistakes_are_told) {
         nas_process_result r = run("configs/mixed.toml", name, more);
         cr_assert(r.exit_code == rows[i].code, "%s: %d %s", rows[i].set, r.exit_code, r.err.data);
         cr_assert(strstr(r.err.data, rows[i].message) != NULL, "%s: %s", rows[i].set, r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}
+
+Test(search_levels, activations_of_integers_ask_for_integer_weights) {
+    static const struct {
+        const char *config, *set, *message;
+    } rows[] = {{"configs/bits.toml", "compress.bits=\"4,32\"", "offers 32, floats"},
+                {"configs/scheme.toml", "compress.act_bits=8", "leaves weights as floats"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *const more[] = {rows[i].set, NULL};
+        nas_process_result r = run(rows[i].config, "no", more);
+        cr_assert(r.exit_code == 2 && strstr(r.err.data, rows[i].message) != NULL, "%s",
+                  r.err.data);
         nas_process_result_deinit(&r);
     }
 }
@@ -332,5 +392,98 @@ Test(search_levels, pairs_by_which_the_device_does_not_gain_are_dropped_and_name
     cr_assert(r.exit_code == 0, "%s", r.err.data);
     cr_assert(strstr(r.out.data, "1x4 at 50 % is 0.80 times") != NULL, "%s", r.out.data);
     nas_process_result_deinit(&r);
+    nas_graph_free(g);
+}
+
+/* The first convolution reads the image, of 8 bits; the second a ReLU. Depthwise layers get 8-bit weights. */
+Test(search_levels, bit_operations_count_the_bits_of_activations) {
+    nas_graph *g = small_net();
+    nas_config c = config_of("bits");
+    nas__level_list list;
+    c.compress.act_bits = 4;
+    OK(nas__level_list_make(ctx, &c, g, NULL, &list));
+    const nas__level *l = find(&list, 0, "8");
+    cr_assert(l->costs[NAS_LEVEL_BOPS] == l->costs[NAS_LEVEL_MACS] * 8 * 8);
+    l = find(&list, 1, "3");
+    cr_assert(l->costs[NAS_LEVEL_BOPS] == 2304.0 * 256 * 3 * 4);
+    cr_assert(list.fixed[NAS_LEVEL_BOPS] == 0);
+    nas__level_list_deinit(&list);
+    nas_graph_free(g);
+
+    nas_value x = 0, deep = 0, out = 0;
+    nas_conv_attributes each = nas_conv_same(8, 3), one = nas_conv_same(4, 1);
+    each.groups = 8;
+    g = nas_graph_new(ctx, "deep");
+    OK(nas_graph_add_input(ctx, g, "x", (nas_shape){1, 6, 6, 8}, &x));
+    OK(nas_graph_add_conv(ctx, g, "deep", x, &each, &deep));
+    OK(nas_graph_add_conv(ctx, g, "out", deep, &one, &out));
+    OK(nas_graph_set_output(ctx, g, out));
+    OK(nas_graph_alloc_weights(ctx, g));
+    OK(nas__level_list_make(ctx, &c, g, NULL, &list));
+    cr_assert(list.fixed[NAS_LEVEL_BOPS] == 8.0 * 9 * 36 * 8 * 8);
+    cr_assert(list.fixed[NAS_LEVEL_BYTES] == 8 * 9 + 8 * 4 + (8 + 4) * 4); /* and biases */
+    nas__level_list_deinit(&list);
+    nas_graph_free(g);
+}
+
+/* ---- first proposals ------------------------------------------------------------------------------------------------------ */
+
+static void put_gain(nas_db *db, const char *pattern, double rate, double gain) {
+    nas_db_sparse_cell cell = {.fingerprint = "f",
+                               .device = "native",
+                               .target = "t",
+                               .layer = {3, 1, 16, 16, 16, 16, 32},
+                               .rate = rate,
+                               .dense = "d",
+                               .sparse = "s",
+                               .dense_ns = 1000,
+                               .sparse_ns = 1000 / gain};
+    (void)snprintf(cell.pattern, sizeof cell.pattern, "%s", pattern);
+    OK(nas_db_sparse_put(ctx, db, &cell, NULL));
+}
+
+/* Among the forms within 20 % of the fastest the one that loses least; what is slower, or was not measured, is not chosen. */
+Test(search_levels, the_rule_takes_the_form_that_loses_least_among_the_nearly_fastest) {
+    nas_graph *g = small_net();
+    nas_config c = config_of("scheme");
+    char file[256], gains[300], sql[1024];
+    nas_db *db = NULL;
+    (void)snprintf(file, sizeof file, "%s/rules.db", folder);
+    (void)snprintf(gains, sizeof gains, "compress.gains=%s", file);
+    OK(nas_mkdirs(ctx, folder));
+    OK(nas_db_open(ctx, file, &db));
+    put_gain(db, "1x4", 0.75, 1.6);
+    put_gain(db, "1x4", 0.5, 1.5);
+    put_gain(db, "unstructured", 0.5, 1.1); /* loses less, but is too slow */
+    put_gain(db, "unstructured", 0.75, 0.9);
+    nas_buf point = {0};
+    nas__level_list list;
+    const nas__sparse_judge judge = {.db = db, .fingerprint = "f", .bits = 32};
+    (void)snprintf(c.compress.patterns, sizeof c.compress.patterns, "1x4,unstructured");
+    OK(nas__level_list_make(ctx, &c, g, &judge, &list));
+    int chosen = 0;
+    for (size_t i = 0; i < list.n_layers; i++) {
+        const size_t first = list.layers[i].first;
+        bool measured = false;
+        for (size_t k = first; k + 1 < first + (size_t)list.layers[i].n_forms; k++)
+            measured = measured || list.levels[k].gain > 1;
+        nas_buf_printf(&point, "%s%s", i == 0 ? "scheme " : ",", measured ? "1x4@0.5" : "dense");
+        chosen += measured;
+    }
+    cr_assert(chosen > 0 && (size_t)chosen < list.n_layers);
+    nas__level_list_deinit(&list);
+    OK(nas_db_close(ctx, db));
+    const char *const more[] = {gains,
+                                "compress.rates=\"0.5,0.75\"",
+                                "compress.patterns=\"1x4,unstructured\"",
+                                "constraints.macs=<= 100%",
+                                "search.trials=3",
+                                NULL};
+    nas_process_result r = run("configs/scheme.toml", "rules", more);
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM v_class WHERE point = '%s'", point.data);
+    cr_assert(ask("rules", sql) == 1, "%s", sql);
+    nas_buf_deinit(&point);
     nas_graph_free(g);
 }

@@ -2,6 +2,7 @@
 #include "search/oneshot_codes.h"
 #include "search/oneshot_tune.h"
 #include "compiler/compiler.h"
+#include "tests/ir/ir_support.h"
 #include "tests/search/program.h"
 
 #include <criterion/criterion.h>
@@ -151,19 +152,29 @@ static nas_graph *mobile(int32_t wide) {
     return g;
 }
 
+enum { NETWORKS = 5 };
+
+/* Integers alone; few bits; one layer in floats; a small and a wide mobile network. */
+static nas_graph *network(const nas_oneshot *o, int k) {
+    nas_graph *g = NULL, *coded = NULL;
+    nas_oneshot_codes codes;
+    if (k < 3)
+        OK(nas_graph_clone(ctx, o->model, &g));
+    else
+        g = mobile(k == 3 ? 24 : 700);
+    round_weights(g, k == 1 ? 3 : 8, k == 2 ? "block1.conv2" : NULL);
+    OK(nas_oneshot_codes_find(ctx, o, g, k == 1 ? 4 : 8, &codes));
+    OK(nas_oneshot_codes_apply(ctx, g, &codes, &coded));
+    nas_oneshot_codes_deinit(&codes);
+    nas_graph_free(g);
+    return coded;
+}
+
 Test(search_oneshot_codes, what_is_scored_is_what_the_program_computes_code_by_code) {
     nas_oneshot o = opened();
-    for (int k = 0; k < 5; k++) {
-        nas_graph *g = NULL, *coded = NULL;
-        nas_oneshot_codes codes;
+    for (int k = 0; k < NETWORKS; k++) {
+        nas_graph *coded = network(&o, k);
         float scored[IMAGES * CLASSES], alone[IMAGES * CLASSES], run[IMAGES * CLASSES];
-        if (k < 3)
-            OK(nas_graph_clone(ctx, o.model, &g));
-        else
-            g = mobile(k == 3 ? 24 : 700);
-        round_weights(g, k == 1 ? 3 : 8, k == 2 ? "block1.conv2" : NULL);
-        OK(nas_oneshot_codes_find(ctx, &o, g, k == 1 ? 4 : 8, &codes));
-        OK(nas_oneshot_codes_apply(ctx, g, &codes, &coded));
         run_codes(&o, coded, 8, scored);
         run_codes(&o, coded, 3, alone);
         run_program(&o, coded, run);
@@ -173,11 +184,61 @@ Test(search_oneshot_codes, what_is_scored_is_what_the_program_computes_code_by_c
         cr_assert(scale > 0);
         cr_assert(largest(scored, run, IMAGES * CLASSES) <= (k == 2 ? 2.001F * scale : 0),
                   "network %d: %g", k, largest(scored, run, IMAGES * CLASSES));
-        nas_oneshot_codes_deinit(&codes);
         nas_graph_free(coded);
-        nas_graph_free(g);
     }
     nas_oneshot_close(&o);
+}
+
+/* NAME.onnx with QuantizeLinear, and NAME.in and NAME.out of one image, for onnx_check.py. */
+static void write_case(const nas_oneshot *o, const nas_graph *coded, int number,
+                       const float *scored) {
+    float planes[3 * SIDE * SIDE], hwc[SIDE * SIDE * 3];
+    char path[200];
+    const size_t image = (size_t)number % IMAGES;
+    nas_class_data_read(o->data, NAS_CLASS_REPORT, image, false, 0, 0, hwc);
+    for (int p = 0; p < 3 * SIDE * SIDE; p++)
+        planes[p] = hwc[p % (SIDE * SIDE) * 3 + p / (SIDE * SIDE)];
+    (void)snprintf(path, sizeof path, "%s/case%d.onnx", folder, number);
+    OK(nas_onnx_export_quantized(ctx, coded, path));
+    (void)snprintf(path, sizeof path, "%s/case%d.in", folder, number);
+    OK(nas_file_write(ctx, path, planes, sizeof planes, 0600));
+    (void)snprintf(path, sizeof path, "%s/case%d.out", folder, number);
+    OK(nas_file_write(ctx, path, scored + image * CLASSES, CLASSES * sizeof *scored, 0600));
+}
+
+Test(search_oneshot_codes, a_file_with_quantize_linear_comes_back_code_by_code) {
+    const nas_onnx_import_options options = nas_onnx_import_options_default();
+    nas_oneshot o = opened();
+    for (int k = 0; k < NETWORKS; k++) {
+        nas_graph *coded = network(&o, k), *again = NULL;
+        float scored[IMAGES * CLASSES], read[IMAGES * CLASSES];
+        char path[200];
+        run_codes(&o, coded, 8, scored);
+        (void)snprintf(path, sizeof path, "%s/q.onnx", folder);
+        OK(nas_onnx_export_quantized(ctx, coded, path));
+        OK(nas_onnx_import(ctx, path, &options, &again));
+        run_codes(&o, again, 8, read);
+        cr_assert(memcmp(scored, read, sizeof read) == 0, "network %d: %g", k,
+                  largest(scored, read, IMAGES * CLASSES));
+        nas_graph_free(again);
+        nas_graph_free(coded);
+    }
+    nas_oneshot_close(&o);
+}
+
+/* The checker, and answers by definition and by onnx.reference. */
+Test(search_oneshot_codes, others_read_the_file_and_answer_within_four_steps) {
+    nas_oneshot o = opened();
+    for (int k = 0; k < NETWORKS; k++) {
+        nas_graph *coded = network(&o, k);
+        float scored[IMAGES * CLASSES];
+        run_codes(&o, coded, 8, scored);
+        for (int i = 0; i < 3; i++)
+            write_case(&o, coded, NETWORKS * i + k, scored);
+        nas_graph_free(coded);
+    }
+    nas_oneshot_close(&o);
+    run_onnx_check(ctx, folder);
 }
 
 Test(search_oneshot_codes, fewer_bits_end_at_their_last_code) {
@@ -204,6 +265,43 @@ Test(search_oneshot_codes, fewer_bits_end_at_their_last_code) {
     nas_graph_free(coded);
     nas_graph_free(g);
     nas_oneshot_close(&o);
+}
+
+/* What nas-compile has to say about every layer. */
+static nas_process_result explain(const char *const *args) {
+    nas_process_result r = test_run(ctx, "nas-compile", args);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    return r;
+}
+
+/* model_qdq.onnx alone makes the same kernels as model.onnx and the recipe, and the same answers. */
+static void check_quantized_file(const char *onnx, const char *recipe, const float *answers,
+                                 const char *in) {
+    char quantized[300], app[300], program[330], answer[300];
+    nas_buf scores = {0};
+    (void)snprintf(quantized, sizeof quantized, "%s/out/model_qdq.onnx", folder);
+    (void)snprintf(app, sizeof app, "%s/app_qdq", folder);
+    (void)snprintf(program, sizeof program, "%s/model", app);
+    (void)snprintf(answer, sizeof answer, "%s/answer_qdq.raw", folder);
+    nas_process_result r =
+        explain((const char *const[]){onnx, "--recipe", recipe, "--explain", NULL});
+    nas_process_result again = explain((const char *const[]){quantized, "--explain", NULL});
+    cr_assert(strcmp(r.out.data, again.out.data) == 0, "%s\n%s", r.out.data, again.out.data);
+    cr_assert(strstr(r.out.data, "integer conv") != NULL);
+    nas_process_result_deinit(&again);
+    nas_process_result_deinit(&r);
+    r = test_run(ctx, "nas-compile", (const char *const[]){quantized, "-o", app, NULL});
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    nas_process_options options = nas_process_options_default();
+    options.argv = (const char *const[]){program, "--run", in, answer, NULL};
+    OK(nas_process_run(ctx, &options, &r));
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    OK(nas_file_read(ctx, answer, 1 << 20, &scores));
+    cr_assert(scores.len == IMAGES * CLASSES * sizeof(float));
+    cr_assert(memcmp(scores.data, answers, scores.len) == 0);
+    nas_buf_deinit(&scores);
 }
 
 /* From the command line: the share of right answers in the recipe is that of the program which nas-compile makes of it. */
@@ -256,8 +354,35 @@ Test(search_oneshot_codes, the_reported_accuracy_is_that_of_the_compiled_recipe)
             json_number_value(json_object_get(json_object_get(j, "compression"), "report_top1"));
         json_decref(j);
         cr_assert(told == nas_class_top1(o.data, NAS_CLASS_REPORT, copy, CLASSES), "%g", told);
+        check_quantized_file(onnx, recipe, copy, in);
     }
     nas_oneshot_close(&o);
+}
+
+/* Weights on uneven grids have no such file, nor does one of an earlier network stay; weights alone have one. */
+Test(search_oneshot_codes, an_uneven_grid_is_named_and_leaves_no_quantized_file) {
+    static const struct {
+        const char *grid;
+        bool has_file;
+    } rows[] = {{"symmetric", true}, {"power", false}};
+    char out[200], quantized[230];
+    (void)snprintf(out, sizeof out, "%s/grids", folder);
+    (void)snprintf(quantized, sizeof quantized, "%s/model_qdq.onnx", out);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *const args[] = {"-q", "--train-steps",   "2",          "--side",
+                                    "16", "--glyphs",        "200",        "--reward",
+                                    "20", "--report-images", "20",         "--images",
+                                    "16", "--places",        "4",          "-o",
+                                    out,  "--method",        "magnitude",  "--bits",
+                                    "4",  "--grid",          rows[i].grid, NULL};
+        nas_process_result r = test_run(ctx, "nas-compress", args);
+        cr_assert(r.exit_code == 0, "%s", r.err.data);
+        cr_assert(nas_file_exists(quantized) == rows[i].has_file, "%s", rows[i].grid);
+        cr_assert((strstr(r.out.data, "weights of layer 'stem' lie on a grid of kind power") !=
+                   NULL) == !rows[i].has_file,
+                  "%s", r.out.data);
+        nas_process_result_deinit(&r);
+    }
 }
 
 /* ---- training -------------------------------------------------------------------------------------------------------------- */
@@ -317,6 +442,53 @@ Test(search_oneshot_codes, tuning_keeps_zeros_and_grids_and_helps) {
     nas_oneshot_codes_deinit(&codes);
     nas_graph_free(coded);
     nas_graph_free(before);
+    nas_graph_free(g);
+    nas_oneshot_close(&o);
+}
+
+/* What training on of integers leaves out, told before anything is trained. */
+Test(search_oneshot_codes, what_cannot_be_tuned_is_refused) {
+    static const char *const grids[][3] = {
+        {"--grid", "affine", NULL}, {"--grid", "power", NULL}, {"--per-tensor", NULL, NULL}};
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+        const char *const args[] = {"-o", folder,      "--bits",    "4", "--tune",
+                                    "5",  grids[i][0], grids[i][1], NULL};
+        nas_process_result r = test_run(ctx, "nas-compress", args);
+        cr_assert(r.exit_code == 2, "%s: %d", grids[i][0], r.exit_code);
+        cr_assert(strstr(r.err.data, "--tune learns a symmetric step for each channel") != NULL,
+                  "%s", r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}
+
+Test(search_oneshot_codes, a_grid_that_a_concatenation_shares_is_not_tuned) {
+    nas_oneshot_options options = nas_oneshot_options_default();
+    nas_graph *g = mobile(24);
+    nas_oneshot o;
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s/mobile.onnx", folder);
+    OK(nas_onnx_export(ctx, g, path));
+    nas_graph_free(g);
+    options.onnx = path;
+    options.data.glyphs = 200;
+    options.data.reward_max = options.data.report_max = IMAGES;
+    options.calibration_images = 16;
+    options.positions = 4;
+    OK(nas_oneshot_open(ctx, &options, NULL, NULL, &o));
+    OK(nas_oneshot_calibrate(ctx, &o, 1));
+    OK(nas_graph_clone(ctx, o.model, &g));
+    round_weights(g, 8, NULL);
+    nas_oneshot_codes codes;
+    nas_layer_scheme schemes[16] = {{0}};
+    nas_layer_result results[16] = {{0}};
+    cr_assert(o.n_layers <= 16);
+    OK(nas_oneshot_codes_find(ctx, &o, g, 8, &codes));
+    cr_assert(nas_oneshot_tune(ctx, &o, g, schemes, 1, 0.01, &codes, results) ==
+              NAS_ERR_UNSUPPORTED);
+    cr_assert(strstr(nas_ctx_message(ctx), "shares the grid of") != NULL &&
+                  strstr(nas_ctx_message(ctx), "leave out --act-bits or --tune") != NULL,
+              "%s", nas_ctx_message(ctx));
+    nas_oneshot_codes_deinit(&codes);
     nas_graph_free(g);
     nas_oneshot_close(&o);
 }

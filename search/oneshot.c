@@ -255,7 +255,7 @@ static nas_status take_logs(nas_ctx *ctx, const nas_oneshot *o, const nas_graph 
     nas_class_reader reader = {o->data, split};
     float *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof *scores);
     const nas_status status =
-        scores == NULL ? NAS_ERR_NOMEM : run_network(ctx, graph, &options, n, &reader, scores);
+        scores == NULL ? NAS_ERR_NOMEM : nas__oneshot_run(ctx, graph, &options, n, &reader, scores);
     for (size_t i = 0; status == NAS_OK && i < n; i++) {
         const float *of = scores + i * (size_t)classes;
         const bool is_softmax = output->op == NAS_OP_SOFTMAX;

@@ -101,12 +101,20 @@ typedef enum nas_form {
     NAS_FORM_LAYERS /* layer after layer over whole images, channels in lanes */
 } nas_form;
 
+/* Kernels of the row form. */
+typedef enum nas_row_kernels {
+    NAS_ROW_KERNELS_AUTO,    /* Winograd where an estimate says that it is faster */
+    NAS_ROW_KERNELS_DIRECT,  /* no Winograd */
+    NAS_ROW_KERNELS_WINOGRAD /* wherever it can compute the layer */
+} nas_row_kernels;
+
 typedef struct nas_compile_options {
     const nas_target *target;
     const char *compiler;  /* NULL = the target's; else a path or name of gcc/clang */
     const char *cache_dir; /* content-addressed cache, survives runs; created; never NULL */
     int32_t max_threads;   /* 1..64; MODEL_MAX_THREADS */
     nas_form form;
+    nas_row_kernels row_kernels;
     const nas_tune_memory
         *memory; /* NULL, or kernels' times: they decide instead of the estimates */
     double

@@ -6,8 +6,9 @@
  *     INPUT    the image, shifted by a constant
  * Every supported operator is such a stage, so the passes only merge stages:
  *     import -> fold (constants) -> fuse (additions, activations, pairs through a scratch) -> plan (rows, rings, tiles).
- * Rows move in lock step: in step s a stage of rate k makes its rows [s*k - lag, (s + 1)*k - lag). Rings hold just the
- * rows that a later stage still reads. When the rings outgrow the cache the image is cut into column strips, and
+ * Rows move in lock step: in step s a stage of rate k makes its rows [s*b*k - lag, (s + 1)*b*k - lag), where the band b is 1,
+ * or 2 or 4 for the sake of Winograd kernels, which make so many rows at once. Rings hold just the rows that a later stage
+ * still reads. When the rings outgrow the cache the image is cut into column strips, and
  * columns lag in the same way (`delay`); the columns a strip needs from its left neighbour are kept per row. */
 #ifndef NAS_COMPILER_INTERNAL_H
 #define NAS_COMPILER_INTERNAL_H
@@ -38,10 +39,12 @@ typedef struct nas__term {
     const float *weight; /* [O,KH,KW,I], borrowed from the graph; NULL when it has none */
 } nas__term;
 
-/* A register tile: `outputs` channels times `vectors` pixel vectors. */
+/* A register tile: `outputs` channels times `vectors` pixel vectors. Of a Winograd kernel, see row_winograd.c: a product at
+ * one of its points; it makes `rows` rows at once and transforms `span` vectors of the row together. */
 enum { NAS__OUTPUTS_MAX = 32 };
 typedef struct nas__tile {
     int32_t outputs, vectors;
+    int32_t rows, span; /* 0 of a direct kernel */
 } nas__tile;
 
 typedef struct nas__stage {
@@ -64,15 +67,15 @@ typedef struct nas__stage {
     int32_t pair;       /* stage computed into the scratch of this one, -1 when none */
 
     /* filled by the plan */
-    int32_t lag;       /* rows behind the input, in own rows */
-    int32_t delay;     /* columns behind the input, in own columns; 0 when there is one strip */
-    int32_t halo;      /* rows needed above and below the rows of a thread */
-    int32_t ring_rows; /* 0: no ring (hidden, or written straight to the output image) */
-    int32_t left;      /* columns left of the strip that readers need */
-    bool zero_edges;   /* columns outside the image must read as zero */
-    bool direct_out;   /* writes the output image itself */
-    nas__tile tile;    /* SUM */
-    size_t ring_at;    /* floats from the start of a thread's memory */
+    int32_t lag;          /* rows behind the input, in own rows */
+    int32_t delay;        /* columns behind the input, in own columns; 0 when there is one strip */
+    int32_t above, below; /* rows needed over and under the rows of a thread */
+    int32_t ring_rows;    /* 0: no ring (hidden, or written straight to the output image) */
+    int32_t left;         /* columns left of the strip that readers need */
+    bool zero_edges;      /* columns outside the image must read as zero */
+    bool direct_out;      /* writes the output image itself */
+    nas__tile tile;       /* SUM */
+    size_t ring_at;       /* floats from the start of a thread's memory */
     size_t
         context_at; /* floats from the start of the contexts; used when strips > 1 and left > 0 */
     size_t weights_at; /* floats from the start of model_weights */
@@ -80,11 +83,15 @@ typedef struct nas__stage {
 
 typedef struct nas__plan {
     int32_t lanes;
+    int32_t band;    /* input rows of a step: 1, 2 or 4 */
     int32_t vectors; /* per strip at rate 1 */
     int32_t strips;
-    int32_t pad;        /* floats between the channels of a row, >= every left and right margin */
-    int32_t lag_steps;  /* steps after the last input row */
-    int32_t halo_steps; /* steps before the first row of a thread */
+    int32_t pad;      /* floats between the channels of a row, >= every left and right margin */
+    int32_t lag_rows; /* input rows' worth of steps after the last one */
+    int32_t
+        halo_rows; /* the same before the first row of a thread; margins between strips keep so many */
+    size_t zeros_at; /* in a thread's memory: a row of zeros, for windows of Winograd kernels */
+    size_t zeros_floats;
     size_t scratch_floats;
     size_t scratch_at; /* in a thread's memory */
     size_t thread_floats;
@@ -99,6 +106,7 @@ typedef struct nas__program {
     const nas_graph *graph;
     const nas_target *target;
     int32_t max_threads;
+    nas_row_kernels kernels;         /* as the options ask */
     char graph_hash[NAS_SHA256_HEX]; /* structure only */
     bool has_weights;
     int32_t height, width; /* of the input */
@@ -118,15 +126,15 @@ enum { NAS__READS_MAX = 2 * (NAS__TERMS_MAX + NAS__ADDS_MAX) };
 /* ---- program.c ------------------------------------------------------------------------------------------------- */
 
 /* nas__import - checks the graph and lowers it one stage a node. Errors: UNSUPPORTED naming the node. */
-nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                       int32_t max_threads, nas__program **out);
+nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                       nas__program **out);
 void nas__program_free(nas__program *program);
 /* nas__verify - what every pass may rely on; INTERNAL names the pass and the stage. */
 nas_status nas__verify(nas_ctx *ctx, const nas__program *program, const char *pass);
 void nas__dump(const nas__program *program, const char *pass, nas_buf *out);
 /* nas__lower - all passes up to and including `last` (NULL = all). */
-nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                      int32_t max_threads, const char *last, nas__program **out);
+nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                      const char *last, nas__program **out);
 
 /* ---- small queries --------------------------------------------------------------------------------------------- */
 
@@ -163,6 +171,43 @@ void nas__merge_pointwise(nas__program *program, bool with_act);
  * returns the estimated cycles of one row. */
 double nas__choose_tiles(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
                          int32_t row_vectors, nas__tile *tile, nas__tile *pair_tile);
+
+/* nas__tap_cycles - of one tap of a tile: one input channel, one kernel position; off_grid: its loads are not aligned. */
+double nas__tap_cycles(int32_t outputs, int32_t vectors, bool off_grid);
+/* nas__tile_allowed - does a tile of `outputs` end where a row of phases of a transposed convolution does? */
+bool nas__tile_allowed(const nas__term *term, int32_t outputs);
+
+/* ---- row_winograd.c: vertical Winograd in rows --------------------------------------------------------------------- */
+
+/* F(rows, height): `rows` output rows from rows + height - 1 input rows, with as many products for each horizontal tap. */
+enum { NAS__POINTS_MAX = 8, NAS__WINOGRAD_HEIGHT_MAX = 5, NAS__WINOGRAD_ROWS_MAX = 4 };
+typedef struct nas__winograd {
+    int32_t rows, height, points;
+    double weight[NAS__POINTS_MAX][NAS__WINOGRAD_HEIGHT_MAX]; /* kernel column to points */
+    double input[NAS__POINTS_MAX][NAS__POINTS_MAX];           /* input column to points */
+    double output[NAS__WINOGRAD_ROWS_MAX][NAS__POINTS_MAX];   /* points to output column */
+} nas__winograd;
+/* nas__winograd_of - rows 2 or 4, height 3 or 5. */
+nas__winograd nas__winograd_of(int32_t rows, int32_t height);
+/* nas__winograd_possible - is the stage one convolution, or a transposed one, that such a kernel can compute? */
+bool nas__winograd_possible(const nas__stage *stage);
+/* nas__choose_winograd - tile.rows of every stage and plan.band, by estimate for rows of `row_vectors` (at rate 1) or as
+ * p->kernels says. */
+void nas__choose_winograd(nas__program *program, int32_t row_vectors);
+/* nas__winograd_tile - the tile of a stage whose tile.rows are chosen; returns the estimated cycles of one row. */
+double nas__winograd_tile(const nas_target *target, const nas__stage *stage, int32_t row_vectors,
+                          nas__tile *tile);
+/* nas__winograd_taps - outputs [first, first + n) that have a tap at column kx of the window: has[i]; returns how many. */
+int32_t nas__winograd_taps(const nas__term *term, int32_t first, int32_t n, int32_t kx, bool *has);
+/* Floats of one channel and point of the transformed tile; of the scratch of a stage: V[point][channel][that], then
+ * M[point][output][vector]; of its weights. */
+int32_t nas__winograd_wide(const nas__stage *stage, int32_t span, int32_t lanes);
+size_t nas__winograd_scratch(const nas__stage *stage, int32_t lanes);
+size_t nas__winograd_weight_floats(const nas__stage *stage);
+/* nas__winograd_pack - weights of one output block after bias and slope; returns the end. */
+float *nas__winograd_pack(const nas__stage *stage, int32_t first, int32_t n, float *out);
+void nas__emit_winograd(const nas__program *program, const nas__stage *stage, const char *name,
+                        nas_buf *out); /* emit_winograd.c */
 
 /* ---- objects.c: an executable out of pieces that are compiled and cached apart ----------------------------------- */
 
@@ -236,7 +281,8 @@ void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 void nas__emit_shuffle(nas_buf *out); /* SHUFFLE(a, b, indices): lanes of two vectors */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
-void nas__emit_row_helpers(nas__sources *out); /* a unit */
+void nas__emit_row_helpers(nas__sources *out);   /* a unit */
+void nas__emit_group_helpers(nas__sources *out); /* another, for Winograd kernels */
 /* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_meet, workers_close on 4096 bytes, 64-byte
  * aligned, which nas__emit_workers_type names for the driver. */
 void nas__emit_workers_type(nas_buf *out);

@@ -11,15 +11,18 @@ static const char model_type[] =
     "} model;\n"
     "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n";
 
+/* Threads begin at multiples of the band. */
 static const char job[] =
     "static void run_thread(void *arg, int thread, int threads) {\n"
     "    const model *m = arg;\n"
     "    float *memory = (float *)(void *)((char *)arg + CONTROL_BYTES);\n"
     "    const long long height = MODEL_INPUT_H;\n"
+    "    const int begin = (int)(height * thread / threads) / BAND * BAND;\n"
+    "    const int end = (int)(height * (thread + 1) / threads) / BAND * BAND;\n"
     "    run_rows(m->in, m->out, memory + (size_t)thread * THREAD_FLOATS, memory + "
     "MODEL_MAX_THREADS * THREAD_FLOATS,\n"
-    "             MARGIN_ROWS * (2 * thread + 1), (int)(height * thread / threads),\n"
-    "             (int)(height * (thread + 1) / threads));\n"
+    "             MARGIN_ROWS * (2 * thread + 1), begin, thread + 1 < threads ? end : "
+    "MODEL_INPUT_H);\n"
     "}\n\n";
 
 static const char open_threads[] = "int model_open(void *arena, int threads) {\n"
@@ -70,8 +73,9 @@ static void emit_banner(const nas__program *p, nas_buf *out) {
                    p->height * output->rate, p->width * output->rate);
     nas_buf_printf(out, " * %d strips of %d vectors; arena %zu bytes, %zu weights\n *\n",
                    p->plan.strips, p->plan.vectors, p->plan.arena_bytes, p->plan.weight_floats);
-    nas_buf_puts(out, " * In every step each stage makes one row (times its rate), `lag` rows "
-                      "behind the image, into a ring\n"
+    nas_buf_printf(out, " * In every step each stage makes %d row%s (times its rate), `lag` rows ",
+                   p->plan.band, p->plan.band > 1 ? "s" : "");
+    nas_buf_puts(out, "behind the image, into a ring\n"
                       " * that holds what later stages still read. Rows are [channel][columns], "
                       "pixels in lanes.\n *\n");
     nas_buf text = {0};
@@ -105,6 +109,10 @@ static void emit_pitches(const nas__program *p, nas_buf *out) {
 static void emit_units(const nas__program *p, nas__sources *out) {
     if (p->max_threads > 1) nas__emit_workers(out);
     nas__emit_row_helpers(out);
+    bool groups = false;
+    for (int32_t v = 0; v < p->n_stages; v++)
+        groups = groups || (!p->stages[v].dead && p->stages[v].tile.rows > 0);
+    if (groups) nas__emit_group_helpers(out);
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
         if (!s->dead && !s->hidden && s->kind == NAS__SUM) nas__emit_kernel(p, s, out);
@@ -126,7 +134,8 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     nas_buf_printf(body, model_type, threads ? "    workers workers;\n" : "", (int)control);
     nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%zu)\n", control);
     nas_buf_printf(body, "#define THREAD_FLOATS ((size_t)%zu)\n", p->plan.thread_floats);
-    nas_buf_printf(body, "#define MARGIN_ROWS %d\n\n", p->plan.halo_steps);
+    nas_buf_printf(body, "#define MARGIN_ROWS %d\n#define BAND %d\n\n", p->plan.halo_rows,
+                   p->plan.band);
     nas_buf_puts(body, job);
     nas__emit_entry_points(threads, body);
     nas__emit_model_h(p, &out->header);

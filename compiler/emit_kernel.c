@@ -47,6 +47,7 @@ static void shape_name(const nas__stage *s, nas_buf *out) {
 
 void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) {
     nas_buf_puts(out, "row_");
+    if (s->tile.rows > 0) nas_buf_printf(out, "winograd%d_span%d_", s->tile.rows, s->tile.span);
     if (s->pair >= 0) {
         shape_name(&p->stages[s->pair], out);
         nas_buf_puts(out, "__");
@@ -66,29 +67,27 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
                                v * k->p->plan.lanes);
             }
         }
-        nas_buf_puts(k->out, ";\n");
+        nas_buf_puts(k->out, ";");
+        for (int32_t v = 0; v < vectors; v++)
+            nas_buf_printf(k->out, " OWN(a%d_%d);", i, v);
+        nas_buf_puts(k->out, "\n");
     }
 }
 
-/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. keep: the
- * vectors stay in registers, also where gcc would rather load them again for each product. */
+/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. */
 static void emit_tap(const pen *k, int32_t n, const int32_t *tap, int32_t vectors, const char *at,
-                     int32_t column, int32_t weight, bool keep) {
-    nas_buf_printf(k->out, "%s        {\n%s            %svf ", k->indent, k->indent,
-                   keep ? "" : "const ");
+                     int32_t column, int32_t weight) {
+    nas_buf_printf(k->out, "%s        {\n%s            const vf ", k->indent, k->indent);
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
                        column + v * k->p->plan.lanes);
     }
-    nas_buf_puts(k->out, ";");
-    for (int32_t v = 0; v < vectors && keep; v++)
-        nas_buf_printf(k->out, " KEEP(x%d);", v);
-    nas_buf_printf(k->out, "\n%s            vf b;\n", k->indent);
+    nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
     for (int32_t i = 0; i < n; i++) {
         if (tap[i] < 0) continue;
-        nas_buf_printf(k->out, "%s            b = splat(w[%d]);", k->indent, weight++);
+        nas_buf_printf(k->out, "%s            SPLAT(b, w + %d);", k->indent, weight++);
         for (int32_t v = 0; v < vectors; v++)
-            nas_buf_printf(k->out, " a%d_%d += x%d * b;", i, v, v);
+            nas_buf_printf(k->out, " MADD(a%d_%d, x%d, b);", i, v, v);
         nas_buf_puts(k->out, "\n");
     }
     nas_buf_printf(k->out, "%s        }\n", k->indent);
@@ -128,7 +127,7 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
         for (int32_t kx = 0; kx < t->kernel_w; kx++) {
             int32_t tap[NAS__OUTPUTS_MAX];
             (void)nas__term_taps(t, 0, n, 0, kx, tap);
-            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n, false);
+            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n);
         }
     }
     nas_buf_printf(k->out, "%s    }\n%s}\n%sk += %d;\n", k->indent, k->indent, k->indent,
@@ -160,7 +159,7 @@ static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_
                        k->indent, t->channels, per_channel);
         for (int32_t kx = 0, weight = 0; kx < t->kernel_w; kx++) {
             const int32_t outputs = nas__term_taps(t, k->first, n, ky, kx, tap);
-            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight, true);
+            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight);
             weight += outputs;
         }
         nas_buf_printf(k->out, "%s    }\n%s}\n", k->indent, k->indent);
@@ -288,7 +287,8 @@ void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas__sources *
         out->failed = true;
     } else {
         nas__unit *unit = nas__sources_unit(out, name.data);
-        if (unit != NULL) emit_function(p, s, name.data, &unit->text);
+        if (unit != NULL && s->tile.rows > 0) nas__emit_winograd(p, s, name.data, &unit->text);
+        if (unit != NULL && s->tile.rows == 0) emit_function(p, s, name.data, &unit->text);
     }
     nas_buf_deinit(&name);
 }

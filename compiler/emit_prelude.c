@@ -79,12 +79,20 @@ static const char shuffle_macro[] =
     "#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})\n"
     "#endif\n\n";
 
-/* Where registers are many, gcc keeps loaded vectors by itself; at 16 it thinks that loading again is free. */
-static const char keep_macro[] = "#if defined(__x86_64__) && !defined(__AVX512F__)\n"
-                                 "#define KEEP(v) __asm__(\"\" : \"+x\"(v)) /* in a register */\n"
-                                 "#else\n"
-                                 "#define KEEP(v) ((void)0)\n"
-                                 "#endif\n\n";
+/* At 16 registers gcc thinks that loading a vector again is free, loads weights long before they are used and keeps one of two
+ * equal start values in memory: 3x3 tiles of 3x3 16 -> 16 reached half the peak. So the instructions of the inner loops are
+ * given, in their order; sums begin as values of their own. */
+static const char multiply_add[] =
+    "#if defined(__FMA__) && !defined(__AVX512F__)\n"
+    "#define SPLAT(w, p) __asm__ volatile(\"vbroadcastss %1, %0\" : \"=x\"(w) : \"m\"(*(p)))\n"
+    "#define MADD(sum, x, w) \\\n"
+    "    __asm__ volatile(\"vfmadd231ps %2, %1, %0\" : \"+x\"(sum) : \"x\"(x), \"x\"(w))\n"
+    "#define OWN(sum) __asm__ volatile(\"\" : \"+x\"(sum))\n"
+    "#else\n"
+    "#define SPLAT(w, p) ((w) = splat(*(p)))\n"
+    "#define MADD(sum, x, w) ((sum) += (x) * (w))\n"
+    "#define OWN(sum) ((void)0)\n"
+    "#endif\n\n";
 
 static const char row_helpers[] =
     "/* Row y of a ring of `rows` rows. */\n"
@@ -150,6 +158,23 @@ static const char row_helpers[] =
     "    }\n"
     "}\n\n";
 
+static const char group_helpers[] =
+    "/* `n` rows from y on of a ring, for a kernel that reads or makes them at once; `outside` for "
+    "those outside the image. */\n"
+    "KERNEL void group_in(const float **r, const float *ring, int rows, size_t row_floats, int y, "
+    "int n, int height,\n"
+    "                     const float *outside) {\n"
+    "    for (int k = 0; k < n; k++)\n"
+    "        r[k] = y + k < 0 || y + k >= height ? outside : ring + (size_t)((y + k) % rows) * "
+    "row_floats;\n"
+    "}\n"
+    "KERNEL void group_out(float **r, float *ring, int rows, size_t row_floats, int y, int n, int "
+    "height) {\n"
+    "    for (int k = 0; k < n; k++)\n"
+    "        r[k] = y + k < 0 || y + k >= height ? NULL : ring + (size_t)((y + k) % rows) * "
+    "row_floats;\n"
+    "}\n\n";
+
 /* Activations, with the instructions of the target where the vector extensions do not lead to them. */
 static void emit_acts(int32_t bytes, nas_buf *out) {
     switch (bytes) {
@@ -183,7 +208,7 @@ void nas__emit_vectors(const nas__program *p, nas_buf *out) {
     emit_acts(bytes, out);
     nas_buf_puts(out, "\n");
     nas_buf_puts(out, shuffle_macro);
-    nas_buf_puts(out, keep_macro);
+    nas_buf_puts(out, multiply_add);
 }
 
 void nas__emit_row_helpers(nas__sources *out) {
@@ -191,6 +216,11 @@ void nas__emit_row_helpers(nas__sources *out) {
     if (unit == NULL) return;
     nas_buf_puts(&unit->text, "#include <string.h>\n\n");
     nas_buf_puts(&unit->text, row_helpers);
+}
+
+void nas__emit_group_helpers(nas__sources *out) {
+    nas__unit *unit = nas__sources_unit(out, "row_groups");
+    if (unit != NULL) nas_buf_puts(&unit->text, group_helpers);
 }
 
 void nas__emit_workers_type(nas_buf *out) {

@@ -214,13 +214,21 @@ static void emit_shuffle_rows(const nas__program *p, const nas__stage *s, nas_bu
 
 /* ---- after the row: edges, margins, the output image ------------------------------------------------------------- */
 
-/* For each of `rows` own rows starting at y * rows (a shuffle makes several at once). */
+/* For each of the own rows just made: a shuffle makes several at once from row y of its source, a Winograd kernel a group
+ * that may stick out of the image. */
 static void emit_after_row(const nas__program *p, const nas__stage *s, nas_buf *out) {
     const bool keep = p->plan.strips > 1 && s->left > 0 && s->kind != NAS__INPUT;
     if (!s->zero_edges && !keep) return;
     const int32_t rows = s->kind == NAS__SHUFFLE ? s->block : 1;
-    nas_buf_printf(out, "                for (int e = y * %d; e < (y + 1) * %d; e++) {\n", rows,
-                   rows);
+    if (s->tile.rows > 0) {
+        nas_buf_printf(out,
+                       "                for (int e = y < 0 ? 0 : y; e < y + %d && e < %d; e++) "
+                       "{\n",
+                       s->tile.rows, p->height * s->rate);
+    } else {
+        nas_buf_printf(out, "                for (int e = y * %d; e < (y + 1) * %d; e++) {\n", rows,
+                       rows);
+    }
     nas_buf_printf(out, "                    float *edge = ring_row(mem + %zu, %d, %zu, e);\n",
                    ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s));
     if (s->zero_edges) {
@@ -241,18 +249,62 @@ static void emit_after_row(const nas__program *p, const nas__stage *s, nas_buf *
     nas_buf_puts(out, "                }\n");
 }
 
-/* Opens the block of one row y of a stage: the rows of this step that are in the image and of use to this thread. */
-static void emit_range(const nas__program *p, int32_t rate, int32_t lag, int32_t halo,
-                       nas_buf *out) {
-    if (rate > 1) {
-        nas_buf_printf(out, "            for (int j = 0; j < %d; j++) {\n", rate);
-        nas_buf_printf(out, "            const int y = step * %d + j - %d;\n", rate, lag);
+/* Opens the block of `group` rows from y on of a stage: the rows of this step that are in the image and of use to this
+ * thread. */
+static void emit_range(const nas__program *p, const nas__stage *s, int32_t above, int32_t below,
+                       int32_t group, nas_buf *out) {
+    const int32_t rows = s->rate * p->plan.band;
+    if (rows > group) {
+        nas_buf_printf(out, "            for (int j = 0; j < %d; j += %d) {\n", rows, group);
+        nas_buf_printf(out, "            const int y = step * %d + j - %d;\n", rows, s->lag);
+    } else if (rows > 1) {
+        nas_buf_printf(out, "            {\n            const int y = step * %d - %d;\n", rows,
+                       s->lag);
     } else {
-        nas_buf_printf(out, "            {\n            const int y = step - %d;\n", lag);
+        nas_buf_printf(out, "            {\n            const int y = step - %d;\n", s->lag);
     }
     nas_buf_printf(
-        out, "            if (y >= 0 && y >= begin * %d - %d && y < end * %d + %d && y < %d) {\n",
-        rate, halo, rate, halo, p->height * rate);
+        out, "            if (y >= %d && y >= begin * %d - %d && y < end * %d + %d && y < %d) {\n",
+        1 - group, s->rate, above, s->rate, below, p->height * s->rate);
+}
+
+static void emit_group(const nas__program *p, const nas__stage *s, nas_buf *out) {
+    const nas__term *t = &s->terms[0];
+    const nas__stage *u = &p->stages[t->source];
+    const int32_t rows = s->tile.rows, points = rows + t->kernel_h - 1;
+    const int32_t height = p->height * s->rate;
+    nas_buf_printf(out,
+                   "                const float *r0[%d];\n"
+                   "                group_in(r0, mem + %zu, %d, %zu, y - %d, %d, %d, mem + %zu);\n",
+                   points, ring_start(p, u, s, t->kernel_w / 2), u->ring_rows, row_floats(p, u),
+                   t->kernel_h / 2, points, height, p->plan.zeros_at);
+    for (int32_t a = 0; a < s->n_adds; a++) {
+        const nas__stage *added = &p->stages[s->adds[a]];
+        nas_buf_printf(out,
+                       "                const float *add%d[%d];\n"
+                       "                group_in(add%d, mem + %zu, %d, %zu, y, %d, %d, NULL);\n",
+                       a, rows, a, ring_start(p, added, s, 0), added->ring_rows,
+                       row_floats(p, added), rows, height);
+    }
+    nas_buf_printf(out, "                float *row[%d];\n", rows);
+    if (s->direct_out) { /* rows of the image itself, which is a ring without an end */
+        nas_buf_printf(out, "                group_out(row, out, %d, %d, y, %d, %d);\n", height,
+                       p->width * s->rate, rows, height);
+    } else {
+        nas_buf_printf(out, "                group_out(row, mem + %zu, %d, %zu, y, %d, %d);\n",
+                       ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s), rows, height);
+    }
+    nas_buf_puts(out, "                ");
+    nas__kernel_name(p, s, out);
+    if (s->direct_out) {
+        nas_buf_printf(out, "(row, %zu, r0", (size_t)height * (size_t)p->width * (size_t)s->rate);
+    } else {
+        nas_buf_printf(out, "(row, PITCH%d, r0", s->rate);
+    }
+    for (int32_t a = 0; a < s->n_adds; a++)
+        nas_buf_printf(out, ", add%d", a);
+    nas_buf_printf(out, ",\n                    PITCH%d, %d, model_weights + %zu, mem + %zu);\n",
+                   s->rate, columns_of(p, s), s->weights_at, p->plan.scratch_at);
 }
 
 static void emit_stage(const nas__program *p, int32_t v, nas_buf *out) {
@@ -261,16 +313,21 @@ static void emit_stage(const nas__program *p, int32_t v, nas_buf *out) {
                    p->height * s->rate, p->width * s->rate);
     switch (s->kind) {
     case NAS__INPUT:
-        emit_range(p, 1, s->lag, s->halo, out);
+        emit_range(p, s, s->above, s->below, 1, out);
         emit_input(p, s, out);
         break;
     case NAS__SUM:
-        emit_range(p, s->rate, s->lag, s->halo, out);
-        emit_sum(p, s, out);
+        emit_range(p, s, s->above, s->below, s->tile.rows > 0 ? s->tile.rows : 1, out);
+        if (s->tile.rows > 0) {
+            emit_group(p, s, out);
+        } else {
+            emit_sum(p, s, out);
+        }
         break;
     case NAS__SHUFFLE: { /* counts source rows: its lag and halo are multiples of the block, see memory_plan.c */
         const nas__stage *u = &p->stages[s->adds[0]];
-        emit_range(p, u->rate, u->lag, (s->halo + s->block - 1) / s->block, out);
+        emit_range(p, u, (s->above + s->block - 1) / s->block, (s->below + s->block - 1) / s->block,
+                   1, out);
         emit_shuffle_rows(p, s, out);
         break;
     }
@@ -286,7 +343,7 @@ static void emit_copy_out(const nas__program *p, nas_buf *out) {
     const size_t width = (size_t)p->width * (size_t)s->rate,
                  plane = width * (size_t)p->height * (size_t)s->rate;
     nas_buf_printf(out, "            /* %s to the output image */\n", s->name);
-    emit_range(p, s->rate, s->lag, 0, out);
+    emit_range(p, s, 0, 0, 1, out);
     nas_buf_printf(out, "                copy_out(out + (size_t)y * %zu, ", width);
     emit_row_of(p, s, s, out);
     nas_buf_printf(out, ", %d, PITCH%d, %zu, %d, ", s->channels, s->rate, plane, columns_of(p, s));
@@ -303,16 +360,16 @@ void nas__emit_rows(const nas__program *p, nas_buf *out) {
                       "int margin, int begin, "
                       "int end) {\n");
     nas_buf_puts(out, "    (void)kept;\n    (void)margin;\n    if (begin >= end) return;\n");
-    nas_buf_printf(out, "    const int first = begin > %d ? begin - %d : 0;\n", plan->halo_steps,
-                   plan->halo_steps);
+    nas_buf_printf(out, "    const int first = (begin > %d ? begin - %d : 0) / %d;\n",
+                   plan->halo_rows, plan->halo_rows, plan->band);
     if (plan->strips > 1) {
         nas_buf_printf(out, "    for (int strip = 0; strip < %d; strip++) {\n", plan->strips);
         nas_buf_printf(out, "        const int x0 = strip * %d;\n", plan->vectors * plan->lanes);
     } else {
         nas_buf_puts(out, "    {\n");
     }
-    nas_buf_printf(out, "        for (int step = first; step < end + %d; step++) {\n",
-                   plan->lag_steps);
+    nas_buf_printf(out, "        for (int step = first; step * %d < end + %d; step++) {\n",
+                   plan->band, plan->lag_rows);
     for (int32_t v = 0; v < p->n_stages; v++) {
         if (!p->stages[v].dead && !p->stages[v].hidden) emit_stage(p, v, out);
     }

@@ -1,6 +1,6 @@
 /* emit_weights.c - the constant model_weights: for each stage (a pair's hidden stage first), for each output block of N
  * channels of its tile: bias [N], slope [N] for PReLU, then for each convolution [KH][I][KW][N] (of a transposed one the
- * taps that exist), the order in which a row function reads. Sections begin at multiples of 16 floats. */
+ * taps that exist), the order in which a row function reads; of a Winograd kernel [point][I][KW][N], transformed. Sections begin at multiples of 16 floats. */
 #include "compiler/compiler_internal.h"
 
 #include <inttypes.h>
@@ -34,6 +34,10 @@ static void pack_stage(const nas__stage *s, float *out) {
             *out++ = s->bias[o];
         for (int32_t o = first; o < first + n && s->act == NAS__ACT_PRELU; o++)
             *out++ = s->slope[o];
+        if (s->tile.rows > 0) {
+            out = nas__winograd_pack(s, first, n, out);
+            continue;
+        }
         for (int32_t i = 0; i < s->n_terms; i++)
             out = pack_term(&s->terms[i], first, n, out);
     }

@@ -181,11 +181,36 @@ void nas__layers_dump(const nas__layers *l, nas_buf *out) {
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
 
+/* Direct and Winograd, a row each, where both can compute the stage. */
+static void explain_row_kernels(const nas__program *p, const nas__stage *s, nas_buf *out) {
+    nas__stage other = *s;
+    const int32_t vectors = nas__row_vectors(p, s->rate);
+    if (s->hidden || !nas__winograd_possible(s)) return;
+    for (int32_t rows = 0; rows <= NAS__WINOGRAD_ROWS_MAX; rows += 2) {
+        nas__tile tile, none;
+        other.tile = (nas__tile){.rows = rows};
+        const double cycles =
+            rows > 0 ? nas__winograd_tile(p->target, &other, vectors, &tile)
+                     : nas__choose_tiles(p->target, &other, NULL, vectors, &tile, &none);
+        nas_buf_printf(out, "    %c ", rows == s->tile.rows ? '*' : ' ');
+        if (rows == 0) nas_buf_puts(out, "direct");
+        if (rows > 0) nas_buf_printf(out, "F(%d,%d)", rows, s->terms[0].kernel_h);
+        nas_buf_printf(out, ", tile %d x %d", tile.outputs, tile.vectors);
+        if (rows > 0)
+            nas_buf_printf(out, ", %d vectors transformed together, scratch %zu KiB", tile.span,
+                           nas__winograd_scratch(
+                               &(nas__stage){.terms = {s->terms[0]}, .tile = tile}, p->plan.lanes) *
+                               sizeof(float) / 1024);
+        nas_buf_printf(out, ": %.1f kcycles a row estimated\n", cycles * 1e-3);
+    }
+}
+
 static void explain_rows(const nas__program *p, nas_buf *out) {
     nas_buf_printf(out,
-                   "a row at a time: %d strips of %d vectors, %zu bytes of arena; tiles are output "
-                   "channels x pixel vectors\n",
-                   p->plan.strips, p->plan.vectors, p->plan.arena_bytes);
+                   "%d row%s at a time: %d strips of %d vectors, %zu bytes of arena; tiles are "
+                   "output channels x pixel vectors\n",
+                   p->plan.band, p->plan.band > 1 ? "s" : "", p->plan.strips, p->plan.vectors,
+                   p->plan.arena_bytes);
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
         if (s->dead) continue;
@@ -201,6 +226,7 @@ static void explain_rows(const nas__program *p, nas_buf *out) {
         nas_buf_printf(out, "%s-> %d channels at rate %d%s; tile %d x %d\n",
                        s->n_terms > 0 ? " " : "sum ", s->channels, s->rate,
                        s->hidden ? ", inside its reader" : "", s->tile.outputs, s->tile.vectors);
+        explain_row_kernels(p, s, out);
     }
 }
 

@@ -27,7 +27,7 @@ static const nas_node *find_integers(const nas_graph *g) {
 
 /* The simplified network as rows; it stays the network as given by name. */
 static nas_status lower_rows(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
-    const nas_status status = nas__lower(ctx, f->graph, o->target, o->max_threads, NULL, &f->rows);
+    const nas_status status = nas__lower(ctx, f->graph, o, NULL, &f->rows);
     if (status == NAS_OK) memcpy(f->rows->graph_hash, f->graph_hash, sizeof f->graph_hash);
     return status;
 }

@@ -45,31 +45,43 @@ static void plan_lags(nas__program *p) {
     }
 }
 
+/* A Winograd kernel makes whole groups of rows, which begin `lag` rows before multiples of their size, whatever the number
+ * of threads: rows of a group that others need must come from true rows. Threads begin at multiples of the band. */
+static void round_to_groups(nas__stage *s) {
+    while (s->tile.rows > 0 && (s->above - s->lag) % s->tile.rows != 0)
+        s->above++;
+    while (s->tile.rows > 0 && (s->below + s->lag) % s->tile.rows != 0)
+        s->below++;
+}
+
 static void plan_halos(nas__program *p) {
     for (int32_t v = p->n_stages - 1; v >= 0; v--) {
-        const nas__stage *s = &p->stages[v];
+        nas__stage *s = &p->stages[v];
         if (!active(s)) continue;
+        round_to_groups(s);
         nas__read reads[NAS__READS_MAX];
         const int32_t n = nas__reads(p, s, reads);
         for (int32_t i = 0; i < n; i++) {
             nas__stage *u = &p->stages[reads[i].source];
-            const int32_t need =
-                s->kind == NAS__SHUFFLE ? ceil_div(s->halo, s->block) : s->halo + reads[i].half_h;
-            u->halo = greater(u->halo, need);
+            const bool shuffle = s->kind == NAS__SHUFFLE;
+            const int32_t half = reads[i].half_h;
+            u->above = greater(u->above, shuffle ? ceil_div(s->above, s->block) : s->above + half);
+            u->below = greater(u->below, shuffle ? ceil_div(s->below, s->block) : s->below + half);
         }
     }
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
         if (!active(s)) continue;
-        p->plan.lag_steps = greater(p->plan.lag_steps, ceil_div(s->lag + s->halo, s->rate));
-        p->plan.halo_steps = greater(p->plan.halo_steps, ceil_div(s->halo, s->rate));
+        p->plan.lag_rows = greater(p->plan.lag_rows, ceil_div(s->lag + s->below, s->rate));
+        p->plan.halo_rows = greater(p->plan.halo_rows, ceil_div(s->above, s->rate));
+        p->plan.halo_rows = greater(p->plan.halo_rows, ceil_div(s->below, s->rate));
     }
 }
 
 /* Rows of `u` that must be alive while any reader still works: see the lock step in compiler_internal.h. */
 static void plan_rings(nas__program *p) {
     for (int32_t v = 0; v < p->n_stages; v++) {
-        if (active(&p->stages[v])) p->stages[v].ring_rows = p->stages[v].rate;
+        if (active(&p->stages[v])) p->stages[v].ring_rows = p->stages[v].rate * p->plan.band;
     }
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
@@ -79,7 +91,8 @@ static void plan_rings(nas__program *p) {
         for (int32_t i = 0; i < n; i++) {
             nas__stage *u = &p->stages[reads[i].source];
             const int32_t lag = s->kind == NAS__SHUFFLE ? ceil_div(s->lag, s->block) : s->lag;
-            u->ring_rows = greater(u->ring_rows, u->rate + lag - u->lag + reads[i].half_h);
+            u->ring_rows =
+                greater(u->ring_rows, u->rate * p->plan.band + lag - u->lag + reads[i].half_h);
         }
     }
 }
@@ -114,10 +127,13 @@ static void plan_columns(nas__program *p, int32_t strips) {
     p->plan.vectors = ceil_div(ceil_div(p->width + delay_max, p->plan.lanes), strips);
 }
 
+static size_t row_floats(const nas__program *p, const nas__stage *s) {
+    return (size_t)s->channels * nas__pitch(p, s->rate);
+}
+
 static size_t ring_floats(const nas__program *p, const nas__stage *s) {
     if (s->ring_rows == 0) return 0;
-    const size_t channels = (size_t)s->ring_rows * (size_t)s->channels;
-    return round_up(channels * nas__pitch(p, s->rate) + (size_t)p->plan.pad, PAD_UNIT);
+    return round_up((size_t)s->ring_rows * row_floats(p, s) + (size_t)p->plan.pad, PAD_UNIT);
 }
 
 /* Bytes one thread touches in every step. */
@@ -148,37 +164,55 @@ static double plan_tiles(nas__program *p) {
         nas__stage *s = &p->stages[v];
         if (!active(s) || s->kind != NAS__SUM) continue;
         nas__stage *pair = s->pair >= 0 ? &p->stages[s->pair] : NULL;
+        const int32_t vectors = nas__row_vectors(p, s->rate);
         nas__tile none;
-        cycles += s->rate * nas__choose_tiles(p->target, s, pair, nas__row_vectors(p, s->rate),
-                                              &s->tile, pair != NULL ? &pair->tile : &none);
+        cycles +=
+            s->rate * (s->tile.rows > 0 ? nas__winograd_tile(p->target, s, vectors, &s->tile)
+                                        : nas__choose_tiles(p->target, s, pair, vectors, &s->tile,
+                                                            pair != NULL ? &pair->tile : &none));
     }
     return cycles * p->plan.strips;
 }
 
-/* The fewest strips whose working set fits; then up to two more vectors a strip when tiles divide better. */
+/* Cycles of a step that do not depend on how wide strips are: calls, windows, margins handed on. */
+static double strip_cycles(const nas__program *p) {
+    double cycles = 0;
+    for (int32_t v = 0; v < p->n_stages && p->plan.strips > 1; v++) {
+        const nas__stage *s = &p->stages[v];
+        if (active(s)) cycles += s->rate * (120.0 + s->channels * (3.0 * s->left + 14.0));
+    }
+    return cycles * p->plan.strips;
+}
+
+/* At least as many strips as it takes for the working set to fit, then what the tiles divide best: a few strips or vectors
+ * more. */
 static void plan_strips(nas__program *p) {
+    enum { MORE_STRIPS = 4, MORE_VECTORS = 2 };
     const double budget = 0.72 * p->target->l2_bytes;
     plan_columns(p, 1);
+    int32_t least = 1;
     for (int32_t strips = 2; working_bytes(p) > budget; strips++) {
-        const int32_t before = p->plan.strips;
         plan_columns(p, strips);
-        if (!strips_possible(p)) {
-            plan_columns(p, before);
-            break;
-        }
+        if (!strips_possible(p)) break;
+        least = strips;
     }
-    const int32_t least = p->plan.vectors;
-    int32_t chosen = least;
-    double best = plan_tiles(p);
-    for (int32_t more = 1; more <= 2 && p->plan.strips > 1; more++) {
-        p->plan.vectors = least + more;
-        const double cycles = plan_tiles(p);
-        if (cycles < 0.99 * best) {
+    double best = 0;
+    int32_t chosen = least, chosen_vectors = 0;
+    for (int32_t strips = least; strips <= (least > 1 ? least + MORE_STRIPS : 1); strips++) {
+        for (int32_t more = 0; more <= (least > 1 ? MORE_VECTORS : 0); more++) {
+            plan_columns(p, strips);
+            p->plan.vectors += more;
+            if (strips > least && !strips_possible(p)) break;
+            if (more > 0 && working_bytes(p) > budget) break;
+            const double cycles = plan_tiles(p) + strip_cycles(p);
+            if (best > 0 && cycles >= 0.995 * best) continue;
             best = cycles;
-            chosen = p->plan.vectors;
+            chosen = strips;
+            chosen_vectors = p->plan.vectors;
         }
     }
-    p->plan.vectors = chosen;
+    plan_columns(p, chosen);
+    p->plan.vectors = chosen_vectors;
     (void)plan_tiles(p);
 }
 
@@ -211,6 +245,7 @@ static void plan_edges(nas__program *p) {
 static size_t scratch_floats(const nas__program *p, const nas__stage *s) {
     if (s->kind == NAS__SHUFFLE)
         return (size_t)nas__row_vectors(p, s->rate) * (size_t)p->plan.lanes;
+    if (s->tile.rows > 0) return nas__winograd_scratch(s, p->plan.lanes);
     if (s->pair < 0) return 0;
     return (size_t)p->stages[s->pair].channels * (size_t)s->tile.vectors * (size_t)p->plan.lanes;
 }
@@ -223,15 +258,22 @@ static void place_rings(nas__program *p) {
         if (!active(s)) continue;
         s->ring_at = at;
         at += ring_floats(p, s);
+        if (s->tile.rows > 0) {
+            const nas__stage *u = &p->stages[s->terms[0].source];
+            const size_t zeros = row_floats(p, u);
+            if (zeros > p->plan.zeros_floats) p->plan.zeros_floats = zeros;
+        }
         const size_t scratch = scratch_floats(p, s);
         if (scratch > p->plan.scratch_floats) p->plan.scratch_floats = scratch;
     }
     p->plan.scratch_at = at;
-    p->plan.thread_floats = round_up(at + p->plan.scratch_floats, 1024);
+    at = round_up(at + p->plan.scratch_floats, PAD_UNIT);
+    p->plan.zeros_at = at;
+    p->plan.thread_floats = round_up(at + p->plan.zeros_floats, 1024);
 }
 
 static void place_contexts(nas__program *p) {
-    const size_t margins = 2 * (size_t)p->plan.halo_steps * (size_t)p->max_threads;
+    const size_t margins = 2 * (size_t)p->plan.halo_rows * (size_t)p->max_threads;
     p->plan.context_rows = (size_t)p->height + margins;
     p->plan.context_floats = 0;
     for (int32_t v = 0; v < p->n_stages && p->plan.strips > 1; v++) {
@@ -262,6 +304,7 @@ static void place_weights(nas__program *p) {
 
 nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
     p->plan.lanes = p->target->vector_bytes / 4;
+    nas__choose_winograd(p, ceil_div(p->width, p->plan.lanes));
     place_weights(p);
     plan_lags(p);
     plan_halos(p);

@@ -306,16 +306,18 @@ static nas_status import_into(nas_ctx *ctx, nas__program *p) {
     return status;
 }
 
-nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                       int32_t max_threads, nas__program **out) {
+nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                       nas__program **out) {
+    const int32_t max_threads = options->max_threads;
     if (max_threads < 1 || max_threads > THREADS_MAX) {
         return nas_fail(ctx, NAS_ERR_RANGE, "max_threads %d: 1..%d", max_threads, THREADS_MAX);
     }
     nas__program *program = nas_alloc_array(ctx, 1, sizeof *program);
     if (program == NULL) return NAS_ERR_NOMEM;
     program->graph = graph;
-    program->target = target;
+    program->target = options->target;
     program->max_threads = max_threads;
+    program->kernels = options->row_kernels;
     const nas_status status = import_into(ctx, program);
     if (status != NAS_OK) {
         nas__program_free(program);
@@ -416,6 +418,7 @@ static size_t tap_count(const nas__stage *stage, const nas__term *t) {
 size_t nas__weight_floats(const nas__stage *stage) {
     if (stage->kind != NAS__SUM) return 0;
     size_t floats = (size_t)stage->channels * (stage->act == NAS__ACT_PRELU ? 2 : 1);
+    if (stage->tile.rows > 0) return floats + nas__winograd_weight_floats(stage);
     for (int32_t i = 0; i < stage->n_terms; i++)
         floats += tap_count(stage, &stage->terms[i]) * (size_t)stage->terms[i].channels;
     return floats;
@@ -508,6 +511,9 @@ static void dump_plan(const nas__program *p, const nas__stage *stage, nas_buf *o
     if (stage->direct_out) nas_buf_puts(out, " to the output");
     if (stage->kind == NAS__SUM)
         nas_buf_printf(out, " tile %dx%d", stage->tile.outputs, stage->tile.vectors);
+    if (stage->tile.rows > 0)
+        nas_buf_printf(out, " winograd %d rows, %d vectors together", stage->tile.rows,
+                       stage->tile.span);
 }
 
 void nas__dump(const nas__program *p, const char *pass, nas_buf *out) {
@@ -530,6 +536,7 @@ void nas__dump(const nas__program *p, const char *pass, nas_buf *out) {
         nas_buf_puts(out, "\n");
     }
     if (!planned) return;
+    if (p->plan.band > 1) nas_buf_printf(out, "bands of %d rows\n", p->plan.band);
     nas_buf_printf(
         out, "plan: %d strips of %d vectors, %zu weights, %zu floats a thread, arena %zu bytes\n",
         p->plan.strips, p->plan.vectors, p->plan.weight_floats, p->plan.thread_floats,
@@ -547,10 +554,10 @@ static const pass passes[] = {
     {"fold", nas__pass_fold}, {"fuse", nas__pass_fuse}, {"plan", nas__pass_plan}};
 enum { PASS_COUNT = sizeof passes / sizeof passes[0] };
 
-nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_target *target,
-                      int32_t max_threads, const char *last, nas__program **out) {
+nas_status nas__lower(nas_ctx *ctx, const nas_graph *graph, const nas_compile_options *options,
+                      const char *last, nas__program **out) {
     nas__program *p = NULL;
-    nas_status status = nas__import(ctx, graph, target, max_threads, &p);
+    nas_status status = nas__import(ctx, graph, options, &p);
     if (status == NAS_OK) status = nas__verify(ctx, p, "import");
     bool done = last != NULL && strcmp(last, "import") == 0;
     for (int i = 0; i < PASS_COUNT && !done && status == NAS_OK; i++) {
@@ -599,8 +606,10 @@ nas_status nas_dump_after(nas_ctx *ctx, const nas_graph *graph, const nas_compil
             "pass '%s': known are constants, batch_norm, duplicates, dead (of the graph), "
             "import, fold, fuse, plan (of the rows), layers",
             name);
+    nas_compile_options alone = *options;
+    alone.max_threads = 1;
     nas__program *p = NULL;
-    const nas_status status = nas__lower(ctx, graph, options->target, 1, name, &p);
+    const nas_status status = nas__lower(ctx, graph, &alone, name, &p);
     if (status != NAS_OK) return status;
     nas__dump(p, name, out);
     nas__program_free(p);

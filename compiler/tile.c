@@ -11,13 +11,14 @@ static double greatest(double a, double b) {
     return a > b ? a : b;
 }
 
-/* Cycles of one tap; `off_grid`: the loads are not aligned. */
-static double tap_cycles(int32_t outputs, int32_t vectors, bool off_grid) {
+double nas__tap_cycles(int32_t outputs, int32_t vectors, bool off_grid) {
     const double products = (double)outputs * vectors;
     const double loads = outputs + (off_grid ? 2.0 : 1.0) * vectors;
     const double latency = 4.0;
     const double issue = (products + outputs + vectors + 1.0) / 4.0;
-    return greatest(greatest(products / 2.0, loads / 2.0), greatest(issue, latency));
+    /* Off the grid three vectors are measured slower than two, whatever the outputs. */
+    const double odd = off_grid && vectors > 1 && vectors % 2 == 1 ? 0.5 : 0;
+    return greatest(greatest(products / 2.0, loads / 2.0), greatest(issue, latency)) + 0.3 + odd;
 }
 
 /* Cycles of one tile of phases [first, first + outputs) of a transposed convolution. A row of the window that few phases
@@ -44,9 +45,9 @@ static double phase_cycles(const nas__term *t, int32_t first, int32_t outputs, i
 }
 
 static double block_cycles(const nas__stage *s, int32_t first, int32_t outputs, int32_t vectors) {
-    double cycles = 12.0 + (1.5 + s->n_adds) * outputs * vectors; /* start values, stores, loop */
+    double cycles = 12.0 + (1.0 + s->n_adds) * outputs * vectors; /* start values, stores, loop */
     if (s->act != NAS__ACT_NONE)
-        cycles += (s->act == NAS__ACT_PRELU ? 1.5 : 0.5) * outputs * vectors;
+        cycles += (s->act == NAS__ACT_PRELU ? 1.0 : 0.5) * outputs * vectors;
     for (int32_t i = 0; i < s->n_terms; i++) {
         const nas__term *t = &s->terms[i];
         if (t->up > 1) {
@@ -54,21 +55,24 @@ static double block_cycles(const nas__stage *s, int32_t first, int32_t outputs, 
             continue;
         }
         const double taps = (double)t->kernel_h * t->kernel_w * t->channels;
-        cycles +=
-            taps * tap_cycles(outputs, vectors, t->kernel_w > 1) + 1.0 * t->kernel_h * t->channels;
+        cycles += taps * nas__tap_cycles(outputs, vectors, t->kernel_w > 1) +
+                  1.0 * t->kernel_h * t->channels;
     }
     return cycles;
 }
 
-/* Registers: accumulators, the P input vectors, one weight. A convolution whose loads are off the vector grid needs one to
- * spare: without, gcc loads from memory again for every product (3x3 16 -> 16, AVX2: tile 4x3 88 % of peak, 6x2 96 %).
- * Phases of a transposed convolution hold their input vectors by force (KEEP in emit_kernel.c). */
+/* Registers: accumulators, the P input vectors, one weight. A convolution whose loads are off the vector grid gets one to
+ * spare: 3x3 16 -> 16, AVX2: tile 4x3 88 % of peak, 6x2 95 %. */
 static int32_t outputs_max(const nas_target *target, const nas__stage *s, int32_t vectors) {
     bool spare = false;
     for (int32_t i = 0; i < s->n_terms; i++)
         spare = spare || (s->terms[i].kernel_w > 1 && s->terms[i].up == 1);
     const int32_t room = (target->vector_registers - (spare ? 2 : 1) - vectors) / vectors;
     return room < 1 ? 1 : room;
+}
+
+bool nas__tile_allowed(const nas__term *t, int32_t outputs) {
+    return t->up == 1 || (outputs % t->up == 0 && t->up * t->up % outputs == 0);
 }
 
 /* The best number of outputs for tiles of `vectors`, and the cycles of one column of tiles. */
@@ -80,7 +84,7 @@ static double best_outputs(const nas_target *target, const nas__stage *s, int32_
     const int32_t up = s->n_terms > 0 ? s->terms[0].up : 1;
     for (int32_t n = 1; n <= limit && n <= s->channels && n <= NAS__OUTPUTS_MAX; n++) {
         const int32_t rest = s->channels % n;
-        if (up > 1 && (n % up != 0 || up * up % n != 0)) continue; /* whole rows of phases */
+        if (up > 1 && !nas__tile_allowed(&s->terms[0], n)) continue;
         double cycles = 0;
         if (up > 1) {
             for (int32_t first = 0; first < up * up; first += n)
@@ -120,8 +124,8 @@ double nas__choose_tiles(const nas_target *target, const nas__stage *stage, cons
                   p; /* the last tile overlaps its neighbour when p does not divide */
         if (best > 0 && cycles >= best) continue;
         best = cycles;
-        *tile = (nas__tile){outputs, p};
-        *pair_tile = (nas__tile){hidden, p};
+        *tile = (nas__tile){.outputs = outputs, .vectors = p};
+        *pair_tile = (nas__tile){.outputs = hidden, .vectors = p};
     }
     return best;
 }

@@ -42,7 +42,10 @@ static const char help_text[] =
     "                       4-bit and power-of-two weights, lists of what zeros leave; "
     "compile.json "
     "says how many\n"
-    "  --form auto|rows|layers  how the code is organised (default: by network and image size)\n"
+    "  --form auto|rows|layers  how the code is organised (default: by network and image size); "
+    "also rows-direct,\n"
+    "                       rows-winograd: rows without Winograd kernels, or with them wherever "
+    "they can be\n"
     "  --tune TIME          measure kernel candidates for about 60s, 5m ..., with up to --threads "
     "threads; remembered\n"
     "                       in --db for ever\n"
@@ -312,13 +315,24 @@ static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *c
         return nas_fail(ctx, NAS_ERR_INVALID, "--weights wants fast or small, not '%s'",
                         cl->weights);
     }
-    static const char *const forms[] = {"auto", "rows", "layers"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(cl->form, forms[i]) != 0) continue;
-        out->form = (nas_form)i;
+    static const struct {
+        const char *name;
+        nas_form form;
+        nas_row_kernels kernels;
+    } forms[] = {{"auto", NAS_FORM_AUTO, NAS_ROW_KERNELS_AUTO},
+                 {"rows", NAS_FORM_ROWS, NAS_ROW_KERNELS_AUTO},
+                 {"rows-direct", NAS_FORM_ROWS, NAS_ROW_KERNELS_DIRECT},
+                 {"rows-winograd", NAS_FORM_ROWS, NAS_ROW_KERNELS_WINOGRAD},
+                 {"layers", NAS_FORM_LAYERS, NAS_ROW_KERNELS_AUTO}};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (strcmp(cl->form, forms[i].name) != 0) continue;
+        out->form = forms[i].form;
+        out->row_kernels = forms[i].kernels;
         return NAS_OK;
     }
-    return nas_fail(ctx, NAS_ERR_INVALID, "--form wants auto, rows or layers, not '%s'", cl->form);
+    return nas_fail(ctx, NAS_ERR_INVALID,
+                    "--form wants auto, rows, rows-direct, rows-winograd or layers, not '%s'",
+                    cl->form);
 }
 
 /* ---- model and recipe ----------------------------------------------------------------------------------------------- */

@@ -258,12 +258,13 @@ static void emulated_check(const emulated *e, const char *qemu, const char *cpu)
     }
 }
 
-/* Both networks on every processor of the NULL-terminated list. */
+/* Both networks, also with Winograd kernels, on every processor of the NULL-terminated list. */
 static void check_emulated(const char *target, const char *qemu, const char *const *models) {
     options.target = find(target);
     const sr_shape shape = {6, 37, 2, 1, 8, 16, 4, 3, 3, 5};
-    for (uint64_t i = 0; i < 2; i++) {
-        nas_graph *g = i == 0 ? reference_sr(ctx, &shape) : reference_chain(ctx, 7, 29);
+    for (uint64_t i = 0; i < 4; i++) {
+        options.row_kernels = i < 2 ? NAS_ROW_KERNELS_AUTO : NAS_ROW_KERNELS_WINOGRAD;
+        nas_graph *g = i % 2 == 0 ? reference_sr(ctx, &shape) : reference_chain(ctx, 7, 29);
         emulated e = emulated_new(g, 20 + i);
         for (const char *const *model = models; *model != NULL; model++)
             emulated_check(&e, qemu, *model);

@@ -297,4 +297,8 @@ Test(compiler_toolchain, emitted_code_stays_inside_exactly_sized_buffers) {
         cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64", &narrow), NAS_OK));
     }
     check_sanitized(reference_conv(ctx, 1, 3, 1, 5, 7, 7, false), narrow, "tiny");
+    options.row_kernels = NAS_ROW_KERNELS_WINOGRAD;
+    check_sanitized(reference_sr(ctx, &shape), &cramped, "winograd strips");
+    check_sanitized(reference_conv(ctx, 3, 5, 3, 7, 3, 3, true), narrow, "winograd tiny");
+    check_sanitized(reference_chain(ctx, 9, 43), narrow, "winograd chain");
 }

@@ -4,7 +4,7 @@
  * image 3 x 6 x 20 -> 3 x 12 x 40 [channels, rows, columns]
  * 1 strips of 5 vectors; arena 24576 bytes, 1712 weights
  *
- * In every step each stage makes one row (times its rate), `lag` rows behind the image, into a ring
+ * In every step each stage makes 1 row (times its rate), `lag` rows behind the image, into a ring
  * that holds what later stages still read. Rows are [channel][columns], pixels in lanes.
  *
  * program after plan: input 6x20, output unshift
@@ -61,10 +61,15 @@ HELPER vf prelu(vf v, vf slope) {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 
-#if defined(__x86_64__) && !defined(__AVX512F__)
-#define KEEP(v) __asm__("" : "+x"(v)) /* in a register */
+#if defined(__FMA__) && !defined(__AVX512F__)
+#define SPLAT(w, p) __asm__ volatile("vbroadcastss %1, %0" : "=x"(w) : "m"(*(p)))
+#define MADD(sum, x, w) \
+    __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w))
+#define OWN(sum) __asm__ volatile("" : "+x"(sum))
 #else
-#define KEEP(v) ((void)0)
+#define SPLAT(w, p) ((w) = splat(*(p)))
+#define MADD(sum, x, w) ((sum) += (x) * (w))
+#define OWN(sum) ((void)0)
 #endif
 
 #include <string.h>
@@ -134,10 +139,10 @@ KERNEL void row_c3x3i3_o4_4x5(float *restrict out, size_t out_pitch, const float
         { /* 4 channels, tile 4 x 5 */
             float *o = out + x;
             for (int i = 0; i < 1; i++) {
-                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]);
-                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]);
-                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]);
-                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]);
+                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]); OWN(a0_0); OWN(a0_1); OWN(a0_2); OWN(a0_3); OWN(a0_4);
+                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]); OWN(a1_0); OWN(a1_1); OWN(a1_2); OWN(a1_3); OWN(a1_4);
+                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]); OWN(a2_0); OWN(a2_1); OWN(a2_2); OWN(a2_3); OWN(a2_4);
+                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]); OWN(a3_0); OWN(a3_1); OWN(a3_2); OWN(a3_3); OWN(a3_4);
                 k += 4;
                 /* 3x3 of 3 channels */
                 for (int y = low0; y < high0; y++) {
@@ -146,26 +151,26 @@ KERNEL void row_c3x3i3_o4_4x5(float *restrict out, size_t out_pitch, const float
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1), x1 = load(s + 5), x2 = load(s + 9), x3 = load(s + 13), x4 = load(s + 17);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2), x1 = load(s + 6), x2 = load(s + 10), x3 = load(s + 14), x4 = load(s + 18);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -188,10 +193,10 @@ KERNEL void row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(float *restrict out, size_t ou
         { /* 8 channels, tile 4 x 5 */
             float *o = scratch;
             for (int i = 0; i < 2; i++) {
-                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]);
-                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]);
-                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]);
-                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]);
+                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]); OWN(a0_0); OWN(a0_1); OWN(a0_2); OWN(a0_3); OWN(a0_4);
+                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]); OWN(a1_0); OWN(a1_1); OWN(a1_2); OWN(a1_3); OWN(a1_4);
+                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]); OWN(a2_0); OWN(a2_1); OWN(a2_2); OWN(a2_3); OWN(a2_4);
+                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]); OWN(a3_0); OWN(a3_1); OWN(a3_2); OWN(a3_3); OWN(a3_4);
                 k += 4;
                 /* 1x1 of 4 channels */
                 {
@@ -200,34 +205,34 @@ KERNEL void row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(float *restrict out, size_t ou
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1 * pitch + 0), x1 = load(s + 1 * pitch + 4), x2 = load(s + 1 * pitch + 8), x3 = load(s + 1 * pitch + 12), x4 = load(s + 1 * pitch + 16);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2 * pitch + 0), x1 = load(s + 2 * pitch + 4), x2 = load(s + 2 * pitch + 8), x3 = load(s + 2 * pitch + 12), x4 = load(s + 2 * pitch + 16);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 3 * pitch + 0), x1 = load(s + 3 * pitch + 4), x2 = load(s + 3 * pitch + 8), x3 = load(s + 3 * pitch + 12), x4 = load(s + 3 * pitch + 16);
                             vf b;
-                            b = splat(w[12]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[13]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[14]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[15]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 12); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 13); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 14); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 15); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -243,10 +248,10 @@ KERNEL void row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(float *restrict out, size_t ou
         { /* 4 channels, tile 4 x 5 */
             float *o = out + x;
             for (int i = 0; i < 1; i++) {
-                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]);
-                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]);
-                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]);
-                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]);
+                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]); OWN(a0_0); OWN(a0_1); OWN(a0_2); OWN(a0_3); OWN(a0_4);
+                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]); OWN(a1_0); OWN(a1_1); OWN(a1_2); OWN(a1_3); OWN(a1_4);
+                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]); OWN(a2_0); OWN(a2_1); OWN(a2_2); OWN(a2_3); OWN(a2_4);
+                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]); OWN(a3_0); OWN(a3_1); OWN(a3_2); OWN(a3_3); OWN(a3_4);
                 k += 4;
                 /* 1x1 of 8 channels */
                 {
@@ -255,34 +260,34 @@ KERNEL void row_c1x1i4_o8_relu_4x5__c1x1i8_o4_4x5(float *restrict out, size_t ou
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1 * 20 + 0), x1 = load(s + 1 * 20 + 4), x2 = load(s + 1 * 20 + 8), x3 = load(s + 1 * 20 + 12), x4 = load(s + 1 * 20 + 16);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2 * 20 + 0), x1 = load(s + 2 * 20 + 4), x2 = load(s + 2 * 20 + 8), x3 = load(s + 2 * 20 + 12), x4 = load(s + 2 * 20 + 16);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 3 * 20 + 0), x1 = load(s + 3 * 20 + 4), x2 = load(s + 3 * 20 + 8), x3 = load(s + 3 * 20 + 12), x4 = load(s + 3 * 20 + 16);
                             vf b;
-                            b = splat(w[12]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[13]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[14]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[15]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 12); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 13); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 14); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 15); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -306,10 +311,10 @@ KERNEL void row_c3x3i4_add1_o4_4x5(float *restrict out, size_t out_pitch, const 
             float *o = out + x;
             const float *d0 = add0 + x;
             for (int i = 0; i < 1; i++) {
-                vf a0_0 = splat(k[0]) + load(d0 + 0 * pitch + 0), a0_1 = splat(k[0]) + load(d0 + 0 * pitch + 4), a0_2 = splat(k[0]) + load(d0 + 0 * pitch + 8), a0_3 = splat(k[0]) + load(d0 + 0 * pitch + 12), a0_4 = splat(k[0]) + load(d0 + 0 * pitch + 16);
-                vf a1_0 = splat(k[1]) + load(d0 + 1 * pitch + 0), a1_1 = splat(k[1]) + load(d0 + 1 * pitch + 4), a1_2 = splat(k[1]) + load(d0 + 1 * pitch + 8), a1_3 = splat(k[1]) + load(d0 + 1 * pitch + 12), a1_4 = splat(k[1]) + load(d0 + 1 * pitch + 16);
-                vf a2_0 = splat(k[2]) + load(d0 + 2 * pitch + 0), a2_1 = splat(k[2]) + load(d0 + 2 * pitch + 4), a2_2 = splat(k[2]) + load(d0 + 2 * pitch + 8), a2_3 = splat(k[2]) + load(d0 + 2 * pitch + 12), a2_4 = splat(k[2]) + load(d0 + 2 * pitch + 16);
-                vf a3_0 = splat(k[3]) + load(d0 + 3 * pitch + 0), a3_1 = splat(k[3]) + load(d0 + 3 * pitch + 4), a3_2 = splat(k[3]) + load(d0 + 3 * pitch + 8), a3_3 = splat(k[3]) + load(d0 + 3 * pitch + 12), a3_4 = splat(k[3]) + load(d0 + 3 * pitch + 16);
+                vf a0_0 = splat(k[0]) + load(d0 + 0 * pitch + 0), a0_1 = splat(k[0]) + load(d0 + 0 * pitch + 4), a0_2 = splat(k[0]) + load(d0 + 0 * pitch + 8), a0_3 = splat(k[0]) + load(d0 + 0 * pitch + 12), a0_4 = splat(k[0]) + load(d0 + 0 * pitch + 16); OWN(a0_0); OWN(a0_1); OWN(a0_2); OWN(a0_3); OWN(a0_4);
+                vf a1_0 = splat(k[1]) + load(d0 + 1 * pitch + 0), a1_1 = splat(k[1]) + load(d0 + 1 * pitch + 4), a1_2 = splat(k[1]) + load(d0 + 1 * pitch + 8), a1_3 = splat(k[1]) + load(d0 + 1 * pitch + 12), a1_4 = splat(k[1]) + load(d0 + 1 * pitch + 16); OWN(a1_0); OWN(a1_1); OWN(a1_2); OWN(a1_3); OWN(a1_4);
+                vf a2_0 = splat(k[2]) + load(d0 + 2 * pitch + 0), a2_1 = splat(k[2]) + load(d0 + 2 * pitch + 4), a2_2 = splat(k[2]) + load(d0 + 2 * pitch + 8), a2_3 = splat(k[2]) + load(d0 + 2 * pitch + 12), a2_4 = splat(k[2]) + load(d0 + 2 * pitch + 16); OWN(a2_0); OWN(a2_1); OWN(a2_2); OWN(a2_3); OWN(a2_4);
+                vf a3_0 = splat(k[3]) + load(d0 + 3 * pitch + 0), a3_1 = splat(k[3]) + load(d0 + 3 * pitch + 4), a3_2 = splat(k[3]) + load(d0 + 3 * pitch + 8), a3_3 = splat(k[3]) + load(d0 + 3 * pitch + 12), a3_4 = splat(k[3]) + load(d0 + 3 * pitch + 16); OWN(a3_0); OWN(a3_1); OWN(a3_2); OWN(a3_3); OWN(a3_4);
                 k += 4;
                 /* 3x3 of 4 channels */
                 for (int y = low0; y < high0; y++) {
@@ -318,26 +323,26 @@ KERNEL void row_c3x3i4_add1_o4_4x5(float *restrict out, size_t out_pitch, const 
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1), x1 = load(s + 5), x2 = load(s + 9), x3 = load(s + 13), x4 = load(s + 17);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2), x1 = load(s + 6), x2 = load(s + 10), x3 = load(s + 14), x4 = load(s + 18);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -361,10 +366,10 @@ KERNEL void row_c3x3i4_c5x5i3_o12_4x5(float *restrict out, size_t out_pitch, con
         { /* 12 channels, tile 4 x 5 */
             float *o = out + x;
             for (int i = 0; i < 3; i++) {
-                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]);
-                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]);
-                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]);
-                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]);
+                vf a0_0 = splat(k[0]), a0_1 = splat(k[0]), a0_2 = splat(k[0]), a0_3 = splat(k[0]), a0_4 = splat(k[0]); OWN(a0_0); OWN(a0_1); OWN(a0_2); OWN(a0_3); OWN(a0_4);
+                vf a1_0 = splat(k[1]), a1_1 = splat(k[1]), a1_2 = splat(k[1]), a1_3 = splat(k[1]), a1_4 = splat(k[1]); OWN(a1_0); OWN(a1_1); OWN(a1_2); OWN(a1_3); OWN(a1_4);
+                vf a2_0 = splat(k[2]), a2_1 = splat(k[2]), a2_2 = splat(k[2]), a2_3 = splat(k[2]), a2_4 = splat(k[2]); OWN(a2_0); OWN(a2_1); OWN(a2_2); OWN(a2_3); OWN(a2_4);
+                vf a3_0 = splat(k[3]), a3_1 = splat(k[3]), a3_2 = splat(k[3]), a3_3 = splat(k[3]), a3_4 = splat(k[3]); OWN(a3_0); OWN(a3_1); OWN(a3_2); OWN(a3_3); OWN(a3_4);
                 k += 4;
                 /* 3x3 of 4 channels */
                 for (int y = low0; y < high0; y++) {
@@ -373,26 +378,26 @@ KERNEL void row_c3x3i4_c5x5i3_o12_4x5(float *restrict out, size_t out_pitch, con
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1), x1 = load(s + 5), x2 = load(s + 9), x3 = load(s + 13), x4 = load(s + 17);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2), x1 = load(s + 6), x2 = load(s + 10), x3 = load(s + 14), x4 = load(s + 18);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -404,42 +409,42 @@ KERNEL void row_c3x3i4_c5x5i3_o12_4x5(float *restrict out, size_t out_pitch, con
                         {
                             const vf x0 = load(s + 0), x1 = load(s + 4), x2 = load(s + 8), x3 = load(s + 12), x4 = load(s + 16);
                             vf b;
-                            b = splat(w[0]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[1]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[2]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[3]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 0); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 1); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 2); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 3); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 1), x1 = load(s + 5), x2 = load(s + 9), x3 = load(s + 13), x4 = load(s + 17);
                             vf b;
-                            b = splat(w[4]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[5]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[6]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[7]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 4); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 5); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 6); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 7); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 2), x1 = load(s + 6), x2 = load(s + 10), x3 = load(s + 14), x4 = load(s + 18);
                             vf b;
-                            b = splat(w[8]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[9]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[10]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[11]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 8); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 9); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 10); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 11); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 3), x1 = load(s + 7), x2 = load(s + 11), x3 = load(s + 15), x4 = load(s + 19);
                             vf b;
-                            b = splat(w[12]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[13]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[14]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[15]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 12); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 13); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 14); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 15); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                         {
                             const vf x0 = load(s + 4), x1 = load(s + 8), x2 = load(s + 12), x3 = load(s + 16), x4 = load(s + 20);
                             vf b;
-                            b = splat(w[16]); a0_0 += x0 * b; a0_1 += x1 * b; a0_2 += x2 * b; a0_3 += x3 * b; a0_4 += x4 * b;
-                            b = splat(w[17]); a1_0 += x0 * b; a1_1 += x1 * b; a1_2 += x2 * b; a1_3 += x3 * b; a1_4 += x4 * b;
-                            b = splat(w[18]); a2_0 += x0 * b; a2_1 += x1 * b; a2_2 += x2 * b; a2_3 += x3 * b; a2_4 += x4 * b;
-                            b = splat(w[19]); a3_0 += x0 * b; a3_1 += x1 * b; a3_2 += x2 * b; a3_3 += x3 * b; a3_4 += x4 * b;
+                            SPLAT(b, w + 16); MADD(a0_0, x0, b); MADD(a0_1, x1, b); MADD(a0_2, x2, b); MADD(a0_3, x3, b); MADD(a0_4, x4, b);
+                            SPLAT(b, w + 17); MADD(a1_0, x0, b); MADD(a1_1, x1, b); MADD(a1_2, x2, b); MADD(a1_3, x3, b); MADD(a1_4, x4, b);
+                            SPLAT(b, w + 18); MADD(a2_0, x0, b); MADD(a2_1, x1, b); MADD(a2_2, x2, b); MADD(a2_3, x3, b); MADD(a2_4, x4, b);
+                            SPLAT(b, w + 19); MADD(a3_0, x0, b); MADD(a3_1, x1, b); MADD(a3_2, x2, b); MADD(a3_3, x3, b); MADD(a3_4, x4, b);
                         }
                     }
                 }
@@ -472,9 +477,9 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
     (void)kept;
     (void)margin;
     if (begin >= end) return;
-    const int first = begin > 3 ? begin - 3 : 0;
+    const int first = (begin > 3 ? begin - 3 : 0) / 1;
     {
-        for (int step = first; step < end + 3; step++) {
+        for (int step = first; step * 1 < end + 3; step++) {
             /* input: 3 channels, 6 x 20 */
             {
             const int y = step - 0;
@@ -562,14 +567,16 @@ typedef char model_fits_its_block[sizeof(model) <= 8192 ? 1 : -1];
 #define CONTROL_BYTES ((size_t)8192)
 #define THREAD_FLOATS ((size_t)4096)
 #define MARGIN_ROWS 3
+#define BAND 1
 
 static void run_thread(void *arg, int thread, int threads) {
     const model *m = arg;
     float *memory = (float *)(void *)((char *)arg + CONTROL_BYTES);
     const long long height = MODEL_INPUT_H;
+    const int begin = (int)(height * thread / threads) / BAND * BAND;
+    const int end = (int)(height * (thread + 1) / threads) / BAND * BAND;
     run_rows(m->in, m->out, memory + (size_t)thread * THREAD_FLOATS, memory + MODEL_MAX_THREADS * THREAD_FLOATS,
-             MARGIN_ROWS * (2 * thread + 1), (int)(height * thread / threads),
-             (int)(height * (thread + 1) / threads));
+             MARGIN_ROWS * (2 * thread + 1), begin, thread + 1 < threads ? end : MODEL_INPUT_H);
 }
 
 int model_open(void *arena, int threads) {

@@ -152,7 +152,7 @@ double nas__winograd_tile(const nas_target *target, const nas__stage *s, int32_t
         const int32_t span = choose_span(target, s, p, row_vectors);
         const int32_t most = (target->vector_registers - 1 - p) / p;
         const double in =
-            (1.5 * points + 4.0) * t->channels * (nas__winograd_wide(s, span, lanes) / lanes);
+            (2.4 * points + 4.0) * t->channels * (nas__winograd_wide(s, span, lanes) / lanes);
         for (int32_t n = 1; n <= most && n <= s->channels && n <= NAS__OUTPUTS_MAX; n++) {
             if (!nas__tile_allowed(t, n)) continue;
             const double cycles = (in + span / p * outputs_cycles(s, n, p)) *
@@ -196,7 +196,7 @@ static double saving(const nas__program *p, int32_t v, int32_t rows, int32_t ban
     s.tile.rows = rows;
     double ours = nas__winograd_tile(p->target, &s, row_vectors * s.rate, &tile);
     if (s.hidden) ours += 4.0 * s.channels * row_vectors * s.rate; /* to a ring and back */
-    if (ours == 0 || ours > 0.9 * direct) return 0;
+    if (ours == 0 || ours > 0.93 * direct) return 0;
     /* A short image fills its last group with rows that nobody needs. */
     const double height = (double)p->height * s.rate;
     const double groups = (double)((p->height * s.rate + rows - 1) / rows + 1);

@@ -388,7 +388,7 @@ Test(tools_nas_compile, what_is_wrong_is_named) {
         {"$P sample.onnx other -o o", 2, "unexpected argument: other"},
         {"$P sample.onnx -o o --threads 65", 2, "from 1 to 64"},
         {"$P sample.onnx -o o --emit java", 2, "exe or c"},
-        {"$P sample.onnx -o o --form round", 2, "auto, rows or layers"},
+        {"$P sample.onnx -o o --form round", 2, "rows-winograd or layers"},
         {"$P sample.onnx -o o --tune soon", 2, "60s"},
         {"$P sample.onnx -o o --target z80", 2, "known are native"},
         {"$P sample.onnx -o o --target aarch64-linux --cpu z80", 2, "cortex-a76"},

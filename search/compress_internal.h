@@ -3,7 +3,7 @@
  * Phases: model (imported, or built in and trained), statistics of its layers, baseline (scored, timed), search (ask, prune
  * and repair, score on REWARD images, compile, check, time, tell), final (front members fine-tuned with the original as
  * teacher, compiled, timed beside the original, scored on REPORT images), report. What is finished is in study.db or in a
- * file of the run's folder: model.onnx, tuned/<trial>.onnx, front.csv, best/. */
+ * file of the run's folder: model.onnx, tuned/<trial>.onnx, front.csv, best/, trial-<number>/ (of --deliver). */
 #ifndef NAS_SEARCH_COMPRESS_INTERNAL_H
 #define NAS_SEARCH_COMPRESS_INTERNAL_H
 
@@ -78,6 +78,9 @@ nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uin
 
 /* ---- compress_trial.c ---- */
 nas_status nas__comp_path(nas__comp *c, const char *name, char out[NAS__COMP_PATH_MAX]);
+/* nas__comp_path_in - folder/file; an empty file: the folder. */
+nas_status nas__comp_path_in(nas__comp *c, const char *folder, const char *file,
+                             char out[NAS__COMP_PATH_MAX]);
 /* nas__comp_measure - compiles `graph`, compares the program with the executor on one image and times it. */
 nas_status nas__comp_measure(nas__comp *c, const nas_graph *graph, size_t index, const char *role,
                              bool final, nas_db_values *values);

@@ -114,8 +114,8 @@ nas_status nas__levels_seed(nas__comp *c);
 nas_status nas__levels_final(nas__comp *c, size_t index, nas_graph **out);
 /* nas__levels_keep - writes tuned/<index>/: model.onnx and recipe.json of a finalist that was scored and timed. */
 nas_status nas__levels_keep(nas__comp *c, size_t index, const nas_graph *graph);
-/* nas__levels_deliver - best/: what was kept, the C bundle and layers.csv. */
-nas_status nas__levels_deliver(nas__comp *c, size_t index);
+/* nas__levels_deliver - <study.dir>/<folder>/: what was kept, the C bundle and layers.csv. */
+nas_status nas__levels_deliver(nas__comp *c, size_t index, const char *folder);
 /* nas__levels_plan - prints layers and what they may become. */
 nas_status nas__levels_plan(nas_ctx *ctx, const nas_config *config, const nas_graph *graph);
 

@@ -139,9 +139,9 @@ static nas_status write_row(nas__comp *c, size_t layer, int32_t at, const nas_gr
     return status;
 }
 
-static nas_status write_layers(nas__comp *c, size_t index, const nas_graph *graph) {
+static nas_status write_layers(nas__comp *c, size_t index, const nas_graph *graph,
+                               const char *path) {
     const size_t n = c->levels->list.n_layers;
-    char path[NAS__COMP_PATH_MAX];
     nas_buf text = {0};
     double *alone = nas_alloc_array(c->ctx, n, sizeof *alone);
     double *ratio = nas_alloc_array(c->ctx, n, sizeof *ratio);
@@ -155,7 +155,6 @@ static nas_status write_layers(nas__comp *c, size_t index, const nas_graph *grap
     for (size_t i = 0; i < n && status == NAS_OK; i++)
         status = write_row(c, i, level[i], graph, alone[i], ratio[i], &text);
     if (status == NAS_OK) status = nas_buf_status(c->ctx, &text);
-    if (status == NAS_OK) status = nas__comp_path(c, "best/layers.csv", path);
     if (status == NAS_OK) status = nas_file_write(c->ctx, path, text.data, text.len, 0644);
     nas_buf_deinit(&text);
     nas_free(alone);
@@ -164,14 +163,13 @@ static nas_status write_layers(nas__comp *c, size_t index, const nas_graph *grap
     return status;
 }
 
-static nas_status copy_kept(nas__comp *c, size_t index, const char *file) {
+static nas_status copy_kept(nas__comp *c, size_t index, const char *file, const char *folder) {
     enum { FILE_BYTES_MAX = INT32_MAX };
     char name[96], from[NAS__COMP_PATH_MAX], to[NAS__COMP_PATH_MAX];
     nas_buf text = {0};
     (void)snprintf(name, sizeof name, "tuned/%zu/%s", index, file);
     nas_status status = nas__comp_path(c, name, from);
-    (void)snprintf(name, sizeof name, "best/%s", file);
-    if (status == NAS_OK) status = nas__comp_path(c, name, to);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, file, to);
     if (status == NAS_OK) status = nas_file_read(c->ctx, from, FILE_BYTES_MAX, &text);
     if (status == NAS_OK) status = nas_file_write(c->ctx, to, text.data, text.len, 0644);
     nas_buf_deinit(&text);
@@ -187,24 +185,25 @@ static bool has_kept(nas__comp *c, size_t index, const char *file) {
     return good && nas_file_exists(path);
 }
 
-nas_status nas__levels_deliver(nas__comp *c, size_t index) {
+nas_status nas__levels_deliver(nas__comp *c, size_t index, const char *folder) {
     char path[NAS__COMP_PATH_MAX];
     const nas_onnx_import_options o = nas_onnx_import_options_default();
     nas_graph *graph = NULL;
-    nas_status status = nas__comp_path(c, "best", path);
+    nas_status status = nas__comp_path_in(c, folder, "", path);
     if (status == NAS_OK) status = nas_remove_tree(c->ctx, path); /* of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
-    if (status == NAS_OK) status = copy_kept(c, index, "model.onnx");
-    if (status == NAS_OK) status = copy_kept(c, index, "recipe.json");
+    if (status == NAS_OK) status = copy_kept(c, index, "model.onnx", folder);
+    if (status == NAS_OK) status = copy_kept(c, index, "recipe.json", folder);
     if (status == NAS_OK && has_kept(c, index, "model_qdq.onnx"))
-        status = copy_kept(c, index, "model_qdq.onnx");
+        status = copy_kept(c, index, "model_qdq.onnx", folder);
     if (status == NAS_OK)
-        status = nas__comp_path(
-            c, c->config->compress.act_bits > 0 ? "best/model_qdq.onnx" : "best/model.onnx", path);
+        status = nas__comp_path_in(
+            c, folder, c->config->compress.act_bits > 0 ? "model_qdq.onnx" : "model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
-    if (status == NAS_OK) status = nas__comp_path(c, "best", path);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "", path);
     if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path, NULL);
-    if (status == NAS_OK) status = write_layers(c, index, graph);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "layers.csv", path);
+    if (status == NAS_OK) status = write_layers(c, index, graph, path);
     nas_graph_free(graph);
     return status;
 }

@@ -1,5 +1,6 @@
-/* compress_report.c - the table, front.csv and best/: the chosen network as C bundle, ONNX and recipe. */
+/* compress_report.c - the table, front.csv, best/ and trial-<number>/: a network of the front as C bundle, ONNX and recipe. */
 #include "search/compress_levels.h"
+#include "search/deliver_members.h"
 #include "core/rows.h"
 
 #include <errno.h>
@@ -57,8 +58,7 @@ static void write_number(nas_json *j, const char *key, double value) {
 
 /* layers.csv: the same for people. */
 static nas_status write_layers(nas__comp *c, const nas_point *point, const double *alone,
-                               const double *ratio) {
-    char path[NAS__COMP_PATH_MAX];
+                               const double *ratio, const char *path) {
     nas_buf text = {0};
     const double original = c->trials[0].top1.reward_top1.value;
     nas_buf_puts(&text,
@@ -72,7 +72,6 @@ static nas_status write_layers(nas__comp *c, const nas_point *point, const doubl
         nas_buf_puts(&text, "\n");
     }
     nas_status status = nas_buf_status(c->ctx, &text);
-    if (status == NAS_OK) status = nas__comp_path(c, "best/layers.csv", path);
     if (status == NAS_OK) status = nas_file_write(c->ctx, path, text.data, text.len, 0644);
     nas_buf_deinit(&text);
     return status;
@@ -118,7 +117,7 @@ static nas_status write_recipe(nas__comp *c, size_t index, const nas_graph *grap
     return status;
 }
 
-static nas_status deliver_channels(nas__comp *c, size_t index) {
+static nas_status deliver_channels(nas__comp *c, size_t index, const char *folder) {
     char name[48], path[NAS__COMP_PATH_MAX];
     const nas_onnx_import_options o = nas_onnx_import_options_default();
     nas_graph *graph = NULL;
@@ -129,27 +128,34 @@ static nas_status deliver_channels(nas__comp *c, size_t index) {
     (void)snprintf(name, sizeof name, "tuned/%zu.onnx", index);
     if (status == NAS_OK) status = nas__comp_path(c, name, path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
-    if (status == NAS_OK) status = nas__comp_path(c, "best", path);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "", path);
     if (status == NAS_OK) status = nas_remove_tree(c->ctx, path); /* of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
     if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path, NULL);
-    if (status == NAS_OK) status = nas__comp_path(c, "best/model.onnx", path);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(c->ctx, graph, path);
-    if (status == NAS_OK) status = nas__comp_path(c, "best/recipe.json", path);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "recipe.json", path);
     if (status == NAS_OK) status = nas__comp_alone(c, index, alone);
     if (status == NAS_OK) status = write_recipe(c, index, graph, alone, path);
     if (status == NAS_OK) status = nas__comp_ratios(c, index, graph, ratio);
-    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone, ratio);
+    if (status == NAS_OK) status = nas__comp_path_in(c, folder, "layers.csv", path);
+    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone, ratio, path);
     nas_free(ratio);
     nas_free(alone);
     nas_graph_free(graph);
     return status;
 }
 
-static nas_status deliver(nas__comp *c, size_t index) {
-    const nas_status status =
-        c->levels != NULL ? nas__levels_deliver(c, index) : deliver_channels(c, index);
-    return nas_wrap(c->ctx, status, "writing %s/best", c->dir);
+static nas_status deliver(void *study, size_t index, const char *folder) {
+    nas__comp *c = study;
+    const nas_status status = c->levels != NULL ? nas__levels_deliver(c, index, folder)
+                                                : deliver_channels(c, index, folder);
+    return nas_wrap(c->ctx, status, "writing %s/%s", c->dir, folder);
+}
+
+static bool is_member(const void *study, size_t trial) {
+    const nas__comp_trial *t = &((const nas__comp *)study)->trials[trial];
+    return t->from_strategy && t->top1.report_top1.is_set;
 }
 
 /* ---- tables ----------------------------------------------------------------------------------------------------------- */
@@ -238,11 +244,13 @@ nas_status nas__comp_report(nas__comp *c, bool *feasible) {
     *feasible = pick_best(c, &best);
     nas_rows_format format = NAS_ROWS_TABLE;
     nas_status status = nas_rows_format_parse(c->ctx, c->options->format, &format);
-    if (status == NAS_OK && *feasible) status = deliver(c, best);
+    if (status == NAS_OK && *feasible) status = deliver(c, best, "best");
     if (status == NAS_OK) status = write_csv(c);
     const bool table = format == NAS_ROWS_TABLE;
     if (status == NAS_OK && table) print_heading(c);
     if (status == NAS_OK) status = print_rows(c, format, table, stdout);
     if (status == NAS_OK && table) print_notes(c, *feasible, best);
+    const nas__members members = {c, c->dir, c->n_trials, is_member, deliver};
+    if (status == NAS_OK) status = nas__deliver_members(c->ctx, c->options->deliver, &members);
     return nas_wrap(c->ctx, status, "report");
 }

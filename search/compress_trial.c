@@ -20,6 +20,13 @@ nas_status nas__comp_path(nas__comp *c, const char *name, char out[NAS__COMP_PAT
     return NAS_OK;
 }
 
+nas_status nas__comp_path_in(nas__comp *c, const char *folder, const char *file,
+                             char out[NAS__COMP_PATH_MAX]) {
+    char name[96];
+    (void)snprintf(name, sizeof name, "%s%s%s", folder, *file == '\0' ? "" : "/", file);
+    return nas__comp_path(c, name, out);
+}
+
 /* ---- metrics ------------------------------------------------------------------------------------------------------------ */
 
 static bool pick(nas_opt_double late, nas_opt_double early, bool final, double factor,

@@ -1,4 +1,5 @@
-/* deliver.c - best/: the chosen network as a C bundle, as ONNX, and as a recipe that says what it is and what it does. */
+/* deliver.c - best/, trial-<number>/: a network of the front as a C bundle, as ONNX, and as a recipe that says what it is and what it does. */
+#include "search/deliver_members.h"
 #include "search/study_internal.h"
 
 #include <stdio.h>
@@ -104,25 +105,54 @@ static nas_status write_recipe(nas__study *s, size_t index, const nas_graph *gra
     return status;
 }
 
-nas_status nas__deliver(nas__study *s, size_t index) {
+/* folder/file of the study; an empty file: the folder. */
+static nas_status path_in(nas__study *s, const char *folder, const char *file,
+                          char out[NAS__PATH_MAX]) {
+    char name[96];
+    (void)snprintf(name, sizeof name, "%s%s%s", folder, *file == '\0' ? "" : "/", file);
+    return nas__study_path(s, name, out);
+}
+
+static nas_status write_files(nas__study *s, size_t index, const nas_graph *graph,
+                              const char *folder) {
     nas_ctx *ctx = s->ctx;
-    nas_graph *graph = NULL;
-    nas_weights *weights = NULL;
     char path[NAS__PATH_MAX];
-    nas_status status = nas__study_decode(s, &s->trials[index].point, &graph);
-    if (status == NAS_OK) status = load_weights(s, index, graph, &weights);
-    if (status == NAS_OK) status = nas_weights_fill(ctx, weights, graph);
-    if (status == NAS_OK) status = nas__study_path(s, "best", path);
+    nas_status status = path_in(s, folder, "", path);
     if (status == NAS_OK)
         status = nas_remove_tree(ctx, path); /* derived files of an earlier report */
     if (status == NAS_OK) status = nas_mkdirs(ctx, path);
     if (status == NAS_OK)
         status = nas_emit_bundle(ctx, graph, &nas__first_target(s)->compile, path, NULL);
-    if (status == NAS_OK) status = nas__study_path(s, "best/model.onnx", path);
+    if (status == NAS_OK) status = path_in(s, folder, "model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_export(ctx, graph, path);
-    if (status == NAS_OK) status = nas__study_path(s, "best/recipe.json", path);
+    if (status == NAS_OK) status = path_in(s, folder, "recipe.json", path);
     if (status == NAS_OK) status = write_recipe(s, index, graph, path);
+    return status;
+}
+
+nas_status nas__deliver(nas__study *s, size_t index, const char *folder) {
+    nas_graph *graph = NULL;
+    nas_weights *weights = NULL;
+    nas_status status = nas__study_decode(s, &s->trials[index].point, &graph);
+    if (status == NAS_OK) status = load_weights(s, index, graph, &weights);
+    if (status == NAS_OK) status = nas_weights_fill(s->ctx, weights, graph);
+    if (status == NAS_OK) status = write_files(s, index, graph, folder);
     nas_weights_free(weights);
     nas_graph_free(graph);
-    return nas_wrap(ctx, status, "writing %s/best", s->dir);
+    return nas_wrap(s->ctx, status, "writing %s/%s", s->dir, folder);
+}
+
+static bool is_member(const void *study, size_t trial) {
+    const nas__trial *t = &((const nas__study *)study)->trials[trial];
+    return t->from_strategy && t->row.state == NAS_TRIAL_COMPLETE &&
+           t->row.values.final_psnr_y_db.is_set;
+}
+
+static nas_status write_trial(void *study, size_t trial, const char *folder) {
+    return nas__deliver(study, trial, folder);
+}
+
+nas_status nas__deliver_wanted(nas__study *s) {
+    const nas__members members = {s, s->dir, s->n_trials, is_member, write_trial};
+    return nas__deliver_members(s->ctx, s->options->deliver, &members);
 }

@@ -1,4 +1,5 @@
 /* nas_search.c - the main program: command line, config, signals, one study. */
+#include "search/deliver_members.h"
 #include "search/search.h"
 
 #include <getopt.h>
@@ -24,6 +25,8 @@ static const char help_text[] =
     "  --seed N             same as --set study.seed=N\n"
     "  --profile            also time each layer of the finished front alone; same as --set "
     "measure.profile=true\n"
+    "  --deliver front|N,N  of a finished run, also write these networks of its front: "
+    "<study.dir>/trial-N\n"
     "  --fresh              start over; an old run is moved aside, never deleted\n"
     "  --dry-run            validate, print the space, the plan and what each trial costs; write "
     "nothing\n"
@@ -40,7 +43,8 @@ static const char help_text[] =
     "examples:\n"
     "  nas-search --config configs/sr720p.toml\n"
     "  nas-search --config configs/sr720p.toml --set data.train=photos/ --trials 100 --time 30m\n"
-    "  nas-search --config configs/sr720p.toml --dry-run\n";
+    "  nas-search --config configs/sr720p.toml --dry-run\n"
+    "  nas-search --config configs/sr720p.toml --deliver 34,14\n";
 
 static volatile sig_atomic_t interrupted;
 
@@ -53,7 +57,7 @@ static void on_signal(int number) {
 enum { OVERRIDES_MAX = 64, OPTION_TEXT_MAX = 1024 };
 
 typedef struct command_line {
-    const char *config, *format, *agent;
+    const char *config, *format, *agent, *deliver;
     const char *overrides[OVERRIDES_MAX];
     char texts[8][OPTION_TEXT_MAX]; /* overrides made from --trials, --time, --seed */
     size_t n_overrides, n_texts;
@@ -105,6 +109,7 @@ enum {
     OPT_DRY_RUN,
     OPT_AGENT,
     OPT_PROFILE,
+    OPT_DELIVER,
     OPT_VERSION
 };
 
@@ -118,6 +123,11 @@ static int parse_option(command_line *cl, int option) {
     case OPT_TIME: return add_time(cl, optarg);
     case OPT_SEED: return add_override_for(cl, "study.seed", optarg);
     case OPT_PROFILE: return add_override(cl, "measure.profile=true");
+    case OPT_DELIVER:
+        if (!nas__deliver_syntax(optarg))
+            return usage_error("--deliver wants front, or trials with commas between, not", optarg);
+        cl->deliver = optarg;
+        return NAS_EXIT_OK;
     case OPT_FRESH: cl->fresh = true; return NAS_EXIT_OK;
     case OPT_DRY_RUN: cl->dry_run = true; return NAS_EXIT_OK;
     case OPT_AGENT: cl->agent = optarg; return NAS_EXIT_OK;
@@ -142,6 +152,7 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
                                             {"time", required_argument, NULL, OPT_TIME},
                                             {"seed", required_argument, NULL, OPT_SEED},
                                             {"fresh", no_argument, NULL, OPT_FRESH},
+                                            {"deliver", required_argument, NULL, OPT_DELIVER},
                                             {"profile", no_argument, NULL, OPT_PROFILE},
                                             {"dry-run", no_argument, NULL, OPT_DRY_RUN},
                                             {"format", required_argument, NULL, 'f'},
@@ -157,6 +168,8 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
     }
     if (optind < argc) return usage_error("unexpected argument", argv[optind]);
     if (cl->config == NULL) return usage_error("--config FILE is missing", NULL);
+    if (cl->deliver != NULL && cl->dry_run)
+        return usage_error("--deliver writes files, --dry-run none: one of them", NULL);
     static const char *const formats[] = {"table", "json", "csv", "value"};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         if (strcmp(cl->format, formats[i]) == 0) return NAS_EXIT_OK;
@@ -182,6 +195,7 @@ static int run(nas_ctx *ctx, const command_line *cl) {
                                            .config_path = cl->config,
                                            .agent_path = cl->agent,
                                            .format = cl->format,
+                                           .deliver = cl->deliver,
                                            .fresh = cl->fresh,
                                            .quiet = cl->quiet};
         status =

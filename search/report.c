@@ -135,7 +135,7 @@ nas_status nas__phase_report(nas__study *s, bool *feasible) {
     char number[32] = "";
     if (*feasible) (void)snprintf(number, sizeof number, "%zu", best);
     if (status == NAS_OK) status = nas_db_meta_set(s->ctx, s->db, s->id, "best_trial", number);
-    if (status == NAS_OK && *feasible) status = nas__deliver(s, best);
+    if (status == NAS_OK && *feasible) status = nas__deliver(s, best, "best");
     if (status == NAS_OK) status = write_front_csv(s);
     const bool table = format == NAS_ROWS_TABLE;
     if (status == NAS_OK && table) print_heading(s);
@@ -146,5 +146,6 @@ nas_status nas__phase_report(nas__study *s, bool *feasible) {
         if (status == NAS_OK) print_notes(s, *feasible, best);
         if (status == NAS_OK) status = print_predictors(s);
     }
+    if (status == NAS_OK) status = nas__deliver_wanted(s);
     return nas_wrap(s->ctx, status, "report");
 }

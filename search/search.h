@@ -5,7 +5,8 @@
  * timed binary on REPORT images), report. What is finished is in study.db or in a checkpoint file; starting the same
  * command again continues from there.
  *
- * Folder of a run: study.db, config.toml, supernet.weights, fsrcnn.weights, finetune/<trial>.weights, front.csv, best/. */
+ * Folder of a run: study.db, config.toml, supernet.weights, fsrcnn.weights, finetune/<trial>.weights, front.csv, best/,
+ * trial-<number>/ (of --deliver). */
 #ifndef NAS_SEARCH_SEARCH_H
 #define NAS_SEARCH_SEARCH_H
 
@@ -18,6 +19,7 @@ typedef struct nas_study_options {
     const char *config_path; /* for messages */
     const char *agent_path;  /* nas-agent program for "local"; NULL = beside the running program */
     const char *format;      /* "table", "json", "csv", "value" */
+    const char *deliver;     /* written besides the best: "front", or "34,14"; NULL = none */
     bool fresh;              /* move an old run aside and start over */
     bool quiet;              /* no progress line */
 } nas_study_options;

@@ -293,6 +293,8 @@ nas_status nas__train(nas__study *s, nas_weights *weights, const nas__training *
 /* nas__pick_best - index of the strategy trial that satisfies the constraints best: highest final SELECT PSNR when any
  * trial has one, else highest search value; ties go to the lower p50. false when none is feasible. */
 bool nas__pick_best(const nas__study *s, size_t *index);
-nas_status nas__deliver(nas__study *s, size_t index); /* deliver.c: best/ */
+/* nas__deliver - writes a network of the front to <study.dir>/<folder>. deliver.c */
+nas_status nas__deliver(nas__study *s, size_t index, const char *folder);
+nas_status nas__deliver_wanted(nas__study *s); /* those of --deliver */
 
 #endif

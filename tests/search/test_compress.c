@@ -42,7 +42,7 @@ static nas_process_result run(const char *config, const char *name, const char *
         args[n++] = small[i];
     }
     for (size_t i = 0; more != NULL && more[i] != NULL; i++) {
-        args[n++] = "--set";
+        if (strncmp(more[i], "--", 2) != 0) args[n++] = "--set";
         args[n++] = more[i];
     }
     args[n++] = "--set";
@@ -58,6 +58,31 @@ static bool exists(const char *name) {
     return nas_file_exists(path);
 }
 
+/* --deliver of a finished study: the files of each network of its front. */
+static void check_delivered(const char *const *options) {
+    char db[256], name[64];
+    (void)snprintf(db, sizeof db, "%s/a/study.db", folder);
+    const char *const args[] = {
+        "-f",
+        "value",
+        db,
+        "sql",
+        "SELECT trial FROM v_class WHERE report_top1 IS NOT NULL AND trial > 0",
+        NULL};
+    nas_process_result members = test_run(ctx, "nas-query", args);
+    nas_process_result r = run("configs/compress.toml", "a", options);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    for (char *line = strtok(members.out.data, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        static const char *const files[] = {"model.onnx", "model.c", "recipe.json", "layers.csv"};
+        for (int i = 0; i < 4; i++) {
+            (void)snprintf(name, sizeof name, "a/trial-%s/%s", line, files[i]);
+            cr_assert(exists(name), "%s", name);
+        }
+    }
+    nas_process_result_deinit(&members);
+}
+
 Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints_it_again) {
     static const char *const bound[] = {"constraints.macs=<= 50%",
                                         "constraints.latency_p50_ms=<= 100%", NULL};
@@ -71,6 +96,8 @@ Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints
     nas_process_result again = run("configs/compress.toml", "a", bound);
     cr_assert(again.exit_code == 0, "%s", again.err.data);
     cr_assert(strcmp(first.out.data, again.out.data) == 0);
+    const char *const front[] = {bound[0], bound[1], "--deliver=front", NULL};
+    check_delivered(front);
     /* its own result is a network that can be compressed again */
     char onnx[300];
     (void)snprintf(onnx, sizeof onnx, "model.onnx=%s/a/best/model.onnx", folder);

@@ -122,9 +122,16 @@ Test(search_levels, a_study_of_each_space_ends_with_a_front_and_a_network_that_c
             cr_assert(exists(file) == (k < 4 || strcmp(rows[i].name, "scheme") != 0), "%s", file);
         }
         check_recipe(rows[i].name);
-        nas_process_result again = run(rows[i].config, rows[i].name, more);
+        const char *const deliver[] = {rows[i].limit, "--deliver=front", NULL};
+        nas_process_result again = run(rows[i].config, rows[i].name, deliver);
         cr_assert(again.exit_code == 0, "%s", again.err.data);
         cr_assert(strcmp(r.out.data, again.out.data) == 0);
+        const double member = ask(rows[i].name, "SELECT max(trial) FROM v_class WHERE trial > 0 "
+                                                "AND report_top1 IS NOT NULL");
+        for (int k = 0; k < 5; k++) {
+            (void)snprintf(file, sizeof file, "%s/trial-%.0f/%s", rows[i].name, member, files[k]);
+            cr_assert(exists(file) == (k < 4 || strcmp(rows[i].name, "scheme") != 0), "%s", file);
+        }
         nas_process_result_deinit(&again);
         nas_process_result_deinit(&r);
     }

@@ -77,6 +77,56 @@ Test(search_study, quick_run_ends_with_front_baselines_and_best_network) {
     nas_process_result_deinit(&build);
 }
 
+/* What recipe.json of a folder of the run calls its trial. */
+static int64_t trial_of(const char *name) {
+    char path[256];
+    nas_buf text = {0};
+    (void)snprintf(path, sizeof path, "%s/run/%s/recipe.json", folder, name);
+    cr_assert(eq(int, (int)nas_file_read(ctx, path, 1 << 24, &text), NAS_OK), "%s", path);
+    const char *key = strstr(text.data, "\"trial\":");
+    cr_assert(ne(ptr, (void *)key, NULL), "%s", text.data);
+    const int64_t trial = strtoll(key + strlen("\"trial\":"), NULL, 10);
+    nas_buf_deinit(&text);
+    return trial;
+}
+
+Test(search_study, any_network_of_the_front_is_delivered_when_asked_for) {
+    nas_process_result r =
+        test_run(ctx, "nas-search", (const char *const[]){QUICK, "--deliver", "front", NULL});
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    char db[256], name[64], list[64] = "";
+    (void)snprintf(db, sizeof db, "%s/run/study.db", folder);
+    r = test_run(ctx, "nas-query",
+                 (const char *const[]){db, "sql",
+                                       "SELECT trial FROM v_trial WHERE final_psnr_y IS NOT NULL "
+                                       "AND origin NOT LIKE 'baseline:%' ORDER BY trial",
+                                       "-f", "value", NULL});
+    int members = 0;
+    for (char *line = strtok(r.out.data, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        (void)snprintf(name, sizeof name, "trial-%s", line);
+        cr_assert(eq(i64, trial_of(name), strtoll(line, NULL, 10)));
+        (void)snprintf(name, sizeof name, "run/trial-%s/model.onnx", line);
+        cr_assert(exists(name), "%s", name);
+        (void)snprintf(list, sizeof list, "%s,999", line);
+        members++;
+    }
+    cr_assert(gt(int, members, 1), "a front of one shows nothing");
+    nas_process_result_deinit(&r);
+    const char *const wrong[] = {QUICK, "--deliver", list, NULL};
+    r = test_run(ctx, "nas-search", wrong); /* all or nothing */
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_FAILED));
+    cr_assert(ne(ptr, (void *)strstr(r.err.data, "trial 999 is not in the final front"), NULL),
+              "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    static const char *const bad[] = {"", "best", "1,", ",1", "1 2", "-1", "9999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        r = test_run(ctx, "nas-search", (const char *const[]){QUICK, "--deliver", bad[i], NULL});
+        cr_assert(eq(int, r.exit_code, NAS_EXIT_USAGE), "'%s'", bad[i]);
+        nas_process_result_deinit(&r);
+    }
+}
+
 Test(search_study, a_finished_study_prints_the_same_front_again_without_work) {
     nas_process_result a =
         test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});

@@ -1,9 +1,10 @@
 /* latency_collect.c - `nas-latency collect`: times single layers, or networks of a space, on a device here, a model of them
  * growing along. They are chosen in rounds: all of a round are compiled at the same time, then timed in turn.
  *
- * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes, again in
- * those of the next round, and the fastest counts; with more passes while a reference program (the first that was timed) is
- * slower than it was.
+ * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes, again beside each
+ * of the next rounds, and the fastest counts; with more passes while a reference program (the first that was timed) is
+ * slower than it was. How far the first passes and the later ones of a network agree says what the machine allows: no model
+ * foretells better than a measurement repeats.
  *
  * Every other one is drawn at random and predicted before it is timed: those errors are honest, and when their median
  * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
@@ -30,7 +31,9 @@ enum {
     FAILURES_MAX = 20, /* in a row: then something else is wrong than one shape */
     TRIES = 100,
     PASSES = 2,
-    PASSES_MAX = 4
+    PASSES_MAX = 4,
+    EARLIER = 3 * ROUND, /* of the rounds before: timed once more beside each new one */
+    REPEATS = 256        /* newest pairs of first and later times that count */
 };
 #define CALM 1.04 /* times the reference's fastest: as undisturbed as the machine was */
 
@@ -40,6 +43,8 @@ typedef struct job {
     nas_prediction expected; /* of those drawn at random, once there is a model */
     bool judged;             /* expected is set */
     double us;               /* the fastest pass so far; 0 = not timed */
+    double first_us;         /* the fastest of its own round; 0 = not timed */
+    double later_us;         /* the fastest beside later rounds; 0 = none yet */
     nas_graph *graph;
     nas_artifact artifact;
     nas_status status;
@@ -60,11 +65,13 @@ typedef struct collector {
     size_t rows, rows_of_model, drawn, failures;
     nas_graph *reference; /* NULL until something was timed */
     nas_artifact reference_artifact;
-    double calmest_us;   /* of the reference; 0 = not timed yet */
-    job previous[ROUND]; /* the round before, timed again beside the present one */
-    size_t n_previous;
+    double calmest_us;    /* of the reference; 0 = not timed yet */
+    job earlier[EARLIER]; /* the oldest first */
+    size_t n_earlier;
     double errors[WINDOW]; /* ring of relative errors */
     size_t n_errors;
+    double repeats[REPEATS]; /* ring of relative differences between first and later times */
+    size_t n_repeats;
     int64_t start_ns, last_line_ns;
 } collector;
 
@@ -79,15 +86,41 @@ static int by_value(const void *pa, const void *pb) {
     return (a > b) - (a < b);
 }
 
+/* Of relative differences: NaN where there are none. */
+typedef struct spread {
+    size_t n;
+    double median, mean, within5, within10;
+} spread;
+
+static spread spread_of(const double *values, size_t n) {
+    double sorted[REPEATS];
+    spread s = {.n = n, .median = NAN, .mean = NAN, .within5 = NAN, .within10 = NAN};
+    if (n == 0) return s;
+    memcpy(sorted, values, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_value);
+    s.median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+    s.mean = s.within5 = s.within10 = 0;
+    for (size_t i = 0; i < n; i++) {
+        s.mean += sorted[i] / (double)n;
+        s.within5 += (sorted[i] <= 0.05) / (double)n;
+        s.within10 += (sorted[i] <= 0.10) / (double)n;
+    }
+    return s;
+}
+
+static spread errors_of(const collector *c) {
+    return spread_of(c->errors, c->n_errors < WINDOW ? c->n_errors : WINDOW);
+}
+
+static spread repeats_of(const collector *c) {
+    return spread_of(c->repeats, c->n_repeats < REPEATS ? c->n_repeats : REPEATS);
+}
+
 /* Median of the newest errors; false while there are too few. */
 static bool median_error(const collector *c, double *out) {
-    const size_t n = c->n_errors < WINDOW ? c->n_errors : WINDOW;
-    if (n < ERRORS_MIN) return false;
-    double sorted[WINDOW];
-    memcpy(sorted, c->errors, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, by_value);
-    *out = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
-    return true;
+    const spread s = errors_of(c);
+    *out = s.n >= ERRORS_MIN ? s.median : 0;
+    return s.n >= ERRORS_MIN;
 }
 
 static void progress(collector *c, bool last) {
@@ -308,8 +341,12 @@ static nas_status choose(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     return status == NAS_OK && j->judged ? predict(ctx, c, &arch, 1, &j->expected) : status;
 }
 
+static void keep_least(double *least, double us) {
+    if (*least <= 0 || us < *least) *least = us;
+}
+
 /* What the shape cannot do is passed over, and not tried in the next pass. */
-static nas_status time_and_keep(nas_ctx *ctx, collector *c, job *j) {
+static nas_status time_and_keep(nas_ctx *ctx, collector *c, job *j, bool later) {
     double us = 0;
     nas_status status = j->status == NAS_OK ? time_program(ctx, c, j->graph, &j->artifact, &us)
                                             : nas_fail(ctx, j->status, "%s", j->message);
@@ -323,6 +360,7 @@ static nas_status time_and_keep(nas_ctx *ctx, collector *c, job *j) {
         return NAS_OK;
     }
     if (status != NAS_OK) return status;
+    keep_least(later ? &j->later_us : &j->first_us, us);
     const bool is_new = j->us <= 0;
     if (!is_new && us >= j->us) return NAS_OK;
     j->us = us;
@@ -347,13 +385,13 @@ static nas_status look_at_reference(nas_ctx *ctx, collector *c, job *first, bool
     return NAS_OK;
 }
 
-/* One pass over the round; what is over time is not timed, but one at least. */
-static nas_status one_pass(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
+/* One pass over jobs; what is over time is not timed, but one at least. later: not in their own round. */
+static nas_status one_pass(nas_ctx *ctx, collector *c, job *jobs, size_t n, bool later) {
     nas_status status = NAS_OK;
     for (size_t i = 0; i < n && status == NAS_OK; i++) {
         if (jobs[i].graph == NULL && jobs[i].status == NAS_OK)
             continue; /* passed over, or the reference */
-        status = time_and_keep(ctx, c, &jobs[i]);
+        status = time_and_keep(ctx, c, &jobs[i], later);
         if (status == NAS_OK) progress(c, false);
         if (status == NAS_OK) status = nas_check_cancel(ctx);
         if (elapsed_s(c) >= c->args->time_s) break;
@@ -361,15 +399,18 @@ static nas_status one_pass(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     return status;
 }
 
-/* The round before has been timed for the last time: what it showed of those that were foretold, and its end. */
-static void retire_previous(collector *c) {
-    for (size_t i = 0; i < c->n_previous; i++) {
-        const job *j = &c->previous[i];
+/* The oldest have been timed for the last time: what they showed, and their end. */
+static void retire(collector *c, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const job *j = &c->earlier[i];
         if (j->judged && j->us > 0)
             c->errors[c->n_errors++ % WINDOW] = fabs(j->expected.p50_us / (j->us * 1e-3) - 1);
+        if (j->first_us > 0 && j->later_us > 0)
+            c->repeats[c->n_repeats++ % REPEATS] = fabs(j->later_us / j->first_us - 1);
     }
-    jobs_deinit(c->previous, c->n_previous);
-    c->n_previous = 0;
+    jobs_deinit(c->earlier, n);
+    c->n_earlier -= n;
+    memmove(c->earlier, c->earlier + n, c->n_earlier * sizeof *c->earlier);
 }
 
 /* Passes of one round come within half a minute: what slows the machine for that long is outlived by those of the next. */
@@ -380,9 +421,9 @@ static nas_status time_round(nas_ctx *ctx, collector *c, job *jobs, size_t n) {
     nas_status status = NAS_OK;
     for (int pass = 0; pass < most && status == NAS_OK; pass++) {
         bool calm = true;
-        status = one_pass(ctx, c, jobs, n);
-        if (status == NAS_OK && !simulated && elapsed_s(c) < c->args->time_s)
-            status = one_pass(ctx, c, c->previous, c->n_previous);
+        status = one_pass(ctx, c, jobs, n, false);
+        if (status == NAS_OK && pass == 0 && !simulated && elapsed_s(c) < c->args->time_s)
+            status = one_pass(ctx, c, c->earlier, c->n_earlier, true);
         if (elapsed_s(c) >= c->args->time_s) break;
         if (status == NAS_OK && most > 1) status = look_at_reference(ctx, c, &jobs[0], &calm);
         was_calm = was_calm || calm;
@@ -401,9 +442,10 @@ static nas_status one_round(nas_ctx *ctx, collector *c) {
     if (status == NAS_OK) status = prepare_all(ctx, c, jobs, n);
     if (status == NAS_OK) status = nas_check_cancel(ctx);
     if (status == NAS_OK) status = time_round(ctx, c, jobs, n);
-    retire_previous(c);
-    memcpy(c->previous, jobs, sizeof jobs); /* owns them from here */
-    c->n_previous = n;
+    const size_t kept = nas_device_is_simulated(c->device) ? 0 : EARLIER - ROUND;
+    if (c->n_earlier > kept) retire(c, c->n_earlier - kept);
+    memcpy(c->earlier + c->n_earlier, jobs, n * sizeof *jobs); /* owns them from here */
+    c->n_earlier += n;
     if (status == NAS_OK && c->rows >= FIRST_ROWS &&
         (c->model == NULL || c->rows >= c->rows_of_model + REFIT_ROWS + c->rows_of_model / 20))
         status = refit(ctx, c);
@@ -482,7 +524,7 @@ static nas_status finish(nas_ctx *ctx, collector *c, bool reached) {
     const bool known = median_error(c, &error);
     nas_status status =
         c->rows > c->rows_of_model && c->rows >= FIRST_ROWS ? refit(ctx, c) : NAS_OK;
-    const size_t n = c->n_errors < WINDOW ? c->n_errors : WINDOW;
+    const spread errors = errors_of(c), repeats = repeats_of(c);
     nas_json j = nas_json_begin(&quality);
     nas_json_object(&j);
     nas_json_key(&j, "device");
@@ -490,16 +532,15 @@ static nas_status finish(nas_ctx *ctx, collector *c, bool reached) {
     nas_json_key(&j, "n_train");
     nas_json_int(&j, (int64_t)c->rows);
     nas_json_key(&j, "n_test");
-    nas_json_int(&j, (int64_t)n);
-    double within5 = 0, within10 = 0, sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        within5 += c->errors[i] <= 0.05;
-        within10 += c->errors[i] <= 0.10;
-        sum += c->errors[i];
-    }
-    static const char *const keys[] = {"median_error", "mape", "within5", "within10"};
-    const double values[] = {known ? error : NAN, sum / (double)n, within5 / (double)n,
-                             within10 / (double)n}; /* NaN becomes null */
+    nas_json_int(&j, (int64_t)errors.n);
+    nas_json_key(&j, "n_repeats");
+    nas_json_int(&j, (int64_t)repeats.n);
+    static const char *const keys[] = {"median_error",   "mape",         "within5",
+                                       "within10",       "repeat_error", "repeat_within5",
+                                       "repeat_within10"};
+    const double values[] = {
+        known ? error : NAN, errors.mean,     errors.within5,  errors.within10,
+        repeats.median,      repeats.within5, repeats.within10}; /* NaN becomes null */
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         nas_json_key(&j, keys[i]);
         nas_json_double(&j, values[i]);
@@ -518,6 +559,16 @@ static nas_status finish(nas_ctx *ctx, collector *c, bool reached) {
     return status;
 }
 
+static void say_repeats(const collector *c) {
+    const spread s = repeats_of(c);
+    if (s.n == 0) return;
+    fprintf(
+        stderr,
+        "collect: %zu of them timed again later differed by %.1f %% (median), %.0f %% of them by "
+        "at most 5 %%, %.0f %% by at most 10 %%: no model foretells better than that\n",
+        s.n, 100 * s.median, 100 * s.within5, 100 * s.within10);
+}
+
 static nas_status collect(nas_ctx *ctx, collector *c) {
     bool reached = false;
     nas_status status = NAS_OK;
@@ -527,8 +578,9 @@ static nas_status collect(nas_ctx *ctx, collector *c) {
         double error = 0;
         reached = median_error(c, &error) && error < c->args->target_error;
     }
-    retire_previous(c);
+    retire(c, c->n_earlier);
     progress(c, true);
+    say_repeats(c);
     if (status == NAS_OK) return finish(ctx, c, reached);
     return nas_wrap(ctx, status, "collect ended with %zu rows kept", c->rows);
 }

@@ -304,6 +304,24 @@ Test(tools_nas_latency, networks_of_a_space_are_collected_and_foretold) {
     done(run("predict", "--device simulated --arch 421211"), 0, "421211");
 }
 
+/* Every layer of a round is timed again beside the next one, and the two times are compared. */
+Test(tools_nas_latency, collect_says_how_well_the_machine_repeats_itself) {
+    json_t *q = object(run(
+        "collect", "--device local --kernels pointwise --time 10s --until-error 0.0001 -f json"));
+    const double rows = number(q, "n_train"), repeats = number(q, "n_repeats");
+    cr_assert(repeats <= rows);
+    if (rows > 8) { /* a second round was begun */
+        cr_assert(repeats >= 1, "%g rows", rows);
+        cr_assert(number(q, "repeat_error") > 0, "two timings that agree to the last digit");
+        cr_assert(number(q, "repeat_within5") <= number(q, "repeat_within10"));
+    }
+    json_decref(q);
+    q = object(
+        run("collect", "--device simulated --kernels conv --time 1s --until-error 0.0001 -f json"));
+    cr_assert(number(q, "n_repeats") == 0, "nothing is timed on a simulated device");
+    json_decref(q);
+}
+
 Test(tools_nas_latency, networks_of_a_space_are_timed_here) {
     json_t *q = object(run(
         "collect", "--device local --space nb201:8x8x3 --time 1s --until-error 0.0001 -f json"));

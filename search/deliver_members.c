@@ -45,8 +45,7 @@ static nas_status write_member(nas_ctx *ctx, const nas__members *m, size_t trial
     char folder[32];
     (void)snprintf(folder, sizeof folder, "trial-%zu", trial);
     const nas_status status = m->write(m->study, trial, folder);
-    if (status == NAS_OK)
-        nas_log(ctx, NAS_LOG_INFO, "trial %zu -> %s/%s", trial, m->dir, folder);
+    if (status == NAS_OK) nas_log(ctx, NAS_LOG_INFO, "trial %zu -> %s/%s", trial, m->dir, folder);
     return status;
 }
 

@@ -108,7 +108,7 @@ static void driver_text(const nas__sources *s, nas_buf *out) {
 
 /* ---- one compiler run -------------------------------------------------------------------------------------------- */
 
-enum { FILES_MAX = 8, PARTS_MAX = 8, PATH_BYTES = 640 };
+enum { FILES_MAX = 12, PARTS_MAX = 8, PATH_BYTES = 640 };
 
 typedef struct file {
     const char *name;
@@ -236,16 +236,43 @@ static void unit_job(const nas__sources *s, const nas__unit *unit, job *j) {
     j->files[1] = text_file("code.bin", code->data, code->len);
 }
 
+/* A file of compiler/rt/ and its name beside the compiler; a list ends with NULL. */
+typedef struct rt_name {
+    const char *name, *file;
+} rt_name;
+
+static const rt_name driver_files[] = {{"model_facts.h", "model_facts.h"}, {NULL, NULL}},
+                     peak_files[] = {{"peak.c", "peak.c"}, {NULL, NULL}},
+                     main_files[] = {{"bench_main.c", "bench_main.c"},
+                                     {"bench_state.h", "bench_state.h"},
+                                     {"bench_batches.h", "bench_batches.h"},
+                                     {"bench_document.h", "bench_document.h"},
+                                     {"conditions.h", "conditions.h"},
+                                     {"cpu_check.h", "cpu_check.h"},
+                                     {"cpus.h", "cpus.h"},
+                                     {"model.h", "model_facts.h"},
+                                     {"model_facts.h", "model_facts.h"},
+                                     {"npy.h", "npy.h"},
+                                     {"ranks.h", "ranks.h"},
+                                     {NULL, NULL}};
+
+/* Behind the files that the job has. */
+static nas_status add_rt_files(nas_ctx *ctx, job *j, const rt_name *list) {
+    int n = 0;
+    while (j->files[n].name != NULL)
+        n++;
+    for (; list->name != NULL; list++) {
+        const char *text = nas__rt_file(list->file);
+        if (text == NULL || n == FILES_MAX)
+            return nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/%s is not embedded in this build",
+                            list->file);
+        j->files[n++] = text_file(list->name, text, strlen(text));
+    }
+    return NAS_OK;
+}
+
 static nas_status list_jobs(nas_ctx *ctx, build *b) {
     const nas__sources *s = b->sources;
-    const char *main_c = nas__rt_file("bench_main.c"), *cpu_check_h = nas__rt_file("cpu_check.h"),
-               *facts = nas__rt_file("model_facts.h"), *peak_c = nas__rt_file("peak.c"),
-               *npy = nas__rt_file("npy.h"), *around = nas__rt_file("conditions.h"),
-               *cpus = nas__rt_file("cpus.h"), *ranks = nas__rt_file("ranks.h");
-    if (main_c == NULL || cpu_check_h == NULL || facts == NULL || peak_c == NULL || npy == NULL ||
-        around == NULL || cpus == NULL || ranks == NULL) {
-        return nas_fail(ctx, NAS_ERR_INTERNAL, "compiler/rt/ is not embedded in this build");
-    }
     b->jobs = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->jobs);
     b->missing = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->missing);
     if (b->jobs == NULL || b->missing == NULL) return NAS_ERR_NOMEM;
@@ -254,29 +281,20 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
     if (status != NAS_OK) return status;
     /* The driver first: it is always missing, and takes about as long as a unit. The main program is outside of what it
      * times: the fastest compile wins. It has to start on any processor of the architecture to say what is missing. */
-    b->jobs[b->n_jobs++] = (job){.name = "model.c",
-                                 .plain = true,
-                                 .files = {text_file("model.c", b->driver.data, b->driver.len),
-                                           text_file("model.h", s->header.data, s->header.len),
-                                           text_file("model_facts.h", facts, strlen(facts))}};
-    b->jobs[b->n_jobs++] =
-        (job){.name = "bench_main.c",
-              .base = true,
-              .plain = true,
-              .files = {text_file("bench_main.c", main_c, strlen(main_c)),
-                        text_file("cpu_check.h", cpu_check_h, strlen(cpu_check_h)),
-                        text_file("model.h", facts, strlen(facts)),
-                        text_file("model_facts.h", facts, strlen(facts)),
-                        text_file("npy.h", npy, strlen(npy)),
-                        text_file("conditions.h", around, strlen(around)),
-                        text_file("cpus.h", cpus, strlen(cpus)),
-                        text_file("ranks.h", ranks, strlen(ranks))}};
-    /* The peak loop has the flags of the model. */
-    b->jobs[b->n_jobs++] =
-        (job){.name = "peak.c", .files = {text_file("peak.c", peak_c, strlen(peak_c))}};
+    job *driver = &b->jobs[b->n_jobs++], *main_program = &b->jobs[b->n_jobs++],
+        *peak = &b->jobs[b->n_jobs++];
+    *driver = (job){.name = "model.c",
+                    .plain = true,
+                    .files = {text_file("model.c", b->driver.data, b->driver.len),
+                              text_file("model.h", s->header.data, s->header.len)}};
+    *main_program = (job){.name = "bench_main.c", .base = true, .plain = true};
+    *peak = (job){.name = "peak.c"}; /* has the flags of the model */
+    status = add_rt_files(ctx, driver, driver_files);
+    if (status == NAS_OK) status = add_rt_files(ctx, main_program, main_files);
+    if (status == NAS_OK) status = add_rt_files(ctx, peak, peak_files);
     for (size_t i = 0; i < s->n_units; i++)
         unit_job(s, &s->units[i], &b->jobs[b->n_jobs++]);
-    return NAS_OK;
+    return status;
 }
 
 static nas_status name_objects(nas_ctx *ctx, build *b) {

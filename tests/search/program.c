@@ -78,3 +78,43 @@ bool test_run_killed(const char *program, const char *const *args, int64_t after
     *exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return alive;
 }
+
+static size_t add_keys(const char **args, size_t n, const char *const *keys) {
+    for (size_t i = 0; keys != NULL && keys[i] != NULL; i++) {
+        cr_assert(n + 3 <= PROGRAM_ARGS_MAX, "too many keys at '%s'", keys[i]);
+        if (strncmp(keys[i], "--", 2) != 0) args[n++] = "--set";
+        args[n++] = keys[i];
+    }
+    return n;
+}
+
+nas_process_result test_small_study(nas_ctx *ctx, const char *folder, const char *config,
+                                    const char *name, const char *const *less,
+                                    const char *const *more) {
+    char dir[256], cache[256];
+    (void)snprintf(dir, sizeof dir, "study.dir=%s/%s", folder, name);
+    (void)snprintf(cache, sizeof cache, "compile.cache_dir=%s/cache", folder);
+    const char *const small[] = {"model.train_steps=3",
+                                 "model.side=16",
+                                 "data.glyphs=200",
+                                 "data.reward_images=40",
+                                 "data.report_images=40",
+                                 "search.trials=5",
+                                 "search.population=4",
+                                 "budget.disk_mb=1",
+                                 "device.connect=simulated",
+                                 dir,
+                                 cache,
+                                 NULL};
+    const char *args[PROGRAM_ARGS_MAX] = {"--config", config, "-q", "-f", "csv"};
+    size_t n = add_keys(args, 5, small);
+    n = add_keys(args, n, less);
+    (void)add_keys(args, n, more);
+    return test_run(ctx, "nas-search", args);
+}
+
+bool test_exists(const char *folder, const char *name) {
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    return nas_file_exists(path);
+}

@@ -12,6 +12,13 @@ void test_bin(const char *name, char out[512]);
 void test_folder(char out[128]);
 /* test_run - runs `program` with a NULL-terminated list of arguments to its end. */
 nas_process_result test_run(nas_ctx *ctx, const char *program, const char *const *args);
+/* test_small_study - runs nas-search in folder/name on a config of classifiers, with as little work as shows anything, five
+ * proposals and a simulated device. less, more: further keys, NULL-terminated; what begins with "--" is passed as it is. */
+nas_process_result test_small_study(nas_ctx *ctx, const char *folder, const char *config,
+                                    const char *name, const char *const *less,
+                                    const char *const *more);
+/* test_exists - is there a file folder/name? */
+bool test_exists(const char *folder, const char *name);
 /* test_run_killed - starts it and sends `signal_number` after `after_ms`; true when it was still running then.
  * *exit_code: as from a shell (128 + signal). */
 bool test_run_killed(const char *program, const char *const *args, int64_t after_ms,

@@ -24,38 +24,13 @@ TestSuite(search_compress, .init = setup, .fini = teardown, .timeout = 600);
 
 /* Runs the config with small numbers and `more` overrides (NULL-terminated). */
 static nas_process_result run(const char *config, const char *name, const char *const *more) {
-    char dir[256], cache[256];
-    (void)snprintf(dir, sizeof dir, "study.dir=%s/%s", folder, name);
-    (void)snprintf(cache, sizeof cache, "compile.cache_dir=%s/cache", folder);
-    const char *args[PROGRAM_ARGS_MAX] = {"--config", config, "-q", "-f", "csv"};
-    static const char *const small[] = {
-        "model.train_steps=3",      "model.side=16",
-        "data.glyphs=200",          "data.reward_images=40",
-        "data.report_images=40",    "search.trials=5",
-        "search.population=4",      "eval.finetune_steps=2",
-        "eval.finetune_max=2",      "eval.batch=16",
-        "device.connect=simulated", "compress.calibration_images=40",
-        "budget.disk_mb=1"};
-    size_t n = 5;
-    for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
-        args[n++] = "--set";
-        args[n++] = small[i];
-    }
-    for (size_t i = 0; more != NULL && more[i] != NULL; i++) {
-        if (strncmp(more[i], "--", 2) != 0) args[n++] = "--set";
-        args[n++] = more[i];
-    }
-    args[n++] = "--set";
-    args[n++] = dir;
-    args[n++] = "--set";
-    args[n++] = cache;
-    return test_run(ctx, "nas-search", args);
+    static const char *const less[] = {"eval.finetune_steps=2", "eval.finetune_max=2",
+                                       "eval.batch=16", "compress.calibration_images=40", NULL};
+    return test_small_study(ctx, folder, config, name, less, more);
 }
 
 static bool exists(const char *name) {
-    char path[256];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    return nas_file_exists(path);
+    return test_exists(folder, name);
 }
 
 /* --deliver of a finished study: the files of each network of its front. */
@@ -105,6 +80,17 @@ Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints
                                 "search.strategy=random", NULL};
     nas_process_result second = run("configs/compress.toml", "b", more);
     cr_assert(second.exit_code == 0, "%s", second.err.data);
+    /* and fewer bits and patterns go on from fewer channels */
+    const char *const codes[] = {onnx,
+                                 "compress.positions=10",
+                                 "compress.bits=4,8",
+                                 "compress.patterns=1x4",
+                                 "compress.rates=\"0.75\"",
+                                 NULL};
+    nas_process_result third = run("configs/mixed.toml", "c", codes);
+    cr_assert(third.exit_code == 0, "%s", third.err.data);
+    cr_assert(exists("c/best/recipe.json") && exists("c/best/model_qdq.onnx"));
+    nas_process_result_deinit(&third);
     nas_process_result_deinit(&first);
     nas_process_result_deinit(&again);
     nas_process_result_deinit(&second);

@@ -29,45 +29,18 @@ TestSuite(search_levels, .init = setup, .fini = teardown, .timeout = 900);
 #define OK(call) cr_assert((call) == NAS_OK, "%s", nas_ctx_message(ctx))
 
 static nas_process_result run(const char *config, const char *name, const char *const *more) {
-    char dir[256], cache[256];
-    (void)snprintf(dir, sizeof dir, "study.dir=%s/%s", folder, name);
-    (void)snprintf(cache, sizeof cache, "compile.cache_dir=%s/cache", folder);
-    const char *args[PROGRAM_ARGS_MAX] = {"--config", config, "-q", "-f", "csv"};
-    static const char *const small[] = {"model.train_steps=3",
-                                        "model.side=16",
-                                        "data.glyphs=200",
-                                        "data.reward_images=40",
-                                        "data.report_images=40",
-                                        "search.trials=5",
-                                        "search.population=4",
-                                        "eval.finetune_max=1",
-                                        "device.connect=simulated",
-                                        "compress.positions=10",
-                                        "compress.calibration_images=20",
-                                        "compress.bits=4,8",
-                                        "compress.rates=\"0.75\"",
-                                        "compress.patterns=1x4",
-                                        "budget.disk_mb=1"};
-    size_t n = 5;
-    for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
-        args[n++] = "--set";
-        args[n++] = small[i];
-    }
-    for (size_t i = 0; more != NULL && more[i] != NULL; i++) {
-        if (strncmp(more[i], "--", 2) != 0) args[n++] = "--set";
-        args[n++] = more[i];
-    }
-    args[n++] = "--set";
-    args[n++] = dir;
-    args[n++] = "--set";
-    args[n++] = cache;
-    return test_run(ctx, "nas-search", args);
+    static const char *const less[] = {"eval.finetune_max=1",
+                                       "compress.positions=10",
+                                       "compress.calibration_images=20",
+                                       "compress.bits=4,8",
+                                       "compress.rates=\"0.75\"",
+                                       "compress.patterns=1x4",
+                                       NULL};
+    return test_small_study(ctx, folder, config, name, less, more);
 }
 
 static bool exists(const char *name) {
-    char path[256];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    return nas_file_exists(path);
+    return test_exists(folder, name);
 }
 
 static double ask(const char *name, const char *sql) {

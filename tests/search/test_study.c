@@ -28,9 +28,7 @@ TestSuite(search_study, .init = setup, .fini = teardown, .timeout = 600);
 #define QUICK "--config", "configs/sr720p-quick.toml", "--set", set_dir, "-q"
 
 static bool exists(const char *name) {
-    char path[256];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    return nas_file_exists(path);
+    return test_exists(folder, name);
 }
 
 /* Column `point` of all trials, from nas-query. */

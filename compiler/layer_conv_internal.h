@@ -105,6 +105,14 @@ bool nas__sparse_keeps(const nas__conv *conv, const int32_t *order, int32_t firs
 /* nas__sparse_order - the order in which outputs form groups, [out_c], nas_free: as they are, or by their masks where that
  * makes the lists shorter: outputs that a filter rearrangement put together are found again. NULL: no memory. */
 int32_t *nas__sparse_order(const nas__conv *conv, int32_t group);
+/* The two transpositions of SPARSE_PANEL and SPARSE_CODE: layer_conv_sparse_turn.c. Functions NAME_gather<vectors>,
+ * NAME_finish<vectors>, the stores of a group of joined outputs inside its function, macros that they need. */
+void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out);
+void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, const char *name,
+                           int32_t lanes, int32_t vectors, nas_buf *out);
+void nas__turn_emit_finish(const nas__conv *conv, const char *name, int32_t lanes, int32_t vectors,
+                           nas_buf *out);
+void nas__turn_emit_joined(const nas__conv *conv, int32_t vectors, int32_t lanes, nas_buf *out);
 /* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
 void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
 const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry in emitted text */

@@ -82,12 +82,15 @@ Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints
     cr_assert(second.exit_code == 0, "%s", second.err.data);
     /* and fewer bits and patterns go on from fewer channels */
     const char *const codes[] = {onnx,
+                                 "eval.finetune_max=1",
+                                 "compress.calibration_images=20",
                                  "compress.positions=10",
                                  "compress.bits=4,8",
                                  "compress.patterns=1x4",
                                  "compress.rates=\"0.75\"",
                                  NULL};
-    nas_process_result third = run("configs/mixed.toml", "c", codes);
+    nas_process_result third =
+        test_small_study(ctx, folder, "configs/mixed.toml", "c", codes, NULL);
     cr_assert(third.exit_code == 0, "%s", third.err.data);
     cr_assert(exists("c/best/recipe.json") && exists("c/best/model_qdq.onnx"));
     nas_process_result_deinit(&third);

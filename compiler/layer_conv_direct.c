@@ -5,7 +5,10 @@
  * when the tile spans rows. Tiles are functions of their own: the register allocator sees one loop nest at a time. */
 #include "compiler/layer_conv_internal.h"
 
+#include <math.h>
 #include <stdio.h>
+
+enum { LINE = 64 }; /* bytes of a cache line */
 
 int32_t nas__conv_unroll(int32_t length, int32_t products) {
     const int32_t most = products >= 16 ? 2 : 4;
@@ -15,10 +18,20 @@ int32_t nas__conv_unroll(int32_t length, int32_t products) {
     return length < 8 ? length : 1;
 }
 
+int32_t nas__conv_ahead(double bytes, double rounds) {
+    const int32_t n = (int32_t)ceil(bytes / rounds);
+    return n < 2 * LINE ? n : 2 * LINE;
+}
+
 void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets, int32_t pixels,
-                         int32_t vectors, int32_t lanes, const char *indent, nas_buf *out) {
+                         int32_t vectors, int32_t lanes, int32_t ahead, const char *indent,
+                         nas_buf *out) {
     nas_buf_printf(out, "%sfor (int i = 0; i < %s; i += %d, s += %d, w += %d) {\n", indent, limit,
                    round, round, round * vectors * lanes);
+    if (ahead > 0) {
+        nas_buf_printf(out, "%s    AHEAD(ahead);%s\n%s    ahead += %d;\n", indent,
+                       ahead > LINE ? " AHEAD(ahead + 64);" : "", indent, ahead);
+    }
     for (int32_t u = 0; u < round; u++) {
         /* Pixels of a layer with few channels overlap: without the barrier gcc keeps what it has loaded for the next
          * steps and spills the accumulators for it. */
@@ -47,9 +60,46 @@ static void put_tile_name(const char *name, int32_t rows, int32_t columns, int32
     nas_buf_printf(out, "%s_%dx%d_%d", name, rows, columns, channels);
 }
 
+/* How a block of outputs (or a part of its sum) asks for the weights after it, while its tiles read its own. */
+typedef struct stream {
+    int32_t ahead; /* bytes a round; 0: it does not */
+    int32_t round; /* steps of a round */
+    int32_t tile;  /* bytes that one tile asks for, at least */
+    int32_t unit;  /* where a unit starts, in bytes from the one before */
+} stream;
+
+bool nas__conv_streams(const nas_target *target, const nas__conv *c) {
+    const double weights = 4.0 * c->kernel_h * c->kernel_w * c->in_c * c->out_c;
+    return c->groups == 1 && c->out_h * c->out_w > 1 && weights >= target->l2_bytes / 4;
+}
+
+static int32_t round_of(const nas__conv_runs *r, int32_t products) {
+    int32_t round = nas__conv_unroll(r->depth, products);
+    const int32_t rest = r->length % r->depth;
+    if (rest % round != 0) round = nas__conv_unroll(rest, products);
+    return r->depth % round != 0 ? 1 : round;
+}
+
+static stream stream_of(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                        const nas__conv_kind *kind) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_runs r = nas__conv_run(c, way->depth);
+    const int32_t bands = nas__conv_unit_bands(target, c, way);
+    const int32_t steps = way->depth > 0 ? r.depth : c->kernel_h * r.taps * r.length;
+    stream s = {.round = round_of(&r, way->pixels * kind->vectors)};
+    if (way->algorithm != NAS__CONV_DIRECT || !nas__conv_streams(target, c)) return s;
+    const int32_t units = way->outer == 1 && way->depth == 0 ? (t.bands + bands - 1) / bands : 1;
+    const int32_t tiles = units * bands * (t.wide + t.narrow);
+    s.ahead = nas__conv_ahead((double)steps * kind->vectors * target->vector_bytes,
+                              (double)tiles * steps / s.round);
+    s.tile = steps / s.round * s.ahead;
+    s.unit = units > 1 ? bands * (t.wide + t.narrow) * s.tile : 0;
+    return s;
+}
+
 /* All steps of the sum: kernel rows, their taps unless they are one run, input channels. */
 static void emit_sum(const nas__conv *c, const nas__conv_runs *r, const size_t *offsets,
-                     int32_t pixels, int32_t vectors, int32_t lanes, nas_buf *out) {
+                     int32_t pixels, int32_t vectors, int32_t lanes, int32_t ahead, nas_buf *out) {
     const char *indent = "    ";
     nas_buf_puts(out, "    const float *s = in;\n");
     if (c->kernel_h > 1) {
@@ -66,7 +116,7 @@ static void emit_sum(const nas__conv *c, const nas__conv_runs *r, const size_t *
     char limit[16];
     (void)snprintf(limit, sizeof limit, "%d", r->length);
     nas__conv_emit_loop(limit, nas__conv_unroll(r->length, pixels * vectors), offsets, pixels,
-                        vectors, lanes, indent, out);
+                        vectors, lanes, ahead, indent, out);
     if (r->taps > 1) nas_buf_printf(out, "%s}\n", c->kernel_h > 1 ? "        " : "    ");
     if (c->kernel_h > 1) nas_buf_puts(out, "    }\n");
 }
@@ -98,6 +148,29 @@ static void emit_stores(const nas__conv *c, int32_t pixels, int32_t columns, int
     }
 }
 
+/* Outputs, and what is added to them, that lie far apart in memory: no prefetcher of the processor follows from pixel to
+ * pixel, and the few steps of a 1x1 sum do not hide a miss by themselves. */
+static bool fetches(const nas__conv *c) {
+    return c->groups == 1 && c->kernel_h * c->kernel_w == 1 && c->in_c >= 32 && c->out_c >= 128;
+}
+
+static void emit_fetch(const nas__conv *c, int32_t pixels, int32_t columns, int32_t wide,
+                       const char *indent, nas_buf *out) {
+    for (int32_t p = 0; p < pixels; p++) {
+        nas_buf_puts(out, indent);
+        for (int32_t at = 0; at < wide; at += LINE / 4) {
+            const size_t y = (size_t)(p / columns), x = (size_t)(p % columns);
+            nas_buf_printf(out, "NEAR(out + %zu); ",
+                           y * c->out_row + x * (size_t)c->out_pitch + (size_t)at);
+            if (c->has_residual) {
+                nas_buf_printf(out, "NEAR(residual + %zu); ",
+                               y * c->residual_row + x * (size_t)c->residual_pitch + (size_t)at);
+            }
+        }
+        nas_buf_puts(out, "\n");
+    }
+}
+
 /* One tile: rows x columns pixels. With parts (`depth`) it takes n steps from `from`, which is the bias at first (step
  * 0), then the sums so far, and stores sums to `to` until the last part, where `to` is NULL. */
 static void emit_tile(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
@@ -106,6 +179,7 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
     const int32_t lanes = target->vector_bytes / 4;
     const int32_t vectors = kind->vectors, wide = vectors * lanes, pixels = rows * columns;
     const nas__conv_runs runs = nas__conv_run(c, way->depth);
+    const stream weights = stream_of(target, c, way, kind);
     size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
     for (int32_t p = 0; p < pixels; p++) {
         offsets[p] = (size_t)(p / columns * c->stride_h) * c->in_row +
@@ -116,6 +190,7 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
     put_tile_name(name, rows, columns, wide - lanes + kind->last, out);
     nas_buf_printf(out, "(const float *in, float *out%s, const float *w",
                    c->has_residual ? ", const float *residual" : "");
+    if (weights.ahead > 0) nas_buf_puts(out, ", const char *ahead");
     const bool sparse = nas__sparse_by_blocks(way),
                runs_of = way->algorithm == NAS__CONV_SPARSE_RUN;
     if (sparse) {
@@ -135,11 +210,13 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
             nas_buf_puts(out, ";\n    from += step;\n");
         }
         nas_buf_puts(out, "    const float *s = in;\n");
-        const int32_t rest = runs.length % runs.depth;
-        int32_t round = nas__conv_unroll(runs.depth, pixels * vectors);
-        if (rest % round != 0) round = nas__conv_unroll(rest, pixels * vectors);
-        if (runs.depth % round != 0) round = 1;
-        nas__conv_emit_loop("n", round, offsets, pixels, vectors, lanes, "    ", out);
+        if (fetches(c)) {
+            nas_buf_puts(out, "    if (!to) {\n");
+            emit_fetch(c, pixels, columns, wide, "        ", out);
+            nas_buf_puts(out, "    }\n");
+        }
+        nas__conv_emit_loop("n", round_of(&runs, pixels * vectors), offsets, pixels, vectors, lanes,
+                            weights.ahead, "    ", out);
         nas_buf_puts(out, "    if (to) {\n");
         for (int32_t p = 0; p < pixels; p++) {
             nas_buf_puts(out, "       ");
@@ -150,6 +227,7 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
         nas_buf_puts(out, "        return;\n    }\n");
     } else {
         nas_buf_puts(out, ") {\n");
+        if (fetches(c)) emit_fetch(c, pixels, columns, wide, "    ", out);
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(out, "    vf a0_%d = load(w + %d)", v, v * lanes);
             for (int32_t p = 1; p < pixels; p++)
@@ -165,7 +243,7 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
             nas__sparse_emit_sum(c, offsets, pixels, vectors, lanes, out);
         } else {
             nas_buf_printf(out, "    w += %d;\n", nas__conv_heads(c) * wide);
-            emit_sum(c, &runs, offsets, pixels, vectors, lanes, out);
+            emit_sum(c, &runs, offsets, pixels, vectors, lanes, weights.ahead, out);
         }
     }
     emit_stores(c, pixels, columns, vectors, lanes, kind->last, out);
@@ -175,7 +253,7 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
 /* All tiles of one band and block. */
 static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
                       const char *name, int32_t rows, int32_t lanes, const nas__conv_kind *kind,
-                      const char *indent, nas_buf *out) {
+                      const stream *weights, const char *indent, nas_buf *out) {
     const int32_t wide = kind->vectors * lanes;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t columns = t->columns - narrow, n = narrow ? t->narrow : t->wide;
@@ -188,6 +266,7 @@ static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__c
         nas_buf_printf(out, "(s + x * %d, o + x * %d", c->stride_w * c->in_pitch, c->out_pitch);
         if (c->has_residual) nas_buf_printf(out, ", r + x * %d", c->residual_pitch);
         nas_buf_puts(out, nas__sparse_by_blocks(way) ? ", w, list, end, v" : ", w");
+        if (weights->ahead > 0) nas_buf_puts(out, ", ahead");
         if (way->algorithm == NAS__CONV_SPARSE_RUN) nas_buf_puts(out, ", q");
         if (way->depth > 0) {
             nas_buf_printf(out, ", n, first ? head : sums, first ? 0 : %d, last ? 0 : sums%s", wide,
@@ -197,6 +276,7 @@ static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__c
         if (way->depth > 0) {
             nas_buf_printf(out, "%s    sums += %d;\n", indent, rows * columns * wide);
         }
+        if (weights->ahead > 0) nas_buf_printf(out, "%s    ahead += %d;\n", indent, weights->tile);
         nas_buf_printf(out, "%s}\n", indent);
     }
 }
@@ -204,7 +284,7 @@ static void emit_band(const nas__conv *c, const nas__conv_way *way, const nas__c
 /* The bands of a unit for one kind of blocks. */
 static void emit_bands(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
                        const char *name, int32_t lanes, const nas__conv_kind *kind,
-                       const char *indent, nas_buf *out) {
+                       const stream *weights, const char *indent, nas_buf *out) {
     nas_buf_printf(out, "%sfor (long band = from; band < to; band++) {\n", indent);
     nas_buf_printf(out, "%s    const float *s = run + band * %zu;\n", indent,
                    (size_t)(t->rows * c->stride_h) * c->in_row);
@@ -217,15 +297,15 @@ static void emit_bands(const nas__conv *c, const nas__conv_way *way, const nas__
     char deeper[48];
     (void)snprintf(deeper, sizeof deeper, "%s        ", indent);
     if (t->last_rows == t->rows) {
-        emit_band(c, way, t, name, t->rows, lanes, kind, deeper + 4, out);
+        emit_band(c, way, t, name, t->rows, lanes, kind, weights, deeper + 4, out);
     } else {
         if (t->bands > 1) {
             nas_buf_printf(out, "%s    if (band < %d) {\n", indent, t->bands - 1);
-            emit_band(c, way, t, name, t->rows, lanes, kind, deeper, out);
+            emit_band(c, way, t, name, t->rows, lanes, kind, weights, deeper, out);
             nas_buf_printf(out, "%s    }\n", indent);
         }
         nas_buf_printf(out, "%s    if (band == %d) {\n", indent, t->bands - 1);
-        emit_band(c, way, t, name, t->last_rows, lanes, kind, deeper, out);
+        emit_band(c, way, t, name, t->last_rows, lanes, kind, weights, deeper, out);
         nas_buf_printf(out, "%s    }\n", indent);
     }
     nas_buf_printf(out, "%s}\n", indent);
@@ -233,7 +313,8 @@ static void emit_bands(const nas__conv *c, const nas__conv_way *way, const nas__
 
 /* The parts of the sum one after another, each over all tiles of the unit, so that its weights stay in L1. */
 static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__conv_tiling *t,
-                       const char *name, int32_t lanes, const nas__conv_kind *kind, nas_buf *out) {
+                       const char *name, int32_t lanes, const nas__conv_kind *kind,
+                       const stream *weights, nas_buf *out) {
     const nas__conv_runs r = nas__conv_run(c, way->depth);
     const int32_t wide = kind->vectors * lanes, all = c->kernel_h * r.taps * r.parts;
     nas_buf_printf(out, "            const float *head = w;\n");
@@ -252,7 +333,10 @@ static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__
         "%dL + part %% %d * %dL;\n",
         r.taps * r.parts, r.parts, r.taps, c->dilation_w * c->in_pitch, r.parts, r.depth);
     nas_buf_puts(out, "                float *sums = scratch;\n");
-    emit_bands(c, way, t, name, lanes, kind, "                ", out);
+    if (weights->ahead > 0)
+        nas_buf_printf(out, "                const char *ahead = (const char *)(w + n * %d);\n",
+                       wide);
+    emit_bands(c, way, t, name, lanes, kind, weights, "                ", out);
     nas_buf_printf(out, "                w += n * %d;\n            }\n", wide);
 }
 
@@ -321,6 +405,7 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
         if (kind.from >= kind.to) continue;
         const int32_t wide = kind.vectors * b.lanes, first = nas__conv_block_first(&b, kind.from);
+        const stream next = stream_of(target, c, way, &kind);
         nas_buf_printf(out, "        if (block >= %d && block < %d) {\n", kind.from, kind.to);
         nas_buf_printf(out, "            const long start = %d + (block - %d) * %d;\n", first,
                        kind.from, wide);
@@ -331,11 +416,15 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
             "%d;\n",
             group_floats, nas__sparse_by_blocks(way) ? nas__conv_heads(c) : steps);
         if (way->depth > 0) {
-            emit_parts(c, way, &t, name, b.lanes, &kind, out);
+            emit_parts(c, way, &t, name, b.lanes, &kind, &next, out);
         } else {
             nas_buf_puts(out, "            const float *run = corner;\n");
             if (nas__sparse_by_blocks(way)) emit_list(&lists, way, b.lanes, out);
-            emit_bands(c, way, &t, name, b.lanes, &kind, "            ", out);
+            if (next.ahead > 0)
+                nas_buf_printf(
+                    out, "            const char *ahead = (const char *)(w + %d) + unit * %d;\n",
+                    steps * wide, next.unit);
+            emit_bands(c, way, &t, name, b.lanes, &kind, &next, "            ", out);
         }
         nas_buf_puts(out, "        }\n");
     }

@@ -20,6 +20,7 @@ typedef struct geometry {
     int32_t across, down, tiles;
     int32_t unit_blocks, splits; /* blocks of outputs of a unit, units of a batch */
     int32_t unit_channels;
+    bool streams;               /* weights come from beyond L2 */
     size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
 
@@ -27,6 +28,7 @@ static geometry geometry_of(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const int32_t m = nas__conv_winograd_edge(way), lanes = target->vector_bytes / 4;
     geometry g = {.m = m, .a = m + 2, .points = (m + 2) * (m + 2), .lanes = lanes};
+    g.streams = nas__conv_streams(target, c);
     g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
     g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
     g.across = (c->out_w + m - 1) / m;
@@ -191,14 +193,25 @@ static void emit_output(const nas__conv *c, const geometry *g, const char *name,
     }
 }
 
+/* Bytes of the next weights that a round of a product asks for; 0: none. */
+static int32_t ahead_of(const nas__conv *c, const geometry *g, const nas__conv_way *way,
+                        int32_t vectors, int32_t round) {
+    if (!g->streams) return 0;
+    const int32_t tiles = g->tiles < way->batch ? g->tiles : way->batch;
+    const double rounds = (double)((tiles + way->pixels - 1) / way->pixels) * c->in_c / round;
+    return nas__conv_ahead(4.0 * c->in_c * vectors * g->lanes, rounds);
+}
+
 /* A tile of the matrix product: `pixels` tiles x `vectors` vectors, into scratch, always whole vectors. */
 static void emit_product(const nas__conv *c, const geometry *g, const nas__conv_way *way,
                          const char *name, int32_t vectors, nas_buf *out) {
     size_t offsets[NAS__CONV_PIXELS_MAX] = {0};
     for (int32_t p = 0; p < way->pixels; p++)
         offsets[p] = (size_t)p * (size_t)g->in_padded;
-    nas_buf_printf(out, "TILE void %s_mul%d(const float *s, const float *w, float *out) {\n", name,
-                   vectors);
+    const int32_t round = nas__conv_unroll(c->in_c, way->pixels * vectors);
+    const int32_t ahead = ahead_of(c, g, way, vectors, round);
+    nas_buf_printf(out, "TILE void %s_mul%d(const float *s, const float *w, float *out%s) {\n",
+                   name, vectors, ahead > 0 ? ", const char *ahead" : "");
     for (int32_t p = 0; p < way->pixels; p++) {
         nas_buf_puts(out, "    vf ");
         for (int32_t v = 0; v < vectors; v++)
@@ -207,8 +220,7 @@ static void emit_product(const nas__conv *c, const geometry *g, const nas__conv_
     }
     char limit[16];
     (void)snprintf(limit, sizeof limit, "%d", c->in_c);
-    nas__conv_emit_loop(limit, nas__conv_unroll(c->in_c, way->pixels * vectors), offsets,
-                        way->pixels, vectors, g->lanes, "    ", out);
+    nas__conv_emit_loop(limit, round, offsets, way->pixels, vectors, g->lanes, ahead, "    ", out);
     for (int32_t p = 0; p < way->pixels; p++) {
         for (int32_t v = 0; v < vectors; v++) {
             nas_buf_printf(out, "    store(out + %d, a%d_%d);\n",
@@ -334,17 +346,30 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
         if (kind.from >= kind.to) continue;
+        nas_buf_printf(out,
+                       "            for (long b = from > %d ? from : %d; b < to && b < %d; b++) {\n"
+                       "                const long at = %d + (b - %d) * %d;\n",
+                       kind.from, kind.from, kind.to, nas__conv_block_first(&b, kind.from),
+                       kind.from, kind.vectors * g.lanes);
+        const int32_t round = nas__conv_unroll(c->in_c, way->pixels * kind.vectors);
+        const int32_t ahead = ahead_of(c, &g, way, kind.vectors, round);
+        if (ahead > 0) { /* the next block, after the last one those of the next point */
+            nas_buf_printf(
+                out,
+                "                const char *ahead = (const char *)(b + 1 < to ? w + (at "
+                "+ %d) * %d : w + %zu + start * %d);\n",
+                kind.vectors * g.lanes, c->in_c, (size_t)c->in_c * (size_t)g.out_padded, c->in_c);
+        }
         nas_buf_printf(
             out,
-            "            for (long b = from > %d ? from : %d; b < to && b < %d; b++) {\n"
-            "                const long at = %d + (b - %d) * %d;\n"
             "                for (long t = 0; t < n; t += %d) {\n"
             "                    %s_mul%d(V + k * %zu + t * IN, w + at * %d, M + k * %zu "
-            "+ t * OUT + at - start);\n"
-            "                }\n            }\n",
-            kind.from, kind.from, kind.to, nas__conv_block_first(&b, kind.from), kind.from,
-            kind.vectors * g.lanes, way->pixels, name, kind.vectors, g.in_plane, c->in_c,
-            g.out_plane);
+            "+ t * OUT + at - start%s);\n",
+            way->pixels, name, kind.vectors, g.in_plane, c->in_c, g.out_plane,
+            ahead > 0 ? ", ahead" : "");
+        if (ahead > 0)
+            nas_buf_printf(out, "                    ahead += %d;\n", c->in_c / round * ahead);
+        nas_buf_puts(out, "                }\n            }\n");
     }
     nas_buf_printf(out,
                    "        }\n"

@@ -38,6 +38,9 @@ static const shape_row fixed_shapes[] = {
     {12, 20, 1, 3, 2, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_HARD_SWISH},
     {9, 35, 1, 17, 22, 3, 3, 1, 1, 1, 1, 0, 0, true, NAS__LACT_PRELU},
     {10, 24, 1, 4, 3, 3, 2, 1, 2, 3, 2, 2, 0, false, NAS__LACT_CLIP},
+    /* weights that are asked for ahead; outputs far apart */
+    {258, 264, 1, 3, 7, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU},
+    {104, 150, 1, 5, 6, 3, 3, 1, 1, 1, 1, 2, 0, false, NAS__LACT_PRELU},
 };
 enum { FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0], GENERATED = 12 };
 
@@ -414,4 +417,61 @@ Test(compiler_layer_conv, names_depend_on_everything_that_the_text_depends_on) {
     nas_buf_deinit(&same);
     nas_buf_deinit(&other);
     nas_buf_deinit(&row);
+}
+
+/* How often a text asks for memory ahead: `what` is the macro with its bracket. */
+static int asks(const nas_target *target, const nas__conv *c, nas__conv_algorithm algorithm,
+                const char *what) {
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    const int32_t n = nas__conv_ways(target, c, ways);
+    int32_t k = 0;
+    while (k < n && ways[k].algorithm != algorithm)
+        k++;
+    cr_assert(k < n);
+    nas_buf text = {0};
+    nas__conv_emit(target, c, &ways[k], &text);
+    cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+    int times = 0;
+    for (const char *at = strstr(text.data, what); at != NULL; at = strstr(at + 1, what))
+        times++;
+    nas_buf_deinit(&text);
+    return times;
+}
+
+Test(compiler_layer_conv, weights_beyond_l2_are_asked_for_ahead) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    const shape_row small = {.in_c = 64,
+                             .out_c = 128,
+                             .groups = 1,
+                             .out_h = 7,
+                             .out_w = 7,
+                             .kh = 1,
+                             .kw = 1,
+                             .sh = 1,
+                             .sw = 1,
+                             .dh = 1,
+                             .dw = 1};
+    shape_row large = small, square = small;
+    large.in_c = 1024;
+    large.out_c = 1024;
+    square.in_c = square.out_c = 256;
+    square.kh = square.kw = 3;
+    const nas__conv a = conv_of(&small), b = conv_of(&large), d = conv_of(&square);
+    cr_assert(eq(int, asks(target, &a, NAS__CONV_DIRECT, "AHEAD("), 0));
+    cr_assert(ne(int, asks(target, &b, NAS__CONV_DIRECT, "AHEAD("), 0));
+    cr_assert(ne(int, asks(target, &d, NAS__CONV_WINOGRAD_2, "AHEAD("), 0));
+    cr_assert(ne(int, asks(target, &a, NAS__CONV_DIRECT, "NEAR(out"), 0));
+    cr_assert(eq(int, asks(target, &d, NAS__CONV_DIRECT, "NEAR("), 0));
+    nas_target wide = *target; /* the same layer where it fits */
+    wide.l2_bytes = 64 << 20;
+    cr_assert(eq(int, asks(&wide, &b, NAS__CONV_DIRECT, "AHEAD("), 0));
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    cr_assert(nas__conv_ways(target, &b, ways) >= 1);
+    nas_buf here = {0}, there = {0};
+    nas__conv_name(target, &b, &ways[0], &here);
+    nas__conv_name(&wide, &b, &ways[0], &there);
+    cr_assert(ne(str, here.data, there.data));
+    nas_buf_deinit(&here);
+    nas_buf_deinit(&there);
 }

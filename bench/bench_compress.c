@@ -148,7 +148,7 @@ static nas_status mixed_at(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table
             printf(" | |\n");
         }
     }
-    if (status == NAS_OK) nas_oneshot_choice_deinit(&choice);
+    nas_oneshot_choice_deinit(&choice);
     return status;
 }
 
@@ -251,9 +251,11 @@ int main(int argc, char **argv) {
         if (strcmp(argv[i], "--sensitivity") == 0)
             a.sensitivity = nas_oneshot_sensitivity_find(value);
     }
-    if (a.seeds < 1 || a.seeds > SEEDS_MAX || a.first < 0 ||
+    if (a.seeds < 1 || a.seeds > SEEDS_MAX || a.first < 0 || a.first > INT32_MAX - SEEDS_MAX ||
         a.sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT) {
-        fprintf(stderr, "error: --seeds wants 1 to %d, --sensitivity scaled, measured or error\n",
+        fprintf(stderr,
+                "error: --seeds wants 1 to %d, --first a number from 0 on, --sensitivity scaled, "
+                "measured or error\n",
                 SEEDS_MAX);
         return NAS_EXIT_USAGE;
     }

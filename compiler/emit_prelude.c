@@ -159,8 +159,8 @@ static const char row_helpers[] =
     "}\n\n";
 
 static const char group_helpers[] =
-    "/* `n` rows from y on of a ring, for a kernel that reads or makes them at once; `outside` for "
-    "those outside the image. */\n"
+    "/* `n` rows from y on of a ring, for a kernel that reads them at once; `outside` for those "
+    "outside the image. */\n"
     "KERNEL void group_in(const float **r, const float *ring, int rows, size_t row_floats, int y, "
     "int n, int height,\n"
     "                     const float *outside) {\n"
@@ -168,10 +168,11 @@ static const char group_helpers[] =
     "        r[k] = y + k < 0 || y + k >= height ? outside : ring + (size_t)((y + k) % rows) * "
     "row_floats;\n"
     "}\n"
+    "/* The same for a kernel that makes rows; NULL for those outside [from, end). */\n"
     "KERNEL void group_out(float **r, float *ring, int rows, size_t row_floats, int y, int n, int "
-    "height) {\n"
+    "from, int end) {\n"
     "    for (int k = 0; k < n; k++)\n"
-    "        r[k] = y + k < 0 || y + k >= height ? NULL : ring + (size_t)((y + k) % rows) * "
+    "        r[k] = y + k < from || y + k >= end ? NULL : ring + (size_t)((y + k) % rows) * "
     "row_floats;\n"
     "}\n\n";
 

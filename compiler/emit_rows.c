@@ -287,11 +287,12 @@ static void emit_group(const nas__program *p, const nas__stage *s, nas_buf *out)
                        row_floats(p, added), rows, height);
     }
     nas_buf_printf(out, "                float *row[%d];\n", rows);
-    if (s->direct_out) { /* rows of the image itself, which is a ring without an end */
-        nas_buf_printf(out, "                group_out(row, out, %d, %d, y, %d, %d);\n", height,
-                       p->width * s->rate, rows, height);
+    if (s->direct_out) { /* rows of the image itself, a ring without an end; those of other threads are theirs to write */
+        nas_buf_printf(
+            out, "                group_out(row, out, %d, %d, y, %d, begin * %d, end * %d);\n",
+            height, p->width * s->rate, rows, s->rate, s->rate);
     } else {
-        nas_buf_printf(out, "                group_out(row, mem + %zu, %d, %zu, y, %d, %d);\n",
+        nas_buf_printf(out, "                group_out(row, mem + %zu, %d, %zu, y, %d, 0, %d);\n",
                        ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s), rows, height);
     }
     nas_buf_puts(out, "                ");

@@ -2,6 +2,7 @@
  * the layer without a rest; costs follow from shapes, bits and rates alone, so that they are known before anything is
  * compressed. */
 #include "search/compress_levels.h"
+#include "search/oneshot_codes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@ typedef struct builder {
     nas__choices choices;
     nas_graph *work; /* weights of a layer become its mask */
     uint8_t *mask;
+    bool *narrow; /* [nodes] values that may have fewer than 8 bits */
     nas__level_list *list;
 } builder;
 
@@ -54,15 +56,10 @@ static void find_edges(const nas_graph *g, bool *behind, bool *before) {
 }
 
 /* Bits of the values that a convolution reads: those of nas_oneshot_codes_find. */
-static int32_t input_bits(const nas_config *config, const nas_graph *g, nas_value conv) {
-    const nas_node *node = nas_graph_node(g, nas_graph_node(g, conv)->inputs[0]);
-    if (config->compress.act_bits == 0) return FLOAT_BITS;
-    while (node->op == NAS_OP_MAX_POOL)
-        node = nas_graph_node(g, node->inputs[0]);
-    const bool narrow =
-        node->op == NAS_OP_RELU || (node->op == NAS_OP_UNARY && node->unary == NAS_UNARY_CLIP &&
-                                    node->alpha == 0 && node->beta > 0);
-    return narrow ? config->compress.act_bits : CODE_BITS;
+static int32_t input_bits(const builder *b, nas_value conv) {
+    const int32_t bits = b->config->compress.act_bits;
+    if (bits == 0) return FLOAT_BITS;
+    return b->narrow[nas_graph_node(b->graph, conv)->inputs[0]] ? bits : CODE_BITS;
 }
 
 static nas_status list_layers(builder *b) {
@@ -205,7 +202,7 @@ static nas_status add_level(builder *b, const nas__level_layer *layer, const for
     const double macs = (double)f->kept * node->shape.h * node->shape.w;
     l.costs[NAS_LEVEL_BYTES] = (double)bytes;
     l.costs[NAS_LEVEL_MACS] = macs;
-    l.costs[NAS_LEVEL_BOPS] = macs * bits * input_bits(b->config, b->graph, layer->conv);
+    l.costs[NAS_LEVEL_BOPS] = macs * bits * input_bits(b, layer->conv);
     l.costs[NAS_LEVEL_PARAMS] = (double)f->kept;
     const char *space = b->config->compress.space;
     if (!nas__space_has_bits(space)) {
@@ -260,8 +257,7 @@ static void count_grouped(const builder *b, double fixed[NAS_LEVEL_COSTS]) {
         const double macs = (double)nas_graph_node_cost(b->graph, v).macs;
         fixed[NAS_LEVEL_BYTES] -=
             (double)p->count * (NAS_WEIGHT_BYTES_EACH - 1) - (double)p->dims[0] * sizeof(float);
-        fixed[NAS_LEVEL_BOPS] -=
-            macs * (NAS_BOPS_EACH - CODE_BITS * input_bits(b->config, b->graph, v));
+        fixed[NAS_LEVEL_BOPS] -= macs * (NAS_BOPS_EACH - CODE_BITS * input_bits(b, v));
     }
 }
 
@@ -294,7 +290,9 @@ static nas_status build(builder *b) {
         if (b->list->layers[i].weights > largest) largest = b->list->layers[i].weights;
     }
     b->mask = nas_alloc_array(b->ctx, largest, 1);
-    if (status == NAS_OK && b->mask == NULL) status = NAS_ERR_NOMEM;
+    b->narrow = nas_alloc_array(b->ctx, (size_t)nas_graph_node_count(b->graph), sizeof *b->narrow);
+    if (status == NAS_OK && (b->mask == NULL || b->narrow == NULL)) status = NAS_ERR_NOMEM;
+    if (status == NAS_OK) status = nas_oneshot_codes_narrow(b->ctx, b->graph, b->narrow);
     if (status == NAS_OK) status = nas_graph_clone(b->ctx, b->graph, &b->work);
     for (size_t i = 0; i < b->list->n_layers && status == NAS_OK; i++)
         status = list_levels(b, &b->list->layers[i]);
@@ -308,6 +306,7 @@ nas_status nas__level_list_make(nas_ctx *ctx, const nas_config *config, const na
     const nas_status status = build(&b);
     nas_graph_free(b.work);
     nas_free(b.mask);
+    nas_free(b.narrow);
     if (status != NAS_OK) nas__level_list_deinit(out);
     return status;
 }

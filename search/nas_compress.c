@@ -174,7 +174,7 @@ static void say_choice(const nas_oneshot_choice *choice, nas_oneshot_cost cost, 
         printf("calibration     on the dense network: in turn, fewer weights round to zero and it "
                "takes more than the limit\n");
     printf("budget          %.*f of %.*f %s (%.1f %% of the float network's): %s\n", digits,
-           best->total.cost, digits, limit, unit_of(cost), 100 * best->total.cost / whole,
+           best->turn_cost, digits, limit, unit_of(cost), 100 * best->turn_cost / whole,
            nas_oneshot_way_name(choice->best));
 }
 

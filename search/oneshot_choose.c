@@ -234,6 +234,7 @@ static nas_status finish(nas_ctx *ctx, chooser *c, const nas_oneshot_reference *
     nas_status status = schemes == NULL || k->results == NULL ? NAS_ERR_NOMEM : NAS_OK;
     for (size_t i = 0; i < n && status == NAS_OK; i++)
         schemes[i] = c->t->schemes[(size_t)k->choice[i] * n + i];
+    k->turn_cost = k->total.cost;
     if (status == NAS_OK && c->p->sequential) {
         double spent = 0;
         status =
@@ -241,6 +242,7 @@ static nas_status finish(nas_ctx *ctx, chooser *c, const nas_oneshot_reference *
         if (status == NAS_OK)
             status = nas_oneshot_cost_of(ctx, c->o, k->graph, schemes, c->t->cost, &spent);
         k->turn_misses = status == NAS_OK && !fits(c, spent);
+        if (!k->turn_misses) k->turn_cost = spent;
     }
     if (status == NAS_OK && (!c->p->sequential || k->turn_misses)) {
         nas_graph_free(k->graph);

@@ -40,6 +40,7 @@ typedef struct nas_oneshot_candidate {
     double divergence;      /* of layers for themselves, on `images` REWARD images */
     bool has_turn;          /* compressed in turn */
     bool turn_misses;       /* its zeros by rounding are fewer in turn: it would exceed the limit */
+    double turn_cost;       /* of `graph` */
     double turn_divergence; /* on all REWARD images; where turn_misses, of layers for themselves */
     nas_graph *graph;       /* with has_turn: the network it stands for */
     nas_layer_result *results; /* [layers] of `graph`, with has_turn */

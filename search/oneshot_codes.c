@@ -20,6 +20,7 @@ typedef struct finder {
     bool *coded;
     nas_value *shown;  /* of a value: itself, or the activation that is computed with it */
     nas_value *leader; /* union-find over values with one grid */
+    bool every_conv;   /* as if every convolution had integer weights */
 } finder;
 
 static bool is_clamp(const nas_node *node) {
@@ -81,7 +82,7 @@ static bool spread_once(const finder *f) {
     bool changed = false;
     for (nas_value v = 0; v < f->n; v++) {
         const nas_node *node = nas_graph_node(f->g, v);
-        bool any = is_integer_conv(f->g, node);
+        bool any = is_integer_conv(f->g, node) || (f->every_conv && node->op == NAS_OP_CONV);
         const bool passes = !any && passes_codes(f, node);
         for (int32_t k = 0; passes && k < node->n_inputs; k++)
             any = any || f->coded[node->inputs[k]];
@@ -224,16 +225,37 @@ static nas_status round_grouped(nas_ctx *ctx, nas_graph *graph) {
 
 /* ---- whole ------------------------------------------------------------------------------------------------------------------- */
 
+static void finder_deinit(finder *f) {
+    nas_free(f->coded);
+    nas_free(f->shown);
+    nas_free(f->leader);
+}
+
+/* Which values are coded, and which of them share a grid. Nothing is owed when it fails. */
+static nas_status finder_init(nas_ctx *ctx, const nas_graph *graph, bool every_conv, finder *out) {
+    finder f = {.g = graph, .n = nas_graph_node_count(graph), .every_conv = every_conv};
+    const size_t n = (size_t)f.n;
+    f.coded = nas_alloc_array(ctx, n, sizeof *f.coded);
+    f.shown = nas_alloc_array(ctx, n, sizeof *f.shown);
+    f.leader = nas_alloc_array(ctx, n, sizeof *f.leader);
+    if (f.coded == NULL || f.shown == NULL || f.leader == NULL) {
+        finder_deinit(&f);
+        return NAS_ERR_NOMEM;
+    }
+    for (nas_value v = 0; v < f.n; v++) {
+        f.leader[v] = v;
+        f.shown[v] = shown_of(f.g, v);
+    }
+    while (spread_once(&f)) {
+    }
+    share_grids(&f);
+    *out = f;
+    return NAS_OK;
+}
+
 static nas_status list_values(nas_ctx *ctx, const finder *f, nas_oneshot_codes *out) {
     out->list = nas_alloc_array(ctx, (size_t)f->n, sizeof *out->list);
     if (out->list == NULL) return NAS_ERR_NOMEM;
-    for (nas_value v = 0; v < f->n; v++) {
-        f->leader[v] = v;
-        f->shown[v] = shown_of(f->g, v);
-    }
-    while (spread_once(f)) {
-    }
-    share_grids(f);
     for (nas_value v = 0; v < f->n; v++) {
         if (!f->coded[v]) continue;
         out->list[out->n++] = (nas_oneshot_code){.value = v, .leader = leader_of(f, v)};
@@ -246,23 +268,33 @@ nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph 
     nas_oneshot_codes codes = {0};
     nas_status status = check(ctx, graph, bits);
     if (status == NAS_OK) status = round_grouped(ctx, graph);
+    finder f = {0};
+    if (status == NAS_OK) status = finder_init(ctx, graph, false, &f);
     if (status != NAS_OK) return status;
-    finder f = {.g = graph, .n = nas_graph_node_count(graph)};
-    const size_t n = (size_t)f.n;
-    f.coded = nas_alloc_array(ctx, n, sizeof *f.coded);
-    f.shown = nas_alloc_array(ctx, n, sizeof *f.shown);
-    f.leader = nas_alloc_array(ctx, n, sizeof *f.leader);
-    if (f.coded == NULL || f.shown == NULL || f.leader == NULL) status = NAS_ERR_NOMEM;
-    if (status == NAS_OK) status = list_values(ctx, &f, &codes);
+    status = list_values(ctx, &f, &codes);
     if (status == NAS_OK) status = fit_all(ctx, o, graph, bits, &codes);
-    nas_free(f.coded);
-    nas_free(f.shown);
-    nas_free(f.leader);
+    finder_deinit(&f);
     if (status != NAS_OK) {
         nas_oneshot_codes_deinit(&codes);
         return nas_wrap(ctx, status, "activations of integers");
     }
     *out = codes;
+    return NAS_OK;
+}
+
+nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, bool *narrow) {
+    finder f = {0};
+    const nas_status status = finder_init(ctx, graph, true, &f);
+    if (status != NAS_OK) return status;
+    for (nas_value v = 0; v < f.n; v++)
+        narrow[v] = f.coded[v];
+    for (nas_value v = 0; v < f.n; v++) { /* one wide value makes the grid of all wide */
+        if (f.coded[v] && !follows(graph, v) && !is_narrow(graph, v))
+            narrow[leader_of(&f, v)] = false;
+    }
+    for (nas_value v = 0; v < f.n; v++)
+        narrow[v] = f.coded[v] && narrow[leader_of(&f, v)];
+    finder_deinit(&f);
     return NAS_OK;
 }
 

@@ -29,6 +29,9 @@ typedef struct nas_oneshot_codes {
  * batch normalisation is left (it has to be folded first). */
 nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
                                   int32_t bits, nas_oneshot_codes *out);
+/* nas_oneshot_codes_narrow - narrow[v], of every node: once all convolutions have integer weights, would value v have fewer than 8
+ * bits where fewer are asked for? What shares a grid is narrow together or not at all. */
+nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, bool *narrow);
 void nas_oneshot_codes_deinit(nas_oneshot_codes *codes);
 
 /* nas_oneshot_codes_apply - a copy of the graph with these quantizations, and with clips where codes have fewer than 8 bits.

@@ -1,7 +1,7 @@
 /* test_row_winograd.c - vertical Winograd in rows: the matrices, generated shapes against the naive reference, the same bits
  * for every number of threads, the choice and what --explain says of it. */
+#include "compile_fixture.h"
 #include "compiler/compiler_internal.h"
-#include "reference.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -10,31 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static nas_ctx *ctx;
-static char dir[64];
-static nas_compile_options options;
+static compile_fixture f;
 
 static void setup(void) {
-    ctx = nas_ctx_new();
-    (void)snprintf(dir, sizeof dir, "/tmp/nas-winograd-XXXXXX");
-    cr_assert(ne(ptr, mkdtemp(dir), NULL));
-    options = nas_compile_options_default();
-    options.cache_dir = dir;
-    options.max_threads = 3;
-    options.form = NAS_FORM_ROWS;
-    options.row_kernels = NAS_ROW_KERNELS_WINOGRAD;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "native", &options.target), NAS_OK));
+    compile_fixture_init(&f, 3);
+    f.options.row_kernels = NAS_ROW_KERNELS_WINOGRAD;
 }
 
 static void teardown(void) {
-    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
-    nas_ctx_free(ctx);
-    cr_assert(eq(long, nas_mem_live(), 0L));
+    compile_fixture_deinit(&f);
 }
 
 TestSuite(compiler_row_winograd, .init = setup, .fini = teardown, .timeout = 300);
 
-#define MUST(call) cr_assert_eq((int)(call), NAS_OK, "%s: %s", #call, nas_ctx_message(ctx))
+#define MUST(call) cr_assert_eq((int)(call), NAS_OK, "%s: %s", #call, nas_ctx_message(f.ctx))
 
 /* ---- the matrices --------------------------------------------------------------------------------------------------- */
 
@@ -65,49 +54,11 @@ Test(compiler_row_winograd, the_matrices_make_exact_correlations) {
 static const double tolerance = 1e-4;
 
 static void check_graph(nas_graph *g, const char *what, uint64_t seed) {
-    reference_fill(ctx, g, seed);
-    const size_t n_in = reference_count(g, nas_graph_input(g)),
-                 n_out = reference_count(g, nas_graph_output(g));
-    float *in = reference_image(ctx, n_in, seed);
-    float *out = nas_alloc_array(ctx, 2 * n_out, sizeof *out);
-    double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0, worst = 0;
-    reference_forward(ctx, g, in, expected, &magnitude);
-    nas_artifact artifact;
-    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s: %s", what,
-              nas_ctx_message(ctx));
-    for (int32_t threads = 1; threads <= options.max_threads; threads++) {
-        float *y = threads == 1 ? out : out + n_out;
-        cr_assert(eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, y, threads, dir), NAS_OK),
-                  "%s: %s", what, nas_ctx_message(ctx));
-        cr_assert(eq(int, memcmp(out, y, n_out * sizeof *y), 0), "%s: %d threads change the result",
-                  what, threads);
-    }
-    for (size_t i = 0; i < n_out; i++) /* NaN fails too */
-        worst = fabs((double)out[i] - expected[i]) <= worst ? worst
-                                                            : fabs((double)out[i] - expected[i]);
-    cr_assert(worst <= tolerance * magnitude, "%s: off by %g of %g", what, worst, magnitude);
-    nas_free(in);
-    nas_free(out);
-    nas_free(expected);
-    nas_graph_free(g);
+    compile_check(&f, g, what, seed, tolerance);
 }
 
-static nas_target cramped(int32_t l2_bytes) {
-    nas_target target = *options.target;
-    target.l2_bytes = l2_bytes;
-    return target;
-}
-
-/* Is the text after a pass, or what --explain prints (pass NULL), to say this? */
 static bool says(const nas_graph *g, const char *pass, const char *text) {
-    nas_buf out = {0};
-    if (pass != NULL)
-        MUST(nas_dump_after(ctx, g, &options, pass, &out));
-    else
-        MUST(nas_compile_explain(ctx, g, &options, &out));
-    const bool found = strstr(out.data, text) != NULL;
-    nas_buf_deinit(&out);
-    return found;
+    return compile_says(&f, g, pass, text);
 }
 
 typedef struct layers {
@@ -119,20 +70,20 @@ typedef struct layers {
 /* Two convolutions, between them an activation, behind them the value between added. */
 static nas_graph *two_layers(const layers *s) {
     nas_value x = 0, y = 0;
-    nas_graph *g = nas_graph_new(ctx, "layers");
+    nas_graph *g = nas_graph_new(f.ctx, "layers");
     nas_conv_attributes c = nas_conv_same(s->middle, 1);
     c.kernel_h = s->kernel_h;
     c.kernel_w = s->kernel_w;
     c.pad_top = c.pad_bottom = s->kernel_h / 2;
     c.pad_left = c.pad_right = s->kernel_w / 2;
-    MUST(nas_graph_add_input(ctx, g, "in", (nas_shape){1, s->height, s->width, s->in}, &x));
-    MUST(nas_graph_add_conv(ctx, g, "first", x, &c, &x));
-    if (s->act == 1) MUST(nas_graph_add_relu(ctx, g, "act", x, &x));
-    if (s->act == 2) MUST(nas_graph_add_prelu(ctx, g, "act", x, &x));
+    MUST(nas_graph_add_input(f.ctx, g, "in", (nas_shape){1, s->height, s->width, s->in}, &x));
+    MUST(nas_graph_add_conv(f.ctx, g, "first", x, &c, &x));
+    if (s->act == 1) MUST(nas_graph_add_relu(f.ctx, g, "act", x, &x));
+    if (s->act == 2) MUST(nas_graph_add_prelu(f.ctx, g, "act", x, &x));
     c.out_channels = s->residual ? s->middle : s->out;
-    MUST(nas_graph_add_conv(ctx, g, "second", x, &c, &y));
-    if (s->residual) MUST(nas_graph_add_add(ctx, g, "sum", y, x, &y));
-    MUST(nas_graph_set_output(ctx, g, y));
+    MUST(nas_graph_add_conv(f.ctx, g, "second", x, &c, &y));
+    if (s->residual) MUST(nas_graph_add_add(f.ctx, g, "sum", y, x, &y));
+    MUST(nas_graph_set_output(f.ctx, g, y));
     return g;
 }
 
@@ -171,17 +122,18 @@ Test(compiler_row_winograd, generated_shapes_match_the_reference) {
 
 /* Lags, bands and rings of a deep network, in one strip and in several, with rows above the input's resolution. */
 Test(compiler_row_winograd, whole_networks_match_the_reference) {
-    const nas_target wide = cramped(4096 * 1024), narrow = cramped(48 * 1024);
+    const nas_target wide = compile_cramped(&f, "native", 4096 * 1024),
+                     narrow = compile_cramped(&f, "native", 48 * 1024);
     const sr_shape shape = {21, 333, 2, 3, 8, 16, 12, 3, 3, 5};
     for (int i = 0; i < 2; i++) {
-        options.target = i == 0 ? &wide : &narrow;
-        nas_graph *g = reference_sr(ctx, &shape);
+        f.options.target = i == 0 ? &wide : &narrow;
+        nas_graph *g = reference_sr(f.ctx, &shape);
         cr_assert(says(g, "plan", "bands of 4 rows"));
         cr_assert(says(g, "plan", "plan: 1 strips") == (i == 0), "strips: %d", i);
         check_graph(g, i == 0 ? "sr" : "sr in strips", 9);
-        check_graph(reference_fsrcnn(ctx, 14 + i, 37, 3, 24, 6, 2), "fsrcnn", 7);
-        check_graph(reference_chain(ctx, 11 + i, 53), "chain", 8);
-        check_graph(reference_tangle(ctx, 10 + i, i == 0 ? 21 : 230, 5 + (uint64_t)i), "tangle",
+        check_graph(reference_fsrcnn(f.ctx, 14 + i, 37, 3, 24, 6, 2), "fsrcnn", 7);
+        check_graph(reference_chain(f.ctx, 11 + i, 53), "chain", 8);
+        check_graph(reference_tangle(f.ctx, 10 + i, i == 0 ? 21 : 230, 5 + (uint64_t)i), "tangle",
                     5 + (uint64_t)i);
     }
 }
@@ -197,35 +149,21 @@ Test(compiler_row_winograd, transposed_convolutions_match_the_reference) {
         {3, 2, 0, 1, 0, 2, 4},  /* one phase with a single tap */
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        nas_node up = {.op = NAS_OP_CONV_TRANSPOSE,
-                       .n_inputs = 1,
-                       .conv = {.out_channels = rows[i].out,
-                                .kernel_h = rows[i].kernel,
-                                .kernel_w = rows[i].kernel,
-                                .stride_h = rows[i].stride,
-                                .stride_w = rows[i].stride,
-                                .pad_top = rows[i].pad_before,
-                                .pad_bottom = rows[i].pad_behind,
-                                .pad_left = rows[i].pad_before,
-                                .pad_right = rows[i].pad_behind,
-                                .dilation_h = 1,
-                                .dilation_w = 1,
-                                .groups = 1,
-                                .has_bias = true},
-                       .output_pad_h = rows[i].output_pad,
-                       .output_pad_w = rows[i].output_pad};
-        const nas_conv_attributes first = nas_conv_same(rows[i].channels, 3),
-                                  last = nas_conv_same(3, 3);
-        const int32_t height = 6 + (int32_t)i;
-        nas_value x = 0;
-        nas_graph *g = nas_graph_new(ctx, "upscaling");
-        MUST(nas_graph_add_input(ctx, g, "in", (nas_shape){1, height, 45, 2}, &x));
-        MUST(nas_graph_add_conv(ctx, g, "features", x, &first, &x));
-        MUST(nas_graph_add_prelu(ctx, g, "features.act", x, &x));
-        up.inputs[0] = x;
-        MUST(nas_graph_add_node(ctx, g, "deconv", &up, &x));
-        if (i % 2 == 1) MUST(nas_graph_add_conv(ctx, g, "last", x, &last, &x));
-        MUST(nas_graph_set_output(ctx, g, x));
+        const nas_conv_attributes up = {.out_channels = rows[i].out,
+                                        .kernel_h = rows[i].kernel,
+                                        .kernel_w = rows[i].kernel,
+                                        .stride_h = rows[i].stride,
+                                        .stride_w = rows[i].stride,
+                                        .pad_top = rows[i].pad_before,
+                                        .pad_bottom = rows[i].pad_behind,
+                                        .pad_left = rows[i].pad_before,
+                                        .pad_right = rows[i].pad_behind,
+                                        .dilation_h = 1,
+                                        .dilation_w = 1,
+                                        .groups = 1,
+                                        .has_bias = true};
+        nas_graph *g = compile_upscaling(&f, &up, rows[i].output_pad, rows[i].channels,
+                                         6 + (int32_t)i, 45, i % 2 == 1);
         char what[32];
         (void)snprintf(what, sizeof what, "transposed row %zu", i);
         check_graph(g, what, 20 + i);
@@ -238,16 +176,16 @@ Test(compiler_row_winograd, the_estimate_chooses_and_explains) {
     const layers wide = {64, 640, 16, 16, 16, 3, 3, 1, true},
                  thin = {64, 640, 1, 1, 1, 3, 3, 0, false};
     const nas_target *avx2 = NULL;
-    MUST(nas_target_find(ctx, "x86-64-avx2", &avx2));
-    options.target = avx2;
-    options.row_kernels = NAS_ROW_KERNELS_AUTO;
+    MUST(nas_target_find(f.ctx, "x86-64-avx2", &avx2));
+    f.options.target = avx2;
+    f.options.row_kernels = NAS_ROW_KERNELS_AUTO;
     nas_graph *many = two_layers(&wide), *one = two_layers(&thin);
     cr_assert(says(many, "plan", "winograd 4 rows"));
     cr_assert(says(many, NULL, "* F(4,3)"));
     cr_assert(says(many, NULL, "  direct"));
     cr_assert(not(says(one, "plan", "winograd")));
     cr_assert(says(one, NULL, "* direct"));
-    options.row_kernels = NAS_ROW_KERNELS_DIRECT;
+    f.options.row_kernels = NAS_ROW_KERNELS_DIRECT;
     cr_assert(not(says(many, "plan", "winograd")));
     cr_assert(not(says(many, "plan", "bands")));
     nas_graph_free(many);

@@ -406,6 +406,43 @@ Test(search_levels, bit_operations_count_the_bits_of_activations) {
     nas_graph_free(g);
 }
 
+/* Values that meet in a concatenation share a grid: two ReLUs stay narrow through it, a ReLU beside a signed value gets 8 bits. */
+Test(search_levels, bit_operations_behind_a_concatenation_are_those_of_the_shared_grid) {
+    static const struct {
+        bool both; /* branches end in a ReLU */
+        double bits;
+    } rows[] = {{true, 4}, {false, 8}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        nas_config c = config_of("bits");
+        nas__level_list list;
+        nas_value x = 0, a = 0, b = 0, out = 0;
+        const nas_conv_attributes four = nas_conv_same(4, 1);
+        nas_graph *g = nas_graph_new(ctx, "branches");
+        OK(nas_graph_add_input(ctx, g, "x", (nas_shape){1, 6, 6, 8}, &x));
+        OK(nas_graph_add_conv(ctx, g, "a", x, &four, &a));
+        OK(nas_graph_add_relu(ctx, g, "a.act", a, &a));
+        OK(nas_graph_add_conv(ctx, g, "b", x, &four, &b));
+        if (rows[i].both) OK(nas_graph_add_relu(ctx, g, "b.act", b, &b));
+        const nas_node concat = {.op = NAS_OP_CONCAT, .n_inputs = 2, .inputs = {a, b}, .axis = 3};
+        OK(nas_graph_add_node(ctx, g, "concat", &concat, &x));
+        OK(nas_graph_add_conv(ctx, g, "middle", x, &four, &x));
+        OK(nas_graph_add_conv(ctx, g, "beside", a, &four, &b));
+        OK(nas_graph_add_add(ctx, g, "sum", x, b, &x));
+        OK(nas_graph_add_conv(ctx, g, "out", x, &four, &out));
+        OK(nas_graph_set_output(ctx, g, out));
+        OK(nas_graph_alloc_weights(ctx, g));
+        c.compress.act_bits = 4;
+        OK(nas__level_list_make(ctx, &c, g, NULL, &list));
+        for (size_t layer = 2; layer < 4; layer++) { /* middle, beside */
+            const nas__level *l = find(&list, layer, "3");
+            cr_assert(l->costs[NAS_LEVEL_BOPS] == l->costs[NAS_LEVEL_MACS] * 3 * rows[i].bits,
+                      "%zu, layer %zu: %g", i, layer, l->costs[NAS_LEVEL_BOPS]);
+        }
+        nas__level_list_deinit(&list);
+        nas_graph_free(g);
+    }
+}
+
 /* ---- first proposals ------------------------------------------------------------------------------------------------------ */
 
 static void put_gain(nas_db *db, const char *pattern, double rate, double gain) {

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static nas_ctx *ctx;
@@ -19,6 +20,7 @@ static void setup(void) {
 static void teardown(void) {
     (void)nas_remove_tree(ctx, folder);
     nas_ctx_free(ctx);
+    cr_assert(nas_mem_live() == 0);
 }
 
 TestSuite(search_oneshot_choose, .init = setup, .fini = teardown, .timeout = 900);
@@ -113,7 +115,7 @@ Test(search_oneshot_choose,
         for (size_t i = 0; i < f.o.n_layers; i++)
             schemes[i] = f.levels[(size_t)best->choice[i] * f.o.n_layers + i];
         OK(nas_oneshot_bytes(ctx, &f.o, best->graph, schemes, &bytes));
-        cr_assert((double)bytes <= f.options.limit);
+        cr_assert((double)bytes <= f.options.limit && best->turn_cost == (double)bytes);
         nas_oneshot_choice_deinit(&c);
     }
     fixture_close(&f);
@@ -182,5 +184,48 @@ Test(search_oneshot_choose, nas_compress_tells_what_it_chose_from) {
     const char *const alone[] = {"-o", out, "--bits", "4", "--moves", "2", NULL};
     r = test_run(ctx, "nas-compress", alone);
     cr_assert(r.exit_code == 2 && strstr(r.err.data, "--budget") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+}
+
+/* Layers in turn round other weights to zero than the table's: the budget line counts the network that is written. */
+Test(search_oneshot_choose, nas_compress_tells_the_bytes_of_what_it_wrote) {
+    char out[256];
+    (void)snprintf(out, sizeof out, "%s/out", folder);
+    const char *const args[] = {"-q",
+                                "-o",
+                                out,
+                                "--train-steps",
+                                "20",
+                                "--side",
+                                "16",
+                                "--glyphs",
+                                "600",
+                                "--reward",
+                                "60",
+                                "--report-images",
+                                "40",
+                                "--images",
+                                "20",
+                                "--pattern",
+                                "unstructured",
+                                "--rate",
+                                "0,0.5,0.75",
+                                "--bits",
+                                "3,4",
+                                "--budget",
+                                "bytes=6%",
+                                "--moves",
+                                "0",
+                                "--solver",
+                                "blocked",
+                                NULL};
+    nas_process_result r = test_run(ctx, "nas-compress", args);
+    cr_assert(r.exit_code == 0, "%s", r.err.data);
+    const char *budget = strstr(r.out.data, "\nbudget "),
+               *weights = strstr(r.out.data, "\nweights ");
+    cr_assert(budget != NULL && weights != NULL, "%s", r.out.data);
+    const long told = strtol(budget + strlen("\nbudget "), NULL, 10),
+               written = strtol(weights + strlen("\nweights "), NULL, 10);
+    cr_assert(told > 0 && told == written, "%s", r.out.data);
     nas_process_result_deinit(&r);
 }

@@ -137,6 +137,14 @@ static double stream_cycles(const nas_target *target, double bytes) {
     return bytes <= 8.0 * target->l2_bytes ? 0.3 * bytes / 10 : bytes / 5;
 }
 
+/* The same for weights that are asked for ahead during `work` cycles of products: from memory half of it still shows, or
+ * all that the products do not last for. */
+static double hidden_stream_cycles(const nas_target *target, double bytes, double work) {
+    const double all = stream_cycles(target, bytes);
+    if (bytes <= 8.0 * target->l2_bytes) return all;
+    return all - work > 0.5 * all ? all - work : 0.5 * all;
+}
+
 static double direct_cycles(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
@@ -168,7 +176,9 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
         return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
     }
     const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
-    return cycles * c->groups + stream_cycles(target, weights) * (way->outer == 0 ? units : 1) +
+    const double passes = way->outer == 0 ? units : 1;
+    return cycles * c->groups +
+           hidden_stream_cycles(target, weights, cycles * c->groups / passes) * passes +
            stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
 }
 
@@ -214,7 +224,9 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     const double scratch = 4.0 * (double)nas__conv_winograd_scratch(target, c, way);
     /* V and M written and read again, in pieces that no prefetcher follows once they leave L2 */
     const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / 5 : 0;
-    return points * products * mul + transform + batches * (stream_cycles(target, weights) + spill);
+    const double work = points * products * mul;
+    return work + transform +
+           batches * (hidden_stream_cycles(target, weights, work / batches) + spill);
 }
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */

@@ -60,17 +60,26 @@ static void put_tile_name(const char *name, int32_t rows, int32_t columns, int32
     nas_buf_printf(out, "%s_%dx%d_%d", name, rows, columns, channels);
 }
 
-/* How a block of outputs (or a part of its sum) asks for the weights after it, while its tiles read its own. */
+/* How the tiles of a block of outputs (or of a part of its sum) ask for what comes next: the weights after theirs, or,
+ * where the weights stay in L2 and the image does not, the pixels of the next unit. */
 typedef struct stream {
     int32_t ahead; /* bytes a round; 0: it does not */
     int32_t round; /* steps of a round */
     int32_t tile;  /* bytes that one tile asks for, at least */
-    int32_t unit;  /* where a unit starts, in bytes from the one before */
+    int32_t
+        unit; /* where a unit (of pixels: a block or part) starts, in bytes from the one before */
+    bool pixels;
 } stream;
 
-bool nas__conv_streams(const nas_target *target, const nas__conv *c) {
+nas__conv_far nas__conv_streams(const nas_target *target, const nas__conv *c) {
     const double weights = 4.0 * c->kernel_h * c->kernel_w * c->in_c * c->out_c;
-    return c->groups == 1 && c->out_h * c->out_w > 1 && weights >= target->l2_bytes / 4;
+    const double pixels = 4.0 * c->out_h * c->out_w * c->in_c;
+    if (c->groups > 1 || c->out_h * c->out_w == 1) return NAS__FAR_NONE;
+    /* 1x1 alone: there few products wait for each pixel */
+    if (c->kernel_h * c->kernel_w == 1 && c->stride_h == 1 && c->stride_w == 1 &&
+        weights <= 0.6 * target->l2_bytes && pixels > target->l2_bytes)
+        return NAS__FAR_PIXELS;
+    return weights >= target->l2_bytes / 4 ? NAS__FAR_WEIGHTS : NAS__FAR_NONE;
 }
 
 static int32_t round_of(const nas__conv_runs *r, int32_t products) {
@@ -87,7 +96,19 @@ static stream stream_of(const nas_target *target, const nas__conv *c, const nas_
     const int32_t bands = nas__conv_unit_bands(target, c, way);
     const int32_t steps = way->depth > 0 ? r.depth : c->kernel_h * r.taps * r.length;
     stream s = {.round = round_of(&r, way->pixels * kind->vectors)};
-    if (way->algorithm != NAS__CONV_DIRECT || !nas__conv_streams(target, c)) return s;
+    const nas__conv_far far = nas__conv_streams(target, c);
+    if (way->algorithm != NAS__CONV_DIRECT || far == NAS__FAR_NONE) return s;
+    s.pixels = far == NAS__FAR_PIXELS;
+    if (s.pixels && way->outer == 1) return s; /* every block reads the whole image */
+    if (s.pixels) {
+        const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+        const int32_t tiles = bands * (t.wide + t.narrow);
+        s.ahead = nas__conv_ahead(4.0 * bands * t.rows * (double)c->in_row,
+                                  (double)b.count * tiles * (r.length / s.round));
+        s.tile = steps / s.round * s.ahead;
+        s.unit = tiles * s.tile;
+        return s;
+    }
     const int32_t units = way->outer == 1 && way->depth == 0 ? (t.bands + bands - 1) / bands : 1;
     const int32_t tiles = units * bands * (t.wide + t.narrow);
     s.ahead = nas__conv_ahead((double)steps * kind->vectors * target->vector_bytes,
@@ -333,9 +354,15 @@ static void emit_parts(const nas__conv *c, const nas__conv_way *way, const nas__
         "%dL + part %% %d * %dL;\n",
         r.taps * r.parts, r.parts, r.taps, c->dilation_w * c->in_pitch, r.parts, r.depth);
     nas_buf_puts(out, "                float *sums = scratch;\n");
-    if (weights->ahead > 0)
+    if (weights->ahead > 0 && weights->pixels) {
+        nas_buf_printf(out,
+                       "                const char *ahead = (const char *)(corner + to * %zu) + "
+                       "(block * %d + part) * %d;\n",
+                       (size_t)t->rows * c->in_row, all, weights->unit);
+    } else if (weights->ahead > 0) {
         nas_buf_printf(out, "                const char *ahead = (const char *)(w + n * %d);\n",
                        wide);
+    }
     emit_bands(c, way, t, name, lanes, kind, weights, "                ", out);
     nas_buf_printf(out, "                w += n * %d;\n            }\n", wide);
 }
@@ -420,7 +447,13 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
         } else {
             nas_buf_puts(out, "            const float *run = corner;\n");
             if (nas__sparse_by_blocks(way)) emit_list(&lists, way, b.lanes, out);
-            if (next.ahead > 0)
+            if (next.ahead > 0 && next.pixels)
+                nas_buf_printf(
+                    out,
+                    "            const char *ahead = (const char *)(corner + to * %zu) + "
+                    "block * %d;\n",
+                    (size_t)t.rows * c->in_row, next.unit);
+            else if (next.ahead > 0)
                 nas_buf_printf(
                     out, "            const char *ahead = (const char *)(w + %d) + unit * %d;\n",
                     steps * wide, next.unit);

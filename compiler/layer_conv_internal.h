@@ -52,14 +52,15 @@ float *nas__conv_head(const nas__conv *conv, const float *bias, const float *slo
 
 /* One loop of the micro-kernel: `limit` input channels at `s`, advancing `w`; used by direct and Winograd tiles. `limit`
  * is a multiple of `round`; offsets[p]: floats from `s` to pixel p. ahead > 0: each round also asks for what the pointer
- * `ahead` of the tile points to, and moves it on by so many bytes: weights of the next tiles, on their way into L2. */
+ * `ahead` of the tile points to, and moves it on by so many bytes: what later tiles read, on its way into L2. */
 void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets, int32_t pixels,
                          int32_t vectors, int32_t lanes, int32_t ahead, const char *indent,
                          nas_buf *out);
 /* nas__conv_ahead - bytes that a loop of `rounds` rounds in all has to go on in each to fetch `bytes`, at most two lines. */
 int32_t nas__conv_ahead(double bytes, double rounds);
-/* nas__conv_streams - weights that come from beyond L2, so that tiles ask for them ahead. */
-bool nas__conv_streams(const nas_target *target, const nas__conv *conv);
+/* What comes from beyond L2, so that tiles ask for it ahead. */
+typedef enum nas__conv_far { NAS__FAR_NONE, NAS__FAR_WEIGHTS, NAS__FAR_PIXELS } nas__conv_far;
+nas__conv_far nas__conv_streams(const nas_target *target, const nas__conv *conv);
 int32_t nas__conv_unroll(int32_t length, int32_t products); /* a divisor of `length` */
 enum { NAS__CONV_PIXELS_MAX = 32 };
 

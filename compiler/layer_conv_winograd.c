@@ -28,7 +28,7 @@ static geometry geometry_of(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const int32_t m = nas__conv_winograd_edge(way), lanes = target->vector_bytes / 4;
     geometry g = {.m = m, .a = m + 2, .points = (m + 2) * (m + 2), .lanes = lanes};
-    g.streams = nas__conv_streams(target, c);
+    g.streams = nas__conv_streams(target, c) == NAS__FAR_WEIGHTS;
     g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
     g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
     g.across = (c->out_w + m - 1) / m;

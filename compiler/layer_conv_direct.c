@@ -66,8 +66,7 @@ typedef struct stream {
     int32_t ahead; /* bytes a round; 0: it does not */
     int32_t round; /* steps of a round */
     int32_t tile;  /* bytes that one tile asks for, at least */
-    int32_t
-        unit; /* where a unit (of pixels: a block or part) starts, in bytes from the one before */
+    int32_t unit; /* from where one unit begins to the next, in bytes; of pixels: a block or part */
     bool pixels;
 } stream;
 

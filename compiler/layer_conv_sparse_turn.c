@@ -122,30 +122,36 @@ typedef struct block_rows {
     int32_t stride;
 } block_rows;
 
+/* Quads of the rows r0 .. r3 as columns: t<at + k> has the k-th lane of each quad of the four. */
+static void emit_turned_four(int32_t at, int32_t lanes, const char *indent, nas_buf *out) {
+    static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7};
+    static const int first[] = {0, 1, 4, 5}, second[] = {2, 3, 6, 7};
+    declare("u", 4, indent, out);
+    nas_buf_puts(out, indent);
+    for (int32_t i = 0; i < 4; i += 2) {
+        in_quads("u", i, "r", i, i + 1, lanes, low, out);
+        in_quads("u", i + 1, "r", i, i + 1, lanes, high, out);
+    }
+    nas_buf_printf(out, "\n%s", indent);
+    for (int32_t i = 0; i < 2; i++) {
+        in_quads("t", at + 2 * i, "u", i, i + 2, lanes, first, out);
+        in_quads("t", at + 2 * i + 1, "u", i, i + 2, lanes, second, out);
+    }
+    nas_buf_puts(out, "\n");
+}
+
 /* Eight rows in memory as columns t0 .. t7: four rows each in both halves of a vector, a third fewer shuffles than of whole
  * rows, and inserting from memory is none. */
 static void emit_turned_quads(const block_rows *rows, const char *indent, nas_buf *out) {
-    static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7};
-    static const int first[] = {0, 1, 4, 5}, second[] = {2, 3, 6, 7};
     declare("t", EIGHT, indent, out);
     for (int32_t at = 0; at < EIGHT; at += 4) {
         nas_buf_printf(out, "%s{\n", indent);
-        declare("u", 4, indent, out);
         for (int32_t j = 0; j < 4; j++)
             nas_buf_printf(out, "%sconst vf r%d = QUADS(%s%d%s + %d, %s%d%s + %d);\n", indent, j,
                            rows->before, j * rows->stride, rows->after, at, rows->before,
                            (j + 4) * rows->stride, rows->after, at);
-        nas_buf_puts(out, indent);
-        in_quads("u", 0, "r", 0, 1, EIGHT, low, out);
-        in_quads("u", 1, "r", 0, 1, EIGHT, high, out);
-        in_quads("u", 2, "r", 2, 3, EIGHT, low, out);
-        in_quads("u", 3, "r", 2, 3, EIGHT, high, out);
-        nas_buf_printf(out, "\n%s", indent);
-        in_quads("t", at, "u", 0, 2, EIGHT, first, out);
-        in_quads("t", at + 1, "u", 0, 2, EIGHT, second, out);
-        in_quads("t", at + 2, "u", 1, 3, EIGHT, first, out);
-        in_quads("t", at + 3, "u", 1, 3, EIGHT, second, out);
-        nas_buf_printf(out, "\n%s}\n", indent);
+        emit_turned_four(at, EIGHT, indent, out);
+        nas_buf_printf(out, "%s}\n", indent);
     }
 }
 
@@ -324,26 +330,13 @@ void nas__turn_emit_finish(const nas__conv *c, const char *name, int32_t lanes, 
 /* Four outputs of a vector of pixels from registers: t<k> holds pixels k, k + 4 ... as quads of channels. */
 static void emit_joined_vector(const nas__conv *c, int32_t v, int32_t lanes, bool all,
                                nas_buf *out) {
-    static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7};
-    static const int first[] = {0, 1, 4, 5}, second[] = {2, 3, 6, 7};
     const char *indent = all ? "            " : "                ";
     nas_buf_printf(out, "%svf", indent);
     for (int32_t g = 0; g < 4; g++)
         nas_buf_printf(out, "%s r%d = a%d_%d", g > 0 ? "," : "", g, g, v);
     nas_buf_puts(out, ";\n");
-    declare("u", 4, indent, out);
     declare("t", 4, indent, out);
-    nas_buf_puts(out, indent);
-    in_quads("u", 0, "r", 0, 1, lanes, low, out);
-    in_quads("u", 1, "r", 0, 1, lanes, high, out);
-    in_quads("u", 2, "r", 2, 3, lanes, low, out);
-    in_quads("u", 3, "r", 2, 3, lanes, high, out);
-    nas_buf_printf(out, "\n%s", indent);
-    in_quads("t", 0, "u", 0, 2, lanes, first, out);
-    in_quads("t", 1, "u", 0, 2, lanes, second, out);
-    in_quads("t", 2, "u", 1, 3, lanes, first, out);
-    in_quads("t", 3, "u", 1, 3, lanes, second, out);
-    nas_buf_puts(out, "\n");
+    emit_turned_four(0, lanes, indent, out);
     for (int32_t k = 0; k < 4; k++) {
         char sum[64];
         (void)snprintf(sum, sizeof sum, "t%d%s", k, c->has_residual ? " + q" : "");

@@ -3,8 +3,7 @@
  *
  * A machine that others use, too, is slower for some seconds or minutes: a round is timed in several passes, again beside each
  * of the next rounds, and the fastest counts; with more passes while a reference program (the first that was timed) is
- * slower than it was. How far the first passes and the later ones of a network agree says what the machine allows: no model
- * foretells better than a measurement repeats.
+ * slower than it was. How far the first passes and the later ones of a network agree says what the machine allows.
  *
  * Every other one is drawn at random and predicted before it is timed: those errors are honest, and when their median
  * falls below --error the work is done. The others are those of which the model knows least. Rows are kept one by one, so
@@ -565,7 +564,8 @@ static void say_repeats(const collector *c) {
     fprintf(
         stderr,
         "collect: %zu of them timed again later differed by %.1f %% (median), %.0f %% of them by "
-        "at most 5 %%, %.0f %% by at most 10 %%: no model foretells better than that\n",
+        "at most 5 %%, %.0f %% by at most 10 %%: a model that errs by as much errs like the "
+        "machine\n",
         s.n, 100 * s.median, 100 * s.within5, 100 * s.within10);
 }
 

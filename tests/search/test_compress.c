@@ -35,7 +35,7 @@ static bool exists(const char *name) {
 
 /* --deliver of a finished study: the files of each network of its front. */
 static void check_delivered(const char *const *options) {
-    char db[256], name[64];
+    char db[256], name[64] = "";
     (void)snprintf(db, sizeof db, "%s/a/study.db", folder);
     const char *const args[] = {
         "-f",
@@ -55,6 +55,7 @@ static void check_delivered(const char *const *options) {
             cr_assert(exists(name), "%s", name);
         }
     }
+    cr_assert(name[0] != '\0', "a front without members");
     nas_process_result_deinit(&members);
 }
 

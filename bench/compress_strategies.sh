@@ -3,7 +3,8 @@
 #     bench/compress_strategies.sh NAS_SEARCH NAS_QUERY DATA OUT
 # DATA holds cifar10/ and cifar_resnet_weights/. OUT keeps one study a run, so that the same command continues and prints.
 # No latency decides anything here: the device is simulated and nothing is timed. Every run ends with the same fine-tuning of
-# the original and of its best network. SEEDS, TRIALS, STRATEGIES, IMAGES (of the reward) and TUNE (steps) can be set.
+# the original and of its best network: ten epochs of all TUNE images by default, by Adam, the tuned original as teacher.
+# SEEDS, TRIALS, STRATEGIES, IMAGES (of the reward) and TUNE (steps of 64 images) can be set.
 set -eu
 search=$1
 query=$2
@@ -12,8 +13,8 @@ out=$4
 seeds=${SEEDS:-1 2 3}
 trials=${TRIALS:-200}
 strategies=${STRATEGIES:-random greedy nsga2 ddpg agmc}
-images=${IMAGES:-250}
-tune=${TUNE:-100}
+images=${IMAGES:-500}
+tune=${TUNE:-1484}
 
 for file in cifar10/train_1.bin cifar10/test_dev.bin cifar_resnet_weights/resnet20.onnx; do
     [ -e "$data/$file" ] || { echo "compress_strategies: no $data/$file" >&2; exit 1; }
@@ -28,9 +29,11 @@ study() { # strategy, seed
         --set "model.onnx=$data/cifar_resnet_weights/resnet20.onnx" --set data.kind=cifar10 \
         --set "data.path=$data/cifar10/train_1.bin" --set "data.report_path=$data/cifar10/test_dev.bin" \
         --set 'data.mean=0.485 0.456 0.406' --set 'data.deviation=0.229 0.224 0.225' \
-        --set "data.reward_images=$images" --set data.report_images=2000 \
+        --set "data.reward_images=$images" --set data.report_images=5000 \
         --set "search.strategy=$1" --set "search.trials=$trials" --set search.population=20 \
         --set eval.threads=1 --set "eval.finetune_steps=$tune" --set eval.finetune_max=1 \
+        --set compress.optimizer=adam --set eval.finetune_learning_rate=0.0003 --set compress.flip=true \
+        --set compress.teacher=tuned \
         >"$out/$1-$2.txt" 2>"$out/$1-$2.log" || { cat "$out/$1-$2.log" >&2; exit 1; }
 }
 
@@ -50,7 +53,7 @@ for seed in $seeds; do
     for s in $strategies; do study "$s" "$seed"; done
 done
 
-echo "best reward (top1 of $images images, %) after so many evaluations; report: top1 of 2,000 images after $tune steps,"
+echo "best reward (top1 of $images images, %) after so many evaluations; report: top1 of 5,000 images after $tune steps,"
 echo "and of the original after as many"
 printf '%-8s %4s' strategy seed
 points=

@@ -95,15 +95,17 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     (void)snprintf(label, sizeof label, "%s %zu of %zu",
                    c->levels != NULL ? "final networks" : "fine-tuning", number + 1, n);
     nas_status status = nas_check_cancel(c->ctx);
-    if (status == NAS_OK && !t->from_strategy) {
+    if (status == NAS_OK && !t->from_strategy && c->levels != NULL) {
         status = nas_graph_clone(c->ctx, c->model, &graph);
+    } else if (status == NAS_OK && !t->from_strategy) {
+        status = nas__comp_tuned_original(c, label, &graph);
     } else if (status == NAS_OK && c->levels != NULL) {
         nas__progress_phase(&c->progress, label, 0, 1);
         status = nas__levels_final(c, index, &graph);
     } else if (status == NAS_OK) {
         status = nas_space_decode(c->ctx, c->space, &t->point, &graph);
+        if (status == NAS_OK) status = nas__comp_tune(c, graph, label, index);
     }
-    if (status == NAS_OK && c->levels == NULL) status = nas__comp_tune(c, graph, label, index);
     if (status == NAS_OK) status = finish(c, index, graph);
     nas_graph_free(graph);
     return nas_wrap(c->ctx, status, "final figures of trial %zu", index);

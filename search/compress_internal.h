@@ -72,9 +72,16 @@ nas_status nas__comp_space(nas__comp *c);
 /* nas__comp_top1 - share of a split's images that `graph` gets right. */
 nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
                           double *top1);
+/* nas__comp_tune_options - how trial `stream` is fine-tuned. */
+nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream);
 /* nas__comp_tune - fine-tunes in place. stream: number of the trial; 0, the original, learns from itself as it came, and
  * others from compress.teacher. */
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream);
+
+/* ---- compress_tuned.c ---- */
+/* nas__comp_tuned_original - the original, fine-tuned as trial 0 is; from compile.cache_dir, as tuned-<hash>.onnx, when a study
+ * with the same network, TUNE images, seed and options has done it. A file that cannot be read is a warning and made again. */
+nas_status nas__comp_tuned_original(nas__comp *c, const char *label, nas_graph **out);
 
 /* ---- compress_trial.c ---- */
 nas_status nas__comp_path(nas__comp *c, const char *name, char out[NAS__COMP_PATH_MAX]);

@@ -152,9 +152,8 @@ static nas_status load_tuned(nas__comp *c) {
     return status == NAS_OK ? nas_onnx_import(c->ctx, path, &o, &c->tuned) : status;
 }
 
-nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
+nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     const nas_config *cfg = c->config;
-    const bool by_tuned = stream > 0 && strcmp(cfg->compress.teacher, "tuned") == 0;
     nas_tune_options o = nas_tune_options_default();
     o.batch = cfg->eval.batch;
     o.steps = cfg->eval.finetune_steps;
@@ -167,6 +166,12 @@ nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uin
     o.shift = cfg->compress.shift;
     o.threads = cfg->eval.threads;
     o.seed = cfg->study.seed + 1 + stream;
+    return o;
+}
+
+nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
+    const bool by_tuned = stream > 0 && strcmp(c->config->compress.teacher, "tuned") == 0;
+    const nas_tune_options o = nas__comp_tune_options(c, stream);
     if (o.steps == 0) return NAS_OK;
     nas__progress_phase(&c->progress, label, 0, o.steps);
     nas_status status = by_tuned ? load_tuned(c) : NAS_OK;

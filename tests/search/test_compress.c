@@ -341,3 +341,38 @@ Test(search_compress, teacher_and_optimiser_of_fine_tuning_can_be_chosen) {
     cr_assert(strcmp(first[0], first[1]) == 0 && strcmp(best[0], best[1]) != 0);
     cr_assert(strcmp(first[0], first[2]) != 0 && strcmp(best[0], best[2]) != 0);
 }
+
+/* The only tuned-<hash>.onnx of the cache becomes `content`. */
+static void damage_tuned_original(const char *content) {
+    char command[512];
+    (void)snprintf(
+        command, sizeof command,
+        "set -- %s/cache/tuned-*.onnx && [ $# = 1 ] && [ -e \"$1\" ] && printf %%s '%s' >\"$1\"",
+        folder, content);
+    cr_assert(system(command) == 0, "%s", command);
+}
+
+/* Fine-tuning of the original is shared by studies that would all do the same, and by no others. */
+Test(search_compress, the_original_is_fine_tuned_once_for_all_studies) {
+    static const char *const names[] = {"one", "two", "other", "again"};
+    static const char *const strategies[] = {"search.strategy=random", "search.strategy=greedy",
+                                             "search.strategy=random", "search.strategy=random"};
+    static const bool before[] = {false, true, false, false};
+    char hash[4][NAS_SHA256_HEX];
+    for (int i = 0; i < 4; i++) {
+        const char *const more[] = {strategies[i],
+                                    i == 2 ? "compress.distill=0.25" : "compress.distill=0.5",
+                                    "eval.finetune_steps=3", "search.trials=1", NULL};
+        if (i == 2) damage_tuned_original("no model");
+        nas_process_result r = run("configs/amc-resnet20.toml", names[i], more);
+        cr_assert(r.exit_code == 0, "%s: %d %s", names[i], r.exit_code, r.err.data);
+        cr_assert((strstr(r.err.data, "was fine-tuned before") != NULL) == before[i], "%s: %s",
+                  names[i], r.err.data);
+        cr_assert((strstr(r.err.data, "is fine-tuned again") != NULL) == (i == 3), "%s: %s",
+                  names[i], r.err.data);
+        nas_process_result_deinit(&r);
+        hash_of(names[i], "tuned/0.onnx", hash[i]);
+    }
+    cr_assert(strcmp(hash[0], hash[1]) == 0 && strcmp(hash[0], hash[3]) == 0);
+    cr_assert(strcmp(hash[0], hash[2]) != 0);
+}

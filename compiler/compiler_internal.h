@@ -47,6 +47,14 @@ typedef struct nas__tile {
     int32_t rows, span; /* 0 of a direct kernel */
 } nas__tile;
 
+/* A way of computing a stage: its kernel, direct (tile.rows 0) or Winograd, and the tile of the pair that is computed with it. */
+enum { NAS__ROW_WAYS_MAX = 16 };
+typedef struct nas__row_way {
+    nas__tile tile, pair_tile;
+    double cycles;      /* of a row, estimated */
+    double measured_ns; /* of some rows, the same ones for all ways; 0 where nobody measured */
+} nas__row_way;
+
 typedef struct nas__stage {
     nas__stage_kind kind;
     const char *name; /* of the graph node whose value this is */
@@ -75,6 +83,8 @@ typedef struct nas__stage {
     bool zero_edges;      /* columns outside the image must read as zero */
     bool direct_out;      /* writes the output image itself */
     nas__tile tile;       /* SUM */
+    int32_t n_ways;       /* SUM that was tuned: what competed */
+    nas__row_way *ways;   /* [n_ways], of the program's arena */
     size_t ring_at;       /* floats from the start of a thread's memory */
     size_t
         context_at; /* floats from the start of the contexts; used when strips > 1 and left > 0 */
@@ -105,6 +115,7 @@ typedef struct nas__program {
     nas_arena *arena; /* owns stages, biases, texts */
     const nas_graph *graph;
     const nas_target *target;
+    const nas_compile_options *options; /* while it is lowered */
     int32_t max_threads;
     nas_row_kernels kernels;         /* as the options ask */
     char graph_hash[NAS_SHA256_HEX]; /* structure only */
@@ -172,10 +183,26 @@ void nas__merge_pointwise(nas__program *program, bool with_act);
 double nas__choose_tiles(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
                          int32_t row_vectors, nas__tile *tile, nas__tile *pair_tile);
 
+/* nas__tile_cycles - of one column of tiles of `outputs` x `vectors` of a direct kernel; 0 where such a tile cannot be. */
+double nas__tile_cycles(const nas_target *target, const nas__stage *stage, int32_t outputs,
+                        int32_t vectors);
+/* nas__pair_crowding - cycles a column that a pair loses when scratch, weights and rows crowd the L1 cache. */
+double nas__pair_crowding(const nas_target *target, const nas__stage *stage, const nas__stage *pair,
+                          int32_t vectors);
 /* nas__tap_cycles - of one tap of a tile: one input channel, one kernel position; off_grid: its loads are not aligned. */
 double nas__tap_cycles(int32_t outputs, int32_t vectors, bool off_grid);
 /* nas__tile_allowed - does a tile of `outputs` end where a row of phases of a transposed convolution does? */
 bool nas__tile_allowed(const nas__term *term, int32_t outputs);
+
+/* ---- row_ways.c ------------------------------------------------------------------------------------------------ */
+
+/* nas__row_ways - kernels for a planned stage that may be the fastest: the planned one, then others by rising estimate; returns
+ * how many. All of them fit the plan: its band, and pairs stay as they are. */
+int32_t nas__row_ways(const nas__program *program, int32_t stage,
+                      nas__row_way out[NAS__ROW_WAYS_MAX]);
+/* nas__row_tune - measured times decide between the ways of every stage, where the options have a memory; *changed: is a
+ * Winograd kernel where there was none, or the other way round, or one of other rows? */
+nas_status nas__row_tune(nas_ctx *ctx, nas__program *program, bool *changed);
 
 /* ---- row_winograd.c: vertical Winograd in rows --------------------------------------------------------------------- */
 
@@ -197,6 +224,9 @@ void nas__choose_winograd(nas__program *program, int32_t row_vectors);
 /* nas__winograd_tile - the tile of a stage whose tile.rows are chosen; returns the estimated cycles of one row. */
 double nas__winograd_tile(const nas_target *target, const nas__stage *stage, int32_t row_vectors,
                           nas__tile *tile);
+/* nas__winograd_cycles - of one row with tiles of `outputs` x `vectors`; 0 where such a tile cannot be. Fills *span. */
+double nas__winograd_cycles(const nas_target *target, const nas__stage *stage, int32_t row_vectors,
+                            int32_t outputs, int32_t vectors, int32_t *span);
 /* nas__winograd_taps - outputs [first, first + n) that have a tap at column kx of the window: has[i]; returns how many. */
 int32_t nas__winograd_taps(const nas__term *term, int32_t first, int32_t n, int32_t kx, bool *has);
 /* Floats of one channel and point of the transformed tile; of the scratch of a stage: V[point][channel][that], then
@@ -290,12 +320,21 @@ void nas__emit_workers(nas__sources *out);
 /* Row functions, one for each distinct shape and tile; the name depends on these alone. */
 void nas__kernel_name(const nas__program *program, const nas__stage *stage,
                       nas_buf *out); /* emit_kernel.c */
+/* nas__stage_shape - the same without the tiles. */
+void nas__stage_shape(const nas__program *program, const nas__stage *stage, nas_buf *out);
 void nas__emit_kernel(const nas__program *program, const nas__stage *stage, nas__sources *out);
+/* nas__emit_row_function - the function alone. */
+void nas__emit_row_function(const nas__program *program, const nas__stage *stage, const char *name,
+                            nas_buf *out);
+/* nas__is_timed - is the stage one that runs, and that a profile tells the time of? */
+bool nas__is_timed(const nas__stage *stage);
 /* nas__emit_shuffles - units; nas__emit_rows - the loop over rows, for the body. emit_rows.c */
 void nas__emit_shuffles(const nas__program *program, nas__sources *out);
 void nas__emit_rows(const nas__program *program, nas_buf *out);
 /* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
 nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
+/* nas__pack_stage - of one stage, without its pair: out[nas__weight_floats(stage)]. */
+void nas__pack_stage(const nas__stage *stage, float *out);
 
 /* What model.h says, whatever form the code has. */
 typedef struct nas__model_contract {
@@ -309,6 +348,8 @@ typedef struct nas__model_contract {
 } nas__model_contract;
 uint64_t nas__graph_macs(const nas_graph *graph);
 void nas__emit_contract(const nas__model_contract *contract, nas_buf *out);
+/* nas__emit_clock - clock_us(); needs <time.h> */
+void nas__emit_clock(nas_buf *out);
 /* nas__emit_entry_points - model_open, model_run, model_close over `run_thread`. */
 void nas__emit_entry_points(bool threads, nas_buf *out);
 

@@ -8,6 +8,7 @@ static const char model_type[] =
     "%s"
     "    const float *in;\n"
     "    float *out;\n"
+    "    double *times; /* NULL, or what the stages' times of the first thread are added to */\n"
     "} model;\n"
     "typedef char model_fits_its_block[sizeof(model) <= %d ? 1 : -1];\n\n";
 
@@ -22,8 +23,30 @@ static const char job[] =
     "    run_rows(m->in, m->out, memory + (size_t)thread * THREAD_FLOATS, memory + "
     "MODEL_MAX_THREADS * THREAD_FLOATS,\n"
     "             MARGIN_ROWS * (2 * thread + 1), begin, thread + 1 < threads ? end : "
-    "MODEL_INPUT_H);\n"
+    "MODEL_INPUT_H,\n"
+    "             thread == 0 ? m->times : NULL);\n"
     "}\n\n";
+
+static const char clock_text[] = "static double clock_us(void) {\n"
+                                 "    struct timespec t;\n"
+                                 "    (void)clock_gettime(CLOCK_MONOTONIC, &t);\n"
+                                 "    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;\n"
+                                 "}\n\n";
+
+static const char lap[] = "static double lap(double *sum, double since) {\n"
+                          "    const double now = clock_us();\n"
+                          "    *sum += now - since;\n"
+                          "    return now;\n"
+                          "}\n\n";
+
+static const char profile[] =
+    "void model_profile(void *arena, const float *in, float *out, double *layer_us) {\n"
+    "    model *m = arena;\n"
+    "    for (int i = 0; i < MODEL_LAYERS; i++) layer_us[i] = 0;\n"
+    "    m->times = layer_us;\n"
+    "    model_run(arena, in, out);\n"
+    "    m->times = NULL;\n"
+    "}\n";
 
 static const char open_threads[] = "int model_open(void *arena, int threads) {\n"
                                    "    if (arena == NULL || (uintptr_t)arena % 64 != 0 || threads "
@@ -120,6 +143,40 @@ static void emit_units(const nas__program *p, nas__sources *out) {
     nas__emit_shuffles(p, out);
 }
 
+/* ---- the times of stages ----------------------------------------------------------------------------------------- */
+
+bool nas__is_timed(const nas__stage *s) {
+    return !s->dead && !s->hidden;
+}
+
+static int32_t timed_count(const nas__program *p) {
+    int32_t n = p->stages[p->output].direct_out ? 0 : 1; /* the copy to the output image */
+    for (int32_t v = 0; v < p->n_stages; v++)
+        n += nas__is_timed(&p->stages[v]);
+    return n;
+}
+
+/* A stage with a pair computes both. */
+static void emit_stage_names(const nas__program *p, nas_buf *out) {
+    nas_buf_puts(out, "const char *const model_layer_names[MODEL_LAYERS] = {\n");
+    for (int32_t v = 0; v < p->n_stages; v++) {
+        const nas__stage *s = &p->stages[v];
+        if (!nas__is_timed(s)) continue;
+        nas_buf_puts(out, "    \"");
+        if (s->pair >= 0) nas_buf_printf(out, "%s and ", p->stages[s->pair].name);
+        nas_buf_printf(out, "%s\",\n", s->name);
+    }
+    if (!p->stages[p->output].direct_out)
+        nas_buf_printf(out, "    \"output of %s\",\n", p->stages[p->output].name);
+    nas_buf_puts(out, "};\n\n");
+}
+
+/* ---- all of it --------------------------------------------------------------------------------------------------- */
+
+void nas__emit_clock(nas_buf *out) {
+    nas_buf_puts(out, clock_text);
+}
+
 nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *out) {
     const bool threads = p->max_threads > 1;
     const size_t floats = p->plan.thread_floats * (size_t)p->max_threads + p->plan.context_floats;
@@ -130,6 +187,8 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     emit_units(p, out);
     nas_buf *body = &out->body;
     emit_pitches(p, body);
+    nas__emit_clock(body);
+    nas_buf_puts(body, lap);
     nas__emit_rows(p, body);
     nas_buf_printf(body, model_type, threads ? "    workers workers;\n" : "", (int)control);
     nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%zu)\n", control);
@@ -138,6 +197,9 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
                    p->plan.band);
     nas_buf_puts(body, job);
     nas__emit_entry_points(threads, body);
+    nas_buf_puts(body, "\n");
+    emit_stage_names(p, body);
+    nas_buf_puts(body, profile);
     nas__emit_model_h(p, &out->header);
     out->arena_bytes = p->plan.arena_bytes;
     return nas__sources_status(ctx, out);
@@ -207,6 +269,7 @@ void nas__emit_model_h(const nas__program *p, nas_buf *out) {
         .out = {1, p->height * output->rate, p->width * output->rate, output->channels},
         .arena_bytes = p->plan.arena_bytes,
         .max_threads = p->max_threads,
+        .layers = timed_count(p),
         .macs = nas__graph_macs(p->graph)};
     nas__emit_contract(&contract, out);
 }

@@ -8,7 +8,8 @@ static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
                                "#include \"model.h\"\n\n"
                                "#include <errno.h>\n"
                                "#include <stdint.h>\n"
-                               "#include <string.h>\n\n"
+                               "#include <string.h>\n"
+                               "#include <time.h>\n\n"
                                "extern const float model_weights[];\n\n";
 
 /* The driver sees the pool as bytes, and need not parse the headers of threads. */

@@ -352,15 +352,21 @@ static void emit_copy_out(const nas__program *p, nas_buf *out) {
     nas_buf_printf(out, ", %zu);\n            }\n            }\n", width);
 }
 
+static void emit_lap(int32_t timed, nas_buf *out) {
+    nas_buf_printf(out, "            if (times != NULL) since = lap(times + %d, since);\n", timed);
+}
+
 void nas__emit_rows(const nas__program *p, nas_buf *out) {
     const nas__plan *plan = &p->plan;
     nas_buf_puts(out, "/* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` "
                       "the margins between strips, of\n"
-                      " * which rows from `margin` on belong to this thread. */\n");
+                      " * which rows from `margin` on belong to this thread. times: NULL, or what "
+                      "each stage's time is added to. */\n");
     nas_buf_puts(out, "static void run_rows(const float *in, float *out, float *mem, float *kept, "
                       "int margin, int begin, "
-                      "int end) {\n");
+                      "int end,\n                     double *times) {\n");
     nas_buf_puts(out, "    (void)kept;\n    (void)margin;\n    if (begin >= end) return;\n");
+    nas_buf_puts(out, "    double since = times != NULL ? clock_us() : 0;\n");
     nas_buf_printf(out, "    const int first = (begin > %d ? begin - %d : 0) / %d;\n",
                    plan->halo_rows, plan->halo_rows, plan->band);
     if (plan->strips > 1) {
@@ -371,9 +377,13 @@ void nas__emit_rows(const nas__program *p, nas_buf *out) {
     }
     nas_buf_printf(out, "        for (int step = first; step * %d < end + %d; step++) {\n",
                    plan->band, plan->lag_rows);
+    int32_t timed = 0;
     for (int32_t v = 0; v < p->n_stages; v++) {
-        if (!p->stages[v].dead && !p->stages[v].hidden) emit_stage(p, v, out);
+        if (!nas__is_timed(&p->stages[v])) continue;
+        emit_stage(p, v, out);
+        emit_lap(timed++, out);
     }
     emit_copy_out(p, out);
+    if (!p->stages[p->output].direct_out) emit_lap(timed, out);
     nas_buf_puts(out, "        }\n    }\n}\n\n");
 }

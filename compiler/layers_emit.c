@@ -60,12 +60,6 @@ static const char chain_helpers[] =
     "    if (to == height) memset(p + (size_t)height * row - gap, value, back);\n"
     "}\n\n";
 
-static const char clock_text[] = "static double clock_us(void) {\n"
-                                 "    struct timespec t;\n"
-                                 "    (void)clock_gettime(CLOCK_MONOTONIC, &t);\n"
-                                 "    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;\n"
-                                 "}\n\n";
-
 static const char profile[] =
     "void model_profile(void *arena, const float *in, float *out, double *layer_us) {\n"
     "    model *m = arena;\n"
@@ -444,7 +438,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
     nas_buf_printf(body, "#define CONTROL_BYTES ((size_t)%d)\n", NAS__CONTROL_BYTES);
     nas_buf_printf(body, "#define VALUE_FLOATS ((size_t)%zu)\n", l->value_floats);
     nas_buf_printf(body, "#define SCRATCH_FLOATS ((size_t)%zu)\n\n", l->scratch_floats);
-    nas_buf_puts(body, clock_text);
+    nas__emit_clock(body);
     nas_buf_puts(body, helpers);
     nas_buf_puts(body, chain_helpers);
     emit_calls(l, names, body);

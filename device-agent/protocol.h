@@ -120,7 +120,7 @@ enum {
  *   involuntary_switches, migrations, peak_rss_bytes, mhz_before, mhz_after (absent when unknown),
  *   mode "burst"|"sustained", batch_log {every, us, mhz, celsius, wait_us, switches, migrated, kept: of every n-th batch,
  *   at most 64}, mhz_min, mhz_max, celsius_max (while it was timed),
- *   layers [{name, p50_us}] (with --profile, where the network goes layer by layer),
+ *   layers [{name, p50_us}] (with --profile),
  *   energy {source "rapl"|"battery", coarse, joules, seconds, idle_w, mj_per_inference, minus_idle} (a battery's only over
  *   30 s and more), sustained {seconds, rate_per_s over the last third, first_third_rate_per_s, curve of at most 120
  *   {t_s, us, mhz, celsius}}. */

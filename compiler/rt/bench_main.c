@@ -72,9 +72,7 @@ static void fill_input(float *in, size_t n) {
 static int profile_layers(const bench *b, bench_result *r) {
     const size_t n = (size_t)the_model.layers;
     if (n == 0) {
-        fprintf(stderr,
-                "--profile: this network goes through all layers a row at a time; there are no "
-                "times of single layers\n");
+        fprintf(stderr, "--profile: this program was compiled without times of single layers\n");
         return 0;
     }
     double *all = memory("profile", PROFILE_ROUNDS * n * sizeof *all);

@@ -133,3 +133,40 @@ Test(compiler_compile, narrower_vectors_match_the_reference) {
         check_graph(g, names[i], 10);
     }
 }
+
+static int count_of(const char *text, const char *what) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at++)
+        n++;
+    return n;
+}
+
+/* A row at a time through all layers, and still each has its time: a pair one of both together. */
+Test(compiler_compile, layers_of_rows_have_times_of_their_own) {
+    static const char *const names[] = {"\"input\"", "\"head\"",
+                                        "\"block1.relu and block1.project\"", "\"shuffle\"",
+                                        "\"unshift\""};
+    const sr_shape shape = {40, 90, 2, 1, 8, 20, 4, 3, 3, 5};
+    nas_graph *g = reference_sr(f.ctx, &shape);
+    nas_artifact a;
+    cr_assert(eq(int, (int)nas_graph_alloc_weights(f.ctx, g), NAS_OK));
+    cr_assert(eq(int, (int)nas_compile(f.ctx, g, &f.options, &a), NAS_OK));
+    for (int threads = 1; threads <= 2; threads++) {
+        const char *const argv[] = {
+            a.path,          "--bench", "--profile",       "--threads", threads == 1 ? "1" : "2",
+            "--max-time-ms", "20",      "--warmup-cap-ms", "5",         NULL};
+        nas_process_options o = nas_process_options_default();
+        nas_process_result r = {0};
+        o.argv = argv;
+        cr_assert(eq(int, (int)nas_process_run(f.ctx, &o, &r), NAS_OK));
+        cr_assert(eq(int, r.exit_code, 0), "%s", r.err.data);
+        const char *const layers = strstr((const char *)r.out.data, "\"layers\": [");
+        cr_assert(layers != NULL, "%s", r.out.data);
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+            cr_assert(strstr(layers, names[i]) != NULL, "no %s in %s", names[i], layers);
+        cr_assert(eq(int, count_of(layers, "\"name\": "), 6), "%s", layers);
+        cr_assert(eq(int, count_of(layers, "\"p50_us\": 0}"), 0), "%s", layers);
+        nas_process_result_deinit(&r);
+    }
+    nas_graph_free(g);
+}

@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 extern const float model_weights[];
 
@@ -471,12 +472,26 @@ KERNEL void shuffle2(float *restrict line, const float *s, size_t pitch, int col
 #define PITCH1 48 /* floats from channel to channel */
 #define PITCH2 80 /* floats from channel to channel */
 
+static double clock_us(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static double lap(double *sum, double since) {
+    const double now = clock_us();
+    *sum += now - since;
+    return now;
+}
+
 /* Rows [begin, end) of the image. `mem` holds this thread's rings, `kept` the margins between strips, of
- * which rows from `margin` on belong to this thread. */
-static void run_rows(const float *in, float *out, float *mem, float *kept, int margin, int begin, int end) {
+ * which rows from `margin` on belong to this thread. times: NULL, or what each stage's time is added to. */
+static void run_rows(const float *in, float *out, float *mem, float *kept, int margin, int begin, int end,
+                     double *times) {
     (void)kept;
     (void)margin;
     if (begin >= end) return;
+    double since = times != NULL ? clock_us() : 0;
     const int first = (begin > 3 ? begin - 3 : 0) / 1;
     {
         for (int step = first; step * 1 < end + 3; step++) {
@@ -487,6 +502,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 copy_in(ring_row(mem + 16, 6, 144, y), in + (size_t)y * 20, 3, PITCH1, 120, 20, 2, 0, 20, -0x1p-1f);
             }
             }
+            if (times != NULL) since = lap(times + 0, since);
             /* head: 4 channels, 6 x 20 */
             {
             const int y = step - 1;
@@ -500,6 +516,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                     PITCH1, 20, model_weights + 0);
             }
             }
+            if (times != NULL) since = lap(times + 1, since);
             /* block1.project: 4 channels, 6 x 20 */
             {
             const int y = step - 1;
@@ -510,6 +527,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                     PITCH1, 20, model_weights + 112, mem + 3056);
             }
             }
+            if (times != NULL) since = lap(times + 2, since);
             /* block1.add: 4 channels, 6 x 20 */
             {
             const int y = step - 2;
@@ -524,6 +542,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                     PITCH1, 20, model_weights + 208);
             }
             }
+            if (times != NULL) since = lap(times + 3, since);
             /* shuffle: 12 channels, 6 x 20 */
             {
             const int y = step - 3;
@@ -541,6 +560,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                     PITCH1, 20, model_weights + 368);
             }
             }
+            if (times != NULL) since = lap(times + 4, since);
             /* unshift: 3 channels, 12 x 40 */
             {
             const int y = step - 3;
@@ -554,6 +574,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
                 }
             }
             }
+            if (times != NULL) since = lap(times + 5, since);
         }
     }
 }
@@ -561,6 +582,7 @@ static void run_rows(const float *in, float *out, float *mem, float *kept, int m
 typedef struct model {
     const float *in;
     float *out;
+    double *times; /* NULL, or what the stages' times of the first thread are added to */
 } model;
 typedef char model_fits_its_block[sizeof(model) <= 8192 ? 1 : -1];
 
@@ -576,7 +598,8 @@ static void run_thread(void *arg, int thread, int threads) {
     const int begin = (int)(height * thread / threads) / BAND * BAND;
     const int end = (int)(height * (thread + 1) / threads) / BAND * BAND;
     run_rows(m->in, m->out, memory + (size_t)thread * THREAD_FLOATS, memory + MODEL_MAX_THREADS * THREAD_FLOATS,
-             MARGIN_ROWS * (2 * thread + 1), begin, thread + 1 < threads ? end : MODEL_INPUT_H);
+             MARGIN_ROWS * (2 * thread + 1), begin, thread + 1 < threads ? end : MODEL_INPUT_H,
+             thread == 0 ? m->times : NULL);
 }
 
 int model_open(void *arena, int threads) {
@@ -594,4 +617,21 @@ void model_run(void *arena, const float *in, float *out) {
 
 void model_close(void *arena) {
     (void)arena;
+}
+
+const char *const model_layer_names[MODEL_LAYERS] = {
+    "input",
+    "head",
+    "block1.relu and block1.project",
+    "block1.add",
+    "shuffle",
+    "unshift",
+};
+
+void model_profile(void *arena, const float *in, float *out, double *layer_us) {
+    model *m = arena;
+    for (int i = 0; i < MODEL_LAYERS; i++) layer_us[i] = 0;
+    m->times = layer_us;
+    model_run(arena, in, out);
+    m->times = NULL;
 }

@@ -41,8 +41,19 @@ static void shape_name(const nas__stage *s, nas_buf *out) {
         }
     }
     if (s->n_adds > 0) nas_buf_printf(out, "add%d_", s->n_adds);
-    nas_buf_printf(out, "o%d%s_%dx%d", s->channels, act_name(s->act), s->tile.outputs,
-                   s->tile.vectors);
+    nas_buf_printf(out, "o%d%s", s->channels, act_name(s->act));
+}
+
+static void tile_name(const nas__stage *s, nas_buf *out) {
+    nas_buf_printf(out, "_%dx%d", s->tile.outputs, s->tile.vectors);
+}
+
+void nas__stage_shape(const nas__program *p, const nas__stage *s, nas_buf *out) {
+    if (s->pair >= 0) {
+        shape_name(&p->stages[s->pair], out);
+        nas_buf_puts(out, "__");
+    }
+    shape_name(s, out);
 }
 
 void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) {
@@ -50,9 +61,11 @@ void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) 
     if (s->tile.rows > 0) nas_buf_printf(out, "winograd%d_span%d_", s->tile.rows, s->tile.span);
     if (s->pair >= 0) {
         shape_name(&p->stages[s->pair], out);
+        tile_name(&p->stages[s->pair], out);
         nas_buf_puts(out, "__");
     }
     shape_name(s, out);
+    tile_name(s, out);
 }
 
 /* ---- one tile: N outputs x P vectors ---------------------------------------------------------------------------- */
@@ -280,6 +293,15 @@ static void emit_function(const nas__program *p, const nas__stage *s, const char
     nas_buf_puts(out, "    }\n}\n\n");
 }
 
+void nas__emit_row_function(const nas__program *p, const nas__stage *s, const char *name,
+                            nas_buf *out) {
+    if (s->tile.rows > 0) {
+        nas__emit_winograd(p, s, name, out);
+    } else {
+        emit_function(p, s, name, out);
+    }
+}
+
 void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas__sources *out) {
     nas_buf name = {0};
     nas__kernel_name(p, s, &name);
@@ -287,8 +309,7 @@ void nas__emit_kernel(const nas__program *p, const nas__stage *s, nas__sources *
         out->failed = true;
     } else {
         nas__unit *unit = nas__sources_unit(out, name.data);
-        if (unit != NULL && s->tile.rows > 0) nas__emit_winograd(p, s, name.data, &unit->text);
-        if (unit != NULL && s->tile.rows == 0) emit_function(p, s, name.data, &unit->text);
+        if (unit != NULL) nas__emit_row_function(p, s, name.data, &unit->text);
     }
     nas_buf_deinit(&name);
 }

@@ -26,7 +26,7 @@ static float *pack_term(const nas__term *t, int32_t first, int32_t n, float *out
     return out;
 }
 
-static void pack_stage(const nas__stage *s, float *out) {
+void nas__pack_stage(const nas__stage *s, float *out) {
     for (int32_t first = 0; first < s->channels; first += s->tile.outputs) {
         const int32_t left = s->channels - first;
         const int32_t n = left < s->tile.outputs ? left : s->tile.outputs;
@@ -53,7 +53,7 @@ nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *p, float *out) {
         out[i] = 0;
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
-        if (!s->dead && s->kind == NAS__SUM) pack_stage(s, out + s->weights_at);
+        if (!s->dead && s->kind == NAS__SUM) nas__pack_stage(s, out + s->weights_at);
     }
     return NAS_OK;
 }

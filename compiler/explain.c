@@ -205,6 +205,25 @@ static void explain_row_kernels(const nas__program *p, const nas__stage *s, nas_
     }
 }
 
+/* What competed where times were measured, the one that is used marked. */
+static void explain_measured(const nas__stage *s, const nas__stage *pair, nas_buf *out) {
+    for (int32_t i = 0; i < s->n_ways; i++) {
+        const nas__row_way *w = &s->ways[i];
+        const bool used = w->tile.rows == s->tile.rows && w->tile.outputs == s->tile.outputs &&
+                          w->tile.vectors == s->tile.vectors && w->tile.span == s->tile.span &&
+                          (pair == NULL || w->pair_tile.outputs == pair->tile.outputs);
+        if (!(w->measured_ns > 0)) continue;
+        nas_buf_printf(out, "    %c ", used ? '*' : ' ');
+        if (w->tile.rows == 0) nas_buf_puts(out, "direct");
+        if (w->tile.rows > 0) nas_buf_printf(out, "F(%d,%d)", w->tile.rows, s->terms[0].kernel_h);
+        nas_buf_printf(out, ", tile %d x %d", w->tile.outputs, w->tile.vectors);
+        if (pair != NULL)
+            nas_buf_printf(out, ", inside %d x %d", w->pair_tile.outputs, w->pair_tile.vectors);
+        nas_buf_printf(out, ": %.1f kcycles a row estimated; measured %.1f us\n", w->cycles * 1e-3,
+                       w->measured_ns * 1e-3);
+    }
+}
+
 static void explain_rows(const nas__program *p, nas_buf *out) {
     nas_buf_printf(out,
                    "%d row%s at a time: %d strips of %d vectors, %zu bytes of arena; tiles are "
@@ -226,7 +245,11 @@ static void explain_rows(const nas__program *p, nas_buf *out) {
         nas_buf_printf(out, "%s-> %d channels at rate %d%s; tile %d x %d\n",
                        s->n_terms > 0 ? " " : "sum ", s->channels, s->rate,
                        s->hidden ? ", inside its reader" : "", s->tile.outputs, s->tile.vectors);
-        explain_row_kernels(p, s, out);
+        if (s->n_ways > 0 && s->ways[0].measured_ns > 0) {
+            explain_measured(s, s->pair >= 0 ? &p->stages[s->pair] : NULL, out);
+        } else {
+            explain_row_kernels(p, s, out);
+        }
     }
 }
 

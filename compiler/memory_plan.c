@@ -302,14 +302,29 @@ static void place_weights(nas__program *p) {
     if (p->plan.weight_floats == 0) p->plan.weight_floats = PAD_UNIT;
 }
 
-nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
-    p->plan.lanes = p->target->vector_bytes / 4;
-    nas__choose_winograd(p, ceil_div(p->width, p->plan.lanes));
+/* Everything about rows that depends on which kernels make several at once. */
+static void plan_rows(nas__program *p) {
+    p->plan.lag_rows = 0;
+    p->plan.halo_rows = 0;
+    for (int32_t v = 0; v < p->n_stages; v++) {
+        p->stages[v].above = 0;
+        p->stages[v].below = 0;
+    }
     place_weights(p);
     plan_lags(p);
     plan_halos(p);
     plan_rings(p);
+}
+
+nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
+    bool changed = false;
+    p->plan.lanes = p->target->vector_bytes / 4;
+    nas__choose_winograd(p, ceil_div(p->width, p->plan.lanes));
+    plan_rows(p);
     plan_strips(p);
+    const nas_status status = nas__row_tune(ctx, p, &changed);
+    if (status != NAS_OK) return status;
+    if (changed) plan_rows(p); /* the strips stay: they are what was measured */
     plan_output(p);
     plan_edges(p);
     place_rings(p);

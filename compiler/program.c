@@ -318,6 +318,7 @@ nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_compile_o
     program->target = options->target;
     program->max_threads = max_threads;
     program->kernels = options->row_kernels;
+    program->options = options;
     const nas_status status = import_into(ctx, program);
     if (status != NAS_OK) {
         nas__program_free(program);

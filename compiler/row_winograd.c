@@ -142,22 +142,28 @@ static int32_t choose_span(const nas_target *target, const nas__stage *s, int32_
     return span;
 }
 
-double nas__winograd_tile(const nas_target *target, const nas__stage *s, int32_t row_vectors,
-                          nas__tile *tile) {
+double nas__winograd_cycles(const nas_target *target, const nas__stage *s, int32_t row_vectors,
+                            int32_t n, int32_t p, int32_t *span) {
     const nas__term *t = &s->terms[0];
     const int32_t lanes = target->vector_bytes / 4, points = s->tile.rows + t->kernel_h - 1;
+    const int32_t most = (target->vector_registers - 1 - p) / p;
+    if (n > most || n > s->channels || n > NAS__OUTPUTS_MAX || !nas__tile_allowed(t, n)) return 0;
+    *span = choose_span(target, s, p, row_vectors);
+    const double in =
+        (2.4 * points + 4.0) * t->channels * (nas__winograd_wide(s, *span, lanes) / lanes);
+    return (in + *span / p * outputs_cycles(s, n, p)) * ((row_vectors + *span - 1) / *span) /
+           s->tile.rows;
+}
+
+double nas__winograd_tile(const nas_target *target, const nas__stage *s, int32_t row_vectors,
+                          nas__tile *tile) {
     double best = 0;
     nas__tile chosen = s->tile;
     for (int32_t p = 1; p <= 4 && p <= row_vectors; p++) {
-        const int32_t span = choose_span(target, s, p, row_vectors);
-        const int32_t most = (target->vector_registers - 1 - p) / p;
-        const double in =
-            (2.4 * points + 4.0) * t->channels * (nas__winograd_wide(s, span, lanes) / lanes);
-        for (int32_t n = 1; n <= most && n <= s->channels && n <= NAS__OUTPUTS_MAX; n++) {
-            if (!nas__tile_allowed(t, n)) continue;
-            const double cycles = (in + span / p * outputs_cycles(s, n, p)) *
-                                  ((row_vectors + span - 1) / span) / s->tile.rows;
-            if (best > 0 && cycles >= best) continue;
+        for (int32_t n = 1; n <= NAS__OUTPUTS_MAX; n++) {
+            int32_t span = 0;
+            const double cycles = nas__winograd_cycles(target, s, row_vectors, n, p, &span);
+            if (cycles == 0 || (best > 0 && cycles >= best)) continue;
             best = cycles;
             chosen = (nas__tile){n, p, s->tile.rows, span};
         }
@@ -196,7 +202,7 @@ static double saving(const nas__program *p, int32_t v, int32_t rows, int32_t ban
     s.tile.rows = rows;
     double ours = nas__winograd_tile(p->target, &s, row_vectors * s.rate, &tile);
     if (s.hidden) ours += 4.0 * s.channels * row_vectors * s.rate; /* to a ring and back */
-    if (ours == 0 || ours > 0.93 * direct) return 0;
+    if (ours == 0 || ours > 0.97 * direct) return 0;
     /* A short image fills its last group with rows that nobody needs. */
     const double height = (double)p->height * s.rate;
     const double groups = (double)((p->height * s.rate + rows - 1) / rows + 1);

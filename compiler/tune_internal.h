@@ -3,6 +3,7 @@
  *   tune.c          one request: program, weights, run, what the program said
  *   tune_program.c  the text of the program: all kernels, run by turns
  *   tune_weights.c  random weights, packed for each way
+ *   tune_rows.c     kernels of the row form in such a program
  *   tune_keys.c     what a memory knows a time by; the fastest way, from memory or measured
  *
  * The program is linked with the packed weights of all ways, so that it is one file, which a device can be sent. It checks that
@@ -10,14 +11,19 @@
 #ifndef NAS_COMPILER_TUNE_INTERNAL_H
 #define NAS_COMPILER_TUNE_INTERNAL_H
 
+#include "compiler/compiler_internal.h"
 #include "compiler/layers_q_internal.h"
 
-/* One convolution and its ways; borrowed. */
+/* One convolution, or a stage of the row form, and its ways; borrowed. */
 typedef struct nas__tune_subject {
     const nas__conv *conv;     /* of floats */
     const nas__conv_way *ways; /* [n] */
     const nas__qconv *qconv;   /* of codes: not NULL, and the two above are */
     const nas__qconv_way *qways;
+    nas__program
+        *rows; /* planned, with weights; its stage `stage`: not NULL, and the four above are */
+    int32_t stage;
+    const nas__row_way *row_ways;
     int32_t n; /* 1..NAS__CONV_WAYS_MAX */
 } nas__tune_subject;
 
@@ -68,5 +74,20 @@ void nas__tune_emit_program(const nas_target *target, const nas__tune_subject *s
  * of 64. The sizes are not in the text: other zeros, other sizes. */
 nas_status nas__tune_write_weights(nas_ctx *ctx, const nas_target *target,
                                    const nas__tune_subject *s, const char *path);
+
+/* ---- tune_rows.c: the same questions of a stage of the row form ----------------------------------------------------- */
+
+size_t nas__tune_rows_in(const nas__tune_subject *s); /* floats */
+size_t nas__tune_rows_out(const nas__tune_subject *s);
+int32_t nas__tune_rows_units(const nas__tune_subject *s, int32_t way);
+size_t nas__tune_rows_scratch(const nas__tune_subject *s, int32_t way); /* bytes */
+size_t nas__tune_rows_weight_floats(const nas__tune_subject *s, int32_t way);
+void nas__tune_rows_pack(const nas__tune_subject *s, int32_t way, float *out);
+const char *nas__tune_rows_way_name(const nas__tune_subject *s, int32_t way);
+void nas__tune_rows_kernel_text(const nas__tune_subject *s, nas_buf *out);
+void nas__tune_rows_way_text(const nas__tune_subject *s, int32_t way, nas_buf *out);
+void nas__tune_rows_prelude(const nas__tune_subject *s, nas_buf *out);
+void nas__tune_rows_emit_way(const nas__tune_subject *s, int32_t way, nas_buf *out);
+void nas__tune_rows_function_name(const nas__tune_subject *s, int32_t way, nas_buf *out);
 
 #endif

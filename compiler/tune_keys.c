@@ -48,6 +48,11 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
 
 /* Like all that a kernel is known by: what it is, and a hash of its text. */
 static void put_way(const nas__tune_subject *s, int32_t i, const char *hash, nas_buf *out) {
+    if (s->rows != NULL) {
+        nas__tune_rows_way_text(s, i, out);
+        nas_buf_printf(out, " #%.12s", hash);
+        return;
+    }
     if (s->qconv != NULL) {
         const nas__qconv_way *w = &s->qways[i];
         nas_buf_printf(out, "%s %dx%d bits %d split %d sums16 %d batch %d #%.12s",
@@ -135,7 +140,9 @@ static nas_status keys_make(nas_ctx *ctx, const nas_compile_options *options,
                             const nas__tune_subject *s, key_texts *k) {
     nas_status status = nas__tune_device_text(ctx, options, &k->device);
     k->threads = options->tune_threads;
-    if (s->qconv != NULL) {
+    if (s->rows != NULL) {
+        nas__tune_rows_kernel_text(s, &k->kernel);
+    } else if (s->qconv != NULL) {
         nas__tune_qkernel_text(s->qconv, &k->kernel);
     } else {
         nas__tune_kernel_text(s->conv, &k->kernel);

@@ -179,13 +179,19 @@ static size_t in_elements(const nas__conv *c) {
 /* ---- what differs between floats and codes ------------------------------------------------------------------------- */
 
 void nas__tune_emit_prelude(const nas_target *target, const nas__tune_subject *s, nas_buf *out) {
+    if (s->rows != NULL) {
+        nas__tune_rows_prelude(s, out);
+        return;
+    }
     nas__emit_vector_prelude(target, out);
     if (s->qconv != NULL) nas__emit_quant_prelude(target, out);
 }
 
 void nas__tune_emit_way(const nas_target *target, const nas__tune_subject *s, int32_t way,
                         nas_buf *out) {
-    if (s->qconv != NULL) {
+    if (s->rows != NULL) {
+        nas__tune_rows_emit_way(s, way, out);
+    } else if (s->qconv != NULL) {
         nas__qconv_emit(target, s->qconv, &s->qways[way], out);
     } else {
         nas__conv_emit(target, s->conv, &s->ways[way], out);
@@ -194,7 +200,9 @@ void nas__tune_emit_way(const nas_target *target, const nas__tune_subject *s, in
 
 void nas__tune_function_name(const nas_target *target, const nas__tune_subject *s, int32_t way,
                              nas_buf *out) {
-    if (s->qconv != NULL) {
+    if (s->rows != NULL) {
+        nas__tune_rows_function_name(s, way, out);
+    } else if (s->qconv != NULL) {
         nas__qconv_name(target, s->qconv, &s->qways[way], out);
     } else {
         nas__conv_name(target, s->conv, &s->ways[way], out);
@@ -202,22 +210,26 @@ void nas__tune_function_name(const nas_target *target, const nas__tune_subject *
 }
 
 const char *nas__tune_way_name(const nas__tune_subject *s, int32_t way) {
+    if (s->rows != NULL) return nas__tune_rows_way_name(s, way);
     return s->qconv != NULL ? nas__qconv_algorithm_name(s->qways[way].algorithm)
                             : nas__conv_algorithm_name(s->ways[way].algorithm);
 }
 
 static size_t scratch_bytes(const nas_target *target, const nas__tune_subject *s, int32_t way) {
+    if (s->rows != NULL) return nas__tune_rows_scratch(s, way);
     return s->qconv != NULL
                ? nas__qconv_scratch_bytes(target, s->qconv, &s->qways[way])
                : nas__conv_scratch_floats(target, s->conv, &s->ways[way]) * sizeof(float);
 }
 
 static int32_t units_of(const nas_target *target, const nas__tune_subject *s, int32_t way) {
+    if (s->rows != NULL) return nas__tune_rows_units(s, way);
     return s->qconv != NULL ? nas__qconv_units(target, s->qconv, &s->qways[way])
                             : nas__conv_units(target, s->conv, &s->ways[way]);
 }
 
 static bool equal_ways(const nas__tune_subject *s, int32_t i, int32_t k) {
+    if (s->rows != NULL) return false;
     if (s->qconv != NULL) {
         const nas__qconv_way *a = &s->qways[i], *b = &s->qways[k];
         return a->algorithm == b->algorithm && a->pixels == b->pixels && a->vectors == b->vectors &&
@@ -242,15 +254,19 @@ static void emit_kernels(const nas_target *target, const nas__tune_subject *s, n
 }
 
 static void emit_sizes(const nas__tune_subject *s, nas_buf *out) {
+    static const char sizes[] = "\n#define ELEMENT %s\n#define IN ((size_t)%zu)\n"
+                                "#define OUT ((size_t)%zu)\n#define RESIDUAL ((size_t)%zu)\n";
+    if (s->rows != NULL) {
+        nas_buf_printf(out, sizes, "float", sizeof(float) * nas__tune_rows_in(s),
+                       sizeof(float) * nas__tune_rows_out(s), (size_t)0);
+        return;
+    }
     const nas__conv *c = s->qconv != NULL ? &s->qconv->conv : s->conv;
     const size_t element = s->qconv != NULL ? 1 : sizeof(float);
     const size_t residual =
         c->has_residual ? extent(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
                         : 0;
-    nas_buf_printf(out,
-                   "\n#define ELEMENT %s\n#define IN ((size_t)%zu)\n#define OUT ((size_t)%zu)\n"
-                   "#define RESIDUAL ((size_t)%zu)\n",
-                   s->qconv != NULL ? "void" : "float", element * in_elements(c),
+    nas_buf_printf(out, sizes, s->qconv != NULL ? "void" : "float", element * in_elements(c),
                    element * extent(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c),
                    element * residual);
 }

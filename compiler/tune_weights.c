@@ -108,6 +108,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
 }
 
 static nas_status weights_new(nas_ctx *ctx, const nas__tune_subject *s, random_weights *out) {
+    *out = (random_weights){0};
+    if (s->rows != NULL) return NAS_OK; /* the network's own */
     const nas__conv *c = s->qconv != NULL ? &s->qconv->conv : s->conv;
     random_weights w = {0};
     size_t n = 0;
@@ -127,6 +129,7 @@ static size_t round_64(size_t n) {
 }
 
 size_t nas__tune_weight_bytes(const nas_target *target, const nas__tune_subject *s, int32_t way) {
+    if (s->rows != NULL) return round_64(nas__tune_rows_weight_floats(s, way) * sizeof(float));
     return round_64(s->qconv != NULL
                         ? nas__qconv_weight_bytes(target, s->qconv, &s->qways[way])
                         : nas__conv_weight_floats(target, s->conv, &s->ways[way]) * sizeof(float));
@@ -138,10 +141,14 @@ static nas_status write_block(nas_ctx *ctx, const nas_target *target, const nas_
     const size_t bytes = nas__tune_weight_bytes(target, s, i);
     float *block = nas_alloc_array(ctx, bytes, 1);
     if (block == NULL) return NAS_ERR_NOMEM;
-    nas_status status = s->qconv != NULL
-                            ? nas__qconv_pack(ctx, target, s->qconv, &s->qways[i], &w->data, block)
-                            : nas__conv_pack(ctx, target, s->conv, &s->ways[i], w->weight, w->bias,
-                                             w->slope, block);
+    nas_status status = NAS_OK;
+    if (s->rows != NULL)
+        nas__tune_rows_pack(s, i, block);
+    else if (s->qconv != NULL)
+        status = nas__qconv_pack(ctx, target, s->qconv, &s->qways[i], &w->data, block);
+    else
+        status =
+            nas__conv_pack(ctx, target, s->conv, &s->ways[i], w->weight, w->bias, w->slope, block);
     unsigned long long head[BLOCK_HEAD / sizeof(unsigned long long)] = {bytes};
     if (status == NAS_OK &&
         (fwrite(head, sizeof head, 1, file) != 1 || fwrite(block, 1, bytes, file) != bytes)) {

@@ -93,7 +93,7 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     nas_graph *graph = NULL;
     char label[48];
     (void)snprintf(label, sizeof label, "%s %zu of %zu",
-                   c->levels != NULL ? "final networks" : "fine-tuning", number + 1, n);
+                   c->channels == NULL ? "final networks" : "fine-tuning", number + 1, n);
     nas_status status = nas_check_cancel(c->ctx);
     if (status == NAS_OK && !t->from_strategy) {
         status = nas_graph_clone(c->ctx, c->model, &graph);
@@ -103,7 +103,9 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     } else if (status == NAS_OK) {
         status = nas_space_decode(c->ctx, c->space, &t->point, &graph);
     }
-    if (status == NAS_OK && c->levels == NULL) status = nas__comp_tune(c, graph, label, index);
+    const bool tuned = c->levels != NULL && t->from_strategy; /* before it was compressed */
+    if (status == NAS_OK && c->channels != NULL && !tuned)
+        status = nas__comp_tune(c, graph, label, index);
     if (status == NAS_OK) status = finish(c, index, graph);
     nas_graph_free(graph);
     return nas_wrap(c->ctx, status, "final figures of trial %zu", index);

@@ -74,4 +74,15 @@ double nas_layer_exact_macs(const int32_t dims[4], const nas_layer_scheme *schem
 nas_status nas_layer_bytes(nas_ctx *ctx, const nas_graph *graph, nas_value v,
                            const nas_layer_scheme *scheme, uint64_t *out);
 
+/* nas_layer_is_whole - no group of the pattern is short in a layer of dims [O,KH,KW,I]: N | O, M | I. Numbers of the pattern
+ * that nas_sparsity_check knows are not looked at. */
+bool nas_layer_is_whole(const nas_sparsity *s, const int32_t dims[4]);
+
+typedef struct nas_layer_cost {
+    uint64_t kept;  /* weights that stay */
+    uint64_t bytes; /* nas_layer_bytes, at most: kept weights that round to 0 may make them fewer */
+} nas_layer_cost;
+/* nas_layer_expect - from shape and scheme alone; a pattern has to be whole. */
+nas_layer_cost nas_layer_expect(const int32_t dims[4], const nas_layer_scheme *scheme);
+
 #endif

@@ -87,7 +87,7 @@ nas_status nas_exec_statistics(nas_ctx *ctx, const nas_graph *graph,
                                void *arg, nas_exec_channel *out);
 /* nas_exec_match - scales and shifts every channel, in weights and biases, so that over these images it has the wanted mean and
  * deviation: layer after layer, each with what the corrected ones before it give. A channel without any deviation, before or
- * wanted, is shifted alone. */
+ * wanted, is shifted alone. Grids of weights (scales) move with them. */
 nas_status nas_exec_match(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options, size_t n,
                           nas_exec_read_fn read, void *arg, const nas_exec_channel *want);
 

@@ -130,13 +130,26 @@ static void choose_correction(walk *w, int32_t channels, const nas_exec_channel 
     }
 }
 
+/* Weights on a grid stay on it: it moves with them, their codes are as they were. */
+static void scale_filter(nas_param *weight, size_t each, int32_t c, float factor) {
+    float *w = weight->data + (size_t)c * each;
+    if (weight->scales == NULL) {
+        for (size_t i = 0; i < each; i++)
+            w[i] *= factor;
+        return;
+    }
+    const float before = weight->scales[c], after = before * factor;
+    for (size_t i = 0; i < each; i++)
+        w[i] = nearbyintf(w[i] / before) * after;
+    weight->scales[c] = after;
+}
+
 static void correct_params(const walk *w, nas_graph *g, const nas_node *node) {
     nas_param *weight = nas_graph_param(g, node->params[0]);
     nas_param *bias = nas_graph_param(g, node->params[1]);
     const size_t each = weight->count / (size_t)node->shape.c; /* 1 of a normalisation */
     for (int32_t c = 0; c < node->shape.c; c++) {
-        for (size_t i = 0; i < each; i++)
-            weight->data[(size_t)c * each + i] *= w->scale[c];
+        scale_filter(weight, each, c, w->scale[c]);
         bias->data[c] = w->scale[c] * bias->data[c] + w->shift[c];
     }
 }

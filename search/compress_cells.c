@@ -5,23 +5,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Parts of a convolution: what compression changes. */
-typedef struct parts {
-    const nas_param *weight;
-    size_t weights, biases, scales;
-} parts;
-
-static parts parts_of(const nas_graph *g, nas_value v, bool scaled) {
+nas__layer_parts nas__cell_parts(const nas_graph *g, nas_value v, bool scaled) {
     const nas_node *node = nas_graph_node(g, v);
     const nas_param *weight = nas_graph_param_const(g, node->params[0]);
     const size_t rows = (size_t)weight->dims[0];
-    return (parts){.weight = weight,
-                   .weights = weight->count,
-                   .biases = node->conv.has_bias ? rows : 0,
-                   .scales = scaled ? rows : 0};
+    return (nas__layer_parts){.weight = weight,
+                              .weights = weight->count,
+                              .biases = node->conv.has_bias ? rows : 0,
+                              .scales = scaled ? rows : 0};
 }
 
-static size_t floats_of(const parts *p) {
+size_t nas__cell_floats(const nas__layer_parts *p) {
     return p->weights + p->biases + p->scales;
 }
 
@@ -93,8 +87,9 @@ static nas_status make_room(nas__comp *c, size_t stays) {
         }
         if (oldest == stays) return NAS_OK; /* one layer alone is larger than the bound */
         const nas__level_layer *layer = &l->list.layers[layer_of(&l->list, oldest)];
-        const parts p = parts_of(c->model, layer->conv, l->cells[oldest].is_scaled);
-        const nas_status status = put_away(c, oldest, floats_of(&p) * sizeof(float));
+        const nas__layer_parts p =
+            nas__cell_parts(c->model, layer->conv, l->cells[oldest].is_scaled);
+        const nas_status status = put_away(c, oldest, nas__cell_floats(&p) * sizeof(float));
         if (status != NAS_OK) return status;
     }
     return NAS_OK;
@@ -102,7 +97,7 @@ static nas_status make_room(nas__comp *c, size_t stays) {
 
 /* ---- compressing ------------------------------------------------------------------------------------------------------------ */
 
-static void copy_in(const float *data, const parts *p, nas_graph *g, nas_value v) {
+void nas__cell_put(const nas__layer_parts *p, const float *data, nas_graph *g, nas_value v) {
     const nas_node *node = nas_graph_node(g, v);
     memcpy(nas_graph_param(g, node->params[0])->data, data, p->weights * sizeof *data);
     if (p->biases > 0)
@@ -110,7 +105,7 @@ static void copy_in(const float *data, const parts *p, nas_graph *g, nas_value v
                p->biases * sizeof *data);
 }
 
-static void copy_out(const nas_graph *g, nas_value v, const parts *p, float *data) {
+void nas__cell_take(const nas__layer_parts *p, const nas_graph *g, nas_value v, float *data) {
     const nas_node *node = nas_graph_node(g, v);
     memcpy(data, nas_graph_param_const(g, node->params[0])->data, p->weights * sizeof *data);
     if (p->biases > 0)
@@ -140,13 +135,13 @@ static nas_status compress(nas_ctx *ctx, nas__comp *c, size_t layer, size_t inde
                                            &l->view.moments[layer], &options, &cell->result);
     if (status != NAS_OK) return status;
     cell->is_scaled = l->list.levels[index].scheme.bits > 0;
-    const parts p = parts_of(l->work, v, cell->is_scaled);
-    cell->data = nas_alloc_array(ctx, floats_of(&p), sizeof *cell->data);
+    const nas__layer_parts p = nas__cell_parts(l->work, v, cell->is_scaled);
+    cell->data = nas_alloc_array(ctx, nas__cell_floats(&p), sizeof *cell->data);
     if (cell->data == NULL) return NAS_ERR_NOMEM;
-    copy_out(l->work, v, &p, cell->data);
+    nas__cell_take(&p, l->work, v, cell->data);
     nas__cells_restore(c, layer, l->work);
     cell->is_known = true;
-    l->bytes += floats_of(&p) * sizeof *cell->data;
+    l->bytes += nas__cell_floats(&p) * sizeof *cell->data;
     return NAS_OK;
 }
 
@@ -159,12 +154,12 @@ nas_status nas__cells_put(nas_ctx *ctx, nas__comp *c, size_t layer, int32_t leve
     nas_status status = nas_check_cancel(ctx);
     if (status == NAS_OK && !cell->is_known) status = compress(ctx, c, layer, index);
     if (status != NAS_OK) return status;
-    const parts p = parts_of(c->model, v, cell->is_scaled);
-    if (cell->data == NULL) status = take_back(c, index, floats_of(&p) * sizeof *cell->data);
+    const nas__layer_parts p = nas__cell_parts(c->model, v, cell->is_scaled);
+    if (cell->data == NULL) status = take_back(c, index, nas__cell_floats(&p) * sizeof *cell->data);
     cell->used = ++l->clock;
     if (status == NAS_OK) status = make_room(c, index);
     if (status != NAS_OK) return status;
-    copy_in(cell->data, &p, graph, v);
+    nas__cell_put(&p, cell->data, graph, v);
     if (!cell->is_scaled) return NAS_OK;
     return nas_graph_set_weight_scales(ctx, graph, nas_graph_node(graph, v)->params[0],
                                        l->list.levels[index].scheme.bits,

@@ -6,12 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_one_of(const char *space, const char *const *names) {
+    while (*names != NULL && strcmp(space, *names) != 0)
+        names++;
+    return *names != NULL;
+}
+
 bool nas__space_has_bits(const char *space) {
-    return strcmp(space, "bits") == 0 || strcmp(space, "mixed") == 0;
+    return is_one_of(space, (const char *const[]){"bits", "mixed", "joint", NULL});
 }
 
 bool nas__space_has_patterns(const char *space) {
-    return strcmp(space, "scheme") == 0 || strcmp(space, "mixed") == 0;
+    return is_one_of(space, (const char *const[]){"scheme", "mixed", "joint", NULL});
+}
+
+bool nas__space_has_channels(const char *space) {
+    return is_one_of(space, (const char *const[]){"amc", "agmc", "joint", NULL});
 }
 
 bool nas__space_has_levels(const char *space) {
@@ -37,25 +47,39 @@ static int by_bits(const void *a, const void *b) {
     return *(const int32_t *)a - *(const int32_t *)b;
 }
 
-nas_status nas__choices_bits(nas_ctx *ctx, const char *text, nas__choices *out) {
+/* 2 to 8, or also 32: rising. */
+static nas_status read_bits(nas_ctx *ctx, const char *text, bool floats,
+                            int32_t bits[NAS__CHOICES_MAX], int32_t *n) {
     char item[NAS__PATTERN_TEXT_MAX];
-    out->n_bits = 0;
+    *n = 0;
     while (next_item(&text, item)) {
         char *end = NULL;
-        const long bits = strtol(item, &end, 10);
-        if (*end != '\0' || ((bits < 2 || bits > 8) && bits != 32))
-            return nas_fail(ctx, NAS_ERR_INVALID, "'%s': bits are 2 to 8, or 32 for floats", item);
-        for (int32_t i = 0; i < out->n_bits; i++) {
-            if (out->bits[i] == bits)
-                return nas_fail(ctx, NAS_ERR_INVALID, "%ld bits twice: once is enough", bits);
+        const long number = strtol(item, &end, 10);
+        if (*end != '\0' || ((number < 2 || number > 8) && (number != 32 || !floats)))
+            return nas_fail(ctx, NAS_ERR_INVALID, "'%s': bits are 2 to 8%s", item,
+                            floats ? ", or 32 for floats" : "");
+        for (int32_t i = 0; i < *n; i++) {
+            if (bits[i] == number)
+                return nas_fail(ctx, NAS_ERR_INVALID, "%ld bits twice: once is enough", number);
         }
-        if (out->n_bits == NAS__CHOICES_MAX) return too_many(ctx);
-        out->bits[out->n_bits++] = (int32_t)bits;
+        if (*n == NAS__CHOICES_MAX) return too_many(ctx);
+        bits[(*n)++] = (int32_t)number;
     }
-    if (out->n_bits == 0)
-        return nas_fail(ctx, NAS_ERR_INVALID, "empty: name bits, such as \"4,8\"");
-    qsort(out->bits, (size_t)out->n_bits, sizeof *out->bits, by_bits);
+    if (*n == 0) return nas_fail(ctx, NAS_ERR_INVALID, "empty: name bits, such as \"4,8\"");
+    qsort(bits, (size_t)*n, sizeof *bits, by_bits);
     return NAS_OK;
+}
+
+nas_status nas__choices_bits(nas_ctx *ctx, const char *text, nas__choices *out) {
+    return read_bits(ctx, text, true, out->bits, &out->n_bits);
+}
+
+nas_status nas__choices_acts(nas_ctx *ctx, const char *text, nas__choices *out) {
+    return read_bits(ctx, text, false, out->acts, &out->n_acts);
+}
+
+bool nas__has_acts(const nas_config *config) {
+    return config->compress.act_bits > 0 || config->compress.act_bits_list[0] != '\0';
 }
 
 nas_status nas__choices_patterns(nas_ctx *ctx, const char *text, nas__choices *out) {
@@ -113,6 +137,13 @@ nas_status nas__choices_read(nas_ctx *ctx, const nas_config *config, nas__choice
     *out = (nas__choices){0};
     if (nas__space_has_bits(space))
         status = nas_wrap(ctx, nas__choices_bits(ctx, config->compress.bits, out), "compress.bits");
+    if (config->compress.act_bits_list[0] != '\0') {
+        if (status == NAS_OK)
+            status = nas_wrap(ctx, nas__choices_acts(ctx, config->compress.act_bits_list, out),
+                              "compress.act_bits_list");
+    } else if (config->compress.act_bits > 0) {
+        out->acts[out->n_acts++] = config->compress.act_bits;
+    }
     if (status == NAS_OK && nas__space_has_patterns(space)) {
         status = nas_wrap(ctx, nas__choices_patterns(ctx, config->compress.patterns, out),
                           "compress.patterns");

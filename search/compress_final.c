@@ -93,9 +93,9 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     nas_graph *graph = NULL;
     char label[48];
     (void)snprintf(label, sizeof label, "%s %zu of %zu",
-                   c->levels != NULL ? "final networks" : "fine-tuning", number + 1, n);
+                   c->channels == NULL ? "final networks" : "fine-tuning", number + 1, n);
     nas_status status = nas_check_cancel(c->ctx);
-    if (status == NAS_OK && !t->from_strategy && c->levels != NULL) {
+    if (status == NAS_OK && !t->from_strategy && c->channels == NULL) {
         status = nas_graph_clone(c->ctx, c->model, &graph);
     } else if (status == NAS_OK && !t->from_strategy) {
         status = nas__comp_tuned_original(c, label, &graph);

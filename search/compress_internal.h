@@ -46,7 +46,8 @@ typedef struct nas__comp {
     nas_exec_channel *outputs; /* what its layers give; NULL: no recalibration */
     double *scores;            /* [class] importance */
     struct nas__levels
-        *levels; /* of spaces of levels, which need none of the five above; else NULL */
+        *levels; /* of spaces of levels, which need none of the five above where channels
+                                 * stay as they are; else NULL */
     nas_space *space;
     nas_strategy *strategy;
     nas_front *front; /* over strategy trials, by the objectives */
@@ -69,6 +70,15 @@ nas_status nas__comp_model(nas__comp *c);
 nas_status nas__comp_data(nas__comp *c, int32_t h, int32_t w, int32_t channels);
 /* nas__comp_space - groups, statistics, importance and the space over them. */
 nas_status nas__comp_space(nas__comp *c);
+/* nas__comp_channels - groups, statistics (unless c->moments are there) and importance. */
+nas_status nas__comp_channels(nas__comp *c);
+/* nas__comp_slice - kept[group] channels of the original, repaired; keep[class] says which. */
+nas_status nas__comp_slice(nas_ctx *ctx, const nas__comp *c, const int32_t *kept, bool *keep,
+                           nas_graph **out);
+/* nas__comp_terms - channels of value `v` that are of groups become terms of `layer`; returns how many are of none. of_group:
+ * room for a number a group. */
+int32_t nas__comp_terms(const nas__comp *c, nas_value v, int32_t layer, bool is_input,
+                        int32_t *of_group, nas_amc_term *terms, int32_t *n);
 /* nas__comp_top1 - share of a split's images that `graph` gets right. */
 nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
                           double *top1);
@@ -103,13 +113,16 @@ nas_status nas__comp_load(nas__comp *c); /* trials of an earlier start */
 /* nas__comp_evaluate - scores, times and finishes a WAITING trial. */
 nas_status nas__comp_evaluate(nas__comp *c, size_t index, const nas_graph *graph, const char *role);
 
-/* nas__comp_decode - kept[group] channels of the original, repaired; `arg` is the study. */
+/* nas__comp_decode - kept[group] channels of the original, repaired and recalibrated; `arg` is the study. */
 nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out);
 
 /* ---- compress_layers.c ---- */
-/* nas__comp_parts - what is chosen for: groups of channels, or layers. */
+/* nas__comp_parts - what is chosen for: groups of channels, or layers; of both: groups, all groups at once, layers. */
 size_t nas__comp_parts(const nas__comp *c);
-/* nas__comp_alone - top1[part]: share of REWARD images when only that part is cut as in trial `index`. */
+/* nas__comp_kept - kept[group] of a point. */
+void nas__comp_kept(const nas__comp *c, const nas_point *point, int32_t *kept);
+/* nas__comp_alone - top1[part]: share of REWARD images when only that part is cut as in trial `index`; of layers of sliced
+ * networks: when all groups are cut, and that layer alone is compressed. */
 nas_status nas__comp_alone(nas__comp *c, size_t index, double *top1);
 
 /* nas__comp_ratios - ratio[part]: time of the layer, or of the convolutions that write or read the group's channels, in trial
@@ -138,6 +151,11 @@ nas_status nas__comp_time_parts(nas__comp *c, const nas_graph *delivered, double
 bool nas__comp_worth_timing(const nas__comp *c, size_t index);
 /* nas__comp_estimate - latency of a candidate that was not timed, from earlier ones; for the strategy alone. */
 bool nas__comp_estimate(const nas__comp *c, size_t index, nas_metric metric, double *out);
+
+/* ---- compress_report.c ---- */
+/* nas__comp_write_groups - a line for each group as a table: channels, kept ones, alone[group], ratio[group]. */
+nas_status nas__comp_write_groups(nas__comp *c, const nas_point *point, const double *alone,
+                                  const double *ratio, const char *path);
 
 /* ---- phases ---- */
 nas_status nas__comp_search(nas__comp *c);                 /* compress_search.c */

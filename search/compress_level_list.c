@@ -32,7 +32,8 @@ typedef struct builder {
     nas__choices choices;
     nas_graph *work; /* weights of a layer become its mask */
     uint8_t *mask;
-    bool *narrow; /* [nodes] values that may have fewer than 8 bits */
+    nas_value *leader; /* [nodes] of values that may have fewer than 8 bits, else NONE */
+    int32_t *value_of; /* [nodes] 1 + the value that has the leader's grid; 0: none */
     nas__level_list *list;
 } builder;
 
@@ -55,11 +56,51 @@ static void find_edges(const nas_graph *g, bool *behind, bool *before) {
     }
 }
 
-/* Bits of the values that a convolution reads: those of nas_oneshot_codes_find. */
+/* 1 + the value that a convolution reads; 0: none whose bits are chosen. */
+static int32_t value_read(const builder *b, nas_value conv) {
+    const nas_value leader = b->leader[nas_graph_node(b->graph, conv)->inputs[0]];
+    return leader == NAS_VALUE_NONE ? 0 : b->value_of[leader];
+}
+
+/* Bits of what a convolution reads: those of nas_oneshot_codes_find; of a value 1, for each of its own. */
 static int32_t input_bits(const builder *b, nas_value conv) {
-    const int32_t bits = b->config->compress.act_bits;
-    if (bits == 0) return FLOAT_BITS;
-    return b->narrow[nas_graph_node(b->graph, conv)->inputs[0]] ? bits : CODE_BITS;
+    const nas_levels_value *acts = &b->list->acts;
+    if (acts->n_bits == 0) return FLOAT_BITS;
+    if (b->leader[nas_graph_node(b->graph, conv)->inputs[0]] == NAS_VALUE_NONE) return CODE_BITS;
+    return acts->n_bits > 1 ? 1 : acts->bits[0];
+}
+
+static bool is_grouped(const nas_node *node) {
+    return node->op == NAS_OP_CONV && node->conv.groups > 1;
+}
+
+/* Values whose bits are chosen, in order of their first reader. */
+static nas_status list_values(builder *b) {
+    const nas_value n = nas_graph_node_count(b->graph);
+    nas__level_list *list = b->list;
+    list->acts.n_bits = b->choices.n_acts;
+    memcpy(list->acts.bits, b->choices.acts, sizeof list->acts.bits);
+    list->values = nas_alloc_array(b->ctx, (size_t)n, sizeof *list->values);
+    list->uses = nas_alloc_array(b->ctx, (size_t)n, sizeof *list->uses);
+    list->users = nas_alloc_array(b->ctx, (size_t)n, sizeof *list->users);
+    if (list->values == NULL || list->uses == NULL || list->users == NULL) return NAS_ERR_NOMEM;
+    const nas_status status = nas_oneshot_codes_narrow(b->ctx, b->graph, NULL, b->leader);
+    for (nas_value v = 0; status == NAS_OK && list->acts.n_bits > 1 && v < n; v++) {
+        const nas_node *node = nas_graph_node(b->graph, v);
+        const nas_value leader =
+            node->op == NAS_OP_CONV ? b->leader[node->inputs[0]] : NAS_VALUE_NONE;
+        if (leader == NAS_VALUE_NONE) continue;
+        if (b->value_of[leader] == 0) {
+            list->values[list->n_values++] = leader;
+            b->value_of[leader] = (int32_t)list->n_values;
+        }
+        if (!is_grouped(node)) continue;
+        const double macs = (double)nas_graph_node_cost(b->graph, v).macs;
+        list->users[list->n_uses] = v;
+        list->uses[list->n_uses++] = (nas_levels_use){
+            .value = b->value_of[leader] - 1, .group = -1, .bops = macs * CODE_BITS};
+    }
+    return status;
 }
 
 static nas_status list_layers(builder *b) {
@@ -76,7 +117,9 @@ static nas_status list_layers(builder *b) {
         list->layers[list->n_layers++] =
             (nas__level_layer){.conv = v,
                                .weights = nas_graph_param_const(b->graph, node->params[0])->count,
-                               .is_edge = !behind[v] || !before[v]};
+                               .is_edge = !behind[v] || !before[v],
+                               .reads = value_read(b, v),
+                               .input_bits = input_bits(b, v)};
     }
     nas_free(behind);
     nas_free(before);
@@ -92,22 +135,7 @@ static nas_status list_layers(builder *b) {
 
 /* Groups without a rest. */
 static bool fits(nas_ctx *ctx, const nas_sparsity *s, const int32_t dims[4]) {
-    const int32_t out = dims[0], in = dims[3];
-    bool whole = true;
-    switch (s->pattern) {
-    case NAS_SPARSITY_1XN: whole = out % s->n == 0; break;
-    case NAS_SPARSITY_N_OF_M: whole = in % s->group == 0 && out % s->outputs == 0; break;
-    case NAS_SPARSITY_BLOCK:
-    case NAS_SPARSITY_PUNCHED: whole = out % s->outputs == 0 && in % s->inputs == 0; break;
-    case NAS_SPARSITY_PATTERN:
-    case NAS_SPARSITY_COMPLEMENTARY: whole = out % s->outputs == 0; break;
-    case NAS_SPARSITY_PERIODIC: whole = in % s->period == 0; break;
-    case NAS_SPARSITY_FILTER:
-    case NAS_SPARSITY_CHANNEL:
-    case NAS_SPARSITY_UNSTRUCTURED:
-    case NAS_SPARSITY_PATTERN_COUNT: break;
-    }
-    if (!whole) return false;
+    if (!nas_layer_is_whole(s, dims)) return false;
     const bool legal = nas_sparsity_check(ctx, s, dims, 1) == NAS_OK;
     if (!legal) nas_ctx_clear(ctx);
     return legal;
@@ -247,52 +275,75 @@ static nas_status list_levels(builder *b, nas__level_layer *layer) {
     return nas_wrap(b->ctx, status, "layer '%s'", nas_graph_node(b->graph, layer->conv)->name);
 }
 
+/* Bits of what a grouped convolution reads; 0: those of a value, which are counted apart. */
+static int32_t grouped_bits(const builder *b, nas_value conv) {
+    return value_read(b, conv) > 0 ? 0 : input_bits(b, conv);
+}
+
 /* What grouped convolutions save by the 8-bit weights that they get with activations of integers. */
-static void count_grouped(const builder *b, double fixed[NAS_LEVEL_COSTS]) {
-    for (nas_value v = 0; v < nas_graph_node_count(b->graph); v++) {
-        const nas_node *node = nas_graph_node(b->graph, v);
-        if (b->config->compress.act_bits == 0 || node->op != NAS_OP_CONV || node->conv.groups == 1)
-            continue;
-        const nas_param *p = nas_graph_param_const(b->graph, node->params[0]);
-        const double macs = (double)nas_graph_node_cost(b->graph, v).macs;
-        fixed[NAS_LEVEL_BYTES] -=
+static void count_grouped(const nas__level_list *list, const nas_graph *g,
+                          double rest[NAS_LEVEL_COSTS]) {
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        if (list->acts.n_bits == 0 || !is_grouped(node)) continue;
+        const nas_param *p = nas_graph_param_const(g, node->params[0]);
+        const double macs = (double)nas_graph_node_cost(g, v).macs;
+        rest[NAS_LEVEL_BYTES] -=
             (double)p->count * (NAS_WEIGHT_BYTES_EACH - 1) - (double)p->dims[0] * sizeof(float);
-        fixed[NAS_LEVEL_BOPS] -= macs * (NAS_BOPS_EACH - CODE_BITS * input_bits(b, v));
+        rest[NAS_LEVEL_BOPS] -= macs * (NAS_BOPS_EACH - CODE_BITS * list->grouped_bits[v]);
     }
+}
+
+nas_status nas__level_list_rest(nas_ctx *ctx, const nas__level_list *list, const nas_graph *graph,
+                                double rest[NAS_LEVEL_COSTS]) {
+    nas_graph_cost cost = {0};
+    const nas_status status = nas_graph_cost_total(ctx, graph, &cost);
+    double weights = 0, macs = 0;
+    for (size_t i = 0; i < list->n_layers; i++) {
+        const nas_node *node = nas_graph_node(graph, list->layers[i].conv);
+        weights += (double)nas_graph_param_const(graph, node->params[0])->count;
+        macs += (double)nas_graph_node_cost(graph, list->layers[i].conv).macs;
+    }
+    rest[NAS_LEVEL_BYTES] = ((double)cost.params - weights) * NAS_WEIGHT_BYTES_EACH;
+    rest[NAS_LEVEL_MACS] = (double)cost.macs - macs;
+    rest[NAS_LEVEL_BOPS] = ((double)cost.macs - macs) * NAS_BOPS_EACH;
+    rest[NAS_LEVEL_PARAMS] = (double)cost.params - weights;
+    count_grouped(list, graph, rest);
+    return status;
 }
 
 static nas_status count_rest(builder *b) {
     nas__level_list *list = b->list;
     nas_graph_cost cost = {0};
-    const nas_status status = nas_graph_cost_total(b->ctx, b->graph, &cost);
-    double weights = 0, macs = 0;
-    for (size_t i = 0; i < list->n_layers; i++) {
-        weights += (double)list->layers[i].weights;
-        macs += (double)nas_graph_node_cost(b->graph, list->layers[i].conv).macs;
-    }
+    nas_status status = nas_graph_cost_total(b->ctx, b->graph, &cost);
     list->original[NAS_LEVEL_BYTES] = (double)cost.params * NAS_WEIGHT_BYTES_EACH;
     list->original[NAS_LEVEL_MACS] = (double)cost.macs;
     list->original[NAS_LEVEL_BOPS] = (double)cost.macs * NAS_BOPS_EACH;
     list->original[NAS_LEVEL_PARAMS] = (double)cost.params;
-    list->fixed[NAS_LEVEL_BYTES] = ((double)cost.params - weights) * NAS_WEIGHT_BYTES_EACH;
-    list->fixed[NAS_LEVEL_MACS] = (double)cost.macs - macs;
-    list->fixed[NAS_LEVEL_BOPS] = ((double)cost.macs - macs) * NAS_BOPS_EACH;
-    list->fixed[NAS_LEVEL_PARAMS] = (double)cost.params - weights;
-    count_grouped(b, list->fixed);
+    const size_t n = (size_t)nas_graph_node_count(b->graph);
+    list->grouped_bits = nas_alloc_array(b->ctx, n, sizeof *list->grouped_bits);
+    if (list->grouped_bits == NULL) return NAS_ERR_NOMEM;
+    for (nas_value v = 0; v < (nas_value)n; v++) {
+        if (is_grouped(nas_graph_node(b->graph, v))) list->grouped_bits[v] = grouped_bits(b, v);
+    }
+    if (status == NAS_OK) status = nas__level_list_rest(b->ctx, list, b->graph, list->fixed);
     return status;
 }
 
 static nas_status build(builder *b) {
     size_t largest = 1;
+    const size_t nodes = (size_t)nas_graph_node_count(b->graph);
     nas_status status = nas__choices_read(b->ctx, b->config, &b->choices);
+    b->leader = nas_alloc_array(b->ctx, nodes, sizeof *b->leader);
+    b->value_of = nas_alloc_array(b->ctx, nodes, sizeof *b->value_of);
+    if (status == NAS_OK && (b->leader == NULL || b->value_of == NULL)) status = NAS_ERR_NOMEM;
+    if (status == NAS_OK) status = list_values(b);
     if (status == NAS_OK) status = list_layers(b);
     for (size_t i = 0; i < b->list->n_layers; i++) {
         if (b->list->layers[i].weights > largest) largest = b->list->layers[i].weights;
     }
     b->mask = nas_alloc_array(b->ctx, largest, 1);
-    b->narrow = nas_alloc_array(b->ctx, (size_t)nas_graph_node_count(b->graph), sizeof *b->narrow);
-    if (status == NAS_OK && (b->mask == NULL || b->narrow == NULL)) status = NAS_ERR_NOMEM;
-    if (status == NAS_OK) status = nas_oneshot_codes_narrow(b->ctx, b->graph, b->narrow);
+    if (status == NAS_OK && b->mask == NULL) status = NAS_ERR_NOMEM;
     if (status == NAS_OK) status = nas_graph_clone(b->ctx, b->graph, &b->work);
     for (size_t i = 0; i < b->list->n_layers && status == NAS_OK; i++)
         status = list_levels(b, &b->list->layers[i]);
@@ -306,7 +357,8 @@ nas_status nas__level_list_make(nas_ctx *ctx, const nas_config *config, const na
     const nas_status status = build(&b);
     nas_graph_free(b.work);
     nas_free(b.mask);
-    nas_free(b.narrow);
+    nas_free(b.leader);
+    nas_free(b.value_of);
     if (status != NAS_OK) nas__level_list_deinit(out);
     return status;
 }
@@ -314,6 +366,10 @@ nas_status nas__level_list_make(nas_ctx *ctx, const nas_config *config, const na
 void nas__level_list_deinit(nas__level_list *list) {
     nas_free(list->layers);
     nas_free(list->levels);
+    nas_free(list->values);
+    nas_free(list->uses);
+    nas_free(list->users);
+    nas_free(list->grouped_bits);
     nas_buf_deinit(&list->dropped);
     *list = (nas__level_list){0};
 }

@@ -1,6 +1,6 @@
 /* compress_levels.c - opens a study of levels: what the device gains, levels and their costs, second moments of the layers, the
  * space; candidates out of cells. */
-#include "search/compress_levels.h"
+#include "search/compress_joint.h"
 #include "search/oneshot_codes.h"
 
 #include <stdlib.h>
@@ -13,8 +13,8 @@ nas_status nas__levels_judge(nas_ctx *ctx, const nas_config *config, nas_db *own
                              nas__sparse_judge *judge) {
     const char *file = config->compress.gains, *device = config->compress.gains_device;
     /* with activations of floats, weights of few bits run as floats on their grids */
-    *judge = (nas__sparse_judge){.fingerprint = fingerprint,
-                                 .bits = config->compress.act_bits > 0 ? 8 : 32};
+    *judge =
+        (nas__sparse_judge){.fingerprint = fingerprint, .bits = nas__has_acts(config) ? 8 : 32};
     fingerprint[0] = '\0';
     if (!nas__space_has_patterns(config->compress.space)) return NAS_OK;
     if (file[0] == '\0') {
@@ -106,8 +106,10 @@ static void find_limits(const nas__comp *c, double limit[NAS_LEVEL_COSTS]) {
     }
 }
 
-static nas_status decode(nas_ctx *ctx, void *arg, const int32_t *level, nas_graph **out) {
+static nas_status decode(nas_ctx *ctx, void *arg, const int32_t *kept, const int32_t *level,
+                         nas_graph **out) {
     nas__comp *c = arg;
+    (void)kept; /* widths stay */
     nas_graph *graph = NULL;
     nas_status status = nas_graph_clone(ctx, c->model, &graph);
     for (size_t i = 0; i < c->levels->list.n_layers && status == NAS_OK; i++)
@@ -120,20 +122,26 @@ static nas_status decode(nas_ctx *ctx, void *arg, const int32_t *level, nas_grap
     return NAS_OK;
 }
 
-static nas_status open_space(nas__comp *c) {
+static nas_status open_level_space(nas__comp *c) {
     const nas__level_list *list = &c->levels->list;
     nas_levels_layer *layers = nas_alloc_array(c->ctx, list->n_layers, sizeof *layers);
     nas_level *levels = nas_alloc_array(c->ctx, list->n_levels, sizeof *levels);
-    nas_status status = layers == NULL || levels == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    nas_levels_value *values = nas_alloc_array(c->ctx, list->n_values, sizeof *values);
+    nas_status status = layers == NULL || levels == NULL || values == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) {
         nas_levels_options o = {.name = c->config->compress.space,
                                 .layers = layers,
                                 .n_layers = (int32_t)list->n_layers,
+                                .values = values,
+                                .n_values = (int32_t)list->n_values,
+                                .uses = list->uses,
+                                .n_uses = (int32_t)list->n_uses,
                                 .decode = decode,
-                                .decode_arg = c};
+                                .arg = c};
         memcpy(o.fixed, list->fixed, sizeof o.fixed);
-        find_limits(c, c->levels->limit);
         memcpy(o.limit, c->levels->limit, sizeof o.limit);
+        for (size_t i = 0; i < list->n_values; i++)
+            values[i] = list->acts;
         for (size_t i = 0; i < list->n_levels; i++) {
             levels[i].text = list->levels[i].text;
             memcpy(levels[i].costs, list->levels[i].costs, sizeof levels[i].costs);
@@ -141,12 +149,23 @@ static nas_status open_space(nas__comp *c) {
         for (size_t i = 0; i < list->n_layers; i++)
             layers[i] = (nas_levels_layer){.n_forms = list->layers[i].n_forms,
                                            .n_bits = list->layers[i].n_bits,
+                                           .reads = list->layers[i].reads,
                                            .levels = levels + list->layers[i].first};
         status = nas_space_levels_new(c->ctx, &o, &c->space);
     }
     nas_free(layers);
     nas_free(levels);
+    nas_free(values);
     return status;
+}
+
+/* Statistics, and the space; before that what can be known to be impossible. */
+static nas_status open_space(nas__comp *c) {
+    const bool joint = nas__space_has_channels(c->config->compress.space);
+    find_limits(c, c->levels->limit);
+    nas_status status = joint ? NAS_OK : open_level_space(c);
+    if (status == NAS_OK) status = calibrate(c);
+    return status == NAS_OK && joint ? nas__joint_space(c) : status;
 }
 
 nas_status nas__levels_open(nas__comp *c) {
@@ -155,7 +174,6 @@ nas_status nas__levels_open(nas__comp *c) {
     nas__levels *l = c->levels;
     nas_status status = make_list(c);
     if (status == NAS_OK) status = open_space(c);
-    if (status == NAS_OK) status = calibrate(c);
     if (status == NAS_OK) status = nas_graph_clone(c->ctx, c->model, &l->work);
     if (status != NAS_OK) return status;
     l->cells = nas_alloc_array(c->ctx, l->list.n_levels, sizeof *l->cells);
@@ -170,6 +188,7 @@ void nas__levels_close(nas__comp *c) {
     l->view.data = NULL;
     nas_oneshot_close(&l->view);
     nas__cells_free(l);
+    nas__joint_free(l->joint);
     nas_graph_free(l->work);
     nas_free(l->results);
     nas__level_list_deinit(&l->list);
@@ -179,16 +198,33 @@ void nas__levels_close(nas__comp *c) {
 
 /* ---- activations ---------------------------------------------------------------------------------------------------------- */
 
-nas_status nas__levels_code(nas__comp *c, size_t images, nas_graph **graph) {
+/* bits[node] of a point: of the values that have a choice; the most there are for the rest. */
+static nas_status list_bits(nas__comp *c, const nas_point *point, int32_t *bits) {
+    const nas__level_list *list = &c->levels->list;
+    int32_t *chosen = nas_alloc_array(c->ctx, list->n_values, sizeof *chosen);
+    if (chosen == NULL) return NAS_ERR_NOMEM;
+    for (nas_value v = 0; v < nas_graph_node_count(c->model); v++)
+        bits[v] = list->acts.bits[list->acts.n_bits - 1];
+    nas_space_levels_bits(c->space, point, chosen);
+    for (size_t i = 0; i < list->n_values; i++)
+        bits[list->values[i]] = chosen[i];
+    nas_free(chosen);
+    return NAS_OK;
+}
+
+nas_status nas__levels_code(nas__comp *c, size_t images, const nas_point *point,
+                            nas_graph **graph) {
     nas_oneshot view = c->levels->view; /* borrows */
     nas_oneshot_codes codes = {0};
     nas_graph *coded = NULL;
-    if (c->config->compress.act_bits == 0) return NAS_OK;
+    if (!nas__has_acts(c->config)) return NAS_OK;
     if (view.n_sample > images) view.n_sample = images;
-    nas_status status =
-        nas_oneshot_codes_find(c->ctx, &view, *graph, c->config->compress.act_bits, &codes);
+    int32_t *bits = nas_alloc_array(c->ctx, (size_t)nas_graph_node_count(c->model), sizeof *bits);
+    nas_status status = bits == NULL ? NAS_ERR_NOMEM : list_bits(c, point, bits);
+    if (status == NAS_OK) status = nas_oneshot_codes_find_each(c->ctx, &view, *graph, bits, &codes);
     if (status == NAS_OK) status = nas_oneshot_codes_apply(c->ctx, *graph, &codes, &coded);
     nas_oneshot_codes_deinit(&codes);
+    nas_free(bits);
     if (status != NAS_OK) return status;
     nas_graph_free(*graph);
     *graph = coded;

@@ -25,7 +25,8 @@ typedef struct nas__level {
     char text
         [NAS__LEVEL_TEXT_MAX]; /* "4", "1x4@0.5", "1x4@0.5/4"; floats are 32, no pattern is dense */
     uint64_t kept;             /* weights that stay */
-    double costs[NAS_LEVEL_COSTS];
+    double costs
+        [NAS_LEVEL_COSTS]; /* bit operations of a layer that reads a value: for each bit of it */
     double gain; /* measured time of the dense layer over that of the form; NAN: not measured */
 } nas__level;
 
@@ -36,6 +37,8 @@ typedef struct nas__level_layer {
     bool is_edge; /* nothing but convolutions of its kind lies before or behind it */
     size_t first; /* of its levels */
     int32_t n_forms, n_bits;
+    int32_t reads; /* 1 + the value of nas__level_list that it reads; 0: its input has input_bits */
+    int32_t input_bits; /* 32: floats */
 } nas__level_layer;
 
 typedef struct nas__level_list {
@@ -43,6 +46,14 @@ typedef struct nas__level_list {
     size_t n_layers;
     nas__level *levels; /* of all layers, one layer after another */
     size_t n_levels, cap_levels;
+    nas_levels_value
+        acts;          /* what a value may have; n_bits 0 or 1: there are no values to choose for */
+    nas_value *values; /* [n_values] leaders of grids (oneshot_codes.h) that convolutions read */
+    size_t n_values;
+    nas_levels_use *uses; /* [n_uses] grouped convolutions that read them, and what users[] has */
+    nas_value *users;
+    size_t n_uses;
+    int32_t *grouped_bits; /* [nodes] of what a grouped convolution reads; 0: a value, see uses */
     double fixed[NAS_LEVEL_COSTS];    /* of everything else */
     double original[NAS_LEVEL_COSTS]; /* of the network as it came */
     nas_buf dropped;                  /* a line for each (layer, pattern, rate) that is not tried */
@@ -53,6 +64,9 @@ typedef struct nas__level_list {
  * compress), INVALID (lists of the config), DB, NOMEM. */
 nas_status nas__level_list_make(nas_ctx *ctx, const nas_config *config, const nas_graph *graph,
                                 const nas__sparse_judge *judge, nas__level_list *out);
+/* nas__level_list_rest - costs of what is no layer of the list in `graph`: that of the list, or the same with fewer channels. */
+nas_status nas__level_list_rest(nas_ctx *ctx, const nas__level_list *list, const nas_graph *graph,
+                                double rest[NAS_LEVEL_COSTS]);
 void nas__level_list_deinit(nas__level_list *list);
 
 /* ---- the state of such a study ---------------------------------------------------------------------------------------- */
@@ -75,6 +89,7 @@ typedef struct nas__levels {
     nas_graph *work; /* the model; a layer of it is compressed, taken and put back */
     nas_layer_result
         *results; /* [n_layers] of the network that was compressed last for the final front */
+    struct nas__joint *joint; /* where channels vary: what compress_joint.h keeps; else NULL */
 } nas__levels;
 
 /* ---- compress_levels.c ---- */
@@ -93,11 +108,21 @@ nas_status nas__levels_schemes(const nas__comp *c, const nas_point *point,
                                nas_layer_scheme *schemes);
 const nas__level *nas__levels_at(const nas__comp *c, size_t layer, int32_t level);
 
-/* nas__levels_code - with compress.act_bits, *graph becomes a network of integers, activations included, with grids from `images`
- * calibration images at most; without, nothing happens. */
-nas_status nas__levels_code(nas__comp *c, size_t images, nas_graph **graph);
+/* nas__levels_code - with bits of activations, *graph, that of a point, becomes a network of integers, activations included, with
+ * grids from `images` calibration images at most; without, nothing happens. */
+nas_status nas__levels_code(nas__comp *c, size_t images, const nas_point *point, nas_graph **graph);
 
 /* ---- compress_cells.c ---- */
+/* Parts of a convolution: what compression changes. In one piece: weights, bias, steps of grids. */
+typedef struct nas__layer_parts {
+    const nas_param *weight;
+    size_t weights, biases, scales;
+} nas__layer_parts;
+nas__layer_parts nas__cell_parts(const nas_graph *g, nas_value v, bool scaled);
+size_t nas__cell_floats(const nas__layer_parts *p);
+void nas__cell_take(const nas__layer_parts *p, const nas_graph *g, nas_value v, float *data);
+void nas__cell_put(const nas__layer_parts *p, const float *data, nas_graph *g,
+                   nas_value v); /* all but the steps */
 /* nas__cells_put - layer `layer` of `graph`, a copy of the model, at a level: compressed now unless it is known. */
 nas_status nas__cells_put(nas_ctx *ctx, nas__comp *c, size_t layer, int32_t level,
                           nas_graph *graph);
@@ -108,6 +133,8 @@ void nas__cells_free(nas__levels *l);
 /* ---- compress_mapper.c ---- */
 /* nas__levels_seed - first proposals to the strategy. */
 nas_status nas__levels_seed(nas__comp *c);
+/* nas__levels_propose - one of them, unless it is beyond a limit, or *seeds have been made and there is no room; `what` for the log. */
+nas_status nas__levels_propose(nas__comp *c, const nas_point *p, const char *what, int32_t *seeds);
 
 /* ---- compress_levels_final.c ---- */
 /* nas__levels_final - the network of a finalist. */

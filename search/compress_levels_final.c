@@ -1,6 +1,6 @@
 /* compress_levels_final.c - networks of the front of a study of levels: compressed in turn, kept with their recipe, delivered; and
  * the plan of such a study. */
-#include "search/compress_levels.h"
+#include "search/compress_joint.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -44,8 +44,10 @@ nas_status nas__levels_final(nas__comp *c, size_t index, nas_graph **out) {
     const nas_point *point = &c->trials[index].point;
     const bool scored = strcmp(c->config->compress.calibrate, "dense") == 0;
     nas_graph *graph = NULL;
-    nas_status status = scored ? as_scored(c, point, &graph) : in_turn(c, point, &graph);
-    if (status == NAS_OK) status = nas__levels_code(c, SIZE_MAX, &graph);
+    nas_status status = c->channels != NULL ? nas__joint_final(c, index, &graph)
+                        : scored            ? as_scored(c, point, &graph)
+                                            : in_turn(c, point, &graph);
+    if (status == NAS_OK) status = nas__levels_code(c, SIZE_MAX, point, &graph);
     if (status == NAS_OK) {
         *out = graph;
     } else {
@@ -85,11 +87,13 @@ static nas_status write_facts(const nas__comp *c, size_t index, nas_buf *out) {
     put_number(&j, "latency_p50_us", t->row.values.final_latency_p50_us);
     put_number(&j, "original_latency_p50_us", original->row.values.final_latency_p50_us);
     put_number(&j, "report_top1", t->top1.report_top1);
-    put_number(&j, "original_report_top1", original->top1.report_top1);
+    put_number(&j, c->channels != NULL ? "original_tuned_report_top1" : "original_report_top1",
+               original->top1.report_top1);
     put_number(&j, "reward_top1", t->top1.tuned_reward_top1);
     nas_json_key(&j, "weight_bytes");
     nas_json_int(&j, t->top1.weight_bytes.value);
     put_text(&j, "data", nas_class_data_describe(c->data));
+    if (c->channels != NULL) nas__joint_facts(c, index, &j);
     nas_json_object_end(&j);
     return nas_buf_status(c->ctx, out);
 }
@@ -113,8 +117,14 @@ nas_status nas__levels_keep(nas__comp *c, size_t index, const nas_graph *graph) 
 
 /* ---- delivery ------------------------------------------------------------------------------------------------------------- */
 
-static nas_status write_row(nas__comp *c, size_t layer, int32_t at, const nas_graph *graph,
-                            double alone, double ratio, nas_buf *text) {
+/* Bits of what a layer reads in a point. */
+static int32_t input_bits(const nas__comp *c, size_t layer, const int32_t *bits) {
+    const nas__level_layer *at = &c->levels->list.layers[layer];
+    return at->reads > 0 ? bits[at->reads - 1] : at->input_bits;
+}
+
+static nas_status write_row(nas__comp *c, size_t layer, int32_t at, int32_t input,
+                            const nas_graph *graph, double alone, double ratio, nas_buf *text) {
     const nas__level *level = nas__levels_at(c, layer, at);
     const nas_layer_scheme *s = &level->scheme, nothing = nas_layer_scheme_default();
     const nas_value conv = c->levels->list.layers[layer].conv;
@@ -130,10 +140,10 @@ static nas_status write_row(nas__comp *c, size_t layer, int32_t at, const nas_gr
     nas_status status = nas_layer_bytes(c->ctx, graph, v, s, &bytes);
     if (status == NAS_OK) status = nas_layer_bytes(c->ctx, c->model, conv, &nothing, &dense);
     if (s->is_sparse) nas_sparsity_short(&s->sparsity, pattern);
-    nas_buf_printf(text, "\"%s\",%s,%.4f,%d,%zu,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.2f,%.2f,",
+    nas_buf_printf(text, "\"%s\",%s,%.4f,%d,%d,%zu,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.2f,%.2f,",
                    name, pattern, 1 - (double)level->kept / (double)weight->count,
-                   s->bits > 0 ? (int)s->bits : 32, weight->count, zeros, bytes, dense, 100 * alone,
-                   100 * (c->trials[0].top1.reward_top1.value - alone));
+                   s->bits > 0 ? (int)s->bits : 32, (int)input, weight->count, zeros, bytes, dense,
+                   100 * alone, 100 * (c->trials[0].top1.reward_top1.value - alone));
     if (isfinite(ratio)) nas_buf_printf(text, "%.3f", ratio);
     nas_buf_puts(text, "\n");
     return status;
@@ -146,20 +156,25 @@ static nas_status write_layers(nas__comp *c, size_t index, const nas_graph *grap
     double *alone = nas_alloc_array(c->ctx, n, sizeof *alone);
     double *ratio = nas_alloc_array(c->ctx, n, sizeof *ratio);
     int32_t *level = nas_alloc_array(c->ctx, n, sizeof *level);
-    nas_status status = alone == NULL || ratio == NULL || level == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    nas_buf_puts(&text, "layer,pattern,rate,bits,weights,zeros,weight_bytes,dense_bytes,"
+    int32_t *bits = nas_alloc_array(c->ctx, c->levels->list.n_values, sizeof *bits);
+    nas_status status =
+        alone == NULL || ratio == NULL || level == NULL || bits == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    nas_buf_puts(&text, "layer,pattern,rate,bits,input_bits,weights,zeros,weight_bytes,dense_bytes,"
                         "reward_top1_alone,points_lost_alone,measured_ratio\n");
     if (status == NAS_OK) nas_space_levels_of(c->space, &c->trials[index].point, level);
+    if (status == NAS_OK) nas_space_levels_bits(c->space, &c->trials[index].point, bits);
     if (status == NAS_OK) status = nas__comp_alone(c, index, alone);
     if (status == NAS_OK) status = nas__comp_ratios(c, index, graph, ratio);
     for (size_t i = 0; i < n && status == NAS_OK; i++)
-        status = write_row(c, i, level[i], graph, alone[i], ratio[i], &text);
+        status =
+            write_row(c, i, level[i], input_bits(c, i, bits), graph, alone[i], ratio[i], &text);
     if (status == NAS_OK) status = nas_buf_status(c->ctx, &text);
     if (status == NAS_OK) status = nas_file_write(c->ctx, path, text.data, text.len, 0644);
     nas_buf_deinit(&text);
     nas_free(alone);
     nas_free(ratio);
     nas_free(level);
+    nas_free(bits);
     return status;
 }
 
@@ -198,12 +213,14 @@ nas_status nas__levels_deliver(nas__comp *c, size_t index, const char *folder) {
         status = copy_kept(c, index, "model_qdq.onnx", folder);
     if (status == NAS_OK)
         status = nas__comp_path_in(
-            c, folder, c->config->compress.act_bits > 0 ? "model_qdq.onnx" : "model.onnx", path);
+            c, folder, nas__has_acts(c->config) ? "model_qdq.onnx" : "model.onnx", path);
     if (status == NAS_OK) status = nas_onnx_import(c->ctx, path, &o, &graph);
     if (status == NAS_OK) status = nas__comp_path_in(c, folder, "", path);
     if (status == NAS_OK) status = nas_emit_bundle(c->ctx, graph, &c->compile, path, NULL);
     if (status == NAS_OK) status = nas__comp_path_in(c, folder, "layers.csv", path);
-    if (status == NAS_OK) status = write_layers(c, index, graph, path);
+    if (status == NAS_OK)
+        status = c->channels != NULL ? nas__joint_tables(c, index, graph, folder)
+                                     : write_layers(c, index, graph, path);
     nas_graph_free(graph);
     return status;
 }
@@ -215,10 +232,20 @@ static void print_layer(const nas_graph *g, const nas__level_list *list, size_t 
     printf("          %-40s %8" PRIu64 " weights:", nas_graph_node(g, at->conv)->name, at->weights);
     for (int32_t k = 0; k < at->n_forms * at->n_bits; k++)
         printf(" %s", list->levels[at->first + (size_t)k].text);
+    if (at->reads > 0) printf("; reads value %d", (int)at->reads);
     printf("\n");
 }
 
-static void print_list(const nas_graph *g, const nas__level_list *list) {
+static void print_values(const nas_graph *g, const nas__level_list *list) {
+    for (size_t i = 0; i < list->n_values; i++) {
+        printf("          value %zu, %s:", i + 1, nas_graph_node(g, list->values[i])->name);
+        for (int32_t k = 0; k < list->acts.n_bits; k++)
+            printf(" %d", (int)list->acts.bits[k]);
+        printf(" bits\n");
+    }
+}
+
+static void print_list(const nas_graph *g, const nas__level_list *list, bool channels) {
     double size = 1;
     int genes = 0;
     for (size_t i = 0; i < list->n_layers; i++) {
@@ -226,11 +253,15 @@ static void print_list(const nas_graph *g, const nas__level_list *list) {
         size *= (double)at->n_forms * at->n_bits;
         genes += (at->n_forms > 1) + (at->n_bits > 1);
     }
-    printf("network   %s: %.3f MMACs, %.0f parameters, %zu layers with %d genes, %.3g networks\n",
+    for (size_t i = 0; i < list->n_values; i++, genes++)
+        size *= list->acts.n_bits;
+    printf("network   %s: %.3f MMACs, %.0f parameters, %zu layers with %d genes, %.3g networks%s\n",
            nas_graph_name(g), list->original[NAS_LEVEL_MACS] * 1e-6,
-           list->original[NAS_LEVEL_PARAMS], list->n_layers, genes, size);
+           list->original[NAS_LEVEL_PARAMS], list->n_layers, genes, size,
+           channels ? " of given channels" : "");
     for (size_t i = 0; i < list->n_layers; i++)
         print_layer(g, list, i);
+    print_values(g, list);
     if (list->dropped.len > 0)
         printf("not tried, since the device gains nothing:\n%s", list->dropped.data);
 }
@@ -241,7 +272,7 @@ nas_status nas__levels_plan(nas_ctx *ctx, const nas_config *config, const nas_gr
     nas__level_list list = {0};
     nas_status status = nas__levels_judge(ctx, config, NULL, NULL, fingerprint, &judge);
     if (status == NAS_OK) status = nas__level_list_make(ctx, config, graph, &judge, &list);
-    if (status == NAS_OK) print_list(graph, &list);
+    if (status == NAS_OK) print_list(graph, &list, nas__space_has_channels(config->compress.space));
     nas__level_list_deinit(&list);
     if (judge.db != NULL) {
         const nas_status closed = nas_db_close(ctx, judge.db);

@@ -15,7 +15,7 @@ typedef struct mapper {
     nas_graph *scratch; /* the model with one layer compressed at a time */
     double *losses;     /* [n_levels] */
     int32_t *choice;    /* [n_layers] */
-    int32_t seeds, seeds_max;
+    int32_t seeds;
 } mapper;
 
 /* ---- losses --------------------------------------------------------------------------------------------------------------- */
@@ -76,11 +76,9 @@ static nas_status estimate(mapper *m) {
 
 /* ---- proposals ------------------------------------------------------------------------------------------------------------ */
 
-/* Proposals beyond a limit are left out. */
-static nas_status propose(mapper *m, const nas_point *p, const char *what) {
-    nas__comp *c = m->c;
+nas_status nas__levels_propose(nas__comp *c, const nas_point *p, const char *what, int32_t *seeds) {
     nas_buf text = {0};
-    if (m->seeds == m->seeds_max) return NAS_OK;
+    if (*seeds == c->config->search.options.population) return NAS_OK;
     if (nas_space_check(c->ctx, c->space, p) != NAS_OK) {
         nas_ctx_clear(c->ctx);
         return NAS_OK;
@@ -88,9 +86,13 @@ static nas_status propose(mapper *m, const nas_point *p, const char *what) {
     nas_status status = nas_strategy_seed(c->ctx, c->strategy, p);
     if (status == NAS_OK) status = nas_space_format(c->ctx, c->space, p, &text);
     if (status == NAS_OK) nas_log(c->ctx, NAS_LOG_INFO, "first proposals: %s: %s", what, text.data);
-    m->seeds += status == NAS_OK;
+    *seeds += status == NAS_OK;
     nas_buf_deinit(&text);
     return status;
+}
+
+static nas_status propose(mapper *m, const nas_point *p, const char *what) {
+    return nas__levels_propose(m->c, p, what, &m->seeds);
 }
 
 /* The rule: of the forms measured to gain, those within 20 % of the fastest; of these the one that loses least. Layers without
@@ -116,32 +118,39 @@ static nas_status propose_rules(mapper *m) {
         m->choice[i] = (chosen + 1) * at->n_bits - 1;
     }
     nas_point p;
-    nas_space_levels_point(m->c->space, m->choice, &p);
+    nas_space_levels_point(m->c->space, m->choice, 1, &p);
     return any ? propose(m, &p, "by measured gains") : NAS_OK;
 }
 
-/* The levels of least loss within `limit` of a cost. */
-static nas_status propose_budget(mapper *m, nas_level_cost kind, double limit) {
+/* The levels of least loss within `limit` of a cost, all values with so many bits: `values` is their share of the choices. */
+static nas_status propose_budget(mapper *m, nas_level_cost kind, double limit, double values) {
     nas__comp *c = m->c;
     const nas__level_list *list = &c->levels->list;
+    const bool in_bits = kind == NAS_LEVEL_BOPS && list->n_values > 0;
+    const double bits = !in_bits ? 1 : list->acts.bits[values < 1 ? 0 : list->acts.n_bits - 1];
+    double fixed = list->fixed[kind];
+    for (size_t i = 0; in_bits && i < list->n_uses; i++)
+        fixed += list->uses[i].bops * bits;
     nas_budget_level *entries = nas_alloc_array(c->ctx, list->n_levels, sizeof *entries);
     nas_budget_layer *layers = nas_alloc_array(c->ctx, list->n_layers, sizeof *layers);
     nas_budget_total total;
     nas_point p;
     nas_status status = entries == NULL || layers == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) {
-        for (size_t i = 0; i < list->n_levels; i++)
-            entries[i] = (nas_budget_level){list->levels[i].costs[kind], m->losses[i]};
-        for (size_t i = 0; i < list->n_layers; i++)
-            layers[i] = (nas_budget_layer){entries + list->layers[i].first,
-                                           list->layers[i].n_forms * list->layers[i].n_bits};
-        status = nas_budget_solve(c->ctx, layers, list->n_layers, limit - list->fixed[kind],
-                                  m->choice, &total);
+        for (size_t i = 0; i < list->n_layers; i++) {
+            const nas__level_layer *at = &list->layers[i];
+            const int32_t n = at->n_forms * at->n_bits;
+            for (size_t k = at->first; k < at->first + (size_t)n; k++)
+                entries[k] = (nas_budget_level){
+                    list->levels[k].costs[kind] * (at->reads > 0 ? bits : 1), m->losses[k]};
+            layers[i] = (nas_budget_layer){entries + at->first, n};
+        }
+        status = nas_budget_solve(c->ctx, layers, list->n_layers, limit - fixed, m->choice, &total);
     }
     nas_free(entries);
     nas_free(layers);
     if (status == NAS_OK) {
-        nas_space_levels_point(c->space, m->choice, &p);
+        nas_space_levels_point(c->space, m->choice, values, &p);
         return propose(m, &p, "by losses of layers");
     }
     if (status != NAS_ERR_RANGE) return status;
@@ -162,10 +171,10 @@ static nas_status propose_all(mapper *m) {
     }
     for (int32_t k = most - 1; k-- > 0 && status == NAS_OK;) {
         nas_point p;
-        nas_space_levels_share(c->space, (double)k / (most - 1), &p);
+        nas_space_levels_share(c->space, (double)k / (most - 1), (double)k / (most - 1), &p);
         status = propose(m, &p, "the same share everywhere");
         if (status == NAS_OK && k > 0)
-            status = propose_budget(m, kind, nas_space_levels_cost(c->space, &p, kind));
+            status = propose_budget(m, kind, nas_space_levels_cost(c->space, &p, kind), 1);
     }
     return status;
 }
@@ -178,13 +187,16 @@ static nas_status propose_learnt(mapper *m) {
     for (int k = 0; k < NAS_LEVEL_COSTS && status == NAS_OK; k++) {
         if (l->limit[k] <= 0) continue;
         limited = true;
-        status = propose_budget(m, (nas_level_cost)k, l->limit[k]);
+        status = propose_budget(m, (nas_level_cost)k, l->limit[k], 1);
+        if (status == NAS_OK &&
+            l->list.n_values > 0) /* with narrow values more of the weights fit */
+            status = propose_budget(m, (nas_level_cost)k, l->limit[k], 0);
     }
     return status == NAS_OK && !limited ? propose_all(m) : status;
 }
 
 nas_status nas__levels_seed(nas__comp *c) {
-    mapper m = {.c = c, .seeds_max = c->config->search.options.population};
+    mapper m = {.c = c};
     nas_point p;
     nas_space_largest(c->space, &p);
     nas_status status = propose(&m, &p, "the same share everywhere");

@@ -243,10 +243,8 @@ static nas_status score_channels(nas__comp *c) {
                                          c->n_moments, c->scores);
 }
 
-nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out) {
-    const nas__comp *c = arg;
-    bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(c->channels), sizeof *keep);
-    if (keep == NULL) return NAS_ERR_NOMEM;
+nas_status nas__comp_slice(nas_ctx *ctx, const nas__comp *c, const int32_t *kept, bool *keep,
+                           nas_graph **out) {
     nas_graph *graph = NULL;
     int32_t repaired = 0;
     nas_status status = nas_channels_choose(ctx, c->channels, c->scores, kept, keep);
@@ -254,6 +252,20 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
     if (status == NAS_OK && c->config->compress.repair)
         status = nas_channels_repair(ctx, c->channels, c->model, keep, c->moments, c->n_moments,
                                      c->config->compress.ridge, graph, &repaired);
+    if (status != NAS_OK) {
+        nas_graph_free(graph);
+        return status;
+    }
+    *out = graph;
+    return NAS_OK;
+}
+
+nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_graph **out) {
+    const nas__comp *c = arg;
+    bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(c->channels), sizeof *keep);
+    if (keep == NULL) return NAS_ERR_NOMEM;
+    nas_graph *graph = NULL;
+    nas_status status = nas__comp_slice(ctx, c, kept, keep, &graph);
     if (status == NAS_OK && c->outputs != NULL) status = nas__comp_recalibrate(ctx, c, keep, graph);
     nas_free(keep);
     if (status != NAS_OK) {
@@ -281,14 +293,16 @@ static int32_t count_channels(const nas__comp *c, nas_value v, int32_t *of_group
     return fixed;
 }
 
-static void add_terms(const nas__comp *c, int32_t layer, bool is_input, const int32_t *of_group,
-                      nas_amc_term *terms, int32_t *n) {
+int32_t nas__comp_terms(const nas__comp *c, nas_value v, int32_t layer, bool is_input,
+                        int32_t *of_group, nas_amc_term *terms, int32_t *n) {
+    const int32_t fixed = count_channels(c, v, of_group);
     for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
         if (of_group[g] == 0) continue;
         const int32_t channels = nas_channels_group(c->channels, g)->channels;
         terms[(*n)++] = (nas_amc_term){
             .layer = layer, .group = g, .times = of_group[g] / channels, .is_input = is_input};
     }
+    return fixed;
 }
 
 /* Every convolution as a layer of the space; other products are constant. */
@@ -306,13 +320,11 @@ static void describe_layers(const nas__comp *c, nas_amc_layer *layers, int32_t *
         const int32_t in = nas_graph_node(c->model, node->inputs[0])->shape.c;
         layer->kernel = node->conv.kernel_h;
         layer->stride = node->conv.stride_h;
-        layer->out_fixed = count_channels(c, v, of_group);
-        add_terms(c, l, false, of_group, terms, n_terms);
+        layer->out_fixed = nas__comp_terms(c, v, l, false, of_group, terms, n_terms);
         layer->unit = macs / node->shape.c;
         if (node->conv.groups > 1) continue; /* inputs of a filter do not change */
         layer->unit /= in;
-        layer->in_fixed = count_channels(c, node->inputs[0], of_group);
-        add_terms(c, l, true, of_group, terms, n_terms);
+        layer->in_fixed = nas__comp_terms(c, node->inputs[0], l, true, of_group, terms, n_terms);
     }
 }
 
@@ -377,27 +389,31 @@ static nas_status open_space(nas__comp *c) {
     return status;
 }
 
-static nas_status open_channels(nas__comp *c) {
+nas_status nas__comp_channels(nas__comp *c) {
     nas_status status = nas_channels_find(c->ctx, c->model, &c->channels);
     if (status == NAS_OK && nas_channels_group_count(c->channels) == 0)
         status =
             nas_fail(c->ctx, NAS_ERR_UNSUPPORTED, "model '%s' has no channels that can be pruned",
                      nas_graph_name(c->model));
-    if (status == NAS_OK) status = take_statistics(c);
+    if (status == NAS_OK && c->moments == NULL) status = take_statistics(c);
     if (status == NAS_OK) status = nas__comp_take_outputs(c);
     if (status == NAS_OK) {
         c->scores = nas_alloc_array(c->ctx, (size_t)nas_channels_class_count(c->channels),
                                     sizeof *c->scores);
         if (c->scores == NULL) status = NAS_ERR_NOMEM;
     }
-    if (status == NAS_OK) status = score_channels(c);
+    return status == NAS_OK ? score_channels(c) : status;
+}
+
+static nas_status open_parts(nas__comp *c) {
+    if (nas__space_has_levels(c->config->compress.space)) return nas__levels_open(c);
+    const nas_status status = nas__comp_channels(c);
     return status == NAS_OK ? open_space(c) : status;
 }
 
 nas_status nas__comp_space(nas__comp *c) {
     nas__progress_phase(&c->progress, "statistics", 0, 1);
-    nas_status status =
-        nas__space_has_levels(c->config->compress.space) ? nas__levels_open(c) : open_channels(c);
+    nas_status status = open_parts(c);
     if (status == NAS_OK)
         status = nas_strategy_new(c->ctx, c->config->search.strategy, c->space,
                                   &c->config->search.options, c->config->study.seed, &c->strategy);

@@ -56,18 +56,19 @@ static void write_number(nas_json *j, const char *key, double value) {
     nas_json_double(j, value);
 }
 
-/* layers.csv: the same for people. */
-static nas_status write_layers(nas__comp *c, const nas_point *point, const double *alone,
-                               const double *ratio, const char *path) {
+/* layers.csv, or groups.csv: the same for people. */
+nas_status nas__comp_write_groups(nas__comp *c, const nas_point *point, const double *alone,
+                                  const double *ratio, const char *path) {
+    int32_t kept[NAS_POINT_GENES_MAX];
     nas_buf text = {0};
+    nas__comp_kept(c, point, kept);
     const double original = c->trials[0].top1.reward_top1.value;
     nas_buf_puts(&text,
                  "first_layer,channels,kept,reward_top1_alone,points_lost_alone,measured_ratio\n");
     for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
         const nas_channel_group *group = nas_channels_group(c->channels, g);
         nas_buf_printf(&text, "\"%s\",%" PRId32 ",%" PRId32 ",%.2f,%.2f,", group->name,
-                       group->channels, nas_space_amc_kept(c->space, point, g), 100 * alone[g],
-                       100 * (original - alone[g]));
+                       group->channels, kept[g], 100 * alone[g], 100 * (original - alone[g]));
         if (isfinite(ratio[g])) nas_buf_printf(&text, "%.3f", ratio[g]);
         nas_buf_puts(&text, "\n");
     }
@@ -139,7 +140,8 @@ static nas_status deliver_channels(nas__comp *c, size_t index, const char *folde
     if (status == NAS_OK) status = write_recipe(c, index, graph, alone, path);
     if (status == NAS_OK) status = nas__comp_ratios(c, index, graph, ratio);
     if (status == NAS_OK) status = nas__comp_path_in(c, folder, "layers.csv", path);
-    if (status == NAS_OK) status = write_layers(c, &c->trials[index].point, alone, ratio, path);
+    if (status == NAS_OK)
+        status = nas__comp_write_groups(c, &c->trials[index].point, alone, ratio, path);
     nas_free(ratio);
     nas_free(alone);
     nas_graph_free(graph);
@@ -196,7 +198,7 @@ static nas_status write_csv(nas__comp *c) {
 }
 
 static void print_heading(const nas__comp *c) {
-    const bool tuned = c->levels == NULL;
+    const bool tuned = c->channels != NULL;
     printf("\nfront of '%s' compressed on %s (%s%s), %d thread%s; trial 0 is the original%s\n",
            nas_graph_name(c->model), nas_device_name(c->device), c->target->name,
            nas_device_is_simulated(c->device) ? ", SIMULATED latency: nothing was timed" : "",
@@ -204,7 +206,10 @@ static void print_heading(const nas__comp *c) {
            tuned ? ", fine-tuned the same way" : "");
     printf("top1 in %%: %s. report_top1: after %s; tuned_top1, reward_top1: REWARD images "
            "after and before it\n",
-           nas_class_data_describe(c->data), tuned ? "fine-tuning" : "compressing layers in turn");
+           nas_class_data_describe(c->data),
+           c->levels == NULL ? "fine-tuning"
+           : tuned           ? "fine-tuning and compressing layers"
+                             : "compressing layers in turn");
 }
 
 static void print_notes(const nas__comp *c, bool feasible, size_t best) {
@@ -221,7 +226,7 @@ static void print_notes(const nas__comp *c, bool feasible, size_t best) {
             "p50 %.4f ms (%.2fx as fast), %.1f %% of the MACs, %.1f %% of the bytes -> %s/best\n",
             best, 100 * t->top1.report_top1.value,
             100 * (t->top1.report_top1.value - o->top1.report_top1.value),
-            c->levels == NULL ? "fine-tuned " : "", ms, before / ms, share,
+            c->channels != NULL ? "fine-tuned " : "", ms, before / ms, share,
             100 * bytes / c->baseline[NAS_METRIC_WEIGHT_BYTES], c->dir);
     } else {
         printf("\nno trial satisfies the constraints:");

@@ -1,6 +1,6 @@
 /* compress_search.c - ask, evaluate, tell. A batch is asked in one transaction with the strategy's state and told in another,
  * so that a killed run continues without losing or repeating a proposal. */
-#include "search/compress_levels.h"
+#include "search/compress_joint.h"
 #include "search/stored.h"
 
 #include <math.h>
@@ -122,7 +122,7 @@ static nas_status run_batch(nas__comp *c, size_t first) {
         if (status == NAS_OK)
             status = nas_space_decode(c->ctx, c->space, &c->trials[i].point, &graph);
         if (status == NAS_OK && c->levels != NULL)
-            status = nas__levels_code(c, NAS__LEVEL_SAMPLE, &graph);
+            status = nas__levels_code(c, NAS__LEVEL_SAMPLE, &c->trials[i].point, &graph);
         if (status == NAS_OK) status = nas__comp_evaluate(c, i, graph, "search");
         nas_graph_free(graph);
         if (status == NAS_OK) show_best(c);
@@ -163,12 +163,15 @@ static void log_timed(const nas__comp *c) {
         timed += c->trials[i].from_strategy && c->trials[i].row.values.latency_p50_us.is_set;
     nas_log(c->ctx, NAS_LOG_INFO, "%zu of %zu candidates were compiled and timed", timed,
             strategy_trials(c));
+    if (c->levels == NULL || c->levels->joint == NULL) return;
+    nas_log(c->ctx, NAS_LOG_INFO, "%zu layers were asked for, %zu of them compressed",
+            c->levels->joint->asked, c->levels->joint->compressed);
 }
 
 /* The same share everywhere; for layers what rules and losses say, too. */
 static nas_status seed(nas__comp *c) {
     nas_point first;
-    if (c->levels != NULL) return nas__levels_seed(c);
+    if (c->levels != NULL) return c->channels != NULL ? nas__joint_seed(c) : nas__levels_seed(c);
     nas_space_largest(c->space, &first);
     return nas_strategy_seed(c->ctx, c->strategy, &first);
 }

@@ -296,28 +296,35 @@ static nas_status print_channels(nas_ctx *ctx, const nas_graph *g) {
 static nas_status print_network(nas_ctx *ctx, const nas_config *cfg, nas_graph *g) {
     nas_rng rng = nas_rng_stream(cfg->study.seed, 0, "init classifier");
     nas_status status = NAS_OK;
-    if (!nas__space_has_levels(cfg->compress.space)) return print_channels(ctx, g);
+    if (nas__space_has_channels(cfg->compress.space)) status = print_channels(ctx, g);
+    if (status != NAS_OK || !nas__space_has_levels(cfg->compress.space)) return status;
     if (cfg->model.onnx[0] == '\0') status = nas_class_init(ctx, g, &rng);
     return status == NAS_OK ? nas__levels_plan(ctx, cfg, g) : status;
 }
 
 static void print_trials(const nas_config *cfg) {
+    const bool channels = nas__space_has_channels(cfg->compress.space);
+    const bool levels = nas__space_has_levels(cfg->compress.space);
+    const bool in_turn = strcmp(cfg->compress.calibrate, "dense") != 0;
     printf("search    %d trials by %s; each: ", (int)cfg->search.trials, cfg->search.strategy);
-    if (nas__space_has_levels(cfg->compress.space)) {
-        printf("put together from layers that were compressed once");
-    } else {
-        printf("pruned%s%s", cfg->compress.repair ? ", repaired by least squares" : "",
+    if (channels) {
+        printf("pruned%s%s%s", cfg->compress.repair ? ", repaired by least squares" : "",
+               levels ? ", its layers compressed" : "",
                cfg->compress.recalibrate ? ", recalibrated" : "");
+    } else {
+        printf("put together from layers that were compressed once");
     }
     printf(", scored on at most %d images, compiled, timed for %.1f s at most on %s\n",
            (int)cfg->data.reward_images, cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
-    if (nas__space_has_levels(cfg->compress.space)) {
-        printf("final     at most %d front members: %s\n", (int)cfg->eval.finetune_max,
-               strcmp(cfg->compress.calibrate, "dense") == 0 ? "as they were scored"
-                                                             : "layers compressed in turn");
+    if (channels) {
+        printf("final     the original and at most %d front members: %d steps each%s\n",
+               (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps,
+               !levels   ? ""
+               : in_turn ? ", then layers compressed in turn"
+                         : ", then each layer compressed for itself");
     } else {
-        printf("final     the original and at most %d front members: %d steps each\n",
-               (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps);
+        printf("final     at most %d front members: %s\n", (int)cfg->eval.finetune_max,
+               in_turn ? "layers compressed in turn" : "as they were scored");
     }
 }
 

@@ -109,6 +109,15 @@ static double layer_ratio(const nas__comp *c, const program *dense, const progra
     return before > 0 ? median(small, v) / before : NAN;
 }
 
+/* All groups at once have no layers of their own. */
+static double part_ratio(const nas__comp *c, const program *dense, const program *small,
+                         size_t part) {
+    const size_t groups = c->channels == NULL ? 0 : (size_t)nas_channels_group_count(c->channels);
+    if (part < groups) return ratio_of(c, dense, small, (int32_t)part);
+    if (groups == 0) return layer_ratio(c, dense, small, part);
+    return part == groups ? NAN : layer_ratio(c, dense, small, part - groups - 1);
+}
+
 nas_status nas__comp_time_parts(nas__comp *c, const nas_graph *delivered, double *ratio) {
     const size_t n = (size_t)nas_graph_node_count(c->model);
     program list[2] = {{.graph = c->model}, {.graph = delivered}};
@@ -125,9 +134,8 @@ nas_status nas__comp_time_parts(nas__comp *c, const nas_graph *delivered, double
         if (status == NAS_OK) status = run(c, &list[k % 2], k / 2);
         nas__progress_update(&c->progress, k + 1, "%s", "");
     }
-    for (size_t g = 0; g < nas__comp_parts(c) && status == NAS_OK; g++)
-        ratio[g] = c->levels != NULL ? layer_ratio(c, &list[0], &list[1], g)
-                                     : ratio_of(c, &list[0], &list[1], (int32_t)g);
+    for (size_t k = 0; k < nas__comp_parts(c) && status == NAS_OK; k++)
+        ratio[k] = part_ratio(c, &list[0], &list[1], k);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     nas_free(list[0].us);
     nas_free(list[1].us);

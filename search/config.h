@@ -98,6 +98,7 @@ typedef struct nas_config {
         char bits[64], patterns[NAS_TEXT_MAX], rates[128], calibrate[16];
         char gains[NAS_TEXT_MAX], gains_device[NAS_DEVICE_NAME_MAX];
         bool keep_edges, warm_start;
+        char act_bits_list[64];     /* choices of each value; "" = act_bits for all */
         int32_t cache_mb, act_bits; /* act_bits 0: activations are floats */
     } compress;                     /* classify */
     nas_sr_options space;           /* lr extents and scale filled from task */

@@ -39,12 +39,19 @@ static void check_list(nas__config_doc *doc, const char *path, const char *text,
 
 /* Integers of activations need integer weights in every layer, or grids would depend on the candidate. */
 static void check_act_bits(nas__config_doc *doc, const nas_config *c) {
-    static const char *const path = "compress.act_bits";
+    const bool listed = c->compress.act_bits_list[0] != '\0';
+    const char *path = listed ? "compress.act_bits_list" : "compress.act_bits";
     nas__choices choices = {0};
-    if (c->compress.act_bits == 0) return;
+    if (!nas__has_acts(c)) return;
+    if (listed) check_list(doc, path, c->compress.act_bits_list, nas__choices_acts);
+    if (listed && c->compress.act_bits > 0)
+        PROBLEM(doc, path,
+                "compress.act_bits = %d gives all values that many: leave one of them out",
+                (int)c->compress.act_bits);
     if (c->compress.act_bits == 1) PROBLEM(doc, path, "1: activations have 2 to 8 bits, 0: floats");
     if (!nas__space_has_bits(c->compress.space)) {
-        PROBLEM(doc, path, "compress.space = \"%s\" leaves weights as floats: use bits or mixed",
+        PROBLEM(doc, path,
+                "compress.space = \"%s\" leaves weights as floats: use bits, mixed or joint",
                 c->compress.space);
         return;
     }
@@ -68,7 +75,8 @@ static void check_levels(nas__config_doc *doc, const nas_config *c) {
     check_list(doc, "compress.rates", c->compress.rates, nas__choices_rates);
     check_act_bits(doc, c);
     if (!nas__space_has_levels(c->compress.space)) return;
-    if (nas__config_has(doc, steps) && c->eval.finetune_steps > 0)
+    if (nas__config_has(doc, steps) && c->eval.finetune_steps > 0 &&
+        !nas__space_has_channels(c->compress.space))
         PROBLEM(doc, steps,
                 "%d steps: compress.space = \"%s\" does not train, since training would leave the "
                 "grids and fill the zeros: leave the key out",

@@ -152,31 +152,37 @@ static const nas__config_key keys[] = {
     KERNELS("space.skip_kernels", space.n_skip_kernels, space.skip_kernels,
             "convolution straight from input to output"),
 
-    TEXT("compress.space", compress.space, "", "amc|agmc|bits|scheme|mixed",
+    TEXT("compress.space", compress.space, "", "amc|agmc|bits|scheme|mixed|joint",
          "amc, agmc: channels of each group of layers that hang together; bits: of each layer's "
-         "weights; scheme: which weights of each layer are left out; mixed: both"),
+         "weights; scheme: which weights of each layer are left out; mixed: both; joint: channels, "
+         "bits and patterns"),
     TEXT("compress.bits", compress.bits, "bits", NULL,
-         "bits, mixed: precisions that a layer may have, 2 to 8, or 32: floats"),
+         "bits, mixed, joint: precisions that a layer may have, 2 to 8, or 32: floats"),
     INTEGER("compress.act_bits", compress.act_bits, 0, 8, "bits",
-            "bits, mixed: activations as integers, 2 to 8 bits: candidates are scored and timed as "
-            "integer programs; 0: floats"),
+            "bits, mixed, joint: activations as integers, 2 to 8 bits: candidates are scored and "
+            "timed as integer programs; 0: floats"),
     TEXT(
-        "compress.patterns", compress.patterns, "", NULL,
-        "scheme, mixed: patterns that a layer may have besides being dense: 2:4, 2:4x8, 1x4, 1x4r, "
-        "block4x4, punched8x4, filter, channel, pattern, periodic, unstructured"),
+        "compress.act_bits_list", compress.act_bits_list, "bits", NULL,
+        "bits, mixed, joint: the same with a choice, such as 4,8, for each value that layers read; "
+        "in place of compress.act_bits"),
+    TEXT("compress.patterns", compress.patterns, "", NULL,
+         "scheme, mixed, joint: patterns that a layer may have besides being dense: 2:4, 2:4x8, "
+         "1x4, 1x4r, "
+         "block4x4, punched8x4, filter, channel, pattern, periodic, unstructured"),
     TEXT("compress.rates", compress.rates, "", NULL,
-         "scheme, mixed: shares of a pattern's groups that are left out (2:4 and periodic have "
+         "scheme, mixed, joint: shares of a pattern's groups that are left out (2:4 and periodic "
+         "have "
          "their own)"),
     {.path = "compress.keep_edges",
      .type = NAS__KEY_FLAG,
      FIELD(compress.keep_edges),
      .unit = "",
-     .doc = "bits, scheme, mixed: first and last layers stay dense, and have 8 bits where bits "
-            "are chosen"},
-    TEXT(
-        "compress.gains", compress.gains, "", NULL,
-        "scheme, mixed: what `nas-compile --break-even --db FILE` measured: (layer, pattern, rate) "
-        "that are no faster than dense are not tried; empty: what is in the study's own database"),
+     .doc = "bits, scheme, mixed, joint: first and last layers stay dense, and have 8 bits where "
+            "bits are chosen"},
+    TEXT("compress.gains", compress.gains, "", NULL,
+         "scheme, mixed, joint: what `nas-compile --break-even --db FILE` measured: (layer, "
+         "pattern, rate) "
+         "that are no faster than dense are not tried; empty: what is in the study's own database"),
     TEXT("compress.gains_device", compress.gains_device, "", NULL,
          "the device of compress.gains, where the file has several"),
     {.path = "compress.warm_start",
@@ -184,12 +190,15 @@ static const nas__config_key keys[] = {
      FIELD(compress.warm_start),
      .unit = "",
      .doc = "bits, scheme, mixed: the first proposals are the same level everywhere, what rules "
-            "make of the measured gains, and what losses of layers alone make of a budget"},
+            "make of the measured gains, and what losses of layers alone make of a budget; joint: "
+            "several shares of the channels, each with the most of the rest that the limits allow"},
     TEXT("compress.calibrate", compress.calibrate, "", "sequential|dense",
-         "bits, scheme, mixed: layers of the final front are compressed in turn, against what the "
+         "bits, scheme, mixed, joint: layers of the final front are compressed in turn, against "
+         "what the "
          "compressed ones before them give, or taken as they were scored"),
     INTEGER("compress.cache_mb", compress.cache_mb, 1, 1000000, "MB",
-            "bits, scheme, mixed: compressed layers in memory; more of them go to files"),
+            "bits, scheme, mixed, joint: compressed layers in memory; more of them go to files, or "
+            "(joint) are compressed again when they are asked for"),
     INTEGER("compress.channel_step", compress.channel_step, 1, 64, "channels",
             "kept channels are multiples of this, or all"),
     NUMBER("compress.min_ratio", compress.min_ratio, true, 0, 1, "",

@@ -115,6 +115,7 @@ typedef struct job {
     nas_layer_scheme *offered; /* [n_levels][n_layers] */
     nas_layer_scheme *schemes;
     nas_layer_result *results;
+    int32_t *input_bits; /* with --act-bits */
     nas_graph *graph;
     nas_oneshot_times times; /* with --gains */
 } job;
@@ -148,6 +149,21 @@ static nas_status offer_levels(nas_ctx *ctx, job *j) {
                gains.unmeasured, gains.asked);
     nas_oneshot_gains_deinit(&gains);
     return NAS_OK;
+}
+
+/* What a layer of integer weights reads has integers, too. */
+static nas_status count_inputs(nas_ctx *ctx, job *j) {
+    nas_oneshot *o = &j->o;
+    bool *integers = nas_alloc_array(ctx, o->n_layers, sizeof *integers);
+    j->input_bits = nas_alloc_array(ctx, o->n_layers, sizeof *j->input_bits);
+    nas_status status = integers == NULL || j->input_bits == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t i = 0; status == NAS_OK && i < j->n_levels * o->n_layers; i++)
+        integers[i % o->n_layers] = integers[i % o->n_layers] || j->offered[i].bits > 0;
+    if (status == NAS_OK)
+        status = nas_oneshot_codes_inputs(ctx, o, integers, j->cl->act_bits, j->input_bits);
+    o->input_bits = j->input_bits;
+    nas_free(integers);
+    return status;
 }
 
 static const char *unit_of(nas_oneshot_cost cost) {
@@ -328,6 +344,7 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
             : NAS_OK;
     if (status == NAS_OK) status = list_kept(ctx, cl, o, j->keep);
     if (status == NAS_OK) status = offer_levels(ctx, j);
+    if (status == NAS_OK && cl->act_bits > 0) status = count_inputs(ctx, j);
     if (status == NAS_OK) status = nas_oneshot_calibrate(ctx, o, cl->oneshot.seed);
     if (status == NAS_OK) status = cl->budget != NULL ? by_budget(ctx, j) : uniformly(ctx, j);
     if (status == NAS_OK) status = finish(ctx, j);
@@ -346,6 +363,7 @@ static nas_status run_job(nas_ctx *ctx, job *j) {
     nas_free(j->offered);
     nas_free(j->schemes);
     nas_free(j->results);
+    nas_free(j->input_bits);
     return status;
 }
 

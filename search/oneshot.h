@@ -38,7 +38,9 @@ typedef struct nas_oneshot {
     size_t n_sample;
     uint64_t sample_seed;
     const struct nas_oneshot_times *times; /* borrowed; NULL unless a budget of time is asked for */
-    nas_exec_gram *grams;                  /* of the layers, once calibrated */
+    const int32_t *
+        input_bits; /* [n_layers] borrowed: of what a layer with integer weights reads; NULL: floats */
+    nas_exec_gram *grams; /* of the layers, once calibrated */
     nas_moments *moments;
 } nas_oneshot;
 

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { FLOAT_BITS = 32 };
+
 static const char *const cost_names[] = {"bytes", "macs", "bops", "time"};
 static const char *const sensitivity_names[] = {"scaled", "measured", "error"};
 
@@ -58,7 +60,10 @@ nas_status nas_oneshot_layer_cost(nas_ctx *ctx, const nas_oneshot *o, const nas_
     for (size_t i = 0; scheme->is_sparse && i < weight->count; i++)
         kept -= weight->data[i] == 0;
     const double macs = (double)kept * node->shape.h * node->shape.w;
-    *out = cost == NAS_ONESHOT_BOPS ? macs * (scheme->bits > 0 ? scheme->bits : 32) * 32 : macs;
+    const bool integers = scheme->bits > 0;
+    const double weight_bits = integers ? scheme->bits : FLOAT_BITS;
+    const double bits = integers && o->input_bits != NULL ? o->input_bits[layer] : FLOAT_BITS;
+    *out = cost == NAS_ONESHOT_BOPS ? macs * weight_bits * bits : macs;
     return NAS_OK;
 }
 

@@ -9,7 +9,7 @@
 typedef enum nas_oneshot_cost {
     NAS_ONESHOT_BYTES, /* nas_layer_bytes */
     NAS_ONESHOT_MACS,  /* of weights that are not zero */
-    NAS_ONESHOT_BOPS, /* MACs times bits of a weight (32 for floats) times 32, as the activations are floats */
+    NAS_ONESHOT_BOPS, /* MACs times bits of a weight times bits of the input; 32 each for floats, and where o->input_bits is NULL */
     NAS_ONESHOT_TIME, /* microseconds that the device of o->times took; 0 for layers that nobody measured there */
     NAS_ONESHOT_COST_COUNT
 } nas_oneshot_cost;

@@ -18,9 +18,9 @@ typedef struct finder {
     const nas_graph *g;
     nas_value n;
     bool *coded;
-    nas_value *shown;  /* of a value: itself, or the activation that is computed with it */
-    nas_value *leader; /* union-find over values with one grid */
-    bool every_conv;   /* as if every convolution had integer weights */
+    nas_value *shown;     /* of a value: itself, or the activation that is computed with it */
+    nas_value *leader;    /* union-find over values with one grid */
+    const bool *integers; /* [n] which convolutions have integer weights; NULL: those with scales */
 } finder;
 
 static bool is_clamp(const nas_node *node) {
@@ -50,6 +50,12 @@ static nas_value shown_of(const nas_graph *g, nas_value v) {
 
 static bool is_integer_conv(const nas_graph *g, const nas_node *node) {
     return node->op == NAS_OP_CONV && nas_graph_param_const(g, node->params[0])->scales != NULL;
+}
+
+static bool has_integers(const finder *f, nas_value v) {
+    const nas_node *node = nas_graph_node(f->g, v);
+    return f->integers == NULL ? is_integer_conv(f->g, node)
+                               : node->op == NAS_OP_CONV && f->integers[v];
 }
 
 /* Operators that run on codes as soon as what they read and write has them. */
@@ -82,7 +88,7 @@ static bool spread_once(const finder *f) {
     bool changed = false;
     for (nas_value v = 0; v < f->n; v++) {
         const nas_node *node = nas_graph_node(f->g, v);
-        bool any = is_integer_conv(f->g, node) || (f->every_conv && node->op == NAS_OP_CONV);
+        bool any = has_integers(f, v);
         const bool passes = !any && passes_codes(f, node);
         for (int32_t k = 0; passes && k < node->n_inputs; k++)
             any = any || f->coded[node->inputs[k]];
@@ -112,10 +118,8 @@ static void share_grids(const finder *f) {
     }
 }
 
-static nas_status check(nas_ctx *ctx, const nas_graph *g, int32_t bits) {
+static nas_status check(nas_ctx *ctx, const nas_graph *g) {
     bool any = false;
-    if (bits < 2 || bits > BITS)
-        return nas_fail(ctx, NAS_ERR_RANGE, "activations of %d bits: 2 to 8", (int)bits);
     for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
         const nas_node *node = nas_graph_node(g, v);
         any = any || is_integer_conv(g, node);
@@ -150,6 +154,8 @@ static bool follows(const nas_graph *g, nas_value v) {
 static nas_status fit(nas_ctx *ctx, const nas_graph *g, nas_oneshot_codes *codes, nas_value leader,
                       int32_t bits, const float *samples, size_t of_each, float *work) {
     size_t n = 0;
+    if (bits < 2 || bits > BITS)
+        return nas_fail(ctx, NAS_ERR_RANGE, "activations of %d bits: 2 to 8", (int)bits);
     bool narrow = true, is_output = false;
     nas_grid grid;
     for (size_t i = 0; i < codes->n; i++) {
@@ -172,8 +178,8 @@ static nas_status fit(nas_ctx *ctx, const nas_graph *g, nas_oneshot_codes *codes
     return nas_wrap(ctx, status, "value '%s'", nas_graph_node(g, leader)->name);
 }
 
-static nas_status fit_all(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph, int32_t bits,
-                          nas_oneshot_codes *codes) {
+static nas_status fit_all(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                          const int32_t *bits, nas_oneshot_codes *codes) {
     const nas_exec_options e = {.chunk = 8, .threads = o->options.threads};
     const size_t images = o->n_sample < IMAGES_MAX ? o->n_sample : IMAGES_MAX,
                  of_each = images * EACH;
@@ -190,7 +196,8 @@ static nas_status fit_all(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *g
         if (o->note != NULL)
             o->note(o->note_arg, "grids of activations", (double)i + 1, (double)codes->n);
         if (codes->list[i].value == codes->list[i].leader || codes->list[i].bits == 0)
-            status = fit(ctx, graph, codes, codes->list[i].leader, bits, samples, of_each, work);
+            status = fit(ctx, graph, codes, codes->list[i].leader, bits[codes->list[i].leader],
+                         samples, of_each, work);
     }
     nas_free(work);
     nas_free(samples);
@@ -232,8 +239,9 @@ static void finder_deinit(finder *f) {
 }
 
 /* Which values are coded, and which of them share a grid. Nothing is owed when it fails. */
-static nas_status finder_init(nas_ctx *ctx, const nas_graph *graph, bool every_conv, finder *out) {
-    finder f = {.g = graph, .n = nas_graph_node_count(graph), .every_conv = every_conv};
+static nas_status finder_init(nas_ctx *ctx, const nas_graph *graph, const bool *integers,
+                              finder *out) {
+    finder f = {.g = graph, .n = nas_graph_node_count(graph), .integers = integers};
     const size_t n = (size_t)f.n;
     f.coded = nas_alloc_array(ctx, n, sizeof *f.coded);
     f.shown = nas_alloc_array(ctx, n, sizeof *f.shown);
@@ -263,13 +271,13 @@ static nas_status list_values(nas_ctx *ctx, const finder *f, nas_oneshot_codes *
     return NAS_OK;
 }
 
-nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
-                                  int32_t bits, nas_oneshot_codes *out) {
+nas_status nas_oneshot_codes_find_each(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
+                                       const int32_t *bits, nas_oneshot_codes *out) {
     nas_oneshot_codes codes = {0};
-    nas_status status = check(ctx, graph, bits);
+    nas_status status = check(ctx, graph);
     if (status == NAS_OK) status = round_grouped(ctx, graph);
     finder f = {0};
-    if (status == NAS_OK) status = finder_init(ctx, graph, false, &f);
+    if (status == NAS_OK) status = finder_init(ctx, graph, NULL, &f);
     if (status != NAS_OK) return status;
     status = list_values(ctx, &f, &codes);
     if (status == NAS_OK) status = fit_all(ctx, o, graph, bits, &codes);
@@ -282,20 +290,65 @@ nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph 
     return NAS_OK;
 }
 
-nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, bool *narrow) {
+nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
+                                  int32_t bits, nas_oneshot_codes *out) {
+    const size_t n = (size_t)nas_graph_node_count(graph);
+    int32_t *all = nas_alloc_array(ctx, n, sizeof *all);
+    if (all == NULL) return NAS_ERR_NOMEM;
+    for (size_t v = 0; v < n; v++)
+        all[v] = bits;
+    const nas_status status = nas_oneshot_codes_find_each(ctx, o, graph, all, out);
+    nas_free(all);
+    return status;
+}
+
+static void list_narrow(const finder *f, bool *wide, nas_value *leader) {
+    for (nas_value v = 0; v < f->n; v++) /* one wide value makes the grid of all wide */
+        wide[leader_of(f, v)] =
+            wide[leader_of(f, v)] || (f->coded[v] && !follows(f->g, v) && !is_narrow(f->g, v));
+    for (nas_value v = 0; v < f->n; v++)
+        leader[v] = f->coded[v] && !wide[leader_of(f, v)] ? leader_of(f, v) : NAS_VALUE_NONE;
+}
+
+nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, const bool *integers,
+                                    nas_value *leader) {
+    const size_t n = (size_t)nas_graph_node_count(graph);
+    bool *all = nas_alloc_array(ctx, n, sizeof *all), *wide = nas_alloc_array(ctx, n, sizeof *wide);
     finder f = {0};
-    const nas_status status = finder_init(ctx, graph, true, &f);
-    if (status != NAS_OK) return status;
-    for (nas_value v = 0; v < f.n; v++)
-        narrow[v] = f.coded[v];
-    for (nas_value v = 0; v < f.n; v++) { /* one wide value makes the grid of all wide */
-        if (f.coded[v] && !follows(graph, v) && !is_narrow(graph, v))
-            narrow[leader_of(&f, v)] = false;
+    nas_status status = all == NULL || wide == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    if (status == NAS_OK) {
+        memset(all, 1, n);
+        status = finder_init(ctx, graph, integers != NULL ? integers : all, &f);
     }
-    for (nas_value v = 0; v < f.n; v++)
-        narrow[v] = f.coded[v] && narrow[leader_of(&f, v)];
-    finder_deinit(&f);
-    return NAS_OK;
+    if (status == NAS_OK) {
+        list_narrow(&f, wide, leader);
+        finder_deinit(&f);
+    }
+    nas_free(wide);
+    nas_free(all);
+    return status;
+}
+
+nas_status nas_oneshot_codes_inputs(nas_ctx *ctx, const nas_oneshot *o, const bool *integers,
+                                    int32_t act_bits, int32_t *bits) {
+    const size_t n = (size_t)nas_graph_node_count(o->model);
+    bool *all = nas_alloc_array(ctx, n, sizeof *all);
+    nas_value *leader = nas_alloc_array(ctx, n, sizeof *leader);
+    nas_status status = all == NULL || leader == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (nas_value v = 0; status == NAS_OK && v < (nas_value)n; v++) {
+        const nas_node *node = nas_graph_node(o->model, v);
+        all[v] = node->op == NAS_OP_CONV && node->conv.groups > 1;
+    }
+    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++)
+        all[o->layers[i]] = integers[i];
+    if (status == NAS_OK) status = nas_oneshot_codes_narrow(ctx, o->model, all, leader);
+    for (size_t i = 0; status == NAS_OK && i < o->n_layers; i++) {
+        const nas_value input = nas_graph_node(o->model, o->layers[i])->inputs[0];
+        bits[i] = leader[input] != NAS_VALUE_NONE ? act_bits : BITS;
+    }
+    nas_free(leader);
+    nas_free(all);
+    return status;
 }
 
 static const nas_oneshot_code *code_of(const nas_oneshot_codes *codes, nas_value v) {

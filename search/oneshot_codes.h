@@ -29,9 +29,18 @@ typedef struct nas_oneshot_codes {
  * batch normalisation is left (it has to be folded first). */
 nas_status nas_oneshot_codes_find(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
                                   int32_t bits, nas_oneshot_codes *out);
-/* nas_oneshot_codes_narrow - narrow[v], of every node: once all convolutions have integer weights, would value v have fewer than 8
- * bits where fewer are asked for? What shares a grid is narrow together or not at all. */
-nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, bool *narrow);
+/* nas_oneshot_codes_find_each - the same with bits[v] for the grid whose leader is v; [nodes], those of leaders are read. */
+nas_status nas_oneshot_codes_find_each(nas_ctx *ctx, const nas_oneshot *o, nas_graph *graph,
+                                       const int32_t *bits, nas_oneshot_codes *out);
+/* nas_oneshot_codes_narrow - leader[v], of every node: once the convolutions of integers[] have integer weights (NULL: all of them),
+ * the leader of the grid of v if that would have fewer than 8 bits where fewer are asked for, else NONE. What shares a grid is
+ * narrow together or not at all. */
+nas_status nas_oneshot_codes_narrow(nas_ctx *ctx, const nas_graph *graph, const bool *integers,
+                                    nas_value *leader);
+/* nas_oneshot_codes_inputs - bits[layer] of what the layers of o->model read once those of integers[layer], and all grouped
+ * convolutions, have integer weights, and activations at most `act_bits`. */
+nas_status nas_oneshot_codes_inputs(nas_ctx *ctx, const nas_oneshot *o, const bool *integers,
+                                    int32_t act_bits, int32_t *bits);
 void nas_oneshot_codes_deinit(nas_oneshot_codes *codes);
 
 /* nas_oneshot_codes_apply - a copy of the graph with these quantizations, and with clips where codes have fewer than 8 bits.

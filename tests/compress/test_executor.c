@@ -500,6 +500,59 @@ Test(compress_executor, matched_layers_give_the_means_and_deviations_they_gave_b
     nas_free(images);
 }
 
+/* Every weight of a convolution becomes a code, so many steps of 1/8. */
+static void put_on_grids(nas_graph *g) {
+    enum { BITS = 8 };
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        const nas_node *node = nas_graph_node(g, v);
+        if (node->op != NAS_OP_CONV || !node->conv.has_bias) continue;
+        nas_param *w = nas_graph_param(g, node->params[0]);
+        float scales[64];
+        cr_assert(w->dims[0] <= 64);
+        for (int32_t c = 0; c < w->dims[0]; c++)
+            scales[c] = 0.125F;
+        for (size_t i = 0; i < w->count; i++)
+            w->data[i] = fmaxf(fminf(nearbyintf(w->data[i] * 8), 127), -127) / 8;
+        OK(nas_graph_set_weight_scales(ctx, g, node->params[0], BITS, scales));
+    }
+}
+
+/* Codes are as they were: the grid moves with its filter. */
+Test(compress_executor, matched_layers_whose_weights_lie_on_a_grid_stay_on_it) {
+    enum { IMAGES = 20 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nets_new(0), *before = NULL;
+    const nas_exec_options o = {.chunk = 3, .threads = 2};
+    const size_t n = nas_exec_channel_count(g);
+    nas_exec_channel *want = nas_alloc_array(ctx, n, sizeof *want);
+    nas_exec_channel *got = nas_alloc_array(ctx, n, sizeof *got);
+    put_on_grids(g);
+    OK(nas_graph_clone(ctx, g, &before));
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, want));
+    for (size_t i = 0; i < n; i++)
+        want[i] = (nas_exec_channel){want[i].mean + 0.1, want[i].deviation * 1.7};
+    OK(nas_exec_match(ctx, g, &o, IMAGES, read_noise, images, want));
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, got));
+    cr_assert(worst_between(got, want, n) < 1e-3, "%g", worst_between(got, want, n));
+    int moved = 0;
+    for (int32_t k = 0; k < nas_graph_param_count(g); k++) {
+        const nas_param *a = nas_graph_param_const(g, k), *b = nas_graph_param_const(before, k);
+        if (b->scales == NULL) continue;
+        const size_t each = a->count / (size_t)a->dims[0];
+        for (size_t i = 0; i < a->count; i++) {
+            const float code = nearbyintf(b->data[i] / b->scales[i / each]);
+            cr_assert(a->data[i] == code * a->scales[i / each], "param %d, weight %zu", (int)k, i);
+            moved += i % each == 0 && a->scales[i / each] > 1.1F * b->scales[i / each];
+        }
+    }
+    cr_assert(moved > 0);
+    nas_free(want);
+    nas_free(got);
+    nas_graph_free(before);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
 /* The executor keeps a convolution's value only after its activation: statistics are of what came before it. */
 Test(compress_executor, statistics_are_of_values_before_their_activation) {
     enum { IMAGES = 5 };

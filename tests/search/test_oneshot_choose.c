@@ -229,3 +229,30 @@ Test(search_oneshot_choose, nas_compress_tells_the_bytes_of_what_it_wrote) {
     cr_assert(told > 0 && told == written, "%s", r.out.data);
     nas_process_result_deinit(&r);
 }
+
+/* 8 bits times 8 bits are 6.25 % of 32 times 32; with 4 bits for what layers read but the image, about half of that. */
+Test(search_oneshot_choose, bit_operations_count_activations_as_they_are) {
+    static const struct {
+        const char *acts;
+        double least, most; /* percent of the float network's */
+    } rows[] = {{"8", 6.24, 6.26}, {"4", 3.12, 3.3}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[256];
+        (void)snprintf(out, sizeof out, "%s/out", folder);
+        const char *const args[] = {
+            "-q",         "-o",       out,       "--train-steps", "20",      "--side",
+            "16",         "--glyphs", "600",     "--reward",      "60",      "--report-images",
+            "40",         "--images", "20",      "--bits",        "8",       "--act-bits",
+            rows[i].acts, "--budget", "bops=7%", "--solver",      "blocked", "--moves",
+            "0",          NULL};
+        nas_process_result r = test_run(ctx, "nas-compress", args);
+        cr_assert(r.exit_code == 0, "%s", r.err.data);
+        const char *budget = strstr(r.out.data, "\nbudget ");
+        const char *share = budget == NULL ? NULL : strchr(budget, '(');
+        cr_assert(share != NULL, "%s", r.out.data);
+        const double percent = strtod(share + 1, NULL);
+        cr_assert(percent >= rows[i].least - 0.05 && percent <= rows[i].most + 0.05, "%s",
+                  r.out.data);
+        nas_process_result_deinit(&r);
+    }
+}

@@ -267,6 +267,48 @@ Test(search_oneshot_codes, fewer_bits_end_at_their_last_code) {
     nas_oneshot_close(&o);
 }
 
+/* Every value with bits of its own: clips end where they say, and layers read what nas_oneshot_codes_inputs tells. */
+Test(search_oneshot_codes, values_have_bits_of_their_own) {
+    nas_oneshot o = opened();
+    nas_graph *g = NULL, *coded = NULL;
+    nas_oneshot_codes codes;
+    const size_t n = (size_t)nas_graph_node_count(o.model);
+    int32_t *bits = nas_alloc_array(ctx, n, sizeof *bits);
+    int32_t *inputs = nas_alloc_array(ctx, o.n_layers, sizeof *inputs);
+    bool *integers = nas_alloc_array(ctx, o.n_layers, sizeof *integers);
+    for (size_t v = 0; v < n; v++)
+        bits[v] = 2 + (int32_t)(v % 5);
+    OK(nas_graph_clone(ctx, o.model, &g));
+    round_weights(g, 8, NULL);
+    OK(nas_oneshot_codes_find_each(ctx, &o, g, bits, &codes));
+    OK(nas_oneshot_codes_apply(ctx, g, &codes, &coded));
+    size_t clipped = 0;
+    for (size_t i = 0; i < codes.n; i++) {
+        const nas_oneshot_code *c = &codes.list[i];
+        const nas_node *now = nas_graph_node(coded, c->value);
+        if (now->unary != NAS_UNARY_CLIP) continue;
+        cr_assert(c->bits == bits[c->leader]);
+        cr_assert(fabsf(now->beta - (float)((1 << c->bits) - 1) * now->quant.scale) < 1e-6F);
+        clipped++;
+    }
+    cr_assert(clipped == 13, "%zu", clipped);
+    for (size_t i = 0; i < o.n_layers; i++)
+        integers[i] = true;
+    OK(nas_oneshot_codes_inputs(ctx, &o, integers, 4, inputs));
+    for (size_t i = 0; i < o.n_layers; i++) {
+        const nas_value input = nas_graph_node(o.model, o.layers[i])->inputs[0];
+        const bool relu = nas_graph_node(o.model, input)->op == NAS_OP_RELU;
+        cr_assert(inputs[i] == (relu ? 4 : 8), "layer %zu reads %d bits", i, (int)inputs[i]);
+    }
+    nas_oneshot_codes_deinit(&codes);
+    nas_graph_free(coded);
+    nas_graph_free(g);
+    nas_free(integers);
+    nas_free(inputs);
+    nas_free(bits);
+    nas_oneshot_close(&o);
+}
+
 /* What nas-compile has to say about every layer. */
 static nas_process_result explain(const char *const *args) {
     nas_process_result r = test_run(ctx, "nas-compile", args);

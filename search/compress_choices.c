@@ -85,6 +85,7 @@ bool nas__has_acts(const nas_config *config) {
 nas_status nas__choices_patterns(nas_ctx *ctx, const char *text, nas__choices *out) {
     char item[NAS__PATTERN_TEXT_MAX];
     out->n_patterns = 0;
+    if (strcmp(text, "none") == 0) return NAS_OK;
     while (next_item(&text, item)) {
         if (out->n_patterns == NAS__CHOICES_MAX) return too_many(ctx);
         nas__pattern_choice *p = &out->patterns[out->n_patterns];
@@ -99,7 +100,7 @@ nas_status nas__choices_patterns(nas_ctx *ctx, const char *text, nas__choices *o
         out->n_patterns++;
     }
     if (out->n_patterns > 0) return NAS_OK;
-    return nas_fail(ctx, NAS_ERR_INVALID, "empty: name patterns, such as \"1x4,2:4\"");
+    return nas_fail(ctx, NAS_ERR_INVALID, "empty: name patterns, such as \"1x4,2:4\", or none");
 }
 
 static int by_rate(const void *a, const void *b) {

@@ -168,7 +168,8 @@ static const nas__config_key keys[] = {
     TEXT("compress.patterns", compress.patterns, "", NULL,
          "scheme, mixed, joint: patterns that a layer may have besides being dense: 2:4, 2:4x8, "
          "1x4, 1x4r, "
-         "block4x4, punched8x4, filter, channel, pattern, periodic, unstructured"),
+         "block4x4, punched8x4, filter, channel, pattern, periodic, unstructured; none: dense "
+         "alone"),
     TEXT("compress.rates", compress.rates, "", NULL,
          "scheme, mixed, joint: shares of a pattern's groups that are left out (2:4 and periodic "
          "have "

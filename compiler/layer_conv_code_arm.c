@@ -182,7 +182,7 @@ static void write_code(const nas__conv *c, const nas__conv_way *way, nas_buf *ou
 const nas__code_writer nas__code_arm = {.arch = "aarch64",
                                         .vector_bytes = VECTOR_BYTES,
                                         .sums = GROUP,
-                                        .blocks = {1},
+                                        .block = 1,
                                         .round = 4,
                                         .word_bytes = 4,
                                         .directive = ".inst",

@@ -1,22 +1,21 @@
 /* layer_conv_code_x86.c - a mask as instructions for x86-64 with AVX2 and FMA (layer_conv_sparse_code.c).
  *
- * Twelve sums in registers: some outputs x a block of pixel vectors, so that a weight is broadcast once for the block and
- * its vectors are loaded once for the outputs that keep a step, or not at all where one output alone does: its
+ * Twelve sums in registers: four outputs x a block of three pixel vectors, so that a weight is broadcast once for the block
+ * and its vectors are loaded once for the outputs that keep a step, or not at all where one output alone does: its
  * multiply-adds read them. With two loads and two multiply-adds a cycle both are near their bound then. Displacements are
  * one byte; the bases move on where they no longer reach.
  *
  *     rdi panel [pass][step][vector of the block][8 pixels], rsi stream, rdx sums [output][pixel], ecx part, r8d passes */
 #include "compiler/layer_conv_internal.h"
 
+#include <string.h>
+
 enum {
     VECTOR_BYTES = 32,
     SUMS = 12,
-    FIRST_INPUT = SUMS, /* of blocks of up to three vectors */
+    BLOCK = 3,          /* vectors of pixels */
+    FIRST_INPUT = SUMS, /* to SUMS + BLOCK - 1 */
     WEIGHT_REGISTER = 15,
-    ONE_INPUT =
-        12, /* of larger ones, which take a vector at a time with the weights of up to three outputs */
-    FIRST_WEIGHT = 13,
-    INPUTS_MAX = WEIGHT_REGISTER - FIRST_INPUT,
     BASE_SUMS = 2, /* rdx */
     BASE_WEIGHTS = 6,
     BASE_PANEL = 7,
@@ -56,19 +55,22 @@ static void put_add(assembler *a, int32_t reg, int32_t value) {
     if (!reaches(value)) put_i32(a, value);
 }
 
-static void put_address(assembler *a, int32_t reg, int32_t base, int32_t offset) {
+/* An instruction: `n` bytes of it, then its register and base + offset. */
+static void put_at(assembler *a, const uint8_t *begin, size_t n, int32_t reg, int32_t base,
+                   int32_t offset) {
     const bool near = reaches(offset);
-    const uint8_t bytes[] = {(uint8_t)((near ? 0x40 : 0x80) | (reg & 7) << 3 | base),
-                             (uint8_t)offset};
-    put(a, bytes, near ? 2 : 1);
+    uint8_t bytes[8];
+    memcpy(bytes, begin, n);
+    bytes[n] = (uint8_t)((near ? 0x40 : 0x80) | (reg & 7) << 3 | base);
+    bytes[n + 1] = (uint8_t)offset;
+    put(a, bytes, near ? n + 2 : n + 1);
     if (!near) put_i32(a, offset);
 }
 
 /* vmovups between a register and base + offset; opcode 0x10 loads, 0x11 stores. */
 static void put_move(assembler *a, uint8_t opcode, int32_t reg, int32_t base, int32_t offset) {
     const uint8_t bytes[] = {0xC5, reg < 8 ? 0xFC : 0x7C, opcode};
-    put(a, bytes, sizeof bytes);
-    put_address(a, reg, base, offset);
+    put_at(a, bytes, sizeof bytes, reg, base, offset);
 }
 
 /* vbroadcastss of the value of the stream that is next; it stays next. */
@@ -79,8 +81,7 @@ static void put_value(assembler *a, int32_t reg) {
         a->advanced += WEIGHT_ADVANCE;
     }
     const uint8_t bytes[] = {0xC4, reg < 8 ? 0xE2 : 0x62, 0x7D, 0x18};
-    put(a, bytes, sizeof bytes);
-    put_address(a, reg, BASE_WEIGHTS, a->weight_at);
+    put_at(a, bytes, sizeof bytes, reg, BASE_WEIGHTS, a->weight_at);
 }
 
 static void next_value(assembler *a) {
@@ -120,43 +121,32 @@ static void put_memory_product(assembler *a, int32_t sum, int32_t weight, int32_
     const int32_t from = in_reach(a, offset);
     const uint8_t bytes[] = {0xC4, (uint8_t)((sum < 8 ? 0x80 : 0) | 0x62),
                              (uint8_t)((~weight & 15) << 3 | 0x05), 0xB8};
-    put(a, bytes, sizeof bytes);
-    put_address(a, sum, BASE_PANEL, from);
+    put_at(a, bytes, sizeof bytes, sum, BASE_PANEL, from);
 }
 
 /* Outputs [first, first + n) of one part of the sum for one block of vectors. */
 typedef struct group {
     const nas__conv *conv;
-    int32_t first, n, block;
+    int32_t first, n;
     int32_t from, to; /* steps */
     int32_t row;      /* bytes from output to output of the sums */
 } group;
 
 /* One step; `offset`: its vectors in the panel. */
 static void put_step(assembler *a, const group *g, int32_t step, int32_t offset) {
-    int32_t keeps = 0, weights = 0;
+    int32_t keeps = 0;
     for (int32_t o = 0; o < g->n; o++)
         keeps += nas__code_keeps(g->conv, g->first + o, step);
-    const bool shared = keeps > 1, at_once = shared && g->block <= INPUTS_MAX;
-    for (int32_t v = 0; at_once && v < g->block; v++)
+    for (int32_t v = 0; v < BLOCK && keeps > 1; v++)
         put_input(a, FIRST_INPUT + v, offset + v * VECTOR_BYTES);
     for (int32_t o = 0; o < g->n; o++) {
         if (!nas__code_keeps(g->conv, g->first + o, step)) continue;
-        put_weight(a, shared && !at_once ? FIRST_WEIGHT + weights++ : WEIGHT_REGISTER);
-        for (int32_t v = 0; v < g->block && (at_once || !shared); v++) {
-            const int32_t sum = o * g->block + v;
-            if (at_once)
-                put_product(a, sum, WEIGHT_REGISTER, FIRST_INPUT + v);
+        put_weight(a, WEIGHT_REGISTER);
+        for (int32_t v = 0; v < BLOCK; v++) {
+            if (keeps > 1)
+                put_product(a, o * BLOCK + v, WEIGHT_REGISTER, FIRST_INPUT + v);
             else
-                put_memory_product(a, sum, WEIGHT_REGISTER, offset + v * VECTOR_BYTES);
-        }
-    }
-    for (int32_t v = 0; weights > 0 && v < g->block; v++) {
-        put_input(a, ONE_INPUT, offset + v * VECTOR_BYTES);
-        int32_t weight = FIRST_WEIGHT;
-        for (int32_t o = 0; o < g->n; o++) {
-            if (nas__code_keeps(g->conv, g->first + o, step))
-                put_product(a, o * g->block + v, weight++, ONE_INPUT);
+                put_memory_product(a, o * BLOCK + v, WEIGHT_REGISTER, offset + v * VECTOR_BYTES);
         }
     }
 }
@@ -164,21 +154,20 @@ static void put_step(assembler *a, const group *g, int32_t step, int32_t offset)
 /* One pass, from the biases or the sums so far to the sums. */
 static void put_pass(assembler *a, const group *g) {
     for (int32_t o = 0; o < g->n; o++) {
-        for (int32_t v = 0; v < g->block; v++) {
+        for (int32_t v = 0; v < BLOCK; v++) {
             if (g->from == 0)
-                put_value(a, o * g->block + v); /* a bias */
+                put_value(a, o * BLOCK + v); /* a bias */
             else
-                put_move(a, 0x10, o * g->block + v, BASE_SUMS,
+                put_move(a, 0x10, o * BLOCK + v, BASE_SUMS,
                          (g->first + o) * g->row + v * VECTOR_BYTES);
         }
         if (g->from == 0) next_value(a);
     }
     for (int32_t k = g->from; k < g->to; k++)
-        put_step(a, g, k, (k - g->from) * g->block * VECTOR_BYTES);
+        put_step(a, g, k, (k - g->from) * BLOCK * VECTOR_BYTES);
     for (int32_t o = 0; o < g->n; o++) {
-        for (int32_t v = 0; v < g->block; v++)
-            put_move(a, 0x11, o * g->block + v, BASE_SUMS,
-                     (g->first + o) * g->row + v * VECTOR_BYTES);
+        for (int32_t v = 0; v < BLOCK; v++)
+            put_move(a, 0x11, o * BLOCK + v, BASE_SUMS, (g->first + o) * g->row + v * VECTOR_BYTES);
     }
 }
 
@@ -196,7 +185,7 @@ static void put_group(assembler *a, const group *g, bool once, int32_t column) {
     if (once) return;
     const int32_t advanced = a->advanced;
     put_add(a, BASE_PANEL, column - a->panel_at);
-    put_add(a, BASE_SUMS, g->block * VECTOR_BYTES);
+    put_add(a, BASE_SUMS, BLOCK * VECTOR_BYTES);
     put_add(a, BASE_WEIGHTS, -advanced);
     put(a, again, sizeof again);
     put_i32(a, -(int32_t)(a->code.len + 4 - loop));
@@ -215,11 +204,10 @@ static void put_part(assembler *a, const nas__conv *c, const nas__conv_way *way,
         const group g = {.conv = c,
                          .first = first,
                          .n = c->out_c - first < way->group ? c->out_c - first : way->group,
-                         .block = way->pixels,
                          .from = from,
                          .to = to,
                          .row = way->vectors * VECTOR_BYTES};
-        put_group(a, &g, way->vectors == way->pixels, depth * way->pixels * VECTOR_BYTES);
+        put_group(a, &g, way->vectors == BLOCK, depth * BLOCK * VECTOR_BYTES);
     }
     put(a, leave, sizeof leave);
 }
@@ -260,7 +248,7 @@ static void write_code(const nas__conv *c, const nas__conv_way *way, nas_buf *ou
 const nas__code_writer nas__code_x86 = {.arch = "x86-64",
                                         .vector_bytes = VECTOR_BYTES,
                                         .sums = SUMS,
-                                        .blocks = {3, 4},
+                                        .block = BLOCK,
                                         .round = 1,
                                         .word_bytes = 8,
                                         .directive = ".quad",

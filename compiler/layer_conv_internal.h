@@ -147,10 +147,9 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
 typedef struct nas__code_writer {
     const char *arch;
     int32_t vector_bytes;
-    int32_t sums; /* registers for them: outputs x vectors of a block */
-    int32_t blocks
-        [2]; /* vectors of pixels that a step can take together; 0: no more of them. 1: no parts either */
-    int32_t round;      /* the stream of a group is filled up to a multiple of so many values */
+    int32_t sums;  /* registers for them: outputs x vectors of a block */
+    int32_t block; /* vectors of pixels that a step takes together; 1: no parts of the sum either */
+    int32_t round; /* the stream of a group is filled up to a multiple of so many values */
     int32_t word_bytes; /* of an operand of the directive */
     const char *directive;
     void (*write)(const nas__conv *conv, const nas__conv_way *way, nas_buf *out);

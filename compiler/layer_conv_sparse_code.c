@@ -35,16 +35,17 @@ bool nas__code_keeps(const nas__conv *c, int32_t output, int32_t step) {
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
-/* A number of n bytes, the lowest first; a printf for each would take most of the time. */
-static void put_word(const char *bytes, int32_t n, nas_buf *out) {
+/* A number of n bytes, the lowest first, at `out`; a printf for each would take most of the time. Returns its length. */
+static size_t put_word(const char *bytes, int32_t n, char *out) {
     static const char digits[] = "0123456789abcdef";
-    char text[18] = "0x";
+    out[0] = '0';
+    out[1] = 'x';
     for (int32_t k = 0; k < n; k++) {
         const uint8_t byte = (uint8_t)bytes[n - 1 - k];
-        text[2 + 2 * k] = digits[byte >> 4];
-        text[3 + 2 * k] = digits[byte & 15];
+        out[2 + 2 * k] = digits[byte >> 4];
+        out[3 + 2 * k] = digits[byte & 15];
     }
-    nas_buf_append(out, text, (size_t)(2 + 2 * n));
+    return (size_t)(2 + 2 * n);
 }
 
 nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *c,
@@ -64,14 +65,16 @@ void nas__machine_code_text(const nas__machine_code *code, const char *name, nas
                    "__asm__(\".pushsection .text\\n.p2align 5\\n.type %s_code, "
                    "%%function\\n%s_code:\\n\"",
                    name, name);
-    for (size_t i = 0; i < code->bytes.len; i += word) {
-        if (i % LINE_BYTES == 0)
-            nas_buf_printf(out, "\n    \"%s ", code->directive);
-        else
-            nas_buf_puts(out, ",");
-        put_word(code->bytes.data + i, code->word_bytes, out);
-        if (i % LINE_BYTES == LINE_BYTES - word || i + word >= code->bytes.len)
-            nas_buf_puts(out, "\\n\"");
+    for (size_t i = 0; i < code->bytes.len; i += LINE_BYTES) {
+        char line[4 * LINE_BYTES];
+        size_t at = 0;
+        for (size_t k = i; k < i + LINE_BYTES && k < code->bytes.len; k += word) {
+            if (k > i) line[at++] = ',';
+            at += put_word(code->bytes.data + k, code->word_bytes, line + at);
+        }
+        nas_buf_printf(out, "\n    \"%s ", code->directive);
+        nas_buf_append(out, line, at);
+        nas_buf_puts(out, "\\n\"");
     }
     nas_buf_printf(out, "\n    \".size %s_code, . - %s_code\\n.popsection\\n\");\n", name, name);
 }

@@ -220,34 +220,24 @@ static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__con
     return n;
 }
 
-/* The way of one block of vectors. A tile is one block, which leaves most of L1 to the values and the sums; the more of L2
- * the code takes, the more blocks are in a tile that reads it once. */
-static nas__conv_way code_way(const nas_target *target, const nas__conv *c, int32_t block) {
-    enum { BLOCKS_MAX = 3 };
-    const nas__code_writer *w = nas__sparse_code_writer(target);
-    nas__conv_way way = {
-        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = block, .outer = 1, .vectors = block};
-    way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / block)); /* evenly */
-    way.entries = nas__sparse_entries(target, c, &way);
-    const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, block);
-    int32_t most = 1 + (int32_t)(code_bytes(&way) / (target->l2_bytes / 4.0));
-    if (most > BLOCKS_MAX) most = BLOCKS_MAX;
-    if (block == 1) most = NAS__CODE_VECTORS;
-    way.vectors = block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
-    if (block > 1) way.depth = depth_of(target, c, way.vectors, 0.625);
-    return way;
-}
-
+/* A tile is one block, which leaves most of L1 to the values and the sums; code that takes much of L2 is read once for a few
+ * of them. */
 static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
-    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536 };
+    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536, FEW_BLOCKS = 3 };
     const nas__code_writer *w = nas__sparse_code_writer(target);
-    int32_t n = 0;
     if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
-    for (size_t i = 0; i < sizeof w->blocks / sizeof w->blocks[0] && w->blocks[i] > 0; i++) {
-        out[n] = code_way(target, c, w->blocks[i]);
-        n += out[n].entries <= WEIGHTS_MAX;
-    }
-    return n;
+    nas__conv_way way = {
+        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = w->block, .outer = 1, .vectors = w->block};
+    way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / w->block)); /* evenly */
+    way.entries = nas__sparse_entries(target, c, &way);
+    const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, w->block);
+    int32_t most = code_bytes(&way) > target->l2_bytes / 8.0 ? FEW_BLOCKS : 1;
+    if (w->block == 1) most = NAS__CODE_VECTORS;
+    way.vectors = w->block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
+    if (w->block > 1) way.depth = depth_of(target, c, way.vectors, 0.625);
+    if (way.entries > WEIGHTS_MAX) return 0;
+    out[0] = way;
+    return 1;
 }
 
 int32_t nas__sparse_ways(const nas_target *target, const nas__conv *c,

@@ -67,7 +67,7 @@ static const shape_row shapes[] = {
     {12, 6, 2, 21, 2, 1, 1, 1, 1, 1, 1, 1, false, NAS__LACT_LEAKY, MASK_2_OF_4},
     {5200, 8, 1, 4, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SET4}, /* wide indices */
     /* so many weights that tiles of machine code are several blocks of vectors, in parts of the sum */
-    {600, 41, 5, 13, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_UNSTRUCTURED},
+    {600, 41, 5, 22, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_UNSTRUCTURED},
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
@@ -436,6 +436,7 @@ static void add_cut_code(const nas_target *target, const nas__conv_way *way, cas
     if (way->pixels == 1) return; /* 64-bit Arm has neither */
     cut.vectors = 3 * way->pixels;
     cut.depth = out->t.conv.in_c % lanes == 0 && out->t.conv.in_c < 100 ? lanes : way->depth;
+    if (cut.vectors == way->vectors && cut.depth == way->depth) return; /* it is that already */
     add_case(target, &out->t, &cut, text, calls, raw);
     out->ways[out->n++] = cut;
 }

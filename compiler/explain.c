@@ -26,7 +26,7 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
     if (w->algorithm == NAS__CONV_SPARSE_CODE)
-        nas_buf_printf(out, ", instructions for %d outputs at a time", w->group);
+        nas_buf_printf(out, ", instructions for %d outputs x %d at a time", w->group, w->pixels);
     else if (w->algorithm == NAS__CONV_SPARSE_RUN)
         nas_buf_printf(out, ", each output picks from runs of %d inputs", w->group);
     else if (w->group > 0)

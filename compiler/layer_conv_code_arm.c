@@ -5,7 +5,7 @@
  * each weight and takes the multiply-add's port on Neoverse N1: half of the speed by llvm-mca. Loads are written in pairs
  * as soon as both registers are free, steps ahead of their use, for cores that run in order.
  *
- *     x0 panel [vector][step][4 pixels], x1 stream, x2 sums [output][pixel]; w3 counts */
+ *     x0 panel [vector][step][4 pixels], x1 stream, x2 sums [output][pixel]; w3 counts: there are no parts of the sum */
 #include "compiler/layer_conv_internal.h"
 
 enum {
@@ -181,7 +181,8 @@ static void write_code(const nas__conv *c, const nas__conv_way *way, nas_buf *ou
 
 const nas__code_writer nas__code_arm = {.arch = "aarch64",
                                         .vector_bytes = VECTOR_BYTES,
-                                        .group = GROUP,
+                                        .sums = GROUP,
+                                        .block = 1,
                                         .round = 4,
                                         .word_bytes = 4,
                                         .directive = ".inst",

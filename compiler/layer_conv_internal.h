@@ -117,8 +117,8 @@ int32_t *nas__sparse_order(const nas__conv *conv, int32_t group);
 void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out);
 void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out);
-void nas__turn_emit_finish(const nas__conv *conv, const char *name, int32_t lanes, int32_t vectors,
-                           nas_buf *out);
+void nas__turn_emit_finish(const nas__conv *conv, const nas__conv_way *way, const char *name,
+                           int32_t lanes, int32_t vectors, nas_buf *out);
 void nas__turn_emit_joined(const nas__conv *conv, int32_t vectors, int32_t lanes, nas_buf *out);
 /* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
 void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
@@ -143,18 +143,19 @@ void nas__run_emit_sum(const nas__conv_way *way, const size_t *offsets, int32_t 
 void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
                             const nas__conv_way *way, const char *name, nas_buf *out);
 /* The mask as machine code: layer_conv_sparse_code.c. A writer is the assembler of one architecture: the function
- * (panel, stream, sums) of all groups, as bytes in whole words of `directive`. */
+ * (panel, stream, sums, part, passes) of all groups, as bytes in whole words of `directive`. */
 typedef struct nas__code_writer {
     const char *arch;
     int32_t vector_bytes;
-    int32_t group;      /* outputs at most */
-    int32_t round;      /* the stream of a group is filled up to a multiple of so many values */
+    int32_t sums;  /* registers for them: outputs x vectors of a block */
+    int32_t block; /* vectors of pixels that a step takes together; 1: no parts of the sum either */
+    int32_t round; /* the stream of a group is filled up to a multiple of so many values */
     int32_t word_bytes; /* of an operand of the directive */
     const char *directive;
     void (*write)(const nas__conv *conv, const nas__conv_way *way, nas_buf *out);
 } nas__code_writer;
 extern const nas__code_writer nas__code_x86, nas__code_arm;
-enum { NAS__CODE_VECTORS = 7 }; /* of a tile, at most */
+enum { NAS__CODE_VECTORS = 7 }; /* of a tile of blocks of one, at most */
 /* nas__sparse_code_writer - NULL when the target has none. */
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target);
 bool nas__code_keeps(const nas__conv *conv, int32_t output, int32_t step);

@@ -132,6 +132,66 @@ static void emit_sums(const nas__conv *c, const nas__conv_way *way, const nas__p
 
 /* ---- tile and kernel ---------------------------------------------------------------------------------------------- */
 
+/* The lists of one part, one group after another. */
+static void emit_groups(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
+                        const nas__sparse_layout *l, const char *name, int32_t vectors,
+                        nas_buf *out) {
+    nas_buf_printf(
+        out,
+        "        for (int g = 0; g < %d; g++, starts++)\n"
+        "            %s_sum%d(panel, sums, words + %zu + g * %d, list + starts[0], list "
+        "+ starts[1],\n                values + starts[0] * %dL, (const float *)(words + "
+        "%zu)%s%s",
+        t->groups, name, vectors, l->outputs, way->group, way->group, l->heads,
+        way->joined ? " + g * 4" : "", t->parts > 1 ? ", part" : "");
+    if (way->joined) {
+        nas_buf_printf(out, ", out + g * %d, to, n", way->group);
+        if (c->has_residual) nas_buf_printf(out, ", residual + g * %d, more", way->group);
+    }
+    nas_buf_puts(out, ");\n    }\n");
+}
+
+/* Do pixels lie one after another from row to row as they do within one? */
+static bool without_gaps(const nas__conv *c) {
+    const size_t width = (size_t)c->out_w;
+    return (size_t)c->stride_h * c->in_row == width * (size_t)(c->stride_w * c->in_pitch) &&
+           c->out_row == width * (size_t)c->out_pitch &&
+           (!c->has_residual || c->residual_row == width * (size_t)c->residual_pitch);
+}
+
+/* Where the pixels of a tile are; those that are none are where the last one is. */
+static void emit_places(const nas__conv *c, const nas__panel_tiling *t, int32_t pixels,
+                        nas_buf *out) {
+    if (t->lines > 1 || without_gaps(c)) {
+        nas_buf_printf(out,
+                       "    const float *const first = in + (y * %zuL + x * %dL);\n"
+                       "    for (long p = 0; p < %d; p++) {\n"
+                       "        const long i = p < n ? p : n - 1;\n"
+                       "        at[p] = first + i * %dL;\n"
+                       "        to[p] = (y * %zuL + x * %dL) + i * %dL;\n",
+                       (size_t)c->stride_h * c->in_row, c->stride_w * c->in_pitch, pixels,
+                       c->stride_w * c->in_pitch, c->out_row, c->out_pitch, c->out_pitch);
+        if (c->has_residual)
+            nas_buf_printf(out, "        more[p] = (y * %zuL + x * %dL) + i * %dL;\n",
+                           c->residual_row, c->residual_pitch, c->residual_pitch);
+        nas_buf_puts(out, "    }\n");
+        return;
+    }
+    nas_buf_printf(out,
+                   "    for (int p = 0; p < %d; p++) {\n"
+                   "        at[p] = in + y * %zuL + x * %dL;\n"
+                   "        to[p] = y * %zuL + x * %dL;\n",
+                   pixels, (size_t)c->stride_h * c->in_row, c->stride_w * c->in_pitch, c->out_row,
+                   c->out_pitch);
+    if (c->has_residual)
+        nas_buf_printf(out, "        more[p] = y * %zuL + x * %dL;\n", c->residual_row,
+                       c->residual_pitch);
+    nas_buf_puts(out, "        if (p + 1 >= n) continue;\n        x++;\n");
+    nas_buf_printf(out, "        if (x == %d) {\n            x = 0;\n            y++;\n        }\n",
+                   c->out_w);
+    nas_buf_puts(out, "    }\n");
+}
+
 /* A tile from pixel `x` of line `y` on, n pixels; the vectors' other lanes repeat the last one. */
 static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
                       const nas__sparse_layout *l, const char *name, int32_t lanes, int32_t vectors,
@@ -144,37 +204,20 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
                    name, vectors, residual ? ", const float *residual" : "");
     nas_buf_printf(out, "    const float *at[%d];\n    long to[%d];\n", pixels, pixels);
     if (residual) nas_buf_printf(out, "    long more[%d];\n", pixels);
-    nas_buf_printf(out,
-                   "    for (int p = 0; p < %d; p++) {\n"
-                   "        at[p] = in + y * %zuL + x * %dL;\n"
-                   "        to[p] = y * %zuL + x * %dL;\n",
-                   pixels, (size_t)c->stride_h * c->in_row, c->stride_w * c->in_pitch, c->out_row,
-                   c->out_pitch);
-    if (residual)
-        nas_buf_printf(out, "        more[p] = y * %zuL + x * %dL;\n", c->residual_row,
-                       c->residual_pitch);
-    nas_buf_puts(out, "        if (p + 1 >= n) continue;\n        x++;\n");
-    if (t->lines == 1)
-        nas_buf_printf(out,
-                       "        if (x == %d) {\n            x = 0;\n            y++;\n        }\n",
-                       c->out_w);
+    emit_places(c, t, pixels, out);
     const char *index = nas__sparse_index(l);
     nas_buf_printf(out,
-                   "    }\n"
                    "    const %s *list = (const %s *)(words + words[0]);\n"
                    "    const float *values = (const float *)(words + words[1]);\n"
                    "    const int *starts = words + %zu;\n",
                    index, index, l->starts);
-    if (way->algorithm == NAS__CONV_SPARSE_CODE) {
+    const bool code = way->algorithm == NAS__CONV_SPARSE_CODE;
+    const int32_t block = way->pixels * lanes;
+    if (code) /* it need not run for blocks of pixels that are none */
         nas_buf_printf(out,
-                       "    (void)list;\n    (void)starts;\n    %s_gather%d(at, panel, 0, %d);\n"
-                       "    %s_code(panel, values, sums);\n",
-                       name, vectors, steps, name);
-        nas_buf_printf(out,
-                       "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n}\n",
-                       name, vectors, l->heads, residual ? ", residual, more" : "");
-        return;
-    }
+                       "    (void)list;\n    (void)starts;\n"
+                       "    const int passes = n < %d ? (n + %d) / %d : %d;\n",
+                       pixels, block - 1, block, vectors / way->pixels);
     nas_buf_printf(out, "    for (int part = 0; part < %d; part++) {\n", t->parts);
     if (t->parts > 1) {
         nas_buf_printf(out,
@@ -184,19 +227,10 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
     } else {
         nas_buf_printf(out, "        %s_gather%d(at, panel, 0, %d);\n", name, vectors, steps);
     }
-    nas_buf_printf(
-        out,
-        "        for (int g = 0; g < %d; g++, starts++)\n"
-        "            %s_sum%d(panel, sums, words + %zu + g * %d, list + starts[0], list "
-        "+ starts[1],\n                values + starts[0] * %dL, (const float *)(words + "
-        "%zu)%s%s",
-        t->groups, name, vectors, l->outputs, way->group, way->group, l->heads,
-        way->joined ? " + g * 4" : "", t->parts > 1 ? ", part" : "");
-    if (way->joined) {
-        nas_buf_printf(out, ", out + g * %d, to, n", way->group);
-        if (residual) nas_buf_printf(out, ", residual + g * %d, more", way->group);
-    }
-    nas_buf_puts(out, ");\n    }\n");
+    if (code)
+        nas_buf_printf(out, "        %s_code(panel, values, sums, part, passes);\n    }\n", name);
+    else
+        emit_groups(c, way, t, l, name, vectors, out);
     if (!way->joined)
         nas_buf_printf(out, "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n",
                        name, vectors, l->heads, residual ? ", residual, more" : "");
@@ -263,11 +297,11 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
         const int32_t vectors = way->vectors - narrow;
         if ((narrow ? t.narrow : t.wide) == 0) continue;
         nas__turn_emit_gather(c, way, name, lanes, vectors, out);
-        if (!way->joined) nas__turn_emit_finish(c, name, lanes, vectors, out);
+        if (!way->joined) nas__turn_emit_finish(c, way, name, lanes, vectors, out);
         if (way->algorithm == NAS__CONV_SPARSE_CODE)
             nas_buf_printf(out,
                            "extern void %s_code(const float *panel, const float *weights, float "
-                           "*sums) __asm__(\"%s_code\");\n",
+                           "*sums, int part, int passes) __asm__(\"%s_code\");\n",
                            name, name);
         else
             emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);

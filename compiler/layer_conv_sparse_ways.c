@@ -16,7 +16,8 @@ static double max_double(double a, double b) {
 
 /* Two multiply-adds and two loads a cycle, a multiply-add takes four; the rest is fitted (bench_sparse). */
 static const double fma_latency = 4, call_cycles = 20, entry_cycles = 0.7, move_cycles = 3,
-                    pixel_cycles = 6, l2_cycles_vector = 1.5, code_slack = 1.5, arm_slack = 1.2;
+                    pixel_cycles = 6, l2_cycles_vector = 1.5, code_slack = 1.1, arm_slack = 1.2,
+                    far_share = 0.8, far_bytes_cycle = 20, near_bytes_cycle = 128;
 
 static double direct_cycles(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
@@ -51,18 +52,36 @@ static double panel_cycles(const nas_target *target, const nas__conv *c, const n
     return cycles * t.lines;
 }
 
-/* Of the mask as machine code: a multiply-add a weight and where it needs one a broadcast, a vector for each step that a
- * group keeps. On 64-bit Arm nothing was measured: the slack is for code and panels that do not come from L1. */
+/* Bytes of instructions and of their values, about: a broadcast and a multiply-add for each vector. */
+static double code_bytes(const nas__conv_way *way) {
+    return way->entries * (4 + 6.0 * (1 + way->pixels));
+}
+
+/* What reading them once costs beside running them: they come from L2, or from beyond it. */
+static double code_reads(const nas_target *target, const nas__conv_way *way) {
+    const double bytes = code_bytes(way);
+    if (bytes <= target->l1_bytes) return 0;
+    return bytes / (bytes > far_share * target->l2_bytes ? far_bytes_cycle : near_bytes_cycle);
+}
+
+/* Of the mask as machine code: multiply-adds of a block for each weight and where it needs one a broadcast, the vectors of
+ * each step that a group keeps. On 64-bit Arm nothing was measured: the slack is for code and panels that do not come from
+ * L1. */
 static double code_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
     const nas__panel_tiling t = nas__panel_tile(target, c, way);
     const double steps = (double)c->kernel_h * c->kernel_w * c->in_c, vectors = way->vectors;
+    const double passes =
+        ceil_div(t.vectors, way->pixels); /* those of pixels that are none do not run */
     const double kept = way->entries / (steps * c->out_c); /* of the weights */
-    const double loads = t.groups * steps * (1 - pow(1 - kept, way->group)) * vectors;
-    const double products = way->entries * vectors;
+    const double loads = t.groups * steps * (1 - pow(1 - kept, way->group)) * way->pixels;
+    const double products = (double)way->entries * way->pixels;
     const bool broadcasts = nas__sparse_code_writer(target)->round == 1;
-    const double busy = broadcasts ? (loads + products) / 2 * code_slack
+    const double busy = broadcasts ? max_double(loads + way->entries, products) / 2 * code_slack
                                    : max_double(products, loads + products / 4) / 2 * arm_slack;
-    return t.wide * (busy + move_cycles * vectors * (steps + c->out_c) +
+    const double stores = (double)t.parts * c->out_c * way->pixels; /* and as many loads, of sums */
+    return passes * (busy + (broadcasts ? stores : 0)) +
+           t.wide * ((broadcasts ? code_reads(target, way) : 0) +
+                     move_cycles * vectors * (steps + c->out_c) +
                      pixel_cycles * vectors * (target->vector_bytes / 4) + 4 * call_cycles);
 }
 
@@ -142,10 +161,11 @@ static int32_t run_ways(const nas_target *target, const nas__conv *c, nas__conv_
     return 1;
 }
 
-/* Steps of the sum whose panel leaves room in L1; 0: all of them, or they cannot be cut into whole vectors of channels. */
-static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors) {
-    const int32_t lanes = target->vector_bytes / 4, steps = c->kernel_h * c->kernel_w * c->in_c;
-    const int32_t most = target->l1_bytes * 3 / 4 / (vectors * target->vector_bytes);
+/* Steps of the sum whose panel takes `share` of L1; 0: all of them, or they cannot be cut into whole vectors of channels. */
+static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors,
+                        double share) {
+    const int32_t lanes = target->vector_bytes / 4, steps = steps_of(c);
+    const int32_t most = (int32_t)(target->l1_bytes * share) / (vectors * target->vector_bytes);
     if (steps <= most || c->in_c % lanes != 0) return 0;
     const int32_t parts = ceil_div(steps, most);
     return ceil_div(ceil_div(steps, parts), lanes) * lanes;
@@ -156,7 +176,7 @@ static int32_t with_depths(const nas_target *target, const nas__conv *c, nas__co
                            nas__conv_way *out) {
     int32_t n = 0;
     if (!leaves_out(target, c, &way)) return 0;
-    const int32_t depth = depth_of(target, c, way.vectors);
+    const int32_t depth = depth_of(target, c, way.vectors, 0.75);
     if (depth == 0 || way.group > 2) out[n++] = way;
     way.depth = depth;
     if (depth > 0) out[n++] = way;
@@ -200,17 +220,21 @@ static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__con
     return n;
 }
 
-/* Code is read once for each tile: layers of more weights have more of it than the cache. */
+/* A tile is one block, which leaves most of L1 to the values and the sums; code that takes much of L2 is read once for a few
+ * of them. */
 static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
-    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536 };
+    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536, FEW_BLOCKS = 3 };
     const nas__code_writer *w = nas__sparse_code_writer(target);
-    if (w == NULL || (int64_t)c->kernel_h * c->kernel_w * c->in_c > STEPS_MAX) return 0;
+    if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
     nas__conv_way way = {
-        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = 1, .outer = 1, .vectors = NAS__CODE_VECTORS};
-    way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->group)); /* evenly, both */
-    const int32_t vectors = nas__panel_tile(target, c, &way).vectors;
-    way.vectors = ceil_div(vectors, ceil_div(vectors, NAS__CODE_VECTORS));
+        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = w->block, .outer = 1, .vectors = w->block};
+    way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / w->block)); /* evenly */
     way.entries = nas__sparse_entries(target, c, &way);
+    const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, w->block);
+    int32_t most = code_bytes(&way) > target->l2_bytes / 8.0 ? FEW_BLOCKS : 1;
+    if (w->block == 1) most = NAS__CODE_VECTORS;
+    way.vectors = w->block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
+    if (w->block > 1) way.depth = depth_of(target, c, way.vectors, 0.625);
     if (way.entries > WEIGHTS_MAX) return 0;
     out[0] = way;
     return 1;

@@ -66,6 +66,8 @@ static const shape_row shapes[] = {
     {16, 40, 3, 6, 3, 3, 1, 1, 1, 1, 3, 0, true, NAS__LACT_NONE, MASK_SET8},
     {12, 6, 2, 21, 2, 1, 1, 1, 1, 1, 1, 1, false, NAS__LACT_LEAKY, MASK_2_OF_4},
     {5200, 8, 1, 4, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SET4}, /* wide indices */
+    /* so many weights that tiles of machine code are several blocks of vectors, in parts of the sum */
+    {600, 41, 5, 22, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_UNSTRUCTURED},
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
@@ -422,9 +424,22 @@ static bool build_and_run(const nas_target *target) {
 
 typedef struct case_row {
     tensors t;
-    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    nas__conv_way ways[2 * NAS__CONV_WAYS_MAX];
     int32_t n;
 } case_row;
+
+/* Machine code for tiles of three blocks and parts of the sum as short as they can be, whatever the estimate prefers. */
+static void add_cut_code(const nas_target *target, const nas__conv_way *way, case_row *out,
+                         nas_buf *text, nas_buf *calls, nas_buf *raw) {
+    nas__conv_way cut = *way;
+    const int32_t lanes = target->vector_bytes / 4;
+    if (way->pixels == 1) return; /* 64-bit Arm has neither */
+    cut.vectors = 3 * way->pixels;
+    cut.depth = out->t.conv.in_c % lanes == 0 && out->t.conv.in_c < 100 ? lanes : way->depth;
+    if (cut.vectors == way->vectors && cut.depth == way->depth) return; /* it is that already */
+    add_case(target, &out->t, &cut, text, calls, raw);
+    out->ways[out->n++] = cut;
+}
 
 /* The sparse ways of a shape alone: machine code always, of the others some, other ones for each shape: a compiler takes
  * minutes for all. */
@@ -439,6 +454,8 @@ static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *r
         cr_assert(all[i].cycles > 0 && isfinite(all[i].cycles));
         add_case(target, &out->t, &all[i], text, calls, raw);
         out->ways[out->n++] = all[i];
+        if (all[i].algorithm == NAS__CONV_SPARSE_CODE)
+            add_cut_code(target, &all[i], out, text, calls, raw);
     }
 }
 

@@ -64,9 +64,12 @@ static const char vectors[] =
     "    return narrow(load_wide(total), load_wide(total + LANES / 2));\n"
     "}\n\n";
 
-static const char multiply_add[] = "#define SPLAT(w, p) ((w) = splat(*(p)))\n"
-                                   "#define MADD(sum, x, w) ((sum) += (x) * (w))\n"
-                                   "#define OWN(sum) ((void)0)\n\n";
+/* Left to itself gcc 12 copies the weight before every use: it can be multiplied by lane from 16 of the registers alone. */
+static const char multiply_add[] =
+    "#define SPLAT(w, p) __asm__(\"ldr %h0, %1\" : \"=x\"(w) : \"m\"(*(p))) /* in lane 0 alone */\n"
+    "#define MADD(sum, x, w) \\\n"
+    "    __asm__(\"fmla %0.8h, %1.8h, %2.h[0]\" : \"+w\"(sum) : \"w\"(x), \"x\"(w))\n"
+    "#define OWN(sum) ((void)0)\n\n";
 
 void nas__emit_half_vectors(nas_buf *out) {
     nas_buf_puts(out, vectors);

@@ -148,7 +148,7 @@ static nas_status write_files(nas_ctx *ctx, const bundle *b, const nas_compile_o
             nas_buf_printf(&readme,
                            "\nSize: %" PRIu64 " bytes of code and its constants, %zu bytes of "
                            "weights.\n",
-                           b->size.bytes, nas__form_weight_floats(&b->form) * sizeof(float));
+                           b->size.bytes, nas__form_weight_bytes(&b->form));
         status = nas_buf_status(ctx, &readme);
     }
     if (status == NAS_OK) status = nas_mkdirs(ctx, dir);
@@ -183,7 +183,7 @@ nas_status nas_emit_bundle(nas_ctx *ctx, const nas_graph *graph, const nas_compi
     if (status == NAS_OK) status = write_files(ctx, &b, options, compiler, dir);
     f.code_known = sized;
     f.code_bytes = b.size.bytes;
-    f.weight_bytes = nas__form_weight_floats(&b.form) * sizeof(float);
+    f.weight_bytes = nas__form_weight_bytes(&b.form);
     f.arena_bytes = nas__form_arena_bytes(&b.form);
     bundle_free(&b);
     if (status == NAS_OK && facts != NULL) *facts = f;

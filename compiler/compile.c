@@ -2,9 +2,8 @@
 #include "compiler/compiler_internal.h"
 
 static nas_status take_weights(nas_ctx *ctx, const nas__form *f, nas__sources *s) {
-    const size_t n = nas__form_weight_floats(f);
-    s->weight_bytes = n * sizeof(float);
-    s->weights = nas_alloc_array(ctx, n, sizeof(float));
+    s->weight_bytes = nas__form_weight_bytes(f);
+    s->weights = nas_alloc_array(ctx, s->weight_bytes, 1);
     return s->weights != NULL ? nas__form_pack(ctx, f, s->weights) : NAS_ERR_NOMEM;
 }
 

@@ -43,6 +43,12 @@ typedef struct nas_target {
     const char *base_flags;     /* for the main program, which has to start anywhere on `arch` */
 } nas_target;
 
+/* What a network computes in, and its activations and weights are kept in. Its input and output are floats either way. */
+typedef enum nas_dtype {
+    NAS_DTYPE_FP32, /* and integers where the network is quantized */
+    NAS_DTYPE_FP16  /* half precision, on processors that compute in it; networks by rows */
+} nas_dtype;
+
 /* nas_target_find - "native" picks the best row this CPU can run; else by name, also a row that does not run here
  * (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
@@ -52,6 +58,9 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
 typedef bool (*nas_target_has)(void *user, const char *feature);
 nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_target_has has, void *user,
                            const nas_target **out);
+
+/* nas_target_check_dtype - UNSUPPORTED naming the target, and processors that do, where it does not compute in `dtype`. */
+nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype);
 
 /* nas_target_find_cpu - a copy of `target` with the flags and caches of one processor ("cortex-a76", "znver3").
  * NOTFOUND lists the names known for its architecture; UNSUPPORTED names a feature the target needs and it lacks. */
@@ -115,6 +124,7 @@ typedef struct nas_compile_options {
     int32_t max_threads;   /* 1..64; MODEL_MAX_THREADS */
     nas_form form;
     nas_row_kernels row_kernels;
+    nas_dtype dtype;
     const nas_tune_memory
         *memory; /* NULL, or kernels' times: they decide instead of the estimates */
     double

@@ -118,6 +118,7 @@ typedef struct nas__program {
     const nas_compile_options *options; /* while it is lowered */
     int32_t max_threads;
     nas_row_kernels kernels;         /* as the options ask */
+    nas_dtype dtype;                 /* of rows and weights; "floats" below are elements of it */
     char graph_hash[NAS_SHA256_HEX]; /* structure only */
     bool has_weights;
     int32_t height, width; /* of the input */
@@ -153,6 +154,8 @@ int32_t nas__use_count(const nas__program *program,
                        int32_t value); /* the network output counts as one */
 int32_t nas__reads(const nas__program *program, const nas__stage *stage,
                    nas__read out[NAS__READS_MAX]);
+const char *nas__real(const nas__program *program); /* type of an element in emitted C */
+size_t nas__real_bytes(const nas__program *program);
 int32_t nas__row_vectors(const nas__program *program, int32_t rate); /* vectors of one strip row */
 size_t nas__pitch(const nas__program *program, int32_t rate); /* floats from channel to channel */
 /* nas__phase_tap - along one axis: which tap of a kernel with `pad` zeros before it reaches output phase `phase` from the
@@ -218,6 +221,9 @@ typedef struct nas__winograd {
 nas__winograd nas__winograd_of(int32_t rows, int32_t height);
 /* nas__winograd_possible - is the stage one convolution, or a transposed one, that such a kernel can compute? */
 bool nas__winograd_possible(const nas__stage *stage);
+/* nas__winograd_accurate - are `rows` rows at once as accurate as direct sums? Always in floats. Of halves F(2,3) alone: its
+ * points are 0, 1 and -1, and its sums are shorter; that they need no widening is the condition. */
+bool nas__winograd_accurate(const nas__program *program, const nas__stage *stage, int32_t rows);
 /* nas__choose_winograd - tile.rows of every stage and plan.band, by estimate for rows of `row_vectors` (at rate 1) or as
  * p->kernels says. */
 void nas__choose_winograd(nas__program *program, int32_t row_vectors);
@@ -311,8 +317,9 @@ void nas__emit_model_h(const nas__program *program, nas_buf *out);
 void nas__emit_head(const nas__program *program, nas_buf *out); /* emit_prelude.c */
 void nas__emit_shuffle(nas_buf *out); /* SHUFFLE(a, b, indices): lanes of two vectors */
 void nas__emit_vectors(const nas__program *program, nas_buf *out);
-void nas__emit_row_helpers(nas__sources *out);   /* a unit */
-void nas__emit_group_helpers(nas__sources *out); /* another, for Winograd kernels */
+void nas__emit_row_helpers(const nas__program *program, nas__sources *out); /* a unit */
+/* Another unit, for Winograd kernels. */
+void nas__emit_group_helpers(const nas__program *program, nas__sources *out);
 /* nas__emit_workers - a unit over rt/pool.c: workers_open, workers_run, workers_meet, workers_close on 4096 bytes, 64-byte
  * aligned, which nas__emit_workers_type names for the driver. */
 void nas__emit_workers_type(nas_buf *out);
@@ -331,10 +338,23 @@ bool nas__is_timed(const nas__stage *stage);
 /* nas__emit_shuffles - units; nas__emit_rows - the loop over rows, for the body. emit_rows.c */
 void nas__emit_shuffles(const nas__program *program, nas__sources *out);
 void nas__emit_rows(const nas__program *program, nas_buf *out);
-/* nas__pack_weights - the constant model_weights: out[plan.weight_floats]. INVALID without weights. emit_weights.c */
-nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, float *out);
-/* nas__pack_stage - of one stage, without its pair: out[nas__weight_floats(stage)]. */
+/* nas__pack_weights - the constant model_weights: out[plan.weight_floats], floats or halves. INVALID without weights, RANGE
+ * where halves cannot hold them. emit_weights.c */
+nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *program, void *out);
+/* nas__pack_stage - floats of one stage, without its pair: out[nas__weight_floats(stage)]. */
 void nas__pack_stage(const nas__stage *stage, float *out);
+
+/* ---- emit_half.c: half precision ------------------------------------------------------------------------------------ */
+
+void nas__emit_half_vectors(nas_buf *out); /* in the place of nas__emit_vectors's */
+void nas__emit_half_copies(nas_buf *out);  /* copy_in and copy_out */
+/* nas__half_block - most products of a stage that are added in half precision before the sum is widened; 0: all of them,
+ * or the program is not one of halves. */
+int32_t nas__half_block(const nas__program *program, const nas__stage *stage);
+/* nas__half_weights - to the nearest halves. RANGE naming the node for one that would be infinite. */
+nas_status nas__half_weights(nas_ctx *ctx, const char *node, const float *weights, size_t n,
+                             uint16_t *out);
+double nas__half_value(uint16_t half); /* of a finite one */
 
 /* What model.h says, whatever form the code has. */
 typedef struct nas__model_contract {
@@ -376,8 +396,10 @@ void nas__form_dump(const nas__form *form, nas_buf *out);
 size_t nas__form_arena_bytes(const nas__form *form);
 size_t nas__form_weight_floats(const nas__form *form);
 bool nas__form_has_integers(const nas__form *form); /* weights are words, not all of them floats */
-/* nas__form_pack - the constant model_weights: out[weight_floats]. INVALID without weights. */
-nas_status nas__form_pack(nas_ctx *ctx, const nas__form *form, float *out);
+size_t nas__form_weight_bytes(const nas__form *form);
+bool nas__form_is_half(const nas__form *form);
+/* nas__form_pack - the constant model_weights: out[weight_floats], floats or halves. Errors: those of nas__pack_weights. */
+nas_status nas__form_pack(nas_ctx *ctx, const nas__form *form, void *out);
 const nas_graph *nas__form_graph(const nas__form *form); /* as it is compiled */
 const char *nas__form_graph_hash(const nas__form *form); /* of the network as given */
 nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *form, const nas_target *target,

@@ -16,7 +16,7 @@ static const char model_type[] =
 static const char job[] =
     "static void run_thread(void *arg, int thread, int threads) {\n"
     "    const model *m = arg;\n"
-    "    float *memory = (float *)(void *)((char *)arg + CONTROL_BYTES);\n"
+    "    %s *memory = (%s *)(void *)((char *)arg + CONTROL_BYTES);\n"
     "    const long long height = MODEL_INPUT_H;\n"
     "    const int begin = (int)(height * thread / threads) / BAND * BAND;\n"
     "    const int end = (int)(height * (thread + 1) / threads) / BAND * BAND;\n"
@@ -131,11 +131,11 @@ static void emit_pitches(const nas__program *p, nas_buf *out) {
 
 static void emit_units(const nas__program *p, nas__sources *out) {
     if (p->max_threads > 1) nas__emit_workers(out);
-    nas__emit_row_helpers(out);
+    nas__emit_row_helpers(p, out);
     bool groups = false;
     for (int32_t v = 0; v < p->n_stages; v++)
         groups = groups || (!p->stages[v].dead && p->stages[v].tile.rows > 0);
-    if (groups) nas__emit_group_helpers(out);
+    if (groups) nas__emit_group_helpers(p, out);
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
         if (!s->dead && !s->hidden && s->kind == NAS__SUM) nas__emit_kernel(p, s, out);
@@ -180,7 +180,7 @@ void nas__emit_clock(nas_buf *out) {
 nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *out) {
     const bool threads = p->max_threads > 1;
     const size_t floats = p->plan.thread_floats * (size_t)p->max_threads + p->plan.context_floats;
-    const size_t control = p->plan.arena_bytes - (floats * sizeof(float) + 63) / 64 * 64;
+    const size_t control = p->plan.arena_bytes - (floats * nas__real_bytes(p) + 63) / 64 * 64;
     emit_banner(p, &out->head);
     nas__emit_head(p, &out->head);
     nas__emit_vectors(p, &out->prelude);
@@ -195,7 +195,7 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     nas_buf_printf(body, "#define THREAD_FLOATS ((size_t)%zu)\n", p->plan.thread_floats);
     nas_buf_printf(body, "#define MARGIN_ROWS %d\n#define BAND %d\n\n", p->plan.halo_rows,
                    p->plan.band);
-    nas_buf_puts(body, job);
+    nas_buf_printf(body, job, nas__real(p), nas__real(p));
     nas__emit_entry_points(threads, body);
     nas_buf_puts(body, "\n");
     emit_stage_names(p, body);

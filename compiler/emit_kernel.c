@@ -7,16 +7,19 @@
 #include "compiler/compiler_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* How the stage under the pen names its sources. */
 typedef struct pen {
     const nas__program *p;
     nas_buf *out;
+    const char *real;   /* type of an element */
     const char *prefix; /* "h" for a hidden stage, "" else */
     const char *target; /* pointer expression of the first output of the column tile */
     const char *pitch;  /* floats from output channel to output channel */
     const char *indent;
     bool from_scratch; /* the one source is the scratch */
+    int32_t block;     /* products between widenings of the sums; 0: they are never widened */
     int32_t
         first; /* output channel of the tile, as far as it matters: the phase of a transposed convolution */
 } pen;
@@ -66,6 +69,53 @@ void nas__kernel_name(const nas__program *p, const nas__stage *s, nas_buf *out) 
     }
     shape_name(s, out);
     tile_name(s, out);
+}
+
+/* ---- long sums of halves, see emit_half.c ----------------------------------------------------------------------------- */
+
+/* sum_begin, sum_block or sum_end of every accumulator. */
+static void emit_totals(const pen *k, const char *step, int32_t n, int32_t vectors) {
+    const bool end = strcmp(step, "end") == 0;
+    for (int32_t i = 0; i < n && k->block > 0; i++) {
+        nas_buf_puts(k->out, k->indent);
+        for (int32_t v = 0; v < vectors; v++) {
+            nas_buf_printf(k->out, "%sa%d_%d = sum_%s(total + %d", v > 0 ? " " : "", i, v, step,
+                           (i * vectors + v) * k->p->plan.lanes);
+            if (end)
+                nas_buf_puts(k->out, ");");
+            else
+                nas_buf_printf(k->out, ", a%d_%d);", i, v);
+        }
+        nas_buf_puts(k->out, "\n");
+    }
+}
+
+/* Input channels in a block: at most `all`, a multiple of those in a round of the loop. */
+static int32_t block_channels(const pen *k, int32_t taps, int32_t round, int32_t all) {
+    if (k->block == 0 || k->block / taps >= all) return all;
+    const int32_t rounds = k->block / taps / round;
+    return (rounds > 1 ? rounds : 1) * round;
+}
+
+/* The loop over input channels, in blocks where sums get long. */
+static void emit_channels(const pen *k, int32_t all, int32_t block, const char *step) {
+    if (block == all) {
+        nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; %s) {\n", k->indent, all, step);
+        return;
+    }
+    nas_buf_printf(k->out,
+                   "%s    for (int c = 0; c < %d;) {\n"
+                   "%s    const int end = c + %d < %d ? c + %d : %d;\n"
+                   "%s    for (; c < end; %s) {\n",
+                   k->indent, all, k->indent, block, all, block, all, k->indent, step);
+}
+
+/* Ends it: a block is at most what all channels of a row of the window make. */
+static void emit_channels_end(const pen *k, int32_t all, int32_t block, int32_t n,
+                              int32_t vectors) {
+    nas_buf_printf(k->out, "%s    }\n", k->indent);
+    emit_totals(k, "block", n, vectors);
+    if (block != all) nas_buf_printf(k->out, "%s    }\n", k->indent);
 }
 
 /* ---- one tile: N outputs x P vectors ---------------------------------------------------------------------------- */
@@ -123,17 +173,20 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
     if (t->kernel_h > 1) {
         nas_buf_printf(k->out, "%sfor (int y = %slow%d; y < %shigh%d; y++) {\n", k->indent,
                        k->prefix, index, k->prefix, index);
-        nas_buf_printf(k->out, "%s    const float *s = %sr%d[y] + x, *w = k + y * %d;\n", k->indent,
-                       k->prefix, index, t->channels * per_channel);
+        nas_buf_printf(k->out, "%s    const %s *s = %sr%d[y] + x, *w = k + y * %d;\n", k->indent,
+                       k->real, k->prefix, index, t->channels * per_channel);
     } else if (k->from_scratch) {
-        nas_buf_printf(k->out, "%s{\n%s    const float *s = scratch, *w = k;\n", k->indent,
-                       k->indent);
+        nas_buf_printf(k->out, "%s{\n%s    const %s *s = scratch, *w = k;\n", k->indent, k->indent,
+                       k->real);
     } else {
-        nas_buf_printf(k->out, "%s{\n%s    const float *s = %sr%d + x, *w = k;\n", k->indent,
-                       k->indent, k->prefix, index);
+        nas_buf_printf(k->out, "%s{\n%s    const %s *s = %sr%d + x, *w = k;\n", k->indent,
+                       k->indent, k->real, k->prefix, index);
     }
-    nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; c += %d, s += %d * %s, w += %d) {\n",
-                   k->indent, t->channels, round, round, pitch, round * per_channel);
+    char step[96];
+    (void)snprintf(step, sizeof step, "c += %d, s += %d * %s, w += %d", round, round, pitch,
+                   round * per_channel);
+    const int32_t block = block_channels(k, t->kernel_w, round, t->channels);
+    emit_channels(k, t->channels, block, step);
     for (int32_t u = 0; u < round; u++) {
         char at[64] = "";
         if (u > 0) (void)snprintf(at, sizeof at, " + %d * %s", u, pitch);
@@ -143,7 +196,8 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
             emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n);
         }
     }
-    nas_buf_printf(k->out, "%s    }\n%s}\n%sk += %d;\n", k->indent, k->indent, k->indent,
+    emit_channels_end(k, t->channels, block, n, vectors);
+    nas_buf_printf(k->out, "%s}\n%sk += %d;\n", k->indent, k->indent,
                    t->kernel_h * t->channels * per_channel);
 }
 
@@ -162,20 +216,23 @@ static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_
         if (t->kernel_h > 1) {
             nas_buf_printf(k->out, "%sif (low%d <= %d && %d < high%d) {\n", k->indent, index, ky,
                            ky, index);
-            nas_buf_printf(k->out, "%s    const float *s = r%d[%d] + x, *w = k + %d;\n", k->indent,
-                           index, ky, at);
+            nas_buf_printf(k->out, "%s    const %s *s = r%d[%d] + x, *w = k + %d;\n", k->indent,
+                           k->real, index, ky, at);
         } else {
-            nas_buf_printf(k->out, "%s{\n%s    const float *s = r%d + x, *w = k + %d;\n", k->indent,
-                           k->indent, index, at);
+            nas_buf_printf(k->out, "%s{\n%s    const %s *s = r%d + x, *w = k + %d;\n", k->indent,
+                           k->indent, k->real, index, at);
         }
-        nas_buf_printf(k->out, "%s    for (int c = 0; c < %d; c++, s += pitch, w += %d) {\n",
-                       k->indent, t->channels, per_channel);
+        char step[96];
+        (void)snprintf(step, sizeof step, "c++, s += pitch, w += %d", per_channel);
+        const int32_t block = block_channels(k, (t->up_w + t->up - 1) / t->up, 1, t->channels);
+        emit_channels(k, t->channels, block, step);
         for (int32_t kx = 0, weight = 0; kx < t->kernel_w; kx++) {
             const int32_t outputs = nas__term_taps(t, k->first, n, ky, kx, tap);
             if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight);
             weight += outputs;
         }
-        nas_buf_printf(k->out, "%s    }\n%s}\n", k->indent, k->indent);
+        emit_channels_end(k, t->channels, block, n, vectors);
+        nas_buf_printf(k->out, "%s}\n", k->indent);
         at += t->channels * per_channel;
     }
     nas_buf_printf(k->out, "%sk += %d;\n", k->indent, at);
@@ -201,8 +258,11 @@ static void emit_finish(const pen *k, const nas__stage *s, int32_t n, int32_t ve
 
 static void emit_tile(const pen *k, const nas__stage *s, int32_t n, int32_t vectors) {
     emit_start(k, s, n, vectors);
+    if (k->block > 0)
+        nas_buf_printf(k->out, "%sfloat total[%d];\n", k->indent, n * vectors * k->p->plan.lanes);
+    emit_totals(k, "begin", n, vectors);
     if (s->act == NAS__ACT_PRELU)
-        nas_buf_printf(k->out, "%sconst float *slope = k + %d;\n", k->indent, n);
+        nas_buf_printf(k->out, "%sconst %s *slope = k + %d;\n", k->indent, k->real, n);
     nas_buf_printf(k->out, "%sk += %d;\n", k->indent, s->act == NAS__ACT_PRELU ? 2 * n : n);
     for (int32_t i = 0; i < s->n_terms; i++) {
         if (s->terms[i].up > 1) {
@@ -211,6 +271,7 @@ static void emit_tile(const pen *k, const nas__stage *s, int32_t n, int32_t vect
             emit_term(k, s, i, n, vectors);
         }
     }
+    emit_totals(k, "end", n, vectors);
     emit_finish(k, s, n, vectors);
 }
 
@@ -222,13 +283,14 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     const int32_t up = s->n_terms > 0 ? s->terms[0].up : 1, period = up > 1 ? up * up / n : 1;
     const int32_t blocks = s->channels / (n * period), rest = s->channels % (n * period);
     nas_buf_printf(k->out, "        { /* %d channels, tile %d x %d */\n", s->channels, n, vectors);
-    nas_buf_printf(k->out, "            float *o = %s;\n", k->target);
+    nas_buf_printf(k->out, "            %s *o = %s;\n", k->real, k->target);
     for (int32_t a = 0; a < s->n_adds; a++) {
-        nas_buf_printf(k->out, "            const float *%sd%d = %sadd%d + x;\n", k->prefix, a,
-                       k->prefix, a);
+        nas_buf_printf(k->out, "            const %s *%sd%d = %sadd%d + x;\n", k->real, k->prefix,
+                       a, k->prefix, a);
     }
     nas_buf_printf(k->out, "            for (int i = 0; i < %d; i++) {\n", blocks);
     k->indent = "                ";
+    k->block = nas__half_block(k->p, s);
     for (int32_t i = 0; i < period; i++) {
         if (period > 1) nas_buf_puts(k->out, "                {\n");
         k->first = i * n;
@@ -247,44 +309,48 @@ static void emit_blocks(pen *k, const nas__stage *s) {
     nas_buf_puts(k->out, "        }\n");
 }
 
-static void emit_parameters(const nas__stage *s, const char *prefix, bool skip_terms,
-                            nas_buf *out) {
+static void emit_parameters(const nas__stage *s, const char *real, const char *prefix,
+                            bool skip_terms, nas_buf *out) {
     for (int32_t i = 0; i < s->n_terms && !skip_terms; i++) {
         if (s->terms[i].kernel_h > 1) {
-            nas_buf_printf(out, ", const float *const *%sr%d, int %slow%d, int %shigh%d", prefix, i,
-                           prefix, i, prefix, i);
+            nas_buf_printf(out, ", const %s *const *%sr%d, int %slow%d, int %shigh%d", real, prefix,
+                           i, prefix, i, prefix, i);
         } else {
-            nas_buf_printf(out, ", const float *%sr%d", prefix, i);
+            nas_buf_printf(out, ", const %s *%sr%d", real, prefix, i);
         }
     }
     for (int32_t a = 0; a < s->n_adds; a++)
-        nas_buf_printf(out, ", const float *%sadd%d", prefix, a);
+        nas_buf_printf(out, ", const %s *%sadd%d", real, prefix, a);
 }
 
 static void emit_function(const nas__program *p, const nas__stage *s, const char *name,
                           nas_buf *out) {
     const nas__stage *pair = s->pair >= 0 ? &p->stages[s->pair] : NULL;
     const int32_t wide = s->tile.vectors * p->plan.lanes;
-    nas_buf_printf(out, "KERNEL void %s(float *restrict out, size_t out_pitch", name);
-    if (pair != NULL) emit_parameters(pair, "h", false, out);
-    emit_parameters(s, "", pair != NULL, out);
-    nas_buf_printf(out, ",\n    size_t pitch, int columns, const float *weights%s) {\n",
-                   pair != NULL ? ", float *restrict scratch" : "");
+    const char *real = nas__real(p);
+    nas_buf_printf(out, "KERNEL void %s(%s *restrict out, size_t out_pitch", name, real);
+    if (pair != NULL) emit_parameters(pair, real, "h", false, out);
+    emit_parameters(s, real, "", pair != NULL, out);
+    nas_buf_printf(out, ",\n    size_t pitch, int columns, const %s *weights", real);
+    if (pair != NULL) nas_buf_printf(out, ", %s *restrict scratch", real);
+    nas_buf_puts(out, ") {\n");
     nas_buf_printf(out, "    for (int t = 0; t < columns; t += %d) {\n", wide);
     nas_buf_printf(out,
                    "        const int x = t + %d <= columns ? t : columns - %d; /* the last tile "
                    "may overlap its neighbour */\n",
                    wide, wide);
-    nas_buf_puts(out, "        const float *k = weights;\n");
+    nas_buf_printf(out, "        const %s *k = weights;\n", real);
     if (pair != NULL) {
         char pitch[16];
         (void)snprintf(pitch, sizeof pitch, "%d", wide);
-        pen k = {.p = p, .out = out, .prefix = "h", .target = "scratch", .pitch = pitch};
+        pen k = {
+            .p = p, .out = out, .real = real, .prefix = "h", .target = "scratch", .pitch = pitch};
         emit_blocks(&k, pair);
         nas_buf_printf(out, "        k = weights + %zu;\n", s->weights_at - pair->weights_at);
     }
     pen k = {.p = p,
              .out = out,
+             .real = real,
              .prefix = "",
              .target = "out + x",
              .pitch = "out_pitch",

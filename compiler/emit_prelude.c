@@ -2,6 +2,8 @@
  * find rings, zero the surroundings of the image and keep margins between strips. */
 #include "compiler/compiler_internal.h"
 
+#include <string.h>
+
 static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
                                "#define _POSIX_C_SOURCE 200809L\n"
                                "#endif\n"
@@ -10,7 +12,7 @@ static const char includes[] = "#ifndef _POSIX_C_SOURCE\n"
                                "#include <stdint.h>\n"
                                "#include <string.h>\n"
                                "#include <time.h>\n\n"
-                               "extern const float model_weights[];\n\n";
+                               "extern const %s model_weights[];\n\n";
 
 /* The driver sees the pool as bytes, and need not parse the headers of threads. */
 static const char workers_type[] =
@@ -132,7 +134,9 @@ static const char row_helpers[] =
     "            kept[i] = row[columns - left + i];\n"
     "        }\n"
     "    }\n"
-    "}\n\n"
+    "}\n\n";
+
+static const char copy_helpers[] =
     "/* One row of the image, shifted, zero outside; `x` is the image column of row[0]. */\n"
     "KERNEL void copy_in(float *row, const float *in, int channels, size_t pitch, size_t "
     "plane, int columns, int left,\n"
@@ -197,11 +201,15 @@ void nas__emit_shuffle(nas_buf *out) {
 }
 
 void nas__emit_head(const nas__program *p, nas_buf *out) {
-    nas_buf_puts(out, includes);
+    nas_buf_printf(out, includes, nas__real(p));
     if (p->max_threads > 1) nas_buf_puts(out, workers_type);
 }
 
 void nas__emit_vectors(const nas__program *p, nas_buf *out) {
+    if (p->dtype == NAS_DTYPE_FP16) {
+        nas__emit_half_vectors(out);
+        return;
+    }
     const int32_t bytes = p->target->vector_bytes;
     nas_buf_printf(out, "enum { LANES = %d };\n", bytes / 4);
     nas_buf_printf(out, "typedef float vf __attribute__((vector_size(%d)));\n", bytes);
@@ -213,16 +221,32 @@ void nas__emit_vectors(const nas__program *p, nas_buf *out) {
     nas_buf_puts(out, multiply_add);
 }
 
-void nas__emit_row_helpers(nas__sources *out) {
+/* A text about rows of floats, of another type. */
+static void emit_typed(const char *text, const char *real, nas_buf *out) {
+    static const char word[] = "float ";
+    for (const char *next = strstr(text, word); next != NULL; next = strstr(text, word)) {
+        nas_buf_append(out, text, (size_t)(next - text));
+        nas_buf_printf(out, "%s ", real);
+        text = next + sizeof word - 1;
+    }
+    nas_buf_puts(out, text);
+}
+
+void nas__emit_row_helpers(const nas__program *p, nas__sources *out) {
     nas__unit *unit = nas__sources_unit(out, "row_helpers");
     if (unit == NULL) return;
     nas_buf_puts(&unit->text, "#include <string.h>\n\n");
-    nas_buf_puts(&unit->text, row_helpers);
+    emit_typed(row_helpers, nas__real(p), &unit->text);
+    if (p->dtype == NAS_DTYPE_FP16) {
+        nas__emit_half_copies(&unit->text);
+    } else {
+        nas_buf_puts(&unit->text, copy_helpers);
+    }
 }
 
-void nas__emit_group_helpers(nas__sources *out) {
+void nas__emit_group_helpers(const nas__program *p, nas__sources *out) {
     nas__unit *unit = nas__sources_unit(out, "row_groups");
-    if (unit != NULL) nas_buf_puts(&unit->text, group_helpers);
+    if (unit != NULL) emit_typed(group_helpers, nas__real(p), &unit->text);
 }
 
 void nas__emit_workers_type(nas_buf *out) {

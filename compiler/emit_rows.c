@@ -28,14 +28,14 @@ static void emit_interleave(int32_t lanes, int32_t block, int32_t q, nas_buf *ou
     }
 }
 
-static void emit_shuffle(int32_t block, int32_t lanes, nas_buf *out) {
+static void emit_shuffle(int32_t block, int32_t lanes, const char *real, nas_buf *out) {
     nas_buf_printf(
         out, "/* One phase row: %d channel rows interleaved to one row %d times as long. */\n",
         block, block);
     nas_buf_printf(out,
-                   "KERNEL void shuffle%d(float *restrict line, const float *s, size_t pitch, int "
+                   "KERNEL void shuffle%d(%s *restrict line, const %s *s, size_t pitch, int "
                    "columns) {\n",
-                   block);
+                   block, real, real);
     nas_buf_printf(out,
                    "    for (int x = 0; x < columns; x += LANES, s += LANES, line += %d * LANES) "
                    "{\n        const vf ",
@@ -59,7 +59,7 @@ void nas__emit_shuffles(const nas__program *p, nas__sources *out) {
         char name[32];
         (void)snprintf(name, sizeof name, "shuffle%d", s->block);
         nas__unit *unit = nas__sources_unit(out, name);
-        if (unit != NULL) emit_shuffle(s->block, p->plan.lanes, &unit->text);
+        if (unit != NULL) emit_shuffle(s->block, p->plan.lanes, nas__real(p), &unit->text);
     }
 }
 
@@ -88,7 +88,8 @@ static void emit_windows(const nas__program *p, const nas__stage *s, const nas__
         const nas__term *t = &s->terms[i];
         if (t->kernel_h == 1 || reader->pair == t->source) continue;
         const nas__stage *u = &p->stages[t->source];
-        nas_buf_printf(out, "                const float *%sr%d[%d];\n", prefix, i, t->kernel_h);
+        nas_buf_printf(out, "                const %s *%sr%d[%d];\n", nas__real(p), prefix, i,
+                       t->kernel_h);
         nas_buf_printf(out, "                int %slow%d, %shigh%d;\n", prefix, i, prefix, i);
         nas_buf_printf(
             out,
@@ -152,7 +153,7 @@ static void emit_sum(const nas__program *p, const nas__stage *s, nas_buf *out) {
         nas_buf_printf(out, "                float *row = out + (size_t)y * %d;\n",
                        p->width * s->rate);
     } else {
-        nas_buf_puts(out, "                float *row = ");
+        nas_buf_printf(out, "                %s *row = ", nas__real(p));
         emit_row_of(p, s, s, out);
         nas_buf_puts(out, ";\n");
     }
@@ -177,8 +178,9 @@ static void emit_shuffle_rows(const nas__program *p, const nas__stage *s, nas_bu
     const nas__stage *u = &p->stages[s->adds[0]];
     const size_t width = (size_t)p->width * (size_t)s->rate,
                  plane = width * (size_t)p->height * (size_t)s->rate;
-    const bool whole = s->direct_out && p->plan.strips == 1 && (size_t)columns_of(p, s) == width;
-    nas_buf_puts(out, "                const float *from = ");
+    const bool whole = s->direct_out && p->plan.strips == 1 && (size_t)columns_of(p, s) == width &&
+                       p->dtype == NAS_DTYPE_FP32;
+    nas_buf_printf(out, "                const %s *from = ", nas__real(p));
     emit_row_of(p, u, u, out);
     nas_buf_printf(out, ";\n                for (int c = 0; c < %d; c++) {\n", s->channels);
     nas_buf_printf(out,
@@ -190,13 +192,14 @@ static void emit_shuffle_rows(const nas__program *p, const nas__stage *s, nas_bu
                        "%d + i) * %zu;\n",
                        plane, s->block, width);
     } else if (s->direct_out) {
-        nas_buf_printf(out, "                        float *line = mem + %zu;\n",
+        nas_buf_printf(out, "                        %s *line = mem + %zu;\n", nas__real(p),
                        p->plan.scratch_at);
     } else {
         nas_buf_printf(out,
-                       "                        float *line = ring_row(mem + %zu, %d, %zu, y * %d "
+                       "                        %s *line = ring_row(mem + %zu, %d, %zu, y * %d "
                        "+ i) + c * PITCH%d;\n",
-                       ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s), s->block, s->rate);
+                       nas__real(p), ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s),
+                       s->block, s->rate);
     }
     nas_buf_printf(out, "                        shuffle%d(line, from, PITCH%d, %d);\n", s->block,
                    u->rate, columns_of(p, u));
@@ -229,8 +232,8 @@ static void emit_after_row(const nas__program *p, const nas__stage *s, nas_buf *
         nas_buf_printf(out, "                for (int e = y * %d; e < (y + 1) * %d; e++) {\n", rows,
                        rows);
     }
-    nas_buf_printf(out, "                    float *edge = ring_row(mem + %zu, %d, %zu, e);\n",
-                   ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s));
+    nas_buf_printf(out, "                    %s *edge = ring_row(mem + %zu, %d, %zu, e);\n",
+                   nas__real(p), ring_start(p, s, s, 0), s->ring_rows, row_floats(p, s));
     if (s->zero_edges) {
         nas_buf_printf(out, "                    zero_outside(edge, %d, PITCH%d, %d, ", s->channels,
                        s->rate, columns_of(p, s));
@@ -274,19 +277,19 @@ static void emit_group(const nas__program *p, const nas__stage *s, nas_buf *out)
     const int32_t rows = s->tile.rows, points = rows + t->kernel_h - 1;
     const int32_t height = p->height * s->rate;
     nas_buf_printf(out,
-                   "                const float *r0[%d];\n"
+                   "                const %s *r0[%d];\n"
                    "                group_in(r0, mem + %zu, %d, %zu, y - %d, %d, %d, mem + %zu);\n",
-                   points, ring_start(p, u, s, t->kernel_w / 2), u->ring_rows, row_floats(p, u),
-                   t->kernel_h / 2, points, height, p->plan.zeros_at);
+                   nas__real(p), points, ring_start(p, u, s, t->kernel_w / 2), u->ring_rows,
+                   row_floats(p, u), t->kernel_h / 2, points, height, p->plan.zeros_at);
     for (int32_t a = 0; a < s->n_adds; a++) {
         const nas__stage *added = &p->stages[s->adds[a]];
         nas_buf_printf(out,
-                       "                const float *add%d[%d];\n"
+                       "                const %s *add%d[%d];\n"
                        "                group_in(add%d, mem + %zu, %d, %zu, y, %d, %d, NULL);\n",
-                       a, rows, a, ring_start(p, added, s, 0), added->ring_rows,
+                       nas__real(p), a, rows, a, ring_start(p, added, s, 0), added->ring_rows,
                        row_floats(p, added), rows, height);
     }
-    nas_buf_printf(out, "                float *row[%d];\n", rows);
+    nas_buf_printf(out, "                %s *row[%d];\n", nas__real(p), rows);
     if (s->direct_out) { /* rows of the image itself, a ring without an end; those of other threads are theirs to write */
         nas_buf_printf(
             out, "                group_out(row, out, %d, %d, y, %d, begin * %d, end * %d);\n",
@@ -362,9 +365,11 @@ void nas__emit_rows(const nas__program *p, nas_buf *out) {
                       "the margins between strips, of\n"
                       " * which rows from `margin` on belong to this thread. times: NULL, or what "
                       "each stage's time is added to. */\n");
-    nas_buf_puts(out, "static void run_rows(const float *in, float *out, float *mem, float *kept, "
-                      "int margin, int begin, "
-                      "int end,\n                     double *times) {\n");
+    nas_buf_printf(out,
+                   "static void run_rows(const float *in, float *out, %s *mem, %s *kept, "
+                   "int margin, int begin, "
+                   "int end,\n                     double *times) {\n",
+                   nas__real(p), nas__real(p));
     nas_buf_puts(out, "    (void)kept;\n    (void)margin;\n    if (begin >= end) return;\n");
     nas_buf_puts(out, "    double since = times != NULL ? clock_us() : 0;\n");
     nas_buf_printf(out, "    const int first = (begin > %d ? begin - %d : 0) / %d;\n",

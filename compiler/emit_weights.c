@@ -43,27 +43,64 @@ void nas__pack_stage(const nas__stage *s, float *out) {
     }
 }
 
-nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *p, float *out) {
+static nas_status to_halves(nas_ctx *ctx, const nas__program *p, const float *weights,
+                            uint16_t *out) {
+    nas_status status = NAS_OK;
+    for (int32_t v = 0; v < p->n_stages && status == NAS_OK; v++) {
+        const nas__stage *s = &p->stages[v];
+        if (s->dead || s->kind != NAS__SUM) continue;
+        status = nas__half_weights(ctx, s->name, weights + s->weights_at, nas__weight_floats(s),
+                                   out + s->weights_at);
+    }
+    return status;
+}
+
+nas_status nas__pack_weights(nas_ctx *ctx, const nas__program *p, void *out) {
     if (!p->has_weights) {
         return nas_fail(ctx, NAS_ERR_INVALID,
                         "graph '%s' has no weights; train it or allocate weights first",
                         nas_graph_name(p->graph));
     }
-    for (size_t i = 0; i < p->plan.weight_floats; i++)
-        out[i] = 0;
+    memset(out, 0, p->plan.weight_floats * nas__real_bytes(p));
+    float *halved = NULL, *floats = out;
+    if (p->dtype == NAS_DTYPE_FP16) {
+        floats = halved = nas_alloc_array(ctx, p->plan.weight_floats, sizeof *halved);
+        if (halved == NULL) return NAS_ERR_NOMEM;
+    }
     for (int32_t v = 0; v < p->n_stages; v++) {
         const nas__stage *s = &p->stages[v];
-        if (!s->dead && s->kind == NAS__SUM) nas__pack_stage(s, out + s->weights_at);
+        if (!s->dead && s->kind == NAS__SUM) nas__pack_stage(s, floats + s->weights_at);
     }
-    return NAS_OK;
+    const nas_status status = halved != NULL ? to_halves(ctx, p, halved, out) : NAS_OK;
+    nas_free(halved);
+    return status;
+}
+
+static uint32_t word_at(const char *weights, size_t i) {
+    uint32_t word;
+    memcpy(&word, weights + i * sizeof word, sizeof word);
+    return word;
+}
+
+static uint16_t half_at(const char *weights, size_t i) {
+    uint16_t half;
+    memcpy(&half, weights + i * sizeof half, sizeof half);
+    return half;
+}
+
+static double float_at(const char *weights, size_t i) {
+    float value;
+    memcpy(&value, weights + i * sizeof value, sizeof value);
+    return (double)value;
 }
 
 nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *f, const nas_target *target,
                                     nas_buf *out) {
     const size_t n = nas__form_weight_floats(f);
     const bool words = nas__form_has_integers(f);
-    const char *type = words ? "uint32_t" : "float";
-    float *weights = nas_alloc_array(ctx, n, sizeof *weights);
+    const bool half = nas__form_is_half(f);
+    const char *type = words ? "uint32_t" : half ? "_Float16" : "float";
+    char *weights = nas_alloc_array(ctx, nas__form_weight_bytes(f), 1);
     if (weights == NULL) return NAS_ERR_NOMEM;
     const nas_status status = nas__form_pack(ctx, f, weights);
     if (status == NAS_OK) {
@@ -75,13 +112,12 @@ nas_status nas__form_emit_weights_c(nas_ctx *ctx, const nas__form *f, const nas_
                        NAS_VERSION, target->name, nas__form_graph_hash(f),
                        words ? "#include <stdint.h>\n" : "", type, n, type, n);
         for (size_t i = 0; i < n; i++) {
-            uint32_t word = 0;
-            memcpy(&word, &weights[i], sizeof word);
             nas_buf_puts(out, i % 8 == 0 ? "    " : " ");
             if (words)
-                nas_buf_printf(out, "0x%" PRIx32 ",", word);
+                nas_buf_printf(out, "0x%" PRIx32 ",", word_at(weights, i));
             else
-                nas_buf_printf(out, "%af,", (double)weights[i]);
+                nas_buf_printf(out, "%af,",
+                               half ? nas__half_value(half_at(weights, i)) : float_at(weights, i));
             if (i % 8 == 7 || i + 1 == n) nas_buf_puts(out, "\n");
         }
         nas_buf_puts(out, "};\n");

@@ -10,6 +10,7 @@ typedef struct pen {
     nas_buf *out;
     const nas__stage *s;
     nas__winograd m;
+    const char *real; /* type of an element */
     int32_t lanes;
     int32_t wide;  /* floats of a channel at a point */
     int32_t plane; /* floats of a point in V */
@@ -38,8 +39,8 @@ static void emit_input(const pen *k) {
                    t->channels, n);
     nas_buf_printf(out,
                    "            const size_t at = x + (size_t)c * pitch;\n"
-                   "            float *v = scratch + c * %d;\n",
-                   k->wide);
+                   "            %s *v = scratch + c * %d;\n",
+                   k->real, k->wide);
     nas_buf_printf(out,
                    "            for (int i = 0; i < %d; i += LANES) {\n                const vf ",
                    k->wide);
@@ -140,10 +141,10 @@ static void emit_output(const pen *k, int32_t n) {
                    n * vectors, k->m.rows);
     nas_buf_printf(out,
                    "                    const int o = i / %d, column = x + v + i %% %d * LANES;\n"
-                   "                    const float *z = moved + i * LANES;\n"
+                   "                    const %s *z = moved + i * LANES;\n"
                    "                    const size_t to = (size_t)(first + o) * out_pitch + "
                    "(size_t)column;\n",
-                   vectors, vectors);
+                   vectors, vectors, k->real);
     if (s->n_adds > 0)
         nas_buf_puts(out, "                    const size_t at = (size_t)(first + o) * pitch + "
                           "(size_t)column;\n");
@@ -168,11 +169,11 @@ static void emit_block(const pen *k, int32_t first, int32_t n) {
     const int32_t head = s->act == NAS__ACT_PRELU ? 2 * n : n;
     nas_buf_printf(k->out,
                    "            for (int v = 0; v < %d; v += %d) {\n"
-                   "                const float *s = scratch + v, *w = k + %d;\n"
-                   "                float *m = moved;\n"
+                   "                const %s *s = scratch + v, *w = k + %d;\n"
+                   "                %s *m = moved;\n"
                    "                for (int point = 0; point < %d; point++, m += %d) {\n",
-                   s->tile.span * k->lanes, s->tile.vectors * k->lanes, head, k->m.points,
-                   n * s->tile.vectors * k->lanes);
+                   s->tile.span * k->lanes, s->tile.vectors * k->lanes, k->real, head, k->real,
+                   k->m.points, n * s->tile.vectors * k->lanes);
     emit_point(k, first, n);
     nas_buf_puts(k->out, "                }\n");
     emit_output(k, n);
@@ -191,7 +192,7 @@ static void emit_blocks(const pen *k) {
     const int32_t n = s->tile.outputs, up = s->terms[0].up;
     const int32_t period = up > 1 ? up * up / n : 1; /* blocks until the phases repeat */
     const int32_t rest = s->channels % (n * period);
-    nas_buf_puts(k->out, "        const float *k = weights;\n        int first = 0;\n");
+    nas_buf_printf(k->out, "        const %s *k = weights;\n        int first = 0;\n", k->real);
     nas_buf_printf(k->out,
                    "        for (int block = 0; block < %d; block++) { /* tile %d x %d */\n",
                    s->channels / (n * period), n, s->tile.vectors);
@@ -207,28 +208,31 @@ static void emit_blocks(const pen *k) {
 void nas__emit_winograd(const nas__program *p, const nas__stage *s, const char *name,
                         nas_buf *out) {
     const nas__term *t = &s->terms[0];
-    pen k = {.out = out, .s = s, .lanes = p->plan.lanes};
+    const char *real = nas__real(p);
+    pen k = {.out = out, .s = s, .real = real, .lanes = p->plan.lanes};
     k.m = nas__winograd_of(s->tile.rows, t->kernel_h);
     k.wide = nas__winograd_wide(s, s->tile.span, k.lanes);
     k.plane = t->channels * k.wide;
     const int32_t columns = s->tile.span * k.lanes;
-    nas_buf_printf(
-        out, "KERNEL void %s(float *const *out, size_t out_pitch, const float *const *r0", name);
+    nas_buf_printf(out, "KERNEL void %s(%s *const *out, size_t out_pitch, const %s *const *r0",
+                   name, real, real);
     for (int32_t a = 0; a < s->n_adds; a++)
-        nas_buf_printf(out, ", const float *const *add%d", a);
-    nas_buf_puts(out, ",\n    size_t pitch, int columns, const float *weights, float *restrict "
-                      "scratch) {\n    const float ");
+        nas_buf_printf(out, ", const %s *const *add%d", real, a);
+    nas_buf_printf(out,
+                   ",\n    size_t pitch, int columns, const %s *weights, %s *restrict "
+                   "scratch) {\n    const %s ",
+                   real, real, real);
     for (int32_t i = 0; i < k.m.points; i++)
         nas_buf_printf(out, "%s*const s%d = r0[%d]", i > 0 ? ", " : "", i, i);
-    nas_buf_puts(out, ";\n    float ");
+    nas_buf_printf(out, ";\n    %s ", real);
     for (int32_t i = 0; i < k.m.rows; i++)
         nas_buf_printf(out, "%s*const o%d = out[%d]", i > 0 ? ", " : "", i, i);
     nas_buf_printf(out,
-                   ";\n    float *const moved = scratch + %d;\n"
+                   ";\n    %s *const moved = scratch + %d;\n"
                    "    for (int t = 0; t < columns; t += %d) {\n"
                    "        const int x = t + %d <= columns ? t : columns - %d; /* the last tile "
                    "may overlap its neighbour */\n",
-                   k.m.points * k.plane, columns, columns, columns);
+                   real, k.m.points * k.plane, columns, columns, columns);
     emit_input(&k);
     emit_blocks(&k);
     nas_buf_puts(out, "    }\n}\n\n");

@@ -188,6 +188,7 @@ static void explain_row_kernels(const nas__program *p, const nas__stage *s, nas_
     if (s->hidden || !nas__winograd_possible(s)) return;
     for (int32_t rows = 0; rows <= NAS__WINOGRAD_ROWS_MAX; rows += 2) {
         nas__tile tile, none;
+        if (rows > 0 && !nas__winograd_accurate(p, s, rows)) continue;
         other.tile = (nas__tile){.rows = rows};
         const double cycles =
             rows > 0 ? nas__winograd_tile(p->target, &other, vectors, &tile)
@@ -200,7 +201,7 @@ static void explain_row_kernels(const nas__program *p, const nas__stage *s, nas_
             nas_buf_printf(out, ", %d vectors transformed together, scratch %zu KiB", tile.span,
                            nas__winograd_scratch(
                                &(nas__stage){.terms = {s->terms[0]}, .tile = tile}, p->plan.lanes) *
-                               sizeof(float) / 1024);
+                               nas__real_bytes(p) / 1024);
         nas_buf_printf(out, ": %.1f kcycles a row estimated\n", cycles * 1e-3);
     }
 }
@@ -225,6 +226,9 @@ static void explain_measured(const nas__stage *s, const nas__stage *pair, nas_bu
 }
 
 static void explain_rows(const nas__program *p, nas_buf *out) {
+    if (p->dtype == NAS_DTYPE_FP16)
+        nas_buf_puts(out, "half precision: rows and weights are fp16, the image is converted at "
+                          "the edges\n");
     nas_buf_printf(out,
                    "%d row%s at a time: %d strips of %d vectors, %zu bytes of arena; tiles are "
                    "output channels x pixel vectors\n",
@@ -245,6 +249,9 @@ static void explain_rows(const nas__program *p, nas_buf *out) {
         nas_buf_printf(out, "%s-> %d channels at rate %d%s; tile %d x %d\n",
                        s->n_terms > 0 ? " " : "sum ", s->channels, s->rate,
                        s->hidden ? ", inside its reader" : "", s->tile.outputs, s->tile.vectors);
+        const int32_t block = s->tile.rows > 0 ? 0 : nas__half_block(p, s);
+        if (block > 0)
+            nas_buf_printf(out, "    sums go to floats after %d products at most\n", block);
         if (s->n_ways > 0 && s->ways[0].measured_ns > 0) {
             explain_measured(s, s->pair >= 0 ? &p->stages[s->pair] : NULL, out);
         } else {

@@ -106,9 +106,29 @@ static void try_layers(nas_ctx *ctx, const nas_compile_options *o, nas__form *f)
     f->layers = NULL;
 }
 
+/* Half precision has kernels for rows alone. */
+static nas_status lower_half(nas_ctx *ctx, const nas_compile_options *o, const nas_node *integers,
+                             nas__form *f) {
+    if (o->form == NAS_FORM_LAYERS)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "dtype fp16 has kernels for rows alone, not for layers: take form rows or "
+                        "auto, or dtype fp32");
+    if (integers != NULL)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s' is quantized; a network of integers is not compiled in half "
+                        "precision: take dtype fp32, which keeps its integers",
+                        integers->name);
+    const nas_status status = lower_rows(ctx, o, f);
+    if (status != NAS_ERR_UNSUPPORTED) return status;
+    return nas_wrap(ctx, status,
+                    "dtype fp16 takes networks that compile by rows (stride 1, image to image); "
+                    "this one needs dtype fp32");
+}
+
 static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_status status = NAS_ERR_UNSUPPORTED;
     const nas_node *integers = find_integers(f->graph);
+    if (o->dtype == NAS_DTYPE_FP16) return lower_half(ctx, o, integers, f);
     switch (o->form) {
     case NAS_FORM_ROWS:
         if (integers == NULL) return lower_rows(ctx, o, f);
@@ -134,6 +154,7 @@ nas_status nas__form_lower(nas_ctx *ctx, const nas_graph *graph, const nas_compi
     *out = (nas__form){0};
     nas_status status = nas_graph_verify(
         ctx, graph); /* first: what passes make of bad input is no defect of theirs */
+    if (status == NAS_OK) status = nas_target_check_dtype(ctx, o->target, o->dtype);
     if (status == NAS_OK) status = nas_graph_hash(ctx, graph, false, out->graph_hash);
     if (status == NAS_OK) status = nas__graph_optimize(ctx, graph, NULL, NULL, &out->graph);
     if (status == NAS_OK) status = choose_form(ctx, o, out);
@@ -175,7 +196,16 @@ bool nas__form_has_integers(const nas__form *f) {
     return f->layers != NULL && nas__layers_words(f->layers);
 }
 
-nas_status nas__form_pack(nas_ctx *ctx, const nas__form *f, float *out) {
+bool nas__form_is_half(const nas__form *f) {
+    return f->rows != NULL && f->rows->dtype == NAS_DTYPE_FP16;
+}
+
+size_t nas__form_weight_bytes(const nas__form *f) {
+    return nas__form_weight_floats(f) *
+           (f->rows != NULL ? nas__real_bytes(f->rows) : sizeof(float));
+}
+
+nas_status nas__form_pack(nas_ctx *ctx, const nas__form *f, void *out) {
     return f->rows != NULL ? nas__pack_weights(ctx, f->rows, out)
                            : nas__layers_pack(ctx, f->layers, out);
 }

@@ -143,8 +143,9 @@ static double working_bytes(const nas__program *p) {
         if (active(&p->stages[v])) floats += (double)ring_floats(p, &p->stages[v]);
     }
     const double cache = p->target->l2_bytes;
-    const double weights = 4.0 * (double)p->plan.weight_floats;
-    return 4.0 * floats + (weights < cache / 3 ? weights : cache / 3);
+    const double element = (double)nas__real_bytes(p);
+    const double weights = element * (double)p->plan.weight_floats;
+    return element * floats + (weights < cache / 3 ? weights : cache / 3);
 }
 
 /* A strip must be able to hand every margin to its right neighbour. */
@@ -222,7 +223,7 @@ static void plan_output(nas__program *p) {
     nas__stage *out = &p->stages[p->output];
     if (nas__use_count(p, p->output) != 1 || out->kind == NAS__INPUT) return;
     const bool whole_rows = p->plan.strips == 1 && p->plan.vectors * p->plan.lanes == p->width;
-    out->direct_out = out->kind == NAS__SHUFFLE || whole_rows;
+    out->direct_out = out->kind == NAS__SHUFFLE || (whole_rows && p->dtype == NAS_DTYPE_FP32);
     if (out->direct_out) out->ring_rows = 0;
 }
 
@@ -318,7 +319,7 @@ static void plan_rows(nas__program *p) {
 
 nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
     bool changed = false;
-    p->plan.lanes = p->target->vector_bytes / 4;
+    p->plan.lanes = p->target->vector_bytes / (int32_t)nas__real_bytes(p);
     nas__choose_winograd(p, ceil_div(p->width, p->plan.lanes));
     plan_rows(p);
     plan_strips(p);
@@ -330,7 +331,7 @@ nas_status nas__pass_plan(nas_ctx *ctx, nas__program *p) {
     place_rings(p);
     place_contexts(p);
     const size_t floats = p->plan.thread_floats * (size_t)p->max_threads + p->plan.context_floats;
-    p->plan.arena_bytes = CONTROL_BYTES + round_up(floats * sizeof(float), 64);
+    p->plan.arena_bytes = CONTROL_BYTES + round_up(floats * nas__real_bytes(p), 64);
     if (p->plan.arena_bytes >> ARENA_BYTES_MAX_LOG2 != 0) {
         return nas_fail(ctx, NAS_ERR_RANGE,
                         "graph '%s' needs %zu bytes of activations, limit %zu; use a smaller input",

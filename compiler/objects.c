@@ -271,6 +271,14 @@ static nas_status add_rt_files(nas_ctx *ctx, job *j, const rt_name *list) {
     return NAS_OK;
 }
 
+static const char half_peak[] = "#define PEAK_HALF\n";
+
+static void precede(file *f, const char *text) {
+    add_part(f, f->parts[0], f->lengths[0]);
+    f->parts[0] = text;
+    f->lengths[0] = strlen(text);
+}
+
 static nas_status list_jobs(nas_ctx *ctx, build *b) {
     const nas__sources *s = b->sources;
     b->jobs = nas_alloc_array(ctx, s->n_units + 3, sizeof *b->jobs);
@@ -288,10 +296,13 @@ static nas_status list_jobs(nas_ctx *ctx, build *b) {
                     .files = {text_file("model.c", b->driver.data, b->driver.len),
                               text_file("model.h", s->header.data, s->header.len)}};
     *main_program = (job){.name = "bench_main.c", .base = true, .plain = true};
-    *peak = (job){.name = "peak.c"}; /* has the flags of the model */
+    *peak =
+        (job){.name = "peak.c"}; /* has the flags of the model, and counts what it computes in */
     status = add_rt_files(ctx, driver, driver_files);
     if (status == NAS_OK) status = add_rt_files(ctx, main_program, main_files);
     if (status == NAS_OK) status = add_rt_files(ctx, peak, peak_files);
+    if (status == NAS_OK && b->options->dtype == NAS_DTYPE_FP16)
+        precede(&peak->files[0], half_peak);
     for (size_t i = 0; i < s->n_units; i++)
         unit_job(s, &s->units[i], &b->jobs[b->n_jobs++]);
     return status;

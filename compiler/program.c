@@ -319,6 +319,7 @@ nas_status nas__import(nas_ctx *ctx, const nas_graph *graph, const nas_compile_o
     program->max_threads = max_threads;
     program->kernels = options->row_kernels;
     program->options = options;
+    program->dtype = options->dtype;
     const nas_status status = import_into(ctx, program);
     if (status != NAS_OK) {
         nas__program_free(program);
@@ -359,6 +360,14 @@ int32_t nas__reads(const nas__program *p, const nas__stage *stage, nas__read out
     int32_t n = own_reads(stage, out);
     if (stage->pair >= 0) n += own_reads(&p->stages[stage->pair], out + n);
     return n;
+}
+
+const char *nas__real(const nas__program *p) {
+    return p->dtype == NAS_DTYPE_FP16 ? "_Float16" : "float";
+}
+
+size_t nas__real_bytes(const nas__program *p) {
+    return p->dtype == NAS_DTYPE_FP16 ? 2 : sizeof(float);
 }
 
 int32_t nas__row_vectors(const nas__program *p, int32_t rate) {

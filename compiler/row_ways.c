@@ -197,6 +197,7 @@ nas_status nas__row_tune(nas_ctx *ctx, nas__program *p, bool *changed) {
     nas_status status = NAS_OK;
     *changed = false;
     if (p->options->memory == NULL || !p->has_weights) return NAS_OK;
+    if (p->dtype != NAS_DTYPE_FP32) return NAS_OK; /* the tuning program computes in floats */
     for (int32_t v = 0; v < p->n_stages && status == NAS_OK; v++) {
         const int32_t rows = p->stages[v].tile.rows;
         if (!is_tuned(&p->stages[v])) continue;

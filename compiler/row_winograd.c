@@ -188,13 +188,23 @@ static nas__stage *reader_of(const nas__program *p, int32_t v) {
     return NULL;
 }
 
+bool nas__winograd_accurate(const nas__program *p, const nas__stage *s, int32_t rows) {
+    if (p->dtype == NAS_DTYPE_FP32) return true;
+    const nas__term *t = &s->terms[0];
+    nas__stage point = {.n_terms = 1, .terms = {*t}};
+    point.terms[0].kernel_h = 1;
+    return rows == 2 && t->kernel_h == 3 && t->up == 1 && nas__half_block(p, &point) == 0;
+}
+
 /* Cycles that F(rows, h) saves in a step of `band` input rows; none where it is not possible. */
 static double saving(const nas__program *p, int32_t v, int32_t rows, int32_t band,
                      int32_t row_vectors) {
     nas__stage s = p->stages[v];
     nas__tile tile;
     const nas__stage *reader = s.hidden ? reader_of(p, v) : NULL;
-    if (!nas__winograd_possible(&s) || s.rate * band % rows != 0) return 0;
+    if (!nas__winograd_possible(&s) || !nas__winograd_accurate(p, &s, rows) ||
+        s.rate * band % rows != 0)
+        return 0;
     if (s.hidden && reader == NULL) return 0;
     const double direct = s.hidden ? direct_cycles(p, reader, &s, row_vectors * s.rate) -
                                          direct_cycles(p, reader, NULL, row_vectors * s.rate)
@@ -233,9 +243,11 @@ static void set_rows(nas__program *p, int32_t v, int32_t rows) {
 }
 
 static void choose_everywhere(nas__program *p) {
-    p->plan.band = NAS__WINOGRAD_ROWS_MAX;
+    const int32_t rows = p->dtype == NAS_DTYPE_FP16 ? 2 : NAS__WINOGRAD_ROWS_MAX;
+    p->plan.band = rows;
     for (int32_t v = 0; v < p->n_stages; v++) {
-        if (nas__winograd_possible(&p->stages[v])) set_rows(p, v, NAS__WINOGRAD_ROWS_MAX);
+        const nas__stage *s = &p->stages[v];
+        if (nas__winograd_possible(s) && nas__winograd_accurate(p, s, rows)) set_rows(p, v, rows);
     }
 }
 

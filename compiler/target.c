@@ -64,6 +64,8 @@ static nas_target targets[] = {
      "x86-64", SAPPHIRE, "-march=x86-64"},
     {"aarch64-linux", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8-a" LATE, false,
      "aarch64", "asimd", "-march=armv8-a"},
+    {"aarch64-fp16", 16, 32, 32 * KIB, 128 * KIB, ARM_COMPILER, "-march=armv8.2-a+fp16" LATE, false,
+     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a"},
     {"aarch64-dotprod", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod" LATE,
      false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a"},
     {"aarch64-i8mm", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER,
@@ -100,6 +102,7 @@ static const cpu cpus[] = {
     {"cortex-a53", "aarch64", "-mcpu=cortex-a53", V8, 32 * KIB, 512 * KIB},
     {"cortex-a55", "aarch64", "-mcpu=cortex-a55", V82, 32 * KIB, 128 * KIB},
     {"cortex-a72", "aarch64", "-mcpu=cortex-a72" LATE, V8, 32 * KIB, 1024 * KIB},
+    {"cortex-a75", "aarch64", "-mcpu=cortex-a75" LATE, V82, 64 * KIB, 256 * KIB},
     {"cortex-a76", "aarch64", "-mcpu=cortex-a76" LATE, V82, 64 * KIB, 512 * KIB},
     {"cortex-x1", "aarch64", "-mcpu=cortex-x1" LATE, V82, 64 * KIB, 1024 * KIB},
     {"neoverse-n1", "aarch64", "-mcpu=neoverse-n1" LATE, V82, 64 * KIB, 1024 * KIB},
@@ -186,6 +189,27 @@ static nas_status cpu_suits(nas_ctx *ctx, const cpu *c, const nas_target *target
         p += n + (p[n] == ',');
     }
     return NAS_OK;
+}
+
+#define HALF "asimdhp" /* arithmetic on vectors of _Float16 */
+
+nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype) {
+    if (dtype == NAS_DTYPE_FP32 || in_list(target->needs, HALF, sizeof HALF - 1)) return NAS_OK;
+    nas_buf known = {0};
+    for (int i = 0; i < CPU_COUNT; i++) {
+        const cpu *c = &cpus[i];
+        if (strcmp(c->arch, target->arch) == 0 && in_list(c->needs, HALF, sizeof HALF - 1))
+            nas_buf_printf(&known, "%s%s", known.len > 0 ? ", " : "", c->name);
+    }
+    const bool some = known.len > 0;
+    const nas_status status = nas_fail(
+        ctx, NAS_ERR_UNSUPPORTED,
+        "target %s (%s): it is not known to compute in half precision (fp16); %s%s%s", target->name,
+        target->flags, some ? "take target aarch64-fp16, or name a processor that does: " : "",
+        some ? known.data : "only 64-bit Arm processors do here, see target aarch64-fp16",
+        some ? "; or dtype fp32" : "; or take dtype fp32");
+    nas_buf_deinit(&known);
+    return status;
 }
 
 nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const char *name,

@@ -18,6 +18,10 @@ cpus='neoverse-n1:2 neoverse-n2:2 cortex-a53:1 cortex-a55:1'
 # Integer products of vectors (sdot) and matrices (smmla, usmmla) a cycle; Arm's Software Optimization Guides.
 cpus_sdot='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
 cpus_smmla='neoverse-n2:2 neoverse-v1:4'
+# Half precision: 8 lanes in the same pipes. The Cortex-A76 is the core of the Neoverse N1; llvm-mca has no model of its own for it.
+cpus_half='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
+rows=
+for shape in 3x3_16_16 1x1_16_96 1x1_96_12 5x5_1_56; do rows="$rows rows_$shape half_rows_$shape"; done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -99,16 +103,20 @@ static nas_status integers(nas_ctx *ctx, const char *name, nas__qconv_algorithm 
     return NAS_OK;
 }
 
-/* The same as an image-to-image network: row pipeline. */
-static nas_status rows(nas_ctx *ctx, const nas_target *target, nas_buf *out, nas_buf *header) {
+/* Image-to-image networks: row pipeline, direct kernels. */
+static nas_status rows(nas_ctx *ctx, const nas_target *target, nas_dtype dtype, int32_t in_c, int32_t out_c, int32_t kernel,
+    nas_buf *out, nas_buf *header) {
     nas_graph *g = nas_graph_new(ctx, "rows");
     nas_compile_options options = nas_compile_options_default();
     options.target = target;
     options.max_threads = 1;
+    options.form = NAS_FORM_ROWS;
+    options.row_kernels = NAS_ROW_KERNELS_DIRECT;
+    options.dtype = dtype;
     if (g == NULL) return NAS_ERR_NOMEM;
     nas_value x = 0;
-    const nas_conv_attributes c = nas_conv_same(16, 3);
-    nas_status s = nas_graph_add_input(ctx, g, "in", (nas_shape){1, 360, 640, 16}, &x);
+    const nas_conv_attributes c = nas_conv_same(out_c, kernel);
+    nas_status s = nas_graph_add_input(ctx, g, "in", (nas_shape){1, 360, 640, in_c}, &x);
     if (s == NAS_OK) s = nas_graph_add_conv(ctx, g, "conv", x, &c, &x);
     if (s == NAS_OK) s = nas_graph_set_output(ctx, g, x);
     if (s == NAS_OK) s = nas_graph_alloc_weights(ctx, g);
@@ -153,8 +161,17 @@ int main(int argc, char **argv) {
     if (save(ctx, argv[1], "sdot_3x3_64_64.c", &text) != 0) return 1;
     if (integers(ctx, "aarch64-i8mm", NAS__QCONV_MATRIX, &text) != NAS_OK) return fail(ctx);
     if (save(ctx, argv[1], "smmla_3x3_64_64.c", &text) != 0) return 1;
-    if (rows(ctx, target, &text, &header) != NAS_OK) return fail(ctx);
-    if (save(ctx, argv[1], "rows_3x3_16_16.c", &text) != 0 || save(ctx, argv[1], "model.h", &header) != 0) return 1;
+    const nas_target *half = NULL;
+    if (nas_target_find(ctx, "aarch64-fp16", &half) != NAS_OK) return fail(ctx);
+    static const int32_t shapes[][3] = {{16, 16, 3}, {16, 96, 1}, {96, 12, 1}, {1, 56, 5}};
+    for (size_t i = 0; i < 2 * sizeof shapes / sizeof shapes[0]; i++) {
+        const int32_t *s = shapes[i / 2];
+        char name[48];
+        if (rows(ctx, i % 2 == 0 ? target : half, i % 2 == 0 ? NAS_DTYPE_FP32 : NAS_DTYPE_FP16, s[0], s[1], s[2], &text,
+                &header) != NAS_OK) return fail(ctx);
+        snprintf(name, sizeof name, "%srows_%dx%d_%d_%d.c", i % 2 == 0 ? "" : "half_", s[2], s[2], s[0], s[1]);
+        if (save(ctx, argv[1], name, &text) != 0 || save(ctx, argv[1], "model.h", &header) != 0) return 1;
+    }
     nas_ctx_free(ctx);
     return 0;
 }
@@ -169,11 +186,12 @@ iterations=1000
 "$MCA" --version | sed -n 's/.*LLVM version/llvm-mca: LLVM/p'
 "${CROSS}gcc" --version | sed -n 1p
 [ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
-printf '\n%-18s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
-for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 rows_3x3_16_16 sdot_3x3_64_64 smmla_3x3_64_64; do
+printf '\n%-19s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
+for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 $rows sdot_3x3_64_64 smmla_3x3_64_64; do
     case $kernel in
     sdot*) list=$cpus_sdot each=32 ;; # operations of an instruction
     smmla*) list=$cpus_smmla each=64 ;;
+    half*) list=$cpus_half each=16 ;;
     *) list=$cpus each=8 ;;
     esac
     for row in $list; do
@@ -198,7 +216,7 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 spars
             $1 ~ /^(str|stur|stp|st1)$/ { stores++ }
             END {
                 each = cycles / times; bound = madd / width
-                printf "%-18s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, madd, loads,
+                printf "%-19s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, madd, loads,
                     stores, each, bound, 100 * bound / each, ops * madd / each, each < bound - 0.005 ? "  (!)" : ""
             }' "$loop"
     done

@@ -136,7 +136,7 @@ typedef struct nas_config {
         int32_t away_s; /* patience with lost devices once nothing else is left to measure */
     } measure;
     struct {
-        char compiler[NAS_TEXT_MAX], target[64], cache_dir[NAS_TEXT_MAX];
+        char compiler[NAS_TEXT_MAX], target[64], dtype[8], cache_dir[NAS_TEXT_MAX];
         int64_t timeout_s;
     } compile;
     struct {

@@ -415,6 +415,9 @@ static const nas__config_key keys[] = {
         "compile.target", compile.target, "", NULL,
         "row of the target table; `native` is this CPU; `auto`: each device's own, by the features "
         "it reports"),
+    TEXT("compile.dtype", compile.dtype, "", "fp32|fp16",
+         "what programs of the devices compute in and keep weights in; fp16 needs 64-bit Arm "
+         "processors that compute in it, see docs/half_precision.md"),
     TEXT("compile.cache_dir", compile.cache_dir, "", NULL,
          "executables by content, shared by all studies"),
     INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),
@@ -554,7 +557,10 @@ void nas_config_default(nas_config *out) {
                     .reference_every = 8,
                     .drift_limit = 0.03,
                     .away_s = 120},
-        .compile = {.target = "native", .cache_dir = "runs/cache", .timeout_s = 60},
+        .compile = {.target = "native",
+                    .dtype = "fp32",
+                    .cache_dir = "runs/cache",
+                    .timeout_s = 60},
         .budget = {.time_s = 0, .disk_mb = 512},
     };
     out->search.options.n_objectives = out->n_objectives;

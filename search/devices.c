@@ -73,6 +73,19 @@ static bool device_has(void *user, const char *feature) {
     return nas_device_has_feature(user, feature);
 }
 
+static nas_dtype dtype_of(const nas__study *s) {
+    return strcmp(s->config->compile.dtype, "fp16") == 0 ? NAS_DTYPE_FP16 : NAS_DTYPE_FP32;
+}
+
+/* The row for what a device reports. The best one for integers need not compute in half precision. */
+static nas_status best_target(const nas__study *s, const char *arch, nas_device *handle,
+                              const nas_target **row) {
+    if (dtype_of(s) == NAS_DTYPE_FP16 && strcmp(arch, "aarch64") == 0 &&
+        device_has(handle, "asimdhp"))
+        return nas_target_find(s->ctx, "aarch64-fp16", row);
+    return nas_target_best(s->ctx, arch, device_has, handle, row);
+}
+
 /* Row and processor that a device is compiled for; handle NULL: not yet opened, "auto" is refused. */
 static nas_status find_target(nas__study *s, const nas_config_device *d, nas_device *handle,
                               nas_target *out) {
@@ -85,12 +98,15 @@ static nas_status find_target(nas__study *s, const nas_config_device *d, nas_dev
     } else if (strcmp(d->connect, "local") == 0 || arch[0] == '\0') { /* or nothing runs at all */
         status = nas_target_find(s->ctx, "native", &row);
     } else {
-        status = nas_target_best(s->ctx, arch, device_has, handle, &row);
+        status = best_target(s, arch, handle, &row);
     }
     if (status != NAS_OK)
         return nas_wrap(s->ctx, status, "%s target", d->target[0] != '\0' ? d->name : "compile");
     *out = *row;
     if (d->cpu[0] != '\0') status = nas_target_find_cpu(s->ctx, row, d->cpu, out);
+    if (status == NAS_OK) status = nas_target_check_dtype(s->ctx, out, dtype_of(s));
+    if (status == NAS_ERR_UNSUPPORTED && dtype_of(s) != NAS_DTYPE_FP32)
+        return nas_wrap(s->ctx, status, "compile.dtype, device '%s'", d->name);
     if (status == NAS_OK && !out->runs_here && strcmp(d->connect, "local") == 0) {
         status =
             nas_fail(s->ctx, NAS_ERR_INVALID,
@@ -134,6 +150,7 @@ static void make_target(const nas__study *s, const nas_target *row, const nas_co
     out->compile.compiler = named ? c->compile.compiler : NULL;
     out->compile.cache_dir = c->compile.cache_dir;
     out->compile.max_threads = d->threads;
+    out->compile.dtype = dtype_of(s);
     out->compile.timeout_ms = c->compile.timeout_s * 1000;
 }
 
@@ -158,7 +175,10 @@ nas_status nas__devices_check(nas__study *s) {
     const nas_target *native = NULL;
     find_needed(s);
     nas_status status = nas_target_find(s->ctx, "native", &native);
-    if (status == NAS_OK) make_target(s, native, &s->config->devices[0], &s->native);
+    if (status == NAS_OK) {
+        make_target(s, native, &s->config->devices[0], &s->native);
+        s->native.compile.dtype = NAS_DTYPE_FP32; /* this CPU need not compute in halves */
+    }
     for (int32_t i = 0; i < s->config->n_devices && status == NAS_OK; i++) {
         const nas_config_device *d = &s->config->devices[i];
         nas_target row;

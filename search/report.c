@@ -52,6 +52,8 @@ static void print_heading(const nas__study *s) {
                simulated ? ", SIMULATED latency: nothing was timed" : "", (int)d->config->threads,
                d->config->threads == 1 ? "" : "s");
     }
+    if (nas__first_target(s)->compile.dtype == NAS_DTYPE_FP16)
+        printf("\nthe timed programs compute in half precision (compile.dtype = \"fp16\")");
     const bool timed = nas__first_target(s)->row.runs_here;
     printf("\npsnr_y, ssim_y: %s; by %s. latency: median [95 %% interval], p90, in ms\n",
            nas_sr_data_describe(s->data),

@@ -24,9 +24,14 @@ static const char help_text[] =
     "  -o DIR               where the result goes; created\n"
     "  --target NAME        native (default), x86-64, x86-64-avx2, x86-64-avx512, "
     "x86-64-avx512vnni, x86-64-amx,\n"
-    "                       aarch64-linux, aarch64-dotprod, aarch64-i8mm, aarch64-android, "
-    "armv7-linux, riscv64-linux\n"
+    "                       aarch64-linux, aarch64-fp16, aarch64-dotprod, aarch64-i8mm, "
+    "aarch64-android, armv7-linux,\n"
+    "                       riscv64-linux\n"
     "  --cpu NAME           a processor of that target, e.g. cortex-a76: its flags and caches\n"
+    "  --dtype fp32|fp16    what it computes in and keeps weights in (default fp32); fp16 halves "
+    "the memory on Arm\n"
+    "                       processors that compute in it, of networks that compile by rows "
+    "(docs/half_precision.md)\n"
     "  --threads N          most threads that the program can use (default 2, at most 64)\n"
     "  --height H, --width W  of the input, where the model leaves them open or for another size\n"
     "  --emit exe|c         a program (default), or a bundle: model.c, model.h, weights.c, "
@@ -79,7 +84,9 @@ static const char help_text[] =
     "    --cell TIME          of measuring one cell (default 0.4s)\n"
     "    --target DEVICE      also local, adb:SERIAL or http://HOST:PORT: timed there by its "
     "nas-agent\n"
-    "    -f, --format FORMAT  table (default), json, csv or value\n"
+    "    -f, --format FORMAT  table (default), json, csv or value\n";
+
+static const char help_end[] =
     "  -h, --help           this text\n"
     "      --version        version\n"
     "\n"
@@ -222,6 +229,7 @@ static int parse_option(command_line *cl, int option) {
         return NAS_EXIT_OK;
     case 'h':
         fputs(help_text, stdout);
+        fputs(help_end, stdout);
         cl->done = true;
         return NAS_EXIT_OK;
     default: return usage_error("bad option", NULL); /* getopt has named it */
@@ -273,10 +281,13 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
         return NAS_EXIT_OK;
     }
     if (cl->layers != NULL || cl->shapes != NULL || cl->patterns != NULL || cl->rates != NULL ||
-        cl->format != NULL || cl->dtype != NULL)
-        return usage_error("--layers, --shapes, --patterns, --rates, --dtype and -f belong to "
-                           "--break-even",
+        cl->format != NULL)
+        return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
                            NULL);
+    if (cl->dtype != NULL && strcmp(cl->dtype, "fp32") != 0 && strcmp(cl->dtype, "fp16") != 0)
+        return usage_error("--dtype wants fp32 or fp16 here; lists of f32 and int8 belong to "
+                           "--break-even, not",
+                           cl->dtype);
     if (cl->key != NULL && cl->device == NULL)
         return usage_error("--key belongs to --device http://HOST:PORT or --break-even", NULL);
     if (cl->max_code_kb > 0 && strcmp(cl->emit, "c") != 0)
@@ -304,6 +315,8 @@ static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *c
     }
     if (status != NAS_OK) return status;
     out->max_threads = (int32_t)cl->threads;
+    if (!cl->break_even && cl->dtype != NULL && strcmp(cl->dtype, "fp16") == 0)
+        out->dtype = NAS_DTYPE_FP16;
     out->compiler = cl->compiler;
     if (cl->cache != NULL) out->cache_dir = cl->cache;
     if (cl->weights != NULL && strcmp(cl->weights, "small") == 0) {
@@ -357,6 +370,16 @@ static nas_status import(nas_ctx *ctx, const command_line *cl, nas_graph **out) 
     return nas_onnx_import(ctx, cl->model, &o, out);
 }
 
+/* What the command line says of the type of numbers goes before what the recipe says. */
+static nas_status use_recipe(nas_ctx *ctx, const command_line *cl, nas_graph *graph,
+                             nas_compile_options *options) {
+    nas_recipe_dtype dtype;
+    const nas_status status = nas_recipe_apply(ctx, cl->recipe, graph, &dtype);
+    if (status == NAS_OK && dtype == NAS_RECIPE_FP16 && cl->dtype == NULL)
+        options->dtype = NAS_DTYPE_FP16;
+    return status;
+}
+
 /* ---- results -------------------------------------------------------------------------------------------------------- */
 
 static nas_status print(nas_ctx *ctx, const nas_buf *text) {
@@ -367,8 +390,8 @@ static nas_status print(nas_ctx *ctx, const nas_buf *text) {
 
 /* DIR/compile.json: what both kinds of result say, then `members`. */
 static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
-                              const char *const made[3], void (*members)(nas_json *, const void *),
-                              const void *facts) {
+                              bool half, const char *const made[3],
+                              void (*members)(nas_json *, const void *), const void *facts) {
     static const char *const names[3] = {"target", "compiler", "flags"};
     char hash[NAS_SHA256_HEX], path[1024];
     nas_status status = nas_graph_hash(ctx, graph, false, hash);
@@ -381,6 +404,10 @@ static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_gr
     nas_json_string(&j, hash);
     nas_json_key(&j, "cpu");
     nas_json_string(&j, cl->cpu);
+    if (half) {
+        nas_json_key(&j, "dtype");
+        nas_json_string(&j, "fp16");
+    }
     for (int i = 0; i < 3; i++) {
         nas_json_key(&j, names[i]);
         nas_json_string(&j, made[i]);
@@ -438,7 +465,8 @@ static nas_status write_bundle(nas_ctx *ctx, const command_line *cl, const nas_g
     nas_ctx_free(quiet);
     nas_status status = nas_emit_bundle(ctx, graph, &o, cl->out, &f);
     const char *const made[3] = {o.target->name, f.compiler, f.flags};
-    if (status == NAS_OK) status = write_facts(ctx, cl, graph, made, bundle_members, &f);
+    if (status == NAS_OK)
+        status = write_facts(ctx, cl, graph, o.dtype == NAS_DTYPE_FP16, made, bundle_members, &f);
     if (status != NAS_OK) return status;
     fprintf(stderr, "%s: model.c, model.h, weights.c, example.c, README.txt; ", cl->out);
     if (f.code_known)
@@ -465,7 +493,9 @@ static nas_status write_program(nas_ctx *ctx, const command_line *cl, const nas_
         status = nas_file_write(ctx, path, program.data, program.len, PROGRAM_MODE);
     nas_buf_deinit(&program);
     const char *const made[3] = {a.target, a.compiler, a.flags};
-    if (status == NAS_OK) status = write_facts(ctx, cl, graph, made, program_members, &a);
+    if (status == NAS_OK)
+        status = write_facts(ctx, cl, graph, options->dtype == NAS_DTYPE_FP16, made,
+                             program_members, &a);
     if (status != NAS_OK) return status;
     fprintf(stderr, "%s: %.1f MB for %s, %.1f MB of memory besides; %s\n", path,
             (double)a.size_bytes * 1e-6, a.target, (double)a.arena_bytes * 1e-6,
@@ -552,7 +582,7 @@ static int run(nas_ctx *ctx, const command_line *cl) {
     nas_status status = options_of(ctx, cl, &cpu, &options);
     const bool wrong_usage = status != NAS_OK;
     if (status == NAS_OK && cl->model != NULL) status = import(ctx, cl, &graph);
-    if (status == NAS_OK && cl->recipe != NULL) status = nas_recipe_apply(ctx, cl->recipe, graph);
+    if (status == NAS_OK && cl->recipe != NULL) status = use_recipe(ctx, cl, graph, &options);
     if (status == NAS_OK) status = open_tune(ctx, cl, &options, &tune);
     if (status == NAS_OK)
         status = cl->break_even ? break_even(ctx, cl, graph, &options, tune.db)

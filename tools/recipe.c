@@ -96,8 +96,20 @@ static nas_status apply_setting(nas_ctx *ctx, nas_graph *graph, nas_value v, con
     return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "there are no kernels for \"%s\" yet", key);
 }
 
-static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
-                             const json_t *recipe) {
+static nas_status read_dtype(nas_ctx *ctx, const json_t *value, nas_recipe_dtype *out) {
+    const char *name = json_string_value(value);
+    if (name != NULL && strcmp(name, "fp16") == 0) {
+        *out = NAS_RECIPE_FP16;
+    } else if (name != NULL && strcmp(name, "fp32") == 0) {
+        *out = NAS_RECIPE_FP32;
+    } else {
+        return nas_fail(ctx, NAS_ERR_PARSE, "\"dtype\" has to be \"fp32\" or \"fp16\"");
+    }
+    return NAS_OK;
+}
+
+static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph, const json_t *recipe,
+                             nas_recipe_dtype *dtype) {
     const char *hash = json_string_value(json_object_get(recipe, "graph_hash"));
     char ours[NAS_SHA256_HEX];
     nas_status status = nas_graph_hash(ctx, graph, false, ours);
@@ -110,6 +122,9 @@ static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
                         "recipe %s is for another model: graph_hash %s, this model has %s", path,
                         hash, ours);
     }
+    const json_t *given = json_object_get(recipe, "dtype");
+    if (given != NULL) status = read_dtype(ctx, given, dtype);
+    if (status != NAS_OK) return nas_wrap(ctx, status, "recipe %s", path);
     const json_t *layers = json_object_get(recipe, "layers");
     if (layers != NULL && !json_is_object(layers))
         return nas_fail(ctx, NAS_ERR_PARSE, "recipe %s: \"layers\" is no object", path);
@@ -135,9 +150,11 @@ static nas_status use_recipe(nas_ctx *ctx, const char *path, nas_graph *graph,
     return NAS_OK;
 }
 
-nas_status nas_recipe_apply(nas_ctx *ctx, const char *path, nas_graph *graph) {
+nas_status nas_recipe_apply(nas_ctx *ctx, const char *path, nas_graph *graph,
+                            nas_recipe_dtype *dtype) {
     enum { RECIPE_BYTES_MAX = 16 * 1024 * 1024 };
     nas_buf text = {0};
+    *dtype = NAS_RECIPE_UNSAID;
     nas_status status = nas_file_read(ctx, path, RECIPE_BYTES_MAX, &text);
     if (status != NAS_OK) return status;
     json_error_t error;
@@ -146,7 +163,7 @@ nas_status nas_recipe_apply(nas_ctx *ctx, const char *path, nas_graph *graph) {
         status = nas_fail(ctx, NAS_ERR_PARSE, "recipe %s, line %d: %s", path, error.line,
                           recipe == NULL ? error.text : "not an object");
     } else {
-        status = use_recipe(ctx, path, graph, recipe);
+        status = use_recipe(ctx, path, graph, recipe, dtype);
     }
     json_decref(recipe);
     nas_buf_deinit(&text);

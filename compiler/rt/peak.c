@@ -1,4 +1,5 @@
-/* peak.c - the fp32 rate of this processor right now: a loop of independent multiply-adds in registers.
+/* peak.c - the rate of this processor right now: a loop of independent multiply-adds in registers, of floats or, with
+ * PEAK_HALF, in half precision.
  *
  * Travels into emitted programs and is compiled with the flags of the model, so that the share of the peak which a
  * benchmark prints is a share of what those instructions can do in that second on that core. */
@@ -15,7 +16,12 @@ enum { PEAK_BYTES = 32 };
 #else
 enum { PEAK_BYTES = 16 };
 #endif
-typedef float peak_vector __attribute__((vector_size(PEAK_BYTES)));
+#if defined(PEAK_HALF)
+typedef _Float16 peak_real;
+#else
+typedef float peak_real;
+#endif
+typedef peak_real peak_vector __attribute__((vector_size(PEAK_BYTES)));
 
 static double peak_now_s(void) {
     struct timespec t;
@@ -25,7 +31,8 @@ static double peak_now_s(void) {
 
 /* Ten chains: two multiply-add units of latency five are never idle, and sixteen registers suffice. */
 static __attribute__((noinline)) float peak_round(long steps, float seed) {
-    const peak_vector x = (peak_vector){0} + 0.999f + seed, y = (peak_vector){0} + 0.001f;
+    const peak_vector x = (peak_vector){0} + (peak_real)(0.999f + seed),
+                      y = (peak_vector){0} + (peak_real)0.001f;
     peak_vector a = x, b = y, c = x + y, d = x - y, e = y - x, f = x * y, g = y * y, h = x * x,
                 i = a * 2, j = b * 2;
     for (long n = 0; n < steps; n++) {
@@ -33,13 +40,13 @@ static __attribute__((noinline)) float peak_round(long steps, float seed) {
         f = f * x + y, g = g * x + y, h = h * x + y, i = i * x + y, j = j * x + y;
     }
     const peak_vector sum = a + b + c + d + e + f + g + h + i + j;
-    return sum[0];
+    return (float)sum[0];
 }
 
 /* Of one core, in 10^9 operations a second (a multiply-add is two), the best of rounds that take `seconds` together. */
 double peak_gflops(double seconds) {
     enum { STEPS = 20000 };
-    const double operations = (double)STEPS * 10 * 2 * PEAK_BYTES / 4;
+    const double operations = (double)STEPS * 10 * 2 * PEAK_BYTES / sizeof(peak_real);
     const double end = peak_now_s() + seconds;
     volatile float keep = 0;
     double best = 0;

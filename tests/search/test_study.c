@@ -230,6 +230,7 @@ Test(search_study, bad_input_gives_its_exit_code_and_says_what_to_do) {
          NAS_EXIT_FAILED,
          "/no/such/cc"},
         {"unknown target", {"--set", "compile.target=z80", NULL}, NAS_EXIT_FAILED, "x86-64"},
+        {"halves", {"--set", "compile.dtype=fp16", NULL}, NAS_EXIT_FAILED, "compile.dtype, device"},
         {"disk", {"--set", "budget.disk_mb=1000000000", NULL}, NAS_EXIT_FAILED, "free some space"},
         {"data folder",
          {"--set", "data.train=/no/such/folder", NULL},

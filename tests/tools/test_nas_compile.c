@@ -403,3 +403,38 @@ Test(tools_nas_compile, what_is_wrong_is_named) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         expect(rows[i].line, rows[i].code, rows[i].text);
 }
+
+/* By option and by recipe; the option goes first. --explain needs no cross compiler. */
+Test(tools_nas_compile, half_precision_is_for_processors_that_compute_in_it) {
+#define ARM "--target aarch64-linux --cpu cortex-a76 "
+    nas_graph *g = nas_graph_new(ctx, "rows");
+    nas_value v = NAS_VALUE_NONE;
+    const nas_conv_attributes c = nas_conv_same(5, 3);
+    char hash[NAS_SHA256_HEX], line[512], rows[160];
+    OK(nas_graph_add_input(ctx, g, "in", (nas_shape){1, 6, 8, 2}, &v));
+    OK(nas_graph_add_conv(ctx, g, "conv", v, &c, &v));
+    OK(nas_graph_set_output(ctx, g, v));
+    OK(nas_graph_alloc_weights(ctx, g));
+    OK(nas_graph_hash(ctx, g, false, hash));
+    (void)snprintf(rows, sizeof rows, "%s/rows.onnx", folder);
+    OK(nas_onnx_export(ctx, g, rows));
+    nas_graph_free(g);
+    expect("$P rows.onnx --dtype fp16 " ARM "--explain $C", 0, "half precision: rows and weights");
+    expect("$P rows.onnx --dtype fp16 --target aarch64-linux --explain $C", 1, "cortex-a76");
+    expect("$P rows.onnx --dtype fp16 --target armv7-linux -o o $C", 1, "armv7-linux");
+    expect("$P sample.onnx --dtype fp16 " ARM "-o o $C", 1, "node 'conv'");
+    expect("$P sample.onnx --dtype bf16 -o o $C", 2, "fp32 or fp16");
+    (void)snprintf(line, sizeof line,
+                   "echo '{\"graph_hash\": \"%s\", \"dtype\": \"fp16\"}' > r.json; $P rows.onnx "
+                   "--recipe r.json " ARM "--explain $C",
+                   hash);
+    expect(line, 0, "half precision");
+    expect("$P rows.onnx --recipe r.json --explain $C", 1, "half precision (fp16)");
+    expect("$P rows.onnx --recipe r.json --dtype fp32 --explain $C && echo whole", 0, "whole");
+    (void)snprintf(line, sizeof line,
+                   "echo '{\"graph_hash\": \"%s\", \"dtype\": 16}' > r.json; $P rows.onnx "
+                   "--recipe r.json " ARM "--explain $C",
+                   hash);
+    expect(line, 1, "\"dtype\" has to be");
+#undef ARM
+}

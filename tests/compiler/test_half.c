@@ -1,0 +1,396 @@
+/* test_half.c - programs in half precision under qemu-user against the reference in doubles: generated shapes, whole networks,
+ * large values; what is refused, and what a processor without the arithmetic says. */
+#include "compile_fixture.h"
+#include "compiler/compiler_internal.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static compile_fixture f;
+
+static void setup(void) {
+    compile_fixture_init(&f, 3);
+    f.options.dtype = NAS_DTYPE_FP16;
+    cr_assert(eq(int, (int)nas_target_find(f.ctx, "aarch64-fp16", &f.options.target), (int)NAS_OK));
+}
+
+static void teardown(void) {
+    compile_fixture_deinit(&f);
+}
+
+TestSuite(compiler_half, .init = setup, .fini = teardown, .timeout = 300);
+
+#define MUST(call) cr_assert_eq((int)(call), NAS_OK, "%s: %s", #call, nas_ctx_message(f.ctx))
+
+static bool installed(const char *program) {
+    const char *const argv[] = {program, "--version", NULL};
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    nas_process_result r = {0};
+    const nas_status status = nas_process_run(f.ctx, &o, &r);
+    const bool found = status == NAS_OK && r.exit_code == 0;
+    if (status == NAS_OK) nas_process_result_deinit(&r);
+    nas_ctx_clear(f.ctx);
+    return found;
+}
+
+/* The reason goes to stderr too: Criterion prints those of skipped tests only when asked to be verbose. */
+static void need_tools(void) {
+    if (installed(f.options.target->compiler) && installed("qemu-aarch64")) return;
+    static const char reason[] =
+        "needs the aarch64 cross compiler and qemu-aarch64 (Debian: apt-get install "
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)";
+    (void)fprintf(stderr, "skipped: %s\n", reason);
+    cr_skip_test("%s", reason);
+}
+
+/* A graph with its program, an image and the reference's answer. */
+typedef struct trial {
+    nas_graph *g;
+    nas_artifact a;
+    size_t n_in, n_out;
+    float *in, *out;
+    double *expected, magnitude;
+} trial;
+
+static trial trial_new(nas_graph *g, uint64_t seed) {
+    trial t = {.g = g,
+               .n_in = reference_count(g, nas_graph_input(g)),
+               .n_out = reference_count(g, nas_graph_output(g))};
+    t.in = reference_image(f.ctx, t.n_in, seed);
+    t.out = nas_alloc_array(f.ctx, t.n_out, sizeof *t.out);
+    t.expected = nas_alloc_array(f.ctx, t.n_out, sizeof *t.expected);
+    MUST(nas_compile(f.ctx, g, &f.options, &t.a));
+    (void)snprintf(t.a.runner, sizeof t.a.runner, "qemu-aarch64");
+    return t;
+}
+
+static void trial_free(trial *t) {
+    nas_free(t->in);
+    nas_free(t->out);
+    nas_free(t->expected);
+    nas_graph_free(t->g);
+}
+
+static void trial_run(trial *t, int32_t threads) {
+    MUST(nas_artifact_run(f.ctx, &t->a, t->g, 1, t->in, t->out, threads, f.dir));
+}
+
+/* Sums of up to 144 products are rounded after each, so that what is lost grows with the root of their number; values between
+ * layers are rounded once. A layer stays within 3e-3 of the largest value on the way, half a percent for a whole network
+ * (docs/half_precision.md). */
+static const double layer_bound = 3e-3, network_bound = 5e-3;
+
+static void check_graph(nas_graph *g, const char *what, uint64_t seed, double bound) {
+    reference_fill(f.ctx, g, seed);
+    trial t = trial_new(g, seed);
+    reference_forward(f.ctx, g, t.in, t.expected, &t.magnitude);
+    float *first = nas_alloc_array(f.ctx, t.n_out, sizeof *first);
+    for (int32_t threads = 1; threads <= f.options.max_threads; threads += 2) {
+        trial_run(&t, threads);
+        if (threads == 1) memcpy(first, t.out, t.n_out * sizeof *first);
+        cr_assert(eq(int, memcmp(first, t.out, t.n_out * sizeof *first), 0),
+                  "%s: %d threads change the result", what, threads);
+    }
+    double worst = 0, square = 0;
+    for (size_t i = 0; i < t.n_out; i++) { /* a NaN sticks */
+        const double off = fabs((double)t.out[i] - t.expected[i]);
+        if (!(off <= worst)) worst = off;
+        square += off * off;
+    }
+    if (getenv("NAS_HALF_VERBOSE") != NULL)
+        (void)fprintf(stderr, "%-60s worst %.2e rms %.2e of %.3g\n", what, worst / t.magnitude,
+                      sqrt(square / (double)t.n_out) / t.magnitude, t.magnitude);
+    cr_assert(worst <= bound * t.magnitude, "%s: off by %g of %g", what, worst, t.magnitude);
+    nas_free(first);
+    trial_free(&t);
+}
+
+/* ---- shapes --------------------------------------------------------------------------------------------------------- */
+
+Test(compiler_half, generated_shapes_match_the_reference) {
+    need_tools();
+    static const int32_t heights[] = {1, 2, 3, 5, 8, 13}, widths[] = {1, 3, 7, 8, 17, 31, 64};
+    static const int32_t channels[] = {1, 2, 3, 5, 7, 12, 13, 16, 33};
+    static const int32_t kernels[][2] = {{1, 1}, {3, 3}, {5, 5}, {3, 1}, {1, 5}, {9, 9}};
+    const char *given = getenv("SEED");
+    const uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : 20261127;
+    nas_rng rng = nas_rng_stream(seed, 0, "half");
+#define ONE_OF(list) list[nas_rng_below(&rng, sizeof list / sizeof list[0])]
+    for (int i = 0; i < 12; i++) {
+        const int32_t height = i == 0 ? 1 : ONE_OF(heights), width = i == 0 ? 1 : ONE_OF(widths);
+        const int32_t in = ONE_OF(channels), out = ONE_OF(channels);
+        const int32_t *kernel = kernels[i < 6 ? (uint32_t)i : nas_rng_below(&rng, 6)];
+        f.options.row_kernels = i % 3 == 2 ? NAS_ROW_KERNELS_WINOGRAD : NAS_ROW_KERNELS_AUTO;
+        nas_graph *g = reference_conv(f.ctx, height, width, in, out, kernel[0], kernel[1], i % 2);
+        char what[128];
+        (void)snprintf(what, sizeof what, "SEED=%" PRIu64 " %d: %dx%d, %d -> %d, kernel %dx%d",
+                       seed, i, height, width, in, out, kernel[0], kernel[1]);
+        check_graph(g, what, seed + (uint64_t)i, layer_bound);
+    }
+#undef ONE_OF
+}
+
+/* Networks of every kind of stage, in one strip and in several. */
+Test(compiler_half, whole_networks_match_the_reference) {
+    need_tools();
+    const nas_target wide = compile_cramped(&f, "aarch64-fp16", 4096 * 1024),
+                     narrow = compile_cramped(&f, "aarch64-fp16", 40 * 1024);
+    const sr_shape shape = {13, 333, 2, 3, 8, 16, 12, 3, 3, 5};
+    for (int i = 0; i < 2; i++) {
+        f.options.target = i == 0 ? &wide : &narrow;
+        nas_graph *g = reference_sr(f.ctx, &shape);
+        cr_assert(compile_says(&f, g, "plan", "plan: 1 strips") == (i == 0), "strips: %d", i);
+        check_graph(g, i == 0 ? "sr" : "sr in strips", 9, network_bound);
+        check_graph(reference_fsrcnn(f.ctx, 9 + i, 37, 2 + i, 56, 12, 2), "fsrcnn", 7,
+                    network_bound);
+        check_graph(reference_chain(f.ctx, 7 + i, 53), "chain", 8, network_bound);
+        check_graph(reference_tangle(f.ctx, 6 + i, i == 0 ? 21 : 230, 5 + (uint64_t)i), "tangle",
+                    5 + (uint64_t)i, network_bound);
+    }
+}
+
+/* Two Winograd kernels with all that can be merged into one: the rows that stick out of the image, additions, PReLU. */
+Test(compiler_half, winograd_of_two_rows_matches_the_reference) {
+    need_tools();
+    for (int i = 0; i < 4; i++) {
+        nas_value x = 0, y = 0;
+        const nas_conv_attributes c = nas_conv_same(13, 3);
+        nas_graph *g = nas_graph_new(f.ctx, "pair");
+        MUST(nas_graph_add_input(f.ctx, g, "in", (nas_shape){1, 1 + 3 * i, 9 + 40 * i, 5}, &x));
+        MUST(nas_graph_add_conv(f.ctx, g, "first", x, &c, &x));
+        MUST(nas_graph_add_prelu(f.ctx, g, "act", x, &x));
+        MUST(nas_graph_add_conv(f.ctx, g, "second", x, &c, &y));
+        MUST(nas_graph_add_add(f.ctx, g, "sum", y, x, &y));
+        MUST(nas_graph_set_output(f.ctx, g, y));
+        f.options.row_kernels = NAS_ROW_KERNELS_WINOGRAD;
+        cr_assert(compile_says(&f, g, "plan", "winograd 2 rows"));
+        cr_assert(not(compile_says(&f, g, "plan", "winograd 4 rows")));
+        check_graph(g, "two convolutions", 30 + (uint64_t)i, network_bound);
+    }
+}
+
+/* Long sums are widened between blocks: 9x9 of 33 channels add 2,673 products. */
+Test(compiler_half, long_sums_keep_their_accuracy) {
+    need_tools();
+    nas_graph *g = reference_conv(f.ctx, 5, 21, 33, 6, 9, 9, false);
+    cr_assert(compile_says(&f, g, NULL, "sums go to floats after 144 products"));
+    check_graph(g, "9x9 of 33 channels", 3, layer_bound);
+    nas_graph *one = reference_conv(f.ctx, 5, 21, 1024, 6, 1, 1, false);
+    check_graph(one, "1x1 of 1024 channels", 4, layer_bound);
+}
+
+/* ---- large values --------------------------------------------------------------------------------------------------- */
+
+/* A 1x1 convolution of one channel by `weight`, behind it one by 1 with a ReLU. */
+static nas_graph *scaled(float weight) {
+    nas_value x = 0;
+    const nas_conv_attributes c = nas_conv_same(1, 1);
+    nas_graph *g = nas_graph_new(f.ctx, "scaled");
+    MUST(nas_graph_add_input(f.ctx, g, "in", (nas_shape){1, 3, 19, 1}, &x));
+    MUST(nas_graph_add_conv(f.ctx, g, "scale", x, &c, &x));
+    MUST(nas_graph_add_conv(f.ctx, g, "copy", x, &c, &x));
+    MUST(nas_graph_add_relu(f.ctx, g, "relu", x, &x));
+    MUST(nas_graph_set_output(f.ctx, g, x));
+    MUST(nas_graph_alloc_weights(f.ctx, g));
+    nas_graph_param(g, nas_graph_node(g, 1)->params[0])->data[0] = weight;
+    nas_graph_param(g, nas_graph_node(g, 2)->params[0])->data[0] = 1;
+    return g;
+}
+
+Test(compiler_half, what_half_precision_cannot_hold_becomes_infinite) {
+    need_tools();
+    static const struct {
+        float in, out;
+    } rows[] = {{1, 1024},
+                {63.9688F, 65504},
+                {64, INFINITY},
+                {-3, 0},
+                {1e30F, INFINITY},
+                {NAN, 0} /* a ReLU */,
+                {0x1p-24F, 0x1p-14F},
+                {0x1p-26F, 0} /* the input rounds to 0 */};
+    enum { ROWS = sizeof rows / sizeof rows[0] };
+    trial t = trial_new(scaled(1024), 1);
+    for (size_t i = 0; i < t.n_in; i++)
+        t.in[i] = rows[i % ROWS].in;
+    trial_run(&t, 1);
+    for (size_t i = 0; i < t.n_out; i++) {
+        const float expected = rows[i % ROWS].out;
+        cr_assert(t.out[i] == expected, "pixel %zu: %g becomes %g, not %g", i, (double)t.in[i],
+                  (double)t.out[i], (double)expected);
+    }
+    trial_free(&t);
+}
+
+static void expect_error(nas_graph *g, nas_status status, const char *text) {
+    nas_artifact a;
+    cr_assert(eq(int, (int)nas_compile(f.ctx, g, &f.options, &a), (int)status), "%s",
+              nas_ctx_message(f.ctx));
+    cr_assert(ne(ptr, strstr(nas_ctx_message(f.ctx), text), NULL), "'%s' lacks '%s'",
+              nas_ctx_message(f.ctx), text);
+    nas_graph_free(g);
+}
+
+Test(compiler_half, weights_beyond_the_range_are_refused_by_name) {
+    expect_error(scaled(65520), NAS_ERR_RANGE, "'scale': a weight of 65520; half precision ends");
+}
+
+Test(compiler_half, conversion_rounds_to_the_nearest_half) {
+    static const struct {
+        float value;
+        uint16_t half;
+    } rows[] = {{0, 0},
+                {-0.0F, 0x8000},
+                {1, 0x3c00},
+                {-2, 0xc000},
+                {65504, 0x7bff},
+                {65519, 0x7bff},
+                {0x1p-14F, 0x0400},
+                {0x1.ff8p-15F, 0x03ff},
+                {0x1.ffcp-15F, 0x0400}, /* a tie: to the even one */
+                {0x1p-24F, 1},
+                {0x1p-25F, 0},
+                {0x1.8p-24F, 2},
+                {1 + 0x1p-11F, 0x3c00},
+                {1 + 0x3p-11F, 0x3c02},
+                {1 + 0x1.002p-11F, 0x3c01}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint16_t half = 0;
+        MUST(nas__half_weights(f.ctx, "w", &rows[i].value, 1, &half));
+        cr_assert(half == rows[i].half, "%a: %04x, not %04x", (double)rows[i].value, half,
+                  rows[i].half);
+        const double back = nas__half_value(half);
+        cr_assert(fabs(back - (double)rows[i].value) <= fmax(fabs(back) * 0x1p-11, 0x1p-25),
+                  "%a becomes %a", (double)rows[i].value, back);
+    }
+}
+
+/* ---- what is refused ------------------------------------------------------------------------------------------------ */
+
+static nas_graph *small_conv(void) {
+    nas_graph *g = reference_conv(f.ctx, 4, 9, 2, 3, 3, 3, true);
+    reference_fill(f.ctx, g, 1);
+    return g;
+}
+
+Test(compiler_half, targets_without_the_arithmetic_are_refused_with_what_to_do) {
+    nas_target cpu;
+    static const char *const names[] = {"aarch64-linux", "aarch64-dotprod", "armv7-linux",
+                                        "riscv64-linux", "x86-64-avx2",     "x86-64-amx"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        MUST(nas_target_find(f.ctx, names[i], &f.options.target));
+        expect_error(small_conv(), NAS_ERR_UNSUPPORTED, names[i]);
+        expect_error(small_conv(), NAS_ERR_UNSUPPORTED, "dtype fp32");
+    }
+    MUST(nas_target_find(f.ctx, "aarch64-linux", &f.options.target));
+    expect_error(small_conv(), NAS_ERR_UNSUPPORTED, "cortex-a55, cortex-a75, cortex-a76");
+    MUST(nas_target_find_cpu(f.ctx, f.options.target, "cortex-a53", &cpu));
+    f.options.target = &cpu;
+    expect_error(small_conv(), NAS_ERR_UNSUPPORTED, "-mcpu=cortex-a53");
+}
+
+Test(compiler_half, networks_that_are_no_rows_are_refused_naming_the_node) {
+    nas_value x = 0;
+    nas_conv_attributes c = nas_conv_same(4, 3);
+    c.stride_h = c.stride_w = 2;
+    nas_graph *g = nas_graph_new(f.ctx, "strided");
+    MUST(nas_graph_add_input(f.ctx, g, "in", (nas_shape){1, 8, 8, 3}, &x));
+    MUST(nas_graph_add_conv(f.ctx, g, "halving", x, &c, &x));
+    MUST(nas_graph_set_output(f.ctx, g, x));
+    MUST(nas_graph_alloc_weights(f.ctx, g));
+    f.options.form = NAS_FORM_AUTO;
+    expect_error(g, NAS_ERR_UNSUPPORTED, "'halving'");
+    cr_assert(ne(ptr, strstr(nas_ctx_message(f.ctx), "needs dtype fp32"), NULL));
+    g = small_conv();
+    MUST(nas_graph_set_quant(f.ctx, g, 1, (nas_quant){.is_set = true, .scale = 0.1F}));
+    expect_error(g, NAS_ERR_UNSUPPORTED, "quantized");
+    f.options.form = NAS_FORM_LAYERS;
+    expect_error(small_conv(), NAS_ERR_UNSUPPORTED, "form rows");
+}
+
+/* Compiled for a processor by name; one without the arithmetic says what is missing and ends with 2. */
+Test(compiler_half, a_core_without_the_arithmetic_is_told_so) {
+    need_tools();
+    nas_target cpu;
+    const nas_target *linux_row = NULL;
+    MUST(nas_target_find(f.ctx, "aarch64-linux", &linux_row));
+    MUST(nas_target_find_cpu(f.ctx, linux_row, "cortex-a76", &cpu));
+    f.options.target = &cpu;
+    nas_graph *g = small_conv();
+    nas_artifact a;
+    MUST(nas_compile(f.ctx, g, &f.options, &a));
+    static const struct {
+        const char *core;
+        int code;
+    } rows[] = {{"cortex-a53", 2}, {"cortex-a76", 0}};
+    for (size_t i = 0; i < 2; i++) {
+        const char *const argv[] = {"qemu-aarch64", "-cpu", rows[i].core, a.path, "--info", NULL};
+        nas_process_options o = nas_process_options_default();
+        o.argv = argv;
+        o.timeout_ms = 120 * 1000;
+        nas_process_result r = {0};
+        MUST(nas_process_run(f.ctx, &o, &r));
+        cr_assert(r.signal == 0 && r.exit_code == rows[i].code, "%s: exit %d, signal %d: %s",
+                  rows[i].core, r.exit_code, r.signal, r.err.data);
+        if (rows[i].code != 0) cr_assert(ne(ptr, strstr(r.err.data, "asimdhp"), NULL));
+        nas_process_result_deinit(&r);
+    }
+    nas_graph_free(g);
+}
+
+/* ---- the bundle ------------------------------------------------------------------------------------------------------- */
+
+static void run(const char *const *argv) {
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    o.timeout_ms = 120 * 1000;
+    nas_process_result r = {0};
+    MUST(nas_process_run(f.ctx, &o, &r));
+    cr_assert(r.exit_code == 0 && r.signal == 0, "%s: %s", argv[0], r.err.data);
+    nas_process_result_deinit(&r);
+}
+
+/* Its build line makes a program of the same bits, its weights take half the bytes. */
+Test(compiler_half, the_bundle_builds_and_is_half_as_large) {
+    need_tools();
+    char dir[128], model[160], weights[160], example[160], program[160], in[160], out[160];
+    const sr_shape shape = {6, 37, 2, 1, 8, 16, 4, 3, 3, 5};
+    nas_graph *g = reference_sr(f.ctx, &shape);
+    reference_fill(f.ctx, g, 3);
+    trial t = trial_new(g, 3);
+    trial_run(&t, 1);
+    nas_bundle_facts half, whole;
+    (void)snprintf(dir, sizeof dir, "%s/bundle", f.dir);
+    (void)snprintf(model, sizeof model, "%s/model.c", dir);
+    (void)snprintf(weights, sizeof weights, "%s/weights.c", dir);
+    (void)snprintf(example, sizeof example, "%s/example.c", dir);
+    (void)snprintf(program, sizeof program, "%s/example", dir);
+    (void)snprintf(in, sizeof in, "%s/in.raw", dir);
+    (void)snprintf(out, sizeof out, "%s/out.raw", dir);
+    f.options.row_kernels = NAS_ROW_KERNELS_DIRECT;
+    f.options.dtype = NAS_DTYPE_FP32;
+    MUST(nas_emit_bundle(f.ctx, g, &f.options, dir, &whole));
+    f.options.dtype = NAS_DTYPE_FP16;
+    MUST(nas_emit_bundle(f.ctx, g, &f.options, dir, &half));
+    cr_assert(half.weight_bytes < 0.6 * (double)whole.weight_bytes);
+    cr_assert(half.arena_bytes < whole.arena_bytes);
+    f.options.row_kernels = NAS_ROW_KERNELS_AUTO;
+    MUST(nas_emit_bundle(f.ctx, g, &f.options, dir, &half));
+    cr_assert(eq(u64, half.weight_bytes, t.a.weight_bytes));
+    run((const char *const[]){f.options.target->compiler, "-O2", "-std=gnu99", "-ffp-contract=fast",
+                              "-march=armv8.2-a+fp16", "-Wall", "-Wextra", "-Werror", "-static",
+                              "-pthread", model, weights, example, "-o", program, NULL});
+    MUST(nas_file_write(f.ctx, in, t.in, t.n_in * sizeof *t.in, 0600));
+    run((const char *const[]){"qemu-aarch64", program, in, out, NULL});
+    nas_buf bytes = {0};
+    MUST(nas_file_read(f.ctx, out, t.n_out * sizeof *t.out, &bytes));
+    cr_assert(eq(sz, bytes.len, t.n_out * sizeof *t.out));
+    cr_assert(eq(int, memcmp(bytes.data, t.out, bytes.len), 0));
+    nas_buf_deinit(&bytes);
+    trial_free(&t);
+}

@@ -100,6 +100,11 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
                 "search.strategy = \"%s\" has no encoder: only \"agmc\" of classifiers has one",
                 c->search.strategy);
     if (!classify) return;
+    if (strcmp(c->compile.dtype, "fp32") != 0)
+        PROBLEM(doc, "compile.dtype",
+                "\"%s\" is for super-resolution networks; classifiers compute in fp32, or in "
+                "integers by compress.act_bits",
+                c->compile.dtype);
     const bool built_in = strcmp(c->data.kind, "glyphs") == 0;
     if (built_in && c->data.path[0] != '\0')
         PROBLEM(doc, "data.path", "built-in digits have no path: set data.kind, or leave it out");

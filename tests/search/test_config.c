@@ -340,6 +340,9 @@ static const mistake mistakes[] = {
     {"[compile]\ntarget = \"\"",
      "t.toml:2:1: compile.target: is empty: write \"native\" for this CPU, \"auto\" for each "
      "device's own"},
+    {"[compile]\ndtype = \"fp16\"\n[task]\nkind = \"classify\"",
+     "t.toml:2:1: compile.dtype: \"fp16\" is for super-resolution networks; classifiers compute in "
+     "fp32, or in integers by compress.act_bits"},
     {"[compile]\ntimeout_s = 07:32:00",
      "t.toml:2:13: compile.timeout_s: must be a whole number, 1..3600 s, not a date or time"},
 };

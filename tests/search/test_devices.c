@@ -189,6 +189,29 @@ Test(search_devices, a_program_of_another_processor_is_run_by_an_emulator_or_has
         eq(str, (char *)query("SELECT DISTINCT target FROM v_measurement"), "aarch64-dotprod\n"));
 }
 
+/* Half precision: timed and delivered so, compared with the reference where an emulator runs it. */
+Test(search_devices, programs_of_a_device_compute_in_half_precision_where_asked) {
+    write_config("[objectives]\nminimise = [\"latency_p50_ms\"]\n[compile]\n"
+                 "target = \"aarch64-fp16\"\ndtype = \"fp16\"\n[[device]]\nname = \"a\"\n"
+                 "connect = \"simulated\"\n");
+    if (access("/usr/bin/aarch64-linux-gnu-gcc", X_OK) != 0) cr_skip_test("no compiler for arm64");
+    nas_process_result r = search();
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    assert_says(r.out.data, "compute in half precision (compile.dtype = \"fp16\")");
+    nas_process_result_deinit(&r);
+    cr_expect(
+        eq(str, (char *)query("SELECT DISTINCT target FROM v_measurement"), "aarch64-fp16\n"));
+    cr_expect(eq(str, (char *)query("SELECT count(*) FROM v_trial WHERE state = 'FAIL'"), "0\n"));
+    nas_buf text = {0};
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/run/best/model.c", folder);
+    cr_assert(eq(int, (int)nas_file_read(ctx, path, SIZE_MAX, &text), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    nas_buf_append(&text, "", 1);
+    assert_says(text.data, "_Float16");
+    nas_buf_deinit(&text);
+}
+
 Test(search_devices, a_study_of_a_device_that_is_gone_names_what_changed) {
     write_config("[objectives]\nminimise = [\"latency_p50_ms\"]\n[[device]]\nname = \"a\"\n"
                  "connect = \"simulated\"\n");

@@ -262,7 +262,7 @@ bench: all $(foreach b,$(BENCHES),$(B)/bench/$(b)) ## run the benchmarks (never 
 	$(Q)set -e; for b in $(BENCHES); do echo "== $$b"; $(B)/bench/$$b; done
 
 .PHONY: bench-compress-strategies
-bench-compress-strategies: all ## strategies that choose channels, equal evaluations (half an hour; DATA=../shared/data)
+bench-compress-strategies: all ## strategies that choose channels, equal evaluations (hours; SEEDS, TUNE ... shorten it; DATA=../shared/data)
 	$(Q)bench/compress_strategies.sh $(B)/bin/nas-search $(B)/bin/nas-query $(or $(DATA),../shared/data) \
 	    $(B)/compress-strategies
 

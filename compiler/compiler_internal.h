@@ -203,6 +203,9 @@ bool nas__tile_allowed(const nas__term *term, int32_t outputs);
  * how many. All of them fit the plan: its band, and pairs stay as they are. */
 int32_t nas__row_ways(const nas__program *program, int32_t stage,
                       nas__row_way out[NAS__ROW_WAYS_MAX]);
+/* nas__row_way_used - is the way the one that the stage is planned with? */
+bool nas__row_way_used(const nas__program *program, const nas__stage *stage,
+                       const nas__row_way *way);
 /* nas__row_tune - measured times decide between the ways of every stage, where the options have a memory; *changed: is a
  * Winograd kernel where there was none, or the other way round, or one of other rows? */
 nas_status nas__row_tune(nas_ctx *ctx, nas__program *program, bool *changed);

@@ -207,18 +207,15 @@ static void explain_row_kernels(const nas__program *p, const nas__stage *s, nas_
 }
 
 /* What competed where times were measured, the one that is used marked. */
-static void explain_measured(const nas__stage *s, const nas__stage *pair, nas_buf *out) {
+static void explain_measured(const nas__program *p, const nas__stage *s, nas_buf *out) {
     for (int32_t i = 0; i < s->n_ways; i++) {
         const nas__row_way *w = &s->ways[i];
-        const bool used = w->tile.rows == s->tile.rows && w->tile.outputs == s->tile.outputs &&
-                          w->tile.vectors == s->tile.vectors && w->tile.span == s->tile.span &&
-                          (pair == NULL || w->pair_tile.outputs == pair->tile.outputs);
         if (!(w->measured_ns > 0)) continue;
-        nas_buf_printf(out, "    %c ", used ? '*' : ' ');
+        nas_buf_printf(out, "    %c ", nas__row_way_used(p, s, w) ? '*' : ' ');
         if (w->tile.rows == 0) nas_buf_puts(out, "direct");
         if (w->tile.rows > 0) nas_buf_printf(out, "F(%d,%d)", w->tile.rows, s->terms[0].kernel_h);
         nas_buf_printf(out, ", tile %d x %d", w->tile.outputs, w->tile.vectors);
-        if (pair != NULL)
+        if (s->pair >= 0)
             nas_buf_printf(out, ", inside %d x %d", w->pair_tile.outputs, w->pair_tile.vectors);
         nas_buf_printf(out, ": %.1f kcycles a row estimated; measured %.1f us\n", w->cycles * 1e-3,
                        w->measured_ns * 1e-3);
@@ -253,7 +250,7 @@ static void explain_rows(const nas__program *p, nas_buf *out) {
         if (block > 0)
             nas_buf_printf(out, "    sums go to floats after %d products at most\n", block);
         if (s->n_ways > 0 && s->ways[0].measured_ns > 0) {
-            explain_measured(s, s->pair >= 0 ? &p->stages[s->pair] : NULL, out);
+            explain_measured(p, s, out);
         } else {
             explain_row_kernels(p, s, out);
         }

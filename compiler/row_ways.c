@@ -100,7 +100,7 @@ static int32_t alike(const nas__row_way *way, const nas__row_way *ways, int32_t 
     return count;
 }
 
-static bool is_planned(const nas__program *p, const nas__stage *s, const nas__row_way *w) {
+bool nas__row_way_used(const nas__program *p, const nas__stage *s, const nas__row_way *w) {
     return w->tile.rows == s->tile.rows && w->tile.outputs == s->tile.outputs &&
            w->tile.vectors == s->tile.vectors &&
            (s->pair < 0 || w->pair_tile.outputs == p->stages[s->pair].tile.outputs);
@@ -117,11 +117,11 @@ int32_t nas__row_ways(const nas__program *p, int32_t v, nas__row_way out[NAS__RO
     qsort(f.ways, (size_t)f.n, sizeof f.ways[0], by_cycles);
     int32_t n = 0;
     for (int32_t i = 0; i < f.n && n == 0; i++) {
-        if (is_planned(p, s, &f.ways[i])) out[n++] = f.ways[i];
+        if (nas__row_way_used(p, s, &f.ways[i])) out[n++] = f.ways[i];
     }
     for (int32_t i = 0; i < f.n && n < NAS__ROW_WAYS_MAX; i++) {
         if (f.ways[i].cycles > competing * f.ways[0].cycles) break;
-        if (is_planned(p, s, &f.ways[i])) continue;
+        if (nas__row_way_used(p, s, &f.ways[i])) continue;
         if (alike(&f.ways[i], out, n) < ALIKE_MAX) out[n++] = f.ways[i];
     }
     return n;

@@ -153,6 +153,9 @@ bool nas__comp_worth_timing(const nas__comp *c, size_t index);
 bool nas__comp_estimate(const nas__comp *c, size_t index, nas_metric metric, double *out);
 
 /* ---- compress_report.c ---- */
+/* nas__comp_group_facts - what a recipe says of the channels; alone[group] or NULL. */
+void nas__comp_group_facts(const nas__comp *c, const nas_point *point, const double *alone,
+                           nas_json *j);
 /* nas__comp_write_groups - a line for each group as a table: channels, kept ones, alone[group], ratio[group]. */
 nas_status nas__comp_write_groups(nas__comp *c, const nas_point *point, const double *alone,
                                   const double *ratio, const char *path);

@@ -43,8 +43,6 @@ void nas__joint_free(nas__joint *joint);
 /* ---- compress_joint_final.c ---- */
 /* nas__joint_final - the network of a finalist, before activations become integers. */
 nas_status nas__joint_final(nas__comp *c, size_t index, nas_graph **out);
-/* nas__joint_facts - what a recipe says of the channels. */
-void nas__joint_facts(const nas__comp *c, size_t index, nas_json *j);
 /* nas__joint_tables - groups.csv and layers.csv of a delivered network. */
 nas_status nas__joint_tables(nas__comp *c, size_t index, const nas_graph *graph,
                              const char *folder);

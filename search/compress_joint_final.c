@@ -59,27 +59,6 @@ nas_status nas__joint_final(nas__comp *c, size_t index, nas_graph **out) {
     return status;
 }
 
-/* ---- recipe --------------------------------------------------------------------------------------------------------------- */
-
-void nas__joint_facts(const nas__comp *c, size_t index, nas_json *j) {
-    int32_t kept[NAS_POINT_GENES_MAX];
-    nas__comp_kept(c, &c->trials[index].point, kept);
-    nas_json_key(j, "channel_groups");
-    nas_json_array(j);
-    for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
-        const nas_channel_group *group = nas_channels_group(c->channels, g);
-        nas_json_object(j);
-        nas_json_key(j, "first_layer");
-        nas_json_string(j, group->name);
-        nas_json_key(j, "channels");
-        nas_json_int(j, group->channels);
-        nas_json_key(j, "kept");
-        nas_json_int(j, kept[g]);
-        nas_json_object_end(j);
-    }
-    nas_json_array_end(j);
-}
-
 /* ---- tables --------------------------------------------------------------------------------------------------------------- */
 
 /* Of one layer: what was asked for, what it has, and what that did. */

@@ -93,7 +93,7 @@ static nas_status write_facts(const nas__comp *c, size_t index, nas_buf *out) {
     nas_json_key(&j, "weight_bytes");
     nas_json_int(&j, t->top1.weight_bytes.value);
     put_text(&j, "data", nas_class_data_describe(c->data));
-    if (c->channels != NULL) nas__joint_facts(c, index, &j);
+    if (c->channels != NULL) nas__comp_group_facts(c, &c->trials[index].point, NULL, &j);
     nas_json_object_end(&j);
     return nas_buf_status(c->ctx, out);
 }

@@ -31,8 +31,10 @@ static bool pick_best(const nas__comp *c, size_t *index) {
 
 /* ---- delivery --------------------------------------------------------------------------------------------------------- */
 
-static void write_groups(nas_json *j, const nas__comp *c, const nas_point *point,
-                         const double *alone) {
+void nas__comp_group_facts(const nas__comp *c, const nas_point *point, const double *alone,
+                           nas_json *j) {
+    int32_t kept[NAS_POINT_GENES_MAX];
+    nas__comp_kept(c, point, kept);
     nas_json_key(j, "channel_groups");
     nas_json_array(j);
     for (int32_t g = 0; g < nas_channels_group_count(c->channels); g++) {
@@ -43,9 +45,11 @@ static void write_groups(nas_json *j, const nas__comp *c, const nas_point *point
         nas_json_key(j, "channels");
         nas_json_int(j, group->channels);
         nas_json_key(j, "kept");
-        nas_json_int(j, nas_space_amc_kept(c->space, point, g));
-        nas_json_key(j, "reward_top1_alone"); /* of the original with this group alone cut */
-        nas_json_double(j, alone[g]);
+        nas_json_int(j, kept[g]);
+        if (alone != NULL) { /* of the original with this group alone cut */
+            nas_json_key(j, "reward_top1_alone");
+            nas_json_double(j, alone[g]);
+        }
         nas_json_object_end(j);
     }
     nas_json_array_end(j);
@@ -106,7 +110,7 @@ static nas_status write_recipe(nas__comp *c, size_t index, const nas_graph *grap
     write_number(&j, "before_tuning_reward_top1", t->top1.reward_top1.value);
     nas_json_key(&j, "data");
     nas_json_string(&j, nas_class_data_describe(c->data));
-    write_groups(&j, c, &t->point, alone);
+    nas__comp_group_facts(c, &t->point, alone, &j);
     nas_json_key(&j, "graph");
     nas_json_raw(&j, graph_json.data == NULL ? "null" : graph_json.data);
     nas_json_object_end(&j);

@@ -4,6 +4,7 @@
 #include "eval/exec_internal.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { CHUNK = 32, CHUNKS_MAX = 64 };
 
@@ -19,7 +20,7 @@ typedef struct walk {
     double *sums; /* [image][2][widest]: sums and sums of squares */
     size_t widest;
     float lo, hi;         /* activation of the step */
-    float *scale, *shift; /* [widest] */
+    float *scale, *shift; /* [whole vectors]: 0 past the last channel */
     bool matched;
 } walk;
 
@@ -94,8 +95,7 @@ static nas_status finish_chunk(nas_ctx *ctx, void *arg, size_t index, int worker
     for (int32_t image = 0; image < images_of(w, index); image++) {
         for (int32_t p = 0; p < v->h * v->w; p++) {
             float *x = at + image * v->image + p / v->w * v->row + (ptrdiff_t)(p % v->w) * v->cs;
-            for (int32_t c = 0; c < v->c; c++)
-                x[c] = fminf(fmaxf(w->scale[c] * x[c] + w->shift[c], w->lo), w->hi);
+            w->e->kernels->affine(x, w->scale, w->shift, x, (size_t)v->cs, w->lo, w->hi);
         }
     }
     return NAS_OK;
@@ -120,6 +120,9 @@ static void statistics_of(const walk *w, int32_t channels, nas_exec_channel *out
 /* scale*x + shift gives every channel x the wanted mean and deviation. */
 static void choose_correction(walk *w, int32_t channels, const nas_exec_channel *got,
                               const nas_exec_channel *want) {
+    const size_t vectors = (size_t)nas__exec_root(w->e, w->step->node)->cs;
+    memset(w->scale, 0, vectors * sizeof *w->scale);
+    memset(w->shift, 0, vectors * sizeof *w->shift);
     for (int32_t c = 0; c < channels; c++) {
         w->scale[c] = 1;
         w->shift[c] = 0;
@@ -195,8 +198,8 @@ static nas_status walk_all(nas_ctx *ctx, const nas_graph *g, nas_graph *graph,
     nas_status status = nas__exec_plan(ctx, g, &o, false, &w.e);
     if (status != NAS_OK) return status;
     w.sums = nas_alloc_array(ctx, n * 2 * w.widest, sizeof *w.sums);
-    w.scale = nas_alloc_array(ctx, w.widest, sizeof *w.scale);
-    w.shift = nas_alloc_array(ctx, w.widest, sizeof *w.shift);
+    w.scale = nas_alloc_array(ctx, w.widest + NAS__EXEC_LANES, sizeof *w.scale);
+    w.shift = nas_alloc_array(ctx, w.widest + NAS__EXEC_LANES, sizeof *w.shift);
     if (w.sums == NULL || w.scale == NULL || w.shift == NULL) status = NAS_ERR_NOMEM;
     if (status == NAS_OK) status = nas_parallel(ctx, options->threads, chunks, load_chunk, &w);
     size_t at = 0;

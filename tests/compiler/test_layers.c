@@ -425,6 +425,9 @@ Test(compiler_layers, living_buffers_never_share_memory) {
 
 Test(compiler_layers, large_values_go_through_chains_in_bands) {
     bands();
+    nas_target target = *options.target;
+    target.l2_bytes = 512 * 1024; /* whatever runs the tests may have more */
+    options.target = &target;
     nas__layers *l = lowered();
     int32_t chains = 0, inside = 0;
     for (int32_t i = 0; i < l->n_layers; i++) {

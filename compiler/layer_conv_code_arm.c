@@ -184,6 +184,7 @@ const nas__code_writer nas__code_arm = {.arch = "aarch64",
                                         .sums = GROUP,
                                         .block = 1,
                                         .round = 4,
+                                        .weight_bytes = 8,
                                         .word_bytes = 4,
                                         .directive = ".inst",
                                         .write = write_code};

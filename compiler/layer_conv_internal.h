@@ -147,14 +147,16 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
 typedef struct nas__code_writer {
     const char *arch;
     int32_t vector_bytes;
-    int32_t sums;  /* registers for them: outputs x vectors of a block */
-    int32_t block; /* vectors of pixels that a step takes together; 1: no parts of the sum either */
-    int32_t round; /* the stream of a group is filled up to a multiple of so many values */
-    int32_t word_bytes; /* of an operand of the directive */
+    int32_t sums;         /* registers for them: outputs x vectors of a block */
+    int32_t block;        /* vectors of pixels that a step takes together */
+    int32_t round;        /* the stream of a group is filled up to a multiple of so many values */
+    bool parts;           /* the sum may be cut */
+    int32_t weight_bytes; /* of instructions and of the stream, about, of one weight for a block */
+    int32_t word_bytes;   /* of an operand of the directive */
     const char *directive;
     void (*write)(const nas__conv *conv, const nas__conv_way *way, nas_buf *out);
 } nas__code_writer;
-extern const nas__code_writer nas__code_x86, nas__code_arm;
+extern const nas__code_writer nas__code_avx2, nas__code_avx512, nas__code_arm;
 enum { NAS__CODE_VECTORS = 7 }; /* of a tile of blocks of one, at most */
 /* nas__sparse_code_writer - NULL when the target has none. */
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target);

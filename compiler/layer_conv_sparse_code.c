@@ -16,7 +16,8 @@
 
 #include <string.h>
 
-static const nas__code_writer *const writers[] = {&nas__code_x86, &nas__code_arm};
+static const nas__code_writer *const writers[] = {&nas__code_avx2, &nas__code_avx512,
+                                                  &nas__code_arm};
 enum { WRITERS = sizeof writers / sizeof writers[0] };
 
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target) {

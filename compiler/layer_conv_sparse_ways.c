@@ -52,14 +52,13 @@ static double panel_cycles(const nas_target *target, const nas__conv *c, const n
     return cycles * t.lines;
 }
 
-/* Bytes of instructions and of their values, about: a broadcast and a multiply-add for each vector. */
-static double code_bytes(const nas__conv_way *way) {
-    return way->entries * (4 + 6.0 * (1 + way->pixels));
+static double code_bytes(const nas_target *target, const nas__conv_way *way) {
+    return (double)way->entries * nas__sparse_code_writer(target)->weight_bytes;
 }
 
 /* What reading them once costs beside running them: they come from L2, or from beyond it. */
 static double code_reads(const nas_target *target, const nas__conv_way *way) {
-    const double bytes = code_bytes(way);
+    const double bytes = code_bytes(target, way);
     if (bytes <= target->l1_bytes) return 0;
     return bytes / (bytes > far_share * target->l2_bytes ? far_bytes_cycle : near_bytes_cycle);
 }
@@ -231,10 +230,10 @@ static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv
     way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / w->block)); /* evenly */
     way.entries = nas__sparse_entries(target, c, &way);
     const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, w->block);
-    int32_t most = code_bytes(&way) > target->l2_bytes / 8.0 ? FEW_BLOCKS : 1;
-    if (w->block == 1) most = NAS__CODE_VECTORS;
+    int32_t most = code_bytes(target, &way) > target->l2_bytes / 8.0 ? FEW_BLOCKS : 1;
+    if (!w->parts) most = NAS__CODE_VECTORS;
     way.vectors = w->block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
-    if (w->block > 1) way.depth = depth_of(target, c, way.vectors, 0.625);
+    if (w->parts) way.depth = depth_of(target, c, way.vectors, 0.625);
     if (way.entries > WEIGHTS_MAX) return 0;
     out[0] = way;
     return 1;

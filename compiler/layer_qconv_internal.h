@@ -111,6 +111,22 @@ void nas__q_emit_epilogue(const nas_target *target, const nas__qconv *q, int32_t
                           nas_buf *out);
 void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way, const char *name, nas_buf *out);
+/* nas__q_emit_biases - sums a<p>_<v> that begin with the biases at `w`; `m` and `w` move on. */
+void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out);
+
+/* Depthwise, layer_qconv_depthwise.c; weights without the head. Ways in no order. */
+int32_t nas__q_depthwise_ways(const nas_target *target, const nas__qconv *q,
+                              nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+double nas__q_depthwise_cycles(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way);
+/* nas__q_deals - are the rows of a kernel interleaved? Otherwise there is one product for each tap. */
+bool nas__q_deals(const nas__qconv_way *way);
+size_t nas__q_depthwise_weights(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way);
+/* nas__q_depthwise_pack - of a way that interleaves. */
+void nas__q_depthwise_pack(const nas_target *target, const nas__qconv *q,
+                           const nas__qconv_data *data, uint8_t *out);
+void nas__q_emit_depthwise_prelude(const nas_target *target, nas_buf *out);
 void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way, const char *name, nas_buf *out);
 

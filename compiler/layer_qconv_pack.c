@@ -229,7 +229,10 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;
-        pack_depthwise(&p, blocks);
+        if (nas__q_deals(way))
+            nas__q_depthwise_pack(target, q, data, blocks);
+        else
+            pack_depthwise(&p, blocks);
         break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_pack(target, q, way, data, blocks); break;

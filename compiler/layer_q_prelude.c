@@ -407,5 +407,5 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (nas__dot_of(target) == NAS__DOT_PAIR || nas__dot_of(target) == NAS__DOT_VNNI)
         nas_buf_printf(out, "%s%s", halves, target->vector_bytes == 64 ? fold_512 : fold_256);
     nas_buf_puts(out, plus);
-    nas__q_emit_depthwise_prelude(target, out);
+    nas__q_emit_deal_prelude(target, out);
 }

@@ -121,7 +121,8 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
         return (size_t)(2 * vectors * target->vector_bytes) +
                (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
     }
-    return (size_t)(2 * nas__q_heads(way, vectors) * target->vector_bytes) +
+    return (size_t)(nas__q_head_vectors(target, way) * nas__q_heads(way, vectors) *
+                    target->vector_bytes) +
            (size_t)steps_of(target, q, way) * (size_t)nas__q_step_bytes(target, way, vectors);
 }
 

@@ -171,90 +171,6 @@ int32_t nas__q_depthwise_ways(const nas_target *target, const nas__qconv *q,
     return n;
 }
 
-/* ---- helpers of the text ----------------------------------------------------------------------------------------- */
-
-/* For vectors V of W bytes whose intrinsics begin with P:
- *   q_bytes_W, q_part_W, q_keep_part_W   all, the first n bytes
- *   q_scale_W    a*m rounded, of sums that are 2^31 too large, plus what follows the multipliers: products without sign of the
- *                even and of the odd lanes, whose upper halves are the results
- *   q_codes_*_W  of four vectors of dealt results */
-static const char deals[] =
-    "#define Q_NEW(p) __asm__(\"\" : \"+r\"(p)) /* what is there is loaded again */\n"
-    "#define Q_DEALS(W, V, P) \\\n"
-    "typedef int q_ints_##W __attribute__((vector_size(W), may_alias)); \\\n"
-    "typedef unsigned long long q_longs_##W __attribute__((vector_size(W), may_alias)); \\\n"
-    "typedef q_ints_##W q_any_##W __attribute__((aligned(1), may_alias)); \\\n"
-    "HELPER V q_bytes_##W(const unsigned char *p) { return (V)*(const q_any_##W *)p; } \\\n"
-    "HELPER V q_flip_##W(V v) { return v ^ P##_set1_epi8(-128); } \\\n"
-    "HELPER q_ints_##W q_scale_##W(q_ints_##W a, const unsigned char *m) { \\\n"
-    "    const q_longs_##W half = (q_longs_##W){0} + 0x80000000u; \\\n"
-    "    const V odd = (V)((q_longs_##W)a >> 32); \\\n"
-    "    const V e = P##_mul_epu32((V)a, q_bytes_##W(m)); \\\n"
-    "    const V o = P##_mul_epu32(odd, q_bytes_##W(m + 4 * W)); \\\n"
-    "    const V e_half = (V)((q_longs_##W)e + half), o_half = (V)((q_longs_##W)o + half); \\\n"
-    "    return (q_ints_##W)Q_UPPER(W, P, e_half, o_half) + (q_ints_##W)q_bytes_##W(m + 8 * W); "
-    "\\\n} \\\n"
-    "HELPER q_ints_##W q_left_##W(q_ints_##W a, const int *h) { \\\n"
-    "    const q_ints_##W most = (q_ints_##W){0} + h[5], least = -most; \\\n"
-    "    const q_ints_##W above = a > most, below = a < least; \\\n"
-    "    a = (a & ~(above | below)) | (most & above) | (least & below); \\\n"
-    "    return (a << h[4]) ^ (-0x7fffffff - 1); \\\n} \\\n"
-    "HELPER q_ints_##W q_plus_##W(q_ints_##W t, q_ints_##W r, const int *h) { \\\n"
-    "    return ((t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6) + h[1]; \\\n} \\\n"
-    "HELPER q_ints_##W q_join_##W(q_ints_##W t, q_ints_##W r, const int *h) { \\\n"
-    "    q_ints_##W code = t + h[8]; \\\n"
-    "    const q_ints_##W above = code > h[10], below = code < h[9]; \\\n"
-    "    code = (code & ~(above | below)) | (h[10] & above) | (h[9] & below); \\\n"
-    "    return (((code - h[8]) * h[11] + (r - h[6]) * h[7] + 32768) >> 16) + h[1]; \\\n} \\\n"
-    "HELPER q_ints_##W q_dealt_u_##W(V r, int k) { \\\n"
-    "    const V b = k < 2 ? P##_unpacklo_epi8(r, (V){0}) : P##_unpackhi_epi8(r, (V){0}); \\\n"
-    "    return (q_ints_##W)(k % 2 == 0 ? P##_unpacklo_epi16(b, (V){0}) : P##_unpackhi_epi16(b, "
-    "(V){0})); \\\n} \\\n"
-    "HELPER q_ints_##W q_dealt_s_##W(V r, int k) { \\\n"
-    "    return q_dealt_u_##W(q_flip_##W(r), k) - 128; \\\n} \\\n"
-    "HELPER V q_codes_u_##W(V s, V t, const int *h) { \\\n"
-    "    return P##_min_epu8(P##_max_epu8(P##_packus_epi16(s, t), P##_set1_epi8((char)h[2])), "
-    "P##_set1_epi8((char)h[3])); \\\n} \\\n"
-    "HELPER V q_codes_s_##W(V s, V t, const int *h) { \\\n"
-    "    return P##_min_epi8(P##_max_epi8(P##_packs_epi16(s, t), P##_set1_epi8((char)h[2])), "
-    "P##_set1_epi8((char)h[3])); \\\n} \\\n"
-    "HELPER V q_part_##W(const unsigned char *p, int n) { Q_PART(W, V, P) } \\\n"
-    "HELPER void q_keep_##W(unsigned char *p, V v) { *(q_any_##W *)p = (q_ints_##W)v; } \\\n"
-    "HELPER void q_keep_part_##W(unsigned char *p, V v, int n) { Q_KEEP_PART(W, P) } \\\n"
-    "Q_DOTS(W, V, P)\n";
-
-static const char deals_masks[] =
-    "#define Q_UPPER(W, P, e, o) P##_mask_shuffle_epi32(o, W == 64 ? 0x5555 : 0x55, e, 0xf5)\n"
-    "#define Q_PART(W, V, P) return P##_maskz_loadu_epi8((__mmask##W)((1ULL << n) - 1), p);\n"
-    "#define Q_KEEP_PART(W, P) P##_mask_storeu_epi8(p, (__mmask##W)((1ULL << n) - 1), v);\n";
-static const char deals_copies[] =
-    "#define Q_UPPER(W, P, e, o) P##_blend_epi32(P##_srli_epi64(e, 32), o, W == 32 ? 0xaa : 0xa)\n"
-    "#define Q_PART(W, V, P) V v = {0}; __builtin_memcpy(&v, p, (unsigned)n); return v;\n"
-    "#define Q_KEEP_PART(W, P) __builtin_memcpy(p, &v, (unsigned)n);\n";
-
-static const char deals_vnni[] =
-    "#define Q_DOTS(W, V, P) \\\n"
-    "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
-    "    return (q_ints_##W)P##_dpbusd_epi32((V)acc, x, w); }\n";
-/* Weights from memory: sixteen registers do not hold them as well. */
-static const char deals_pair[] =
-    "#define Q_DOTS(W, V, P) \\\n"
-    "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, const unsigned char *w) { \\\n"
-    "    V t; \\\n"
-    "    __asm__(\"vpmaddwd %2, %3, %1\\n\\tvpaddd %1, %0, %0\" : \"+v\"(acc), \"=v\"(t) : "
-    "\"m\"(*(const q_any_##W *)w), \"v\"(x)); \\\n"
-    "    return acc; }\n";
-
-void nas__q_emit_depthwise_prelude(const nas_target *target, nas_buf *out) {
-    const nas__dot dot = nas__dot_of(target);
-    const bool wide = target->vector_bytes == 64;
-    if (dot != NAS__DOT_PAIR && dot != NAS__DOT_VNNI) return;
-    nas_buf_printf(out, "%s%s%s", wide ? deals_masks : deals_copies,
-                   dot == NAS__DOT_VNNI ? deals_vnni : deals_pair, deals);
-    nas_buf_printf(out, "Q_DEALS(16, __m128i, _mm)\nQ_DEALS(32, __m256i, _mm256)\n%s",
-                   wide ? "Q_DEALS(64, __m512i, _mm512)\n" : "");
-}
-
 /* ---- text, rows interleaved -------------------------------------------------------------------------------------- */
 
 typedef struct dealt {
@@ -347,7 +263,7 @@ static void emit_words(const dealt *d, int32_t p, int32_t k, nas_buf *out) {
             nas_buf_printf(out, "q_left_%d(a%d_%d, h)", width, p, i);
         else
             nas_buf_printf(out, "a%d_%d", p, i);
-        nas_buf_printf(out, ", w + %d)", (DEALT + i) * width);
+        nas_buf_printf(out, ", w + %d, %d)", (DEALT + i) * width, DEALT * width);
         if (q->conv.has_residual) {
             nas_buf_printf(out, ", q_dealt_%c_%d(r%d, %d), h)", q->residual_signed ? 's' : 'u',
                            width, p, i);
@@ -452,7 +368,7 @@ static void emit_plain_tile(const nas_target *target, const nas__qconv *q, const
         "unsigned char *w, const int *h) {\n",
         columns, lanes, name, columns, lanes,
         c->has_residual ? " const unsigned char *residual," : "");
-    nas__q_emit_biases(target, columns, 1, out);
+    nas__q_emit_biases(target, columns, 1, 2, out);
     nas_buf_printf(out,
                    "    for (int y = 0; y < %d; y++) {\n"
                    "        const unsigned char *s = in + (long)y * %zu;\n"

@@ -59,7 +59,8 @@ static void emit_folds(int32_t pixels, int32_t vectors, nas_buf *out) {
 }
 
 /* Sums begin at 0 where they are split. */
-static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
+                       nas_buf *out) {
     const int32_t bytes = target->vector_bytes, heads = (vectors + 1) / 2;
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "    vi a0_%d = {0}", v);
@@ -68,10 +69,11 @@ static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors
         nas_buf_puts(out, ";\n");
     }
     nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", heads * bytes,
-                   2 * heads * bytes);
+                   arrays * heads * bytes);
 }
 
-void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
+                        nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "    vi a0_%d = q_i32(w + %d)", v, v * bytes);
@@ -80,7 +82,7 @@ void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vector
         nas_buf_puts(out, ";\n");
     }
     nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", vectors * bytes,
-                   2 * vectors * bytes);
+                   arrays * vectors * bytes);
 }
 
 static const char *residual_argument(const nas__qconv *q) {
@@ -348,10 +350,11 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         residual_argument(d->q), is_list(d) ? ", const " : "", is_list(d) ? d->index : "",
         is_list(d) ? " *i, const " : "", is_list(d) ? d->index : "", is_list(d) ? " *to" : "");
     const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
+    const int32_t arrays = nas__q_head_vectors(d->target, d->way);
     if (d->way->split > 1) {
-        emit_zeros(d->target, rows * columns, vectors, out);
+        emit_zeros(d->target, rows * columns, vectors, arrays, out);
     } else {
-        nas__q_emit_biases(d->target, rows * columns, vectors, out);
+        nas__q_emit_biases(d->target, rows * columns, vectors, arrays, out);
     }
     if (is_list(d))
         emit_list(d, rows, columns, vectors, out);
@@ -363,12 +366,21 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
                            (heads - v) * d->target->vector_bytes);
         emit_folds(rows * columns, vectors, out);
     }
-    nas__q_emit_multipliers(d->target, heads, out);
+    const bool deals = nas__q_deals_outputs(d->target, d->way);
+    if (deals)
+        nas__q_emit_residual_constant(d->q, out);
+    else
+        nas__q_emit_multipliers(d->target, heads, out);
     for (int32_t p = 0; p < rows * columns; p++) {
         const size_t row = (size_t)(p / columns), column = (size_t)(p % columns);
-        nas__q_emit_epilogue(d->target, d->q, p, heads, channels - (heads - 1) * lanes,
-                             row * c->out_row + column * (size_t)c->out_pitch,
-                             row * c->residual_row + column * (size_t)c->residual_pitch, out);
+        const size_t out_at = row * c->out_row + column * (size_t)c->out_pitch,
+                     residual_at = row * c->residual_row + column * (size_t)c->residual_pitch;
+        if (deals)
+            nas__q_emit_dealt_epilogue(d->target, d->q, d->way, p, heads, channels, out_at,
+                                       residual_at, out);
+        else
+            nas__q_emit_epilogue(d->target, d->q, p, heads, channels - (heads - 1) * lanes, out_at,
+                                 residual_at, out);
     }
     nas_buf_puts(out, "}\n");
 }

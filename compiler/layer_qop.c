@@ -113,11 +113,12 @@ static char type_of(bool is_signed) {
     return is_signed ? 's' : 'u';
 }
 
-/* `body` once for the whole vectors of `channels` (its %d is the number of lanes), once for the rest. */
-static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
-                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
-    if (channels >= lanes) {
-        nas_buf_printf(out, "            for (int c = 0; c < %d; c += LANES) {\n",
+/* `body` once for the whole vectors of the channels [first, channels) (its %d is the number of lanes), once for the
+ * rest. */
+static void emit_channels_from(int32_t first, int32_t channels, int32_t lanes, const nas__qop *op,
+                               void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    if (channels - first >= lanes) {
+        nas_buf_printf(out, "            for (int c = %d; c < %d; c += LANES) {\n", first,
                        channels / lanes * lanes);
         body(op, lanes, out);
         nas_buf_puts(out, "            }\n");
@@ -128,6 +129,11 @@ static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
         body(op, channels % lanes, out);
         nas_buf_puts(out, "            }\n");
     }
+}
+
+static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
+                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    emit_channels_from(0, channels, lanes, op, body, out);
 }
 
 static void add_body(const nas__qop *op, int32_t n, nas_buf *out) {
@@ -239,6 +245,34 @@ static void max_body(const nas__qop *op, int32_t n, nas_buf *out) {
         "                q_put_%c(o + c, m - h[%d], %d, h);\n",
         type, n, type, op->in[0].row, op->in[0].pitch, n, type_of(op->out_signed), NAS__Q_ZERO_OUT,
         n);
+}
+
+/* Codes as they are, whole vectors of bytes; what does not fill one as before. */
+static void emit_max_bytes(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const int32_t width = target->vector_bytes, whole = op->out.shape.c / width * width;
+    const char *type = width == 64 ? "__m512i" : "__m256i", *sign = op->out_signed ? "epi8" : "epu8";
+    nas_buf_printf(
+        out,
+        "            for (int c = 0; c < %d; c += %d) {\n"
+        "                %s m = q_bytes_%d(p + c);\n"
+        "                for (int i = 0; i < y1 - y0; i++)\n"
+        "                    for (int j = 0; j < x1 - x0; j++)\n"
+        "                        m = MM(max_%s)(m, q_bytes_%d(p + c + (long)i * %zu + (long)j * "
+        "%d));\n"
+        "                q_keep_%d(o + c, MM(min_%s)(MM(max_%s)(m, MM(set1_epi8)((char)h[%d])), "
+        "MM(set1_epi8)((char)h[%d])));\n            }\n",
+        whole, width, type, width, sign, width, op->in[0].row, op->in[0].pitch, width, sign, sign,
+        NAS__Q_LOW, NAS__Q_HIGH);
+}
+
+static void emit_max(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const nas__dot dot = nas__dot_of(target);
+    const int32_t bytes = target->vector_bytes, channels = op->out.shape.c;
+    /* one quantization: the bytes compare */
+    const bool whole = (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI) &&
+                       op->in_signed[0] == op->out_signed && channels >= bytes;
+    if (whole) emit_max_bytes(target, op, out);
+    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body, out);
 }
 
 static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
@@ -493,7 +527,7 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     case NAS__QOP_NEAREST: nas__qop_emit_move(op, out); break;
     case NAS__QOP_MAX_POOL:
         emit_window(op, out);
-        emit_channels(op->out.shape.c, lanes, op, max_body, out);
+        emit_max(target, op, out);
         nas_buf_puts(out, "        }\n");
         break;
     case NAS__QOP_AVG_POOL:

@@ -71,6 +71,8 @@ static const op_row rows[] = {
     {NAS__QOP_DEQUANTIZE, 20, 3, 5, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
     {NAS__QOP_DEQUANTIZE, 33, 2, 16, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
     {NAS__QOP_DEQUANTIZE, 48, 2, 27, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 75, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 128, 4, 5, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0, 0, 0, 0, 0},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 

@@ -217,8 +217,7 @@ static const char avx512_put[] =
     "#define q_put2_s q_put2_u\n";
 
 static const char vnni[] =
-    "HELPER vi q_x(const qx *p) {\n"
-    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)_mm512_set1_epi32(v);\n}\n"
+    "HELPER vi q_x(const qx *p) {\n    return Q_BROADCAST(p);\n}\n"
     "HELPER vi q_w8(const unsigned char *p) {\n    return q_i32(p);\n}\n"
     "HELPER vi q_nibbles(__m512i v) {\n"
     "    const __m512i n = _mm512_and_si512(v, _mm512_set1_epi8(15)), s = _mm512_set1_epi8(8);\n"
@@ -356,7 +355,7 @@ static const char broadcast[] =
     "    vi v;\n    __asm__(\"vpbroadcastq %1, %0\" : \"=v\"(v) : \"m\"(*p));\n    return v;\n}\n"
     "#define Q_BROADCAST(p) q_broadcast((const q_word *)(const void *)(p))\n"
     "#define Q_BROADCAST2(p) q_broadcast2((const q_two *)(const void *)(p))\n";
-/* Where the compiler's vectors are used as they are. */
+/* Where the target's instructions are not there: emulated. */
 static const char broadcast_plain[] =
     "HELPER int q_word(const void *p) {\n    int v;\n    __builtin_memcpy(&v, p, 4);\n    return "
     "v;\n}\n"
@@ -387,8 +386,10 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
                        target->vector_bytes == 64 ? avx512_put : avx2_put);
         break;
     case NAS__DOT_VNNI:
-        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 0\n%s%s%s", names_512, broadcast_plain,
-                       x86_round, bytes_stage, vnni, avx512_put);
+        nas_buf_printf(out, "%s#if defined(__AVX512F__)\n%s#else\n%s#endif\n", names_512,
+                       broadcast, broadcast_plain);
+        nas_buf_printf(out, "%s#define Q_FLIP_U 0\n%s%s%s", x86_round, bytes_stage, vnni,
+                       avx512_put);
         break;
     case NAS__DOT_BYTES: break; /* of single ways */
     case NAS__DOT_MMLA:
@@ -407,4 +408,5 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
     if (nas__dot_of(target) == NAS__DOT_PAIR || nas__dot_of(target) == NAS__DOT_VNNI)
         nas_buf_printf(out, "%s%s", halves, target->vector_bytes == 64 ? fold_512 : fold_256);
     nas_buf_puts(out, plus);
+    nas__q_emit_deal_prelude(target, out);
 }

@@ -121,7 +121,8 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
         return (size_t)(2 * vectors * target->vector_bytes) +
                (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
     }
-    return (size_t)(2 * nas__q_heads(way, vectors) * target->vector_bytes) +
+    return (size_t)(nas__q_head_vectors(target, way) * nas__q_heads(way, vectors) *
+                    target->vector_bytes) +
            (size_t)steps_of(target, q, way) * (size_t)nas__q_step_bytes(target, way, vectors);
 }
 
@@ -197,20 +198,6 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
     const double weights = steps * nas__q_step_bytes(target, way, b.vectors) * b.count * c->groups;
     if (weights > 0.5 * target->l2_bytes) cycles += 0.3 * weights * t.bands / far_bytes_cycle;
     return cycles + (double)t.bands * s.rows_of_band * s.row / 16.0;
-}
-
-static double depthwise_cycles(const nas_target *target, const nas__qconv *q,
-                               const nas__qconv_way *way) {
-    const nas__conv *c = &q->conv;
-    const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
-    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    double cycles = 0;
-    for (int32_t narrow = 0; narrow < 2; narrow++) {
-        const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
-        cycles += n * (c->kernel_h * c->kernel_w * (0.75 * columns + 1) + call_cycles +
-                       nas__q_finish_cycles(target, q) * columns);
-    }
-    return cycles * vectors * c->out_h;
 }
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
@@ -316,14 +303,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const bool many = target->vector_registers >= 32;
     int32_t n = 0;
     if (c->groups > 1 && c->groups == c->in_c && c->out_c == c->in_c) {
-        for (int32_t p = many ? 12 : 8; p >= 4; p -= 2) {
-            nas__qconv_way way = {.algorithm = NAS__QCONV_DEPTHWISE,
-                                  .pixels = min_i32(p, c->out_w),
-                                  .vectors = 1,
-                                  .stored_bits = 8};
-            way.cycles = depthwise_cycles(target, q, &way);
-            if (!listed(out, n, &way)) out[n++] = way;
-        }
+        n = nas__q_depthwise_ways(target, q, out);
         qsort(out, (size_t)n, sizeof *out, by_cycles);
         return n;
     }
@@ -419,11 +399,6 @@ static size_t round_64(size_t n) {
     return (n + 63) / 64 * 64;
 }
 
-/* Depthwise: a block of one vector is bias, multipliers, then a vector of int32 for each tap. */
-static size_t depthwise_block(const nas_target *target, const nas__qconv *q) {
-    return (size_t)(2 + q->conv.kernel_h * q->conv.kernel_w) * (size_t)target->vector_bytes;
-}
-
 size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
@@ -437,9 +412,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
               nas__q_block_bytes(target, q, way, b.last_vectors));
         break;
     }
-    case NAS__QCONV_DEPTHWISE:
-        n += (size_t)ceil_div(c->out_c, target->vector_bytes / 4) * depthwise_block(target, q);
-        break;
+    case NAS__QCONV_DEPTHWISE: n += nas__q_depthwise_weights(target, q, way); break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: n += nas__qconv_winograd_weights(target, q, way); break;
     case NAS__QCONV_SPARSE: return nas__q_lists_of(target, q, way).bytes;

@@ -1,8 +1,7 @@
-/* layer_qconv_emit.c - text of the integer convolutions.
+/* layer_qconv_emit.c - text of the direct integer convolutions.
  *
  * Direct: input rows of a band are staged once (widened or re-signed, channels padded to whole groups of the dot product),
- * then register tiles of pixels x vectors run over taps and channel groups as in layer_conv_direct.c. Depthwise needs no
- * staging: lanes are channels, bytes are widened as they are loaded. */
+ * then register tiles of pixels x vectors run over taps and channel groups as in layer_conv_direct.c. */
 #include "compiler/layer_qconv_internal.h"
 
 #include <stdio.h>
@@ -60,7 +59,8 @@ static void emit_folds(int32_t pixels, int32_t vectors, nas_buf *out) {
 }
 
 /* Sums begin at 0 where they are split. */
-static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
+                       nas_buf *out) {
     const int32_t bytes = target->vector_bytes, heads = (vectors + 1) / 2;
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "    vi a0_%d = {0}", v);
@@ -69,10 +69,11 @@ static void emit_zeros(const nas_target *target, int32_t pixels, int32_t vectors
         nas_buf_puts(out, ";\n");
     }
     nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", heads * bytes,
-                   2 * heads * bytes);
+                   arrays * heads * bytes);
 }
 
-static void emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, nas_buf *out) {
+void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
+                        nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "    vi a0_%d = q_i32(w + %d)", v, v * bytes);
@@ -81,7 +82,7 @@ static void emit_biases(const nas_target *target, int32_t pixels, int32_t vector
         nas_buf_puts(out, ";\n");
     }
     nas_buf_printf(out, "    const unsigned char *m = w + %d;\n    w += %d;\n", vectors * bytes,
-                   2 * vectors * bytes);
+                   arrays * vectors * bytes);
 }
 
 static const char *residual_argument(const nas__qconv *q) {
@@ -349,10 +350,11 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         residual_argument(d->q), is_list(d) ? ", const " : "", is_list(d) ? d->index : "",
         is_list(d) ? " *i, const " : "", is_list(d) ? d->index : "", is_list(d) ? " *to" : "");
     const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
+    const int32_t arrays = nas__q_head_vectors(d->target, d->way);
     if (d->way->split > 1) {
-        emit_zeros(d->target, rows * columns, vectors, out);
+        emit_zeros(d->target, rows * columns, vectors, arrays, out);
     } else {
-        emit_biases(d->target, rows * columns, vectors, out);
+        nas__q_emit_biases(d->target, rows * columns, vectors, arrays, out);
     }
     if (is_list(d))
         emit_list(d, rows, columns, vectors, out);
@@ -364,12 +366,21 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
                            (heads - v) * d->target->vector_bytes);
         emit_folds(rows * columns, vectors, out);
     }
-    nas__q_emit_multipliers(d->target, heads, out);
+    const bool deals = nas__q_deals_outputs(d->target, d->way);
+    if (deals)
+        nas__q_emit_residual_constant(d->q, out);
+    else
+        nas__q_emit_multipliers(d->target, heads, out);
     for (int32_t p = 0; p < rows * columns; p++) {
         const size_t row = (size_t)(p / columns), column = (size_t)(p % columns);
-        nas__q_emit_epilogue(d->target, d->q, p, heads, channels - (heads - 1) * lanes,
-                             row * c->out_row + column * (size_t)c->out_pitch,
-                             row * c->residual_row + column * (size_t)c->residual_pitch, out);
+        const size_t out_at = row * c->out_row + column * (size_t)c->out_pitch,
+                     residual_at = row * c->residual_row + column * (size_t)c->residual_pitch;
+        if (deals)
+            nas__q_emit_dealt_epilogue(d->target, d->q, d->way, p, heads, channels, out_at,
+                                       residual_at, out);
+        else
+            nas__q_emit_epilogue(d->target, d->q, p, heads, channels - (heads - 1) * lanes, out_at,
+                                 residual_at, out);
     }
     nas_buf_puts(out, "}\n");
 }
@@ -513,87 +524,6 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
             emit_band(&d, r == 0 ? t->rows : t->last_rows, k == 0 ? full : last, out);
             nas_buf_puts(out, "        }\n");
         }
-    }
-    nas_buf_puts(out, "    }\n}\n\n");
-}
-
-/* ---- depthwise --------------------------------------------------------------------------------------------------- */
-
-static void emit_depthwise_tile(const nas_target *target, const nas__qconv *q, const char *name,
-                                int32_t columns, int32_t lanes, nas_buf *out) {
-    const nas__conv *c = &q->conv;
-    nas_buf_printf(
-        out,
-        "/* %d pixels, %d channels */\n"
-        "TILE void %s_%d_%d(const unsigned char *in, unsigned char *restrict out,%s const "
-        "unsigned char *w, const int *h) {\n",
-        columns, lanes, name, columns, lanes, residual_argument(q));
-    emit_biases(target, columns, 1, out);
-    nas_buf_printf(out,
-                   "    for (int y = 0; y < %d; y++) {\n"
-                   "        const unsigned char *s = in + (long)y * %zu;\n"
-                   "        for (int x = 0; x < %d; x++, s += %d, w += %d) {\n"
-                   "            const vi b = q_i32(w);\n",
-                   c->kernel_h, (size_t)c->dilation_h * c->in_row, c->kernel_w,
-                   c->dilation_w * c->in_pitch, target->vector_bytes);
-    for (int32_t p = 0; p < columns; p++) {
-        nas_buf_printf(out, "            a%d_0 += q_get_%c(s + %d, %d) * b;\n", p,
-                       q->in_signed ? 's' : 'u', p * c->stride_w * c->in_pitch, lanes);
-    }
-    nas_buf_puts(out, "        }\n    }\n");
-    nas__q_emit_multipliers(target, 1, out);
-    for (int32_t p = 0; p < columns; p++) {
-        nas__q_emit_epilogue(target, q, p, 1, lanes, (size_t)(p * c->out_pitch),
-                             (size_t)(p * c->residual_pitch), out);
-    }
-    nas_buf_puts(out, "}\n");
-}
-
-void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
-                               const nas__qconv_way *way, const char *name, nas_buf *out) {
-    const nas__conv *c = &q->conv;
-    const int32_t lanes = target->vector_bytes / 4, whole = c->out_c / lanes,
-                  rest = c->out_c % lanes;
-    /* Bands of one row: the tile runs along the row alone. */
-    const int32_t tiles = (c->out_w + way->pixels - 1) / way->pixels;
-    const int32_t columns = (c->out_w + tiles - 1) / tiles, narrow = columns * tiles - c->out_w;
-    const size_t block = (size_t)(2 + c->kernel_h * c->kernel_w) * (size_t)target->vector_bytes;
-    for (int32_t k = 0; k < (narrow > 0 ? 2 : 1); k++) {
-        if (whole > 0) emit_depthwise_tile(target, q, name, columns - k, lanes, out);
-        if (rest > 0) emit_depthwise_tile(target, q, name, columns - k, rest, out);
-    }
-    nas__q_emit_head(q, name, out);
-    nas_buf_printf(out,
-                   "    for (int y = begin; y < end; y++) {\n"
-                   "        const unsigned char *w = (const unsigned char *)weights + %d;\n",
-                   4 * NAS__Q_HEAD);
-    for (int32_t k = 0; k < 2; k++) {
-        const int32_t n = k == 0 ? lanes : rest;
-        if (k == 0 ? whole == 0 : rest == 0) continue;
-        if (k == 0) {
-            nas_buf_printf(out, "        for (int b = 0; b < %d; b++, w += %zu) {\n", whole, block);
-            nas_buf_printf(out, "            const long at = b * %d;\n", lanes);
-        } else {
-            nas_buf_printf(out, "        {\n            const long at = %d;\n", whole * lanes);
-        }
-        for (int32_t part = 0; part < (narrow > 0 ? 2 : 1); part++) {
-            const int32_t first = part == 0 ? 0 : (tiles - narrow) * columns;
-            nas_buf_printf(out,
-                           "            for (long t = 0; t < %d; t++) {\n"
-                           "                const long x = %d + t * %d;\n"
-                           "                %s_%d_%d((const unsigned char *)in + (long)y * %zu + x "
-                           "* %d + at, (unsigned char *)out + (long)y * %zu + x * %d + at",
-                           part == 0 ? tiles - narrow : narrow, first, columns - part, name,
-                           columns - part, n, (size_t)c->stride_h * c->in_row,
-                           c->stride_w * c->in_pitch, c->out_row, c->out_pitch);
-            if (c->has_residual) {
-                nas_buf_printf(out,
-                               ", (const unsigned char *)residual + (long)y * %zu + x * %d + at",
-                               c->residual_row, c->residual_pitch);
-            }
-            nas_buf_puts(out, ", w, h);\n            }\n");
-        }
-        nas_buf_puts(out, "        }\n");
     }
     nas_buf_puts(out, "    }\n}\n\n");
 }

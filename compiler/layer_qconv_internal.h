@@ -111,6 +111,40 @@ void nas__q_emit_epilogue(const nas_target *target, const nas__qconv *q, int32_t
                           nas_buf *out);
 void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way, const char *name, nas_buf *out);
+/* nas__q_emit_biases - sums a<p>_<v> that begin with the biases at `w`, the first of `arrays` arrays; `m` and `w` move on. */
+void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
+                        nas_buf *out);
+
+/* Channels dealt out over the vectors of sums, layer_qconv_deal.c; `vectors` are those of whole outputs. */
+bool nas__q_deals_outputs(const nas_target *target, const nas__qconv_way *way);
+/* nas__q_head_vectors - arrays at the begin of a block: of biases, multipliers ... */
+int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv_way *way);
+/* nas__q_slot - where a channel of a block lies: vector*lanes + lane. */
+int32_t nas__q_slot(const nas_target *target, const nas__qconv_way *way, int32_t vectors,
+                    int32_t channel);
+/* nas__q_pack_head - one channel in arrays of array_bytes each. */
+void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *data, int32_t channel,
+                      int32_t bias, int32_t slot, int32_t array_bytes, uint8_t *out);
+/* nas__q_emit_residual_constant - in front of the pixels of a tile. */
+void nas__q_emit_residual_constant(const nas__qconv *q, nas_buf *out);
+/* nas__q_emit_dealt_epilogue - as nas__q_emit_epilogue; multipliers at `m`. */
+void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way, int32_t pixel, int32_t vectors,
+                                int32_t channels, size_t out_at, size_t residual_at, nas_buf *out);
+void nas__q_emit_deal_prelude(const nas_target *target, nas_buf *out);
+
+/* Depthwise, layer_qconv_depthwise.c; weights without the head. Ways in no order. */
+int32_t nas__q_depthwise_ways(const nas_target *target, const nas__qconv *q,
+                              nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+double nas__q_depthwise_cycles(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way);
+/* nas__q_deals - are the rows of a kernel interleaved? Otherwise there is one product for each tap. */
+bool nas__q_deals(const nas__qconv_way *way);
+size_t nas__q_depthwise_weights(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way);
+/* nas__q_depthwise_pack - of a way that interleaves. */
+void nas__q_depthwise_pack(const nas_target *target, const nas__qconv *q,
+                           const nas__qconv_data *data, uint8_t *out);
 void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
                                const nas__qconv_way *way, const char *name, nas_buf *out);
 

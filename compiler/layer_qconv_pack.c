@@ -133,6 +133,19 @@ static void put_weight(const packer *p, uint8_t *step, int32_t elements, int32_t
     }
 }
 
+/* The same, channels dealt out. */
+static uint8_t *pack_dealt_heads(const packer *p, int32_t first, int32_t n, int32_t heads,
+                                 uint8_t *out) {
+    const int32_t bytes = heads * p->target->vector_bytes;
+    for (int32_t i = 0; i < n; i++) {
+        const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
+        const int64_t bias = p->data->bias[first + i] - p->zero * sum_of(w, p->taps);
+        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias, nas__q_slot(p->target, p->way, heads, i),
+                         bytes, out);
+    }
+    return out + 4 * bytes;
+}
+
 /* [group][block]: bias, multipliers, then for each product of the taps the vectors of the block. */
 static void pack_direct(const packer *p, uint8_t *out) {
     const nas__conv *c = &p->q->conv;
@@ -144,8 +157,10 @@ static void pack_direct(const packer *p, uint8_t *out) {
             const int32_t first = g * b.out_c + k * full, n = min_i32(b.out_c - k * full, full);
             const int32_t vectors = k + 1 < b.count ? b.vectors : b.last_vectors;
             const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
-            uint8_t *at = pack_heads(
-                p, first, n, nas__q_heads(p->way, vectors) * (p->target->vector_bytes / 4), out);
+            const int32_t heads = nas__q_heads(p->way, vectors);
+            const bool deals = nas__q_deals_outputs(p->target, p->way);
+            uint8_t *at = deals ? pack_dealt_heads(p, first, n, heads, out)
+                                : pack_heads(p, first, n, heads * (p->target->vector_bytes / 4), out);
             for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
                 for (int32_t i = 0; i < b.in_c; i++) {
                     /* place within the kernel row */
@@ -153,8 +168,9 @@ static void pack_direct(const packer *p, uint8_t *out) {
                     uint8_t *step = at + (size_t)(tap / c->kernel_w * s.steps + e / s.group) *
                                              (size_t)step_bytes;
                     for (int32_t o = 0; o < n; o++) {
-                        put_weight(p, step, elements, o / b.lanes,
-                                   o % b.lanes * s.group + e % s.group,
+                        const int32_t slot = deals ? nas__q_slot(p->target, p->way, heads, o) : o;
+                        put_weight(p, step, elements, slot / b.lanes,
+                                   slot % b.lanes * s.group + e % s.group,
                                    p->data->weight[(size_t)(first + o) * p->taps +
                                                    (size_t)(tap * b.in_c + i)]);
                     }
@@ -229,7 +245,10 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;
-        pack_depthwise(&p, blocks);
+        if (nas__q_deals(way))
+            nas__q_depthwise_pack(target, q, data, blocks);
+        else
+            pack_depthwise(&p, blocks);
         break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_pack(target, q, way, data, blocks); break;

@@ -1,6 +1,6 @@
 /* layer_qop.c - integer kernels of the layer form other than convolutions: additions, pools, and the two ends of a network.
  * Memory bound all of them: whole vectors of channels, the last one exactly as wide as there are channels. */
-#include "compiler/layers_q_internal.h"
+#include "compiler/layer_qop_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -113,11 +113,12 @@ static char type_of(bool is_signed) {
     return is_signed ? 's' : 'u';
 }
 
-/* `body` once for the whole vectors of `channels` (its %d is the number of lanes), once for the rest. */
-static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
-                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
-    if (channels >= lanes) {
-        nas_buf_printf(out, "            for (int c = 0; c < %d; c += LANES) {\n",
+/* `body` once for the whole vectors of the channels [first, channels) (its %d is the number of lanes), once for the
+ * rest. */
+static void emit_channels_from(int32_t first, int32_t channels, int32_t lanes, const nas__qop *op,
+                               void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    if (channels - first >= lanes) {
+        nas_buf_printf(out, "            for (int c = %d; c < %d; c += LANES) {\n", first,
                        channels / lanes * lanes);
         body(op, lanes, out);
         nas_buf_puts(out, "            }\n");
@@ -128,6 +129,11 @@ static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
         body(op, channels % lanes, out);
         nas_buf_puts(out, "            }\n");
     }
+}
+
+static void emit_channels(int32_t channels, int32_t lanes, const nas__qop *op,
+                          void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
+    emit_channels_from(0, channels, lanes, op, body, out);
 }
 
 static void add_body(const nas__qop *op, int32_t n, nas_buf *out) {
@@ -241,6 +247,34 @@ static void max_body(const nas__qop *op, int32_t n, nas_buf *out) {
         n);
 }
 
+/* Codes as they are, whole vectors of bytes; what does not fill one as before. */
+static void emit_max_bytes(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const int32_t width = target->vector_bytes, whole = op->out.shape.c / width * width;
+    const char *type = width == 64 ? "__m512i" : "__m256i", *sign = op->out_signed ? "epi8" : "epu8";
+    nas_buf_printf(
+        out,
+        "            for (int c = 0; c < %d; c += %d) {\n"
+        "                %s m = q_bytes_%d(p + c);\n"
+        "                for (int i = 0; i < y1 - y0; i++)\n"
+        "                    for (int j = 0; j < x1 - x0; j++)\n"
+        "                        m = MM(max_%s)(m, q_bytes_%d(p + c + (long)i * %zu + (long)j * "
+        "%d));\n"
+        "                q_keep_%d(o + c, MM(min_%s)(MM(max_%s)(m, MM(set1_epi8)((char)h[%d])), "
+        "MM(set1_epi8)((char)h[%d])));\n            }\n",
+        whole, width, type, width, sign, width, op->in[0].row, op->in[0].pitch, width, sign, sign,
+        NAS__Q_LOW, NAS__Q_HIGH);
+}
+
+static void emit_max(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const nas__dot dot = nas__dot_of(target);
+    const int32_t bytes = target->vector_bytes, channels = op->out.shape.c;
+    /* one quantization: the bytes compare */
+    const bool whole = (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI) &&
+                       op->in_signed[0] == op->out_signed && channels >= bytes;
+    if (whole) emit_max_bytes(target, op, out);
+    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body, out);
+}
+
 static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
     nas_buf_printf(
         out,
@@ -317,12 +351,12 @@ static void quantize_channels(const nas__qop *op, int32_t channels, nas_buf *out
     nas_buf_puts(out, "                }\n");
 }
 
-/* `body` for every TOGETHER channels, then for the rest. */
-static void emit_together(const nas__qop *op, int32_t channels,
+/* `body` for every TOGETHER channels from `first` on, then for the rest. */
+static void emit_together(const nas__qop *op, int32_t first, int32_t channels,
                           void (*body)(const nas__qop *, int32_t, nas_buf *), nas_buf *out) {
     const int32_t whole = channels / TOGETHER * TOGETHER;
-    if (whole > 0) {
-        nas_buf_printf(out, "            for (int c = 0; c < %d; c += %d) {\n", whole,
+    if (whole > first) {
+        nas_buf_printf(out, "            for (int c = %d; c < %d; c += %d) {\n", first, whole,
                        (int)TOGETHER);
         body(op, TOGETHER, out);
         nas_buf_puts(out, "            }\n");
@@ -334,7 +368,10 @@ static void emit_together(const nas__qop *op, int32_t channels,
     }
 }
 
-static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
+static void emit_quantize(const nas_target *target, const nas__qop *op, nas_buf *out) {
+    const int32_t done = nas__qop_transposed(target, op);
+    if (done > 0) nas__qop_emit_to_pixels(target, op, out);
+    if (done == op->out.shape.c) return;
     nas_buf_printf(
         out,
         "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
@@ -342,8 +379,8 @@ static void emit_quantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
         "- h[%d]));\n"
         "        unsigned char *o = (unsigned char *)out + (long)y * %zu;\n",
         NAS__Q_SCALE, NAS__Q_LOW, NAS__Q_ZERO_OUT, NAS__Q_HIGH, NAS__Q_ZERO_OUT, op->out.row);
-    emit_span(op->out.shape.w, lanes, out);
-    emit_together(op, op->out.shape.c, quantize_channels, out);
+    emit_span(op->out.shape.w, target->vector_bytes / 4, out);
+    emit_together(op, done, op->out.shape.c, quantize_channels, out);
     nas_buf_puts(out, "        }\n");
 }
 
@@ -457,20 +494,25 @@ static void dequantize_channels(const nas__qop *op, int32_t channels, nas_buf *o
     nas_buf_puts(out, "                    }\n                }\n");
 }
 
-static void emit_dequantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
+static void emit_dequantize(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const nas_shape s = op->in[0].shape;
+    const int32_t done = nas__qop_transposed(target, op);
     const char *type = op->in_signed[0] ? "signed" : "unsigned";
-    nas_buf_printf(out,
-                   "        const vf scale = splat(*(const q_float *)&h[%d]);\n"
-                   "        const %s char *p = (const %s char *)in + (long)y * %zu;\n",
-                   NAS__Q_SCALE, type, type, op->in[0].row);
-    emit_span(s.w, lanes, out);
-    emit_together(op, s.c, dequantize_channels, out);
+    nas_buf_printf(out, "        const vf scale = splat(*(const q_float *)&h[%d]);\n",
+                   NAS__Q_SCALE);
+    if (done > 0) nas__qop_emit_to_planes(target, op, out);
+    if (done == s.c) return;
+    nas_buf_printf(out, "        const %s char *p = (const %s char *)in + (long)y * %zu;\n", type,
+                   type, op->in[0].row);
+    emit_span(s.w, target->vector_bytes / 4, out);
+    emit_together(op, done, s.c, dequantize_channels, out);
     nas_buf_puts(out, "        }\n");
 }
 
 void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const int32_t lanes = target->vector_bytes / 4;
+    if (op->kind == NAS__QOP_QUANTIZE || op->kind == NAS__QOP_DEQUANTIZE)
+        nas__qop_emit_ends_prelude(target, op, out);
     nas_buf_puts(out, "KERNEL void ");
     nas__qop_name(target, op, out);
     nas_buf_puts(out, "(const void *in, void *out, const void *residual,\n"
@@ -485,7 +527,7 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
     case NAS__QOP_NEAREST: nas__qop_emit_move(op, out); break;
     case NAS__QOP_MAX_POOL:
         emit_window(op, out);
-        emit_channels(op->out.shape.c, lanes, op, max_body, out);
+        emit_max(target, op, out);
         nas_buf_puts(out, "        }\n");
         break;
     case NAS__QOP_AVG_POOL:
@@ -493,8 +535,8 @@ void nas__qop_emit(const nas_target *target, const nas__qop *op, nas_buf *out) {
         emit_channels(op->out.shape.c, lanes, op, average_body, out);
         nas_buf_puts(out, "        }\n");
         break;
-    case NAS__QOP_QUANTIZE: emit_quantize(op, lanes, out); break;
-    case NAS__QOP_DEQUANTIZE: emit_dequantize(op, lanes, out); break;
+    case NAS__QOP_QUANTIZE: emit_quantize(target, op, out); break;
+    case NAS__QOP_DEQUANTIZE: emit_dequantize(target, op, out); break;
     case NAS__QOP_ENCODE: emit_encode(op, lanes, out); break;
     case NAS__QOP_DECODE: emit_decode(op, lanes, out); break;
     case NAS__QOP_PRELU:

@@ -73,6 +73,10 @@ static const shape_row fixed_shapes[] = {
     {24, 40, 1, 6, 9, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, POWERS, DENSE},
     {7, 21, 1, 5, 11, 3, 3, 1, 1, 1, 1, 3, 0, 1, 1, 1, 1, 1, 8, POWERS, DENSE},
     {19, 9, 1, 4, 6, 3, 2, 2, 1, 1, 1, 0, 2, 0, 1, 0, 0, 0, 7, POWERS, SCATTERED},
+    {130, 130, 130, 4, 11, 3, 3, 1, 1, 1, 1, 2, 1, 0, 0, 0, 0, 0, 8, EXTREME, DENSE},
+    {111, 111, 111, 3, 9, 5, 4, 2, 1, 1, 2, 0, 0, 1, 1, 1, 1, 0, 8, EXTREME, DENSE},
+    {60, 60, 60, 3, 5, 2, 7, 1, 3, 2, 1, 1, 4, 1, 0, 0, 0, 1, 8, ANY, DENSE},
+    {32, 32, 32, 1, 17, 1, 3, 1, 2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE},
 };
 enum {
     FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
@@ -410,7 +414,7 @@ static bool build_and_run(const nas_target *target) {
         argv[k++] = "-I.";
         argv[k++] = "-Wno-psabi";
         nas_buf header = {0};
-        nas_buf_printf(&header, "%s%s", emulated_intrinsics, emulated_tiles);
+        nas_buf_printf(&header, "%s%s%s", emulated_intrinsics, emulated_widths, emulated_tiles);
         write_text("immintrin.h", header.data, header.len);
         nas_buf_deinit(&header);
     }

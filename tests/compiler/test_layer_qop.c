@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,16 @@ static const op_row rows[] = {
     {NAS__QOP_NEAREST, 7, 3, 5, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
     {NAS__QOP_NEAREST, 20, 4, 3, {0}, 1, 0, 1, 0, 0, 0, 0, 1},
     {NAS__QOP_NEAREST, 6, 5, 3, {0}, 0, 0, 1, 0, 0, 0, 1, 1},
+    {NAS__QOP_QUANTIZE, 16, 3, 7, {0}, 0, 0, 0, 0x1.fffffep-7, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 37, 2, 21, {0}, 0, 0, 1, 0x1p-140, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 48, 2, 40, {0}, 0, 0, 1, 0x1.3p99, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 64, 9, 16, {0}, 0, 0, 0, 0x1.a36e2ep-3, 0, 0, 0, 0},
+    {NAS__QOP_QUANTIZE, 32, 9, 33, {0}, 0, 0, 1, 0x1.00001p0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 20, 3, 5, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 33, 2, 16, {0}, 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_DEQUANTIZE, 48, 2, 27, {0}, 1, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 75, 7, 9, POOL(3, 2, 1, 1, 0), 0, 0, 0, 0, 0, 0, 0, 0},
+    {NAS__QOP_MAX_POOL, 128, 4, 5, POOL(2, 2, 0, 0, 0), 1, 1, 1, 0, 0, 0, 0, 0},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -131,7 +142,8 @@ static nas__qop_data data_of(const op_row *r) {
                        .zero_in = {r->signed_a ? -5 : 120, r->signed_b ? 3 : 7},
                        .multiplier = {70001, 40503},
                        .ratio = r->ratio,
-                       .scale = 0.013F,
+                       .scale = r->kind == NAS__QOP_QUANTIZE && r->ratio > 0 ? (float)r->ratio
+                                                                             : 0.013F,
                        .requant = {.zero_out = least + 100, .low = least, .high = least + 240}};
     if (r->kind == NAS__QOP_MAX_POOL) { /* one quantization */
         d.requant.zero_out = d.zero_in[0];
@@ -176,6 +188,18 @@ static void write_file(const char *name, const nas_buf *data) {
     cr_assert(eq(int, (int)nas_file_write(ctx, path, data->data, data->len, 0644), NAS_OK));
 }
 
+/* A value to code: anything, or within a few units in the last place of what two codes have in common. */
+static float value_of(nas_rng *rng, float scale, size_t i) {
+    const float v = (float)((double)scale * (600 * nas_rng_uniform(rng) - 300));
+    if (i == 1) return scale * 2.5F;
+    if (i % 29 == 5) return i % 2 == 0 ? INFINITY : -INFINITY;
+    if (i % 3 == 0) return v;
+    float tie = ((float)nas_rng_below(rng, 280) - 140 + 0.5F) * scale;
+    for (uint32_t k = nas_rng_below(rng, 4); k > 0; k--)
+        tie = nextafterf(tie, i % 2 == 0 ? INFINITY : -INFINITY);
+    return tie;
+}
+
 /* Appends inputs and weights of one row to `raw`, and what is expected to `want`. */
 static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, nas_buf *text,
                      nas_buf *calls, nas_buf *raw, nas_buf *want) {
@@ -195,8 +219,8 @@ static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, na
     for (size_t i = 0; i < n_in && !to; i++)
         in[i] = (uint8_t)nas_rng_below(rng, 256);
     for (size_t i = 0; i < n_in / 4 && to; i++) {
-        const float v = (float)(6 * nas_rng_uniform(rng) - 3), tie = 0.013F * 2.5F;
-        memcpy(in + 4 * i, i == 1 ? &tie : &v, 4);
+        const float v = value_of(rng, data.scale, i);
+        memcpy(in + 4 * i, &v, 4);
     }
     for (size_t i = 0; i < n_res; i++)
         res[i] = (uint8_t)nas_rng_below(rng, 256);
@@ -219,7 +243,8 @@ static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, na
 }
 
 Test(compiler_layer_qop, every_operator_is_exact) {
-    static const char *const names[] = {"x86-64", "x86-64-avx2", "aarch64-linux"};
+    static const char *const names[] = {"x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512vnni",
+                                        "aarch64-linux"};
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         const nas_target *target = NULL;
         cr_assert(eq(int, (int)nas_target_find(ctx, names[k], &target), NAS_OK));

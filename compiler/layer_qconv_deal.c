@@ -1,0 +1,250 @@
+/* layer_qconv_deal.c - the epilogue of integer convolutions on x86: sums become codes by saturating packs.
+ *
+ * Packs work within 16 bytes. So the channels of two or four vectors of sums are dealt out beforehand, by the order of biases
+ * and weights: 4 to each vector in turn, over 8 or 16 bytes of codes; packed, they lie in their own order again. The products
+ * of the requantization have no sign: the biases are 2^31 too large, and what that adds to a result, the multiplier itself, is
+ * subtracted together with the addition of the zero point. A block begins with biases, doubled multipliers, those of the odd
+ * lanes in the even ones, and what is added. */
+#include "compiler/layer_qconv_internal.h"
+
+#include <string.h>
+
+static int32_t min_i32(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+
+bool nas__q_deals_outputs(const nas_target *target, const nas__qconv_way *way) {
+    const nas__dot dot = nas__dot_of(target);
+    return way->algorithm == NAS__QCONV_DIRECT && (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI);
+}
+
+int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv_way *way) {
+    return nas__q_deals_outputs(target, way) ? 4 : 2;
+}
+
+/* Vectors that are packed together, of those left. Outputs in two sums do not fill their last vector. */
+static int32_t together(const nas__qconv_way *way, int32_t vectors) {
+    return way->split > 1 ? 1 : vectors >= 4 ? 4 : min_i32(vectors, 2);
+}
+
+int32_t nas__q_slot(const nas_target *target, const nas__qconv_way *way, int32_t vectors,
+                    int32_t channel) {
+    const int32_t lanes = target->vector_bytes / 4;
+    for (int32_t v = 0; v < vectors;) {
+        const int32_t n = together(way, vectors - v), i = channel - v * lanes;
+        if (i < n * lanes) return (v + i % (4 * n) / 4) * lanes + i / (4 * n) * 4 + i % 4;
+        v += n;
+    }
+    return channel;
+}
+
+static void put_i32(uint8_t *at, uint32_t value) {
+    memcpy(at, &value, sizeof value);
+}
+
+void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *d, int32_t channel, int32_t bias,
+                      int32_t slot, int32_t array_bytes, uint8_t *out) {
+    const uint32_t m = (uint32_t)d->multiplier[channel], zero = (uint32_t)d->requant.zero_out;
+    uint8_t *at = out + 4 * slot;
+    put_i32(at, (uint32_t)bias + (q->has_left ? 0 : 1U << 31));
+    put_i32(at + array_bytes, 2 * m);
+    if (slot % 2 == 1) put_i32(at + 2 * array_bytes - 4, 2 * m);
+    put_i32(at + 3 * array_bytes, (!q->conv.has_residual ? zero : q->joins ? 0 : 64 * zero + 32) - m);
+}
+
+/* ---- text of one pixel ------------------------------------------------------------------------------------------- */
+
+void nas__q_emit_residual_constant(const nas__qconv *q, nas_buf *out) {
+    if (!q->conv.has_residual) return;
+    nas_buf_printf(out, "    const vi rest = q_splat(%s(h[%d] + %d) * h[%d]);\n",
+                   q->joins ? "32768 + h[1] * 65536 - " : "512 - ", (int)NAS__Q_ZERO_RESIDUAL,
+                   q->residual_signed ? 128 : 0, (int)NAS__Q_MULTIPLIER_RESIDUAL);
+}
+
+/* r: the residual of `size` vectors, with the sign turned. */
+static void emit_residual(const nas__qconv *q, int32_t width, int32_t n, size_t at, nas_buf *out) {
+    static const char *const types[] = {"__m128i", "__m256i", "__m512i"};
+    const int32_t load = width < 16 ? 16 : width;
+    nas_buf_printf(out, "        const %s r = ", types[load / 32]);
+    if (q->residual_signed) nas_buf_printf(out, "q_flip_%d(", load);
+    if (n == load)
+        nas_buf_printf(out, "q_bytes_%d(residual + %zu)", load, at);
+    else
+        nas_buf_printf(out, "q_part_%d(residual + %zu, %d)", load, at, n);
+    nas_buf_puts(out, q->residual_signed ? ");\n" : ";\n");
+}
+
+static void emit_value(const nas_target *target, const nas__qconv *q, int32_t pixel, int32_t v,
+                       int32_t size, int32_t k, int32_t vectors, nas_buf *out) {
+    const int32_t bytes = target->vector_bytes;
+    nas_buf_printf(out, "        const vi t%d = ", k);
+    if (q->conv.has_residual) nas_buf_puts(out, q->joins ? "q_join_dealt(" : "q_plus_dealt(");
+    nas_buf_printf(out, q->has_left ? "(vi)q_scale_%d(q_left_%d(a%d_%d, h)" : "(vi)q_scale_%d(a%d_%d",
+                   bytes, q->has_left ? bytes : pixel, q->has_left ? pixel : v, v);
+    nas_buf_printf(out, ", m + %d, %d)", v * bytes, vectors * bytes);
+    if (q->conv.has_residual) {
+        if (size == 4)
+            nas_buf_printf(out, ", (vi)q_dealt_u_%d(r, %d), rest, h)", bytes, k);
+        else if (size == 2)
+            nas_buf_printf(out, ", q_dealt_2(r, %d), rest, h)", k);
+        else
+            nas_buf_puts(out, ", q_dealt_1(r), rest, h)");
+    }
+    nas_buf_puts(out, ";\n");
+}
+
+void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way, int32_t pixel, int32_t vectors,
+                                int32_t channels, size_t out_at, size_t residual_at, nas_buf *out) {
+    const int32_t lanes = target->vector_bytes / 4;
+    const char type = q->out_signed ? 's' : 'u';
+    const char *vector = lanes == 16 ? "__m512i" : "__m256i",
+               *prefix = lanes == 16 ? "_mm512" : "_mm256";
+    nas_buf_puts(out, "    Q_NEW(m);\n");
+    for (int32_t v = 0; v < vectors;) {
+        const int32_t size = together(way, vectors - v), first = v * lanes, width = size * lanes;
+        const int32_t n = min_i32(channels - first, width), keep = width < 16 ? 16 : width;
+        nas_buf_puts(out, "    {\n");
+        if (q->conv.has_residual)
+            emit_residual(q, width, n, residual_at + (size_t)first, out);
+        for (int32_t k = 0; k < size; k++)
+            emit_value(target, q, pixel, v + k, size, k, vectors, out);
+        nas_buf_printf(out, "        q_keep_%s%d(out + %zu, ", n == keep ? "" : "part_", keep,
+                       out_at + (size_t)first);
+        if (size == 4) {
+            nas_buf_printf(out,
+                           "q_codes_%c_%d(%s_packs_epi32((%s)t0, (%s)t1), %s_packs_epi32((%s)t2, "
+                           "(%s)t3), h)",
+                           type, keep, prefix, vector, vector, prefix, vector, vector);
+        } else {
+            nas_buf_printf(out, size == 2 ? "q_two_%c(t0, t1, h)" : "q_one_%c(t0, h)", type);
+        }
+        nas_buf_printf(out, n == keep ? ");\n" : ", %d);\n", n);
+        nas_buf_puts(out, "    }\n");
+        v += size;
+    }
+}
+
+/* ---- helpers of the text ----------------------------------------------------------------------------------------- */
+
+/* For vectors V of W bytes whose intrinsics begin with P:
+ *   q_bytes_W, q_part_W, q_keep_part_W   all, the first n bytes
+ *   q_scale_W    a*m rounded, of sums that are 2^31 too large, plus what follows the multipliers: products without sign of the
+ *                even and of the odd lanes, whose upper halves are the results
+ *   q_codes_*_W  of four vectors of dealt results, packed to two of words; q_two_*, q_one_*: of as many whole vectors */
+static const char deals[] =
+    "#define Q_NEW(p) __asm__(\"\" : \"+r\"(p)) /* what is there is loaded again */\n"
+    "#define Q_DEALS(W, V, P) \\\n"
+    "typedef int q_ints_##W __attribute__((vector_size(W), may_alias)); \\\n"
+    "typedef unsigned long long q_longs_##W __attribute__((vector_size(W), may_alias)); \\\n"
+    "typedef q_ints_##W q_any_##W __attribute__((aligned(1), may_alias)); \\\n"
+    "HELPER V q_bytes_##W(const unsigned char *p) { return (V)*(const q_any_##W *)p; } \\\n"
+    "HELPER V q_flip_##W(V v) { return v ^ P##_set1_epi8(-128); } \\\n"
+    "HELPER q_ints_##W q_scale_##W(q_ints_##W a, const unsigned char *m, int next) { \\\n"
+    "    const q_longs_##W half = (q_longs_##W){0} + 0x80000000u; \\\n"
+    "    const V odd = (V)((q_longs_##W)a >> 32); \\\n"
+    "    const V e = P##_mul_epu32((V)a, q_bytes_##W(m)); \\\n"
+    "    const V o = P##_mul_epu32(odd, q_bytes_##W(m + next)); \\\n"
+    "    const V e_half = (V)((q_longs_##W)e + half), o_half = (V)((q_longs_##W)o + half); \\\n"
+    "    return (q_ints_##W)Q_UPPER(W, P, e_half, o_half) + (q_ints_##W)q_bytes_##W(m + 2 * next); "
+    "\\\n} \\\n"
+    "HELPER q_ints_##W q_left_##W(q_ints_##W a, const int *h) { \\\n"
+    "    const q_ints_##W most = (q_ints_##W){0} + h[5], least = -most; \\\n"
+    "    const q_ints_##W above = a > most, below = a < least; \\\n"
+    "    a = (a & ~(above | below)) | (most & above) | (least & below); \\\n"
+    "    return (a << h[4]) ^ (-0x7fffffff - 1); \\\n} \\\n"
+    "HELPER q_ints_##W q_plus_##W(q_ints_##W t, q_ints_##W r, const int *h) { \\\n"
+    "    return ((t + (((r - h[6]) * h[7] + 512) >> 10) + 32) >> 6) + h[1]; \\\n} \\\n"
+    "HELPER q_ints_##W q_join_##W(q_ints_##W t, q_ints_##W r, const int *h) { \\\n"
+    "    q_ints_##W code = t + h[8]; \\\n"
+    "    const q_ints_##W above = code > h[10], below = code < h[9]; \\\n"
+    "    code = (code & ~(above | below)) | (h[10] & above) | (h[9] & below); \\\n"
+    "    return (((code - h[8]) * h[11] + (r - h[6]) * h[7] + 32768) >> 16) + h[1]; \\\n} \\\n"
+    "HELPER q_ints_##W q_dealt_u_##W(V r, int k) { \\\n"
+    "    const V b = k < 2 ? P##_unpacklo_epi8(r, (V){0}) : P##_unpackhi_epi8(r, (V){0}); \\\n"
+    "    return (q_ints_##W)(k % 2 == 0 ? P##_unpacklo_epi16(b, (V){0}) : P##_unpackhi_epi16(b, "
+    "(V){0})); \\\n} \\\n"
+    "HELPER q_ints_##W q_dealt_s_##W(V r, int k) { \\\n"
+    "    return q_dealt_u_##W(q_flip_##W(r), k) - 128; \\\n} \\\n"
+    "HELPER V q_codes_u_##W(V s, V t, const int *h) { \\\n"
+    "    return P##_min_epu8(P##_max_epu8(P##_packus_epi16(s, t), P##_set1_epi8((char)h[2])), "
+    "P##_set1_epi8((char)h[3])); \\\n} \\\n"
+    "HELPER V q_codes_s_##W(V s, V t, const int *h) { \\\n"
+    "    return P##_min_epi8(P##_max_epi8(P##_packs_epi16(s, t), P##_set1_epi8((char)h[2])), "
+    "P##_set1_epi8((char)h[3])); \\\n} \\\n"
+    "HELPER V q_part_##W(const unsigned char *p, int n) { Q_PART(W, V, P) } \\\n"
+    "HELPER void q_keep_##W(unsigned char *p, V v) { *(q_any_##W *)p = (q_ints_##W)v; } \\\n"
+    "HELPER void q_keep_part_##W(unsigned char *p, V v, int n) { Q_KEEP_PART(W, P) } \\\n"
+    "Q_DOTS(W, V, P)\n";
+
+static const char deals_masks[] =
+    "#define Q_UPPER(W, P, e, o) P##_mask_shuffle_epi32(o, W == 64 ? 0x5555 : 0x55, e, 0xf5)\n"
+    "#define Q_PART(W, V, P) return P##_maskz_loadu_epi8((__mmask##W)((1ULL << n) - 1), p);\n"
+    "#define Q_KEEP_PART(W, P) P##_mask_storeu_epi8(p, (__mmask##W)((1ULL << n) - 1), v);\n";
+static const char deals_copies[] =
+    "#define Q_UPPER(W, P, e, o) P##_blend_epi32(P##_srli_epi64(e, 32), o, W == 32 ? 0xaa : 0xa)\n"
+    "#define Q_PART(W, V, P) V v = {0}; __builtin_memcpy(&v, p, (unsigned)n); return v;\n"
+    "#define Q_KEEP_PART(W, P) __builtin_memcpy(p, &v, (unsigned)n);\n";
+
+static const char deals_vnni[] =
+    "#define Q_DOTS(W, V, P) \\\n"
+    "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
+    "    return (q_ints_##W)P##_dpbusd_epi32((V)acc, x, w); }\n";
+/* Weights from memory: sixteen registers do not hold them as well. */
+static const char deals_pair[] =
+    "#define Q_DOTS(W, V, P) \\\n"
+    "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, const unsigned char *w) { \\\n"
+    "    V t; \\\n"
+    "    __asm__(\"vpmaddwd %2, %3, %1\\n\\tvpaddd %1, %0, %0\" : \"+v\"(acc), \"=v\"(t) : "
+    "\"m\"(*(const q_any_##W *)w), \"v\"(x)); \\\n"
+    "    return acc; }\n";
+
+static const char some_512[] =
+    "typedef __m256i q_pair;\n"
+    "HELPER q_pair q_two_u(vi s, vi t, const int *h) {\n"
+    "    const __m512i w = _mm512_packs_epi32((__m512i)s, (__m512i)t);\n"
+    "    return _mm512_cvtepi16_epi8(_mm512_min_epi16(_mm512_max_epi16(w, "
+    "_mm512_set1_epi16((short)h[2])), _mm512_set1_epi16((short)h[3])));\n}\n"
+    "HELPER __m128i q_one_u(vi t, const int *h) {\n"
+    "    return _mm512_cvtepi32_epi8((__m512i)q_min(q_max(t, q_splat(h[2])), q_splat(h[3])));\n}\n"
+    "#define q_two_s q_two_u\n#define q_one_s q_one_u\n"
+    "HELPER vi q_dealt_2(__m256i r, int k) {\n"
+    "    const __m512i w = _mm512_cvtepu8_epi16(r);\n"
+    "    return (vi)(k == 0 ? _mm512_unpacklo_epi16(w, (__m512i){0}) : _mm512_unpackhi_epi16(w, "
+    "(__m512i){0}));\n}\n"
+    "HELPER vi q_dealt_1(__m128i r) {\n    return (vi)_mm512_cvtepu8_epi32(r);\n}\n";
+static const char some_256[] =
+    "typedef __m128i q_pair;\n"
+    "#define Q_SOME(kind, pack, type) \\\n"
+    "HELPER __m128i q_two_##kind(vi s, vi t, const int *h) { \\\n"
+    "    const __m256i w = _mm256_packs_epi32((__m256i)s, (__m256i)t); \\\n"
+    "    const __m128i b = _mm_##pack(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)); "
+    "\\\n"
+    "    return _mm_min_##type(_mm_max_##type(b, _mm_set1_epi8((char)h[2])), "
+    "_mm_set1_epi8((char)h[3])); \\\n} \\\n"
+    "HELPER __m128i q_one_##kind(vi t, const int *h) { \\\n"
+    "    return _mm_shuffle_epi32(q_two_##kind(t, t, h), 8); \\\n}\n"
+    "Q_SOME(u, packus_epi16, epu8)\nQ_SOME(s, packs_epi16, epi8)\n"
+    "HELPER vi q_dealt_2(__m128i r, int k) {\n"
+    "    const __m256i w = _mm256_cvtepu8_epi16(r);\n"
+    "    return (vi)(k == 0 ? _mm256_unpacklo_epi16(w, (__m256i){0}) : _mm256_unpackhi_epi16(w, "
+    "(__m256i){0}));\n}\n"
+    "HELPER vi q_dealt_1(__m128i r) {\n    return (vi)_mm256_cvtepu8_epi32(r);\n}\n";
+/* Of results without their zero points; `c` holds what is constant, the sign of r is turned. */
+static const char residuals[] =
+    "HELPER vi q_plus_dealt(vi t, vi r, vi c, const int *h) {\n"
+    "    return (t + ((r * h[7] + c) >> 10)) >> 6;\n}\n"
+    "HELPER vi q_join_dealt(vi t, vi r, vi c, const int *h) {\n"
+    "    t = q_min(q_max(t, q_splat(h[9] - h[8])), q_splat(h[10] - h[8]));\n"
+    "    return (t * h[11] + c + r * h[7]) >> 16;\n}\n";
+
+void nas__q_emit_deal_prelude(const nas_target *target, nas_buf *out) {
+    const nas__dot dot = nas__dot_of(target);
+    const bool wide = target->vector_bytes == 64;
+    if (dot != NAS__DOT_PAIR && dot != NAS__DOT_VNNI) return;
+    nas_buf_printf(out, "%s%s%s", wide ? deals_masks : deals_copies,
+                   dot == NAS__DOT_VNNI ? deals_vnni : deals_pair, deals);
+    nas_buf_printf(out, "Q_DEALS(16, __m128i, _mm)\nQ_DEALS(32, __m256i, _mm256)\n%s",
+                   wide ? "Q_DEALS(64, __m512i, _mm512)\n" : "");
+    nas_buf_printf(out, "%s%s", wide ? some_512 : some_256, residuals);
+}

@@ -162,6 +162,15 @@ int32_t nas__q_list_dense(const nas_target *target, const nas__qconv *q, const n
 bool nas__q_list_pack(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                       const nas__qconv_data *data, int32_t zero, uint8_t *block);
 
+/* layer_qconv_pixels.c: values in planes. */
+int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+size_t nas__q_pixels_scratch(const nas__qconv *q);
+size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */
+void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
+                        int32_t zero, uint8_t *out);
+void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,
+                        nas_buf *out);
+
 /* layer_qconv_winograd.c. The estimate is in cycles of one thread; weights without the head. */
 bool nas__qconv_winograd_legal(const nas_target *target, const nas__qconv *q);
 double nas__qconv_winograd_cycles(const nas_target *target, const nas__qconv *q,

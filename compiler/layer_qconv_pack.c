@@ -33,6 +33,11 @@ static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv
                 return nas_fail(ctx, NAS_ERR_INVALID,
                                 "weight code %d is no power of two of up to 64", w[i]);
         }
+        if (q->half && d->multiplier[o] >= 1 << 30) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "multiplier %" PRId32 " where all are to be below a half",
+                            d->multiplier[o]);
+        }
         const nas_status status = nas_quant_accumulator(ctx, w, n, d->bias[o]);
         if (status != NAS_OK) return status;
     }
@@ -226,6 +231,9 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
     case NAS__QCONV_MATRIX:
         p.zero = zero_left(nas__matrix_of(target), q, data);
         pack_matrix(&p, blocks);
+        break;
+    case NAS__QCONV_PIXELS:
+        nas__q_pixels_pack(q, way, data, zero_left(NAS__DOT_VNNI, q, data), blocks);
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;

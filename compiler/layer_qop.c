@@ -102,6 +102,8 @@ void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out) {
     n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d %d %d %d", p->kernel_h,
                   p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left,
                   (int)p->count_include_pad, (int)op->block, (int)op->resize, (int)op->mapped);
+    if (op->in[0].plane > 0 || op->out.plane > 0)
+        n += snprintf(all + n, sizeof all - (size_t)n, "|%zu %zu", op->in[0].plane, op->out.plane);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, (size_t)n, hash);
     nas_buf_printf(out, "q%s_%.12s", nas__qop_kind_name(op->kind), hash);
@@ -296,6 +298,10 @@ static void quantize_channels(const nas__qop *op, int32_t channels, nas_buf *out
                    (size_t)s.h * (size_t)s.w, s.w);
     for (int32_t k = 0; k < channels; k++)
         quantize_channel(op, k, out);
+    if (op->out.plane > 0) {
+        nas__qop_emit_words(op, channels, out);
+        return;
+    }
     if (channels == TOGETHER) {
         nas_buf_puts(out, "                const vi w = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) "
                           "<< 16 | q3 << 24;\n");
@@ -459,6 +465,10 @@ static void dequantize_channels(const nas__qop *op, int32_t channels, nas_buf *o
 
 static void emit_dequantize(const nas__qop *op, int32_t lanes, nas_buf *out) {
     const nas_shape s = op->in[0].shape;
+    if (op->in[0].plane > 0) {
+        nas__qop_emit_dequantize_planes(op, out);
+        return;
+    }
     const char *type = op->in_signed[0] ? "signed" : "unsigned";
     nas_buf_printf(out,
                    "        const vf scale = splat(*(const q_float *)&h[%d]);\n"

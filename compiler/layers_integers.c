@@ -217,7 +217,7 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
     *q = (nas__qconv){.conv = layer->conv,
                       .in_signed = quant_of(l, layer->inputs[0])->is_signed,
                       .out_signed = quant_of(l, layer->value)->is_signed,
-                      .joins = layer->between != NAS_VALUE_NONE,
+                      .joins = layer->between != NAS_VALUE_NONE && layer->conv.has_residual,
                       .weight_bits = param_of(l, layer->node, 0)->bits,
                       .powers = powers && param_of(l, layer->node, 0)->bits > 4,
                       .has_left = ratio_max(l, layer) >= 1};
@@ -227,8 +227,15 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
     q->conv.in_row = in.row;
     q->conv.out_pitch = out.pitch;
     q->conv.out_row = out.row;
+    if (out.plane > 0) {
+        q->in_plane = in.plane;
+        q->out_plane = out.plane;
+        q->half = ratio_max(l, layer) < 0.5;
+        q->prelu = layer->slope != NAS_VALUE_NONE;
+    }
     if (q->conv.has_residual) {
         const nas__view residual = nas__layers_view(l, layer->inputs[1]);
+        q->residual_plane = residual.plane;
         q->residual_signed = quant_of(l, layer->inputs[1])->is_signed;
         q->conv.residual_pitch = residual.pitch;
         q->conv.residual_row = residual.row;
@@ -279,7 +286,7 @@ nas_status nas__layer_plan_integers(nas_ctx *ctx, const nas__layers *l, nas__lay
 
 typedef struct channels {
     int8_t *weight;
-    int32_t *bias, *multiplier;
+    int32_t *bias, *multiplier, *below;
 } channels;
 
 static nas_status channel_data(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
@@ -298,6 +305,18 @@ static nas_status channel_data(nas_ctx *ctx, const nas__layers *l, const nas__la
         if (status == NAS_OK)
             status = nas_quant_multiplier(ctx, ratio_of(l, layer, o), left, &out->multiplier[o]);
     }
+    return status;
+}
+
+/* Multipliers of a prelu that ends the layer, of codes below the zero point. */
+static nas_status slopes(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                         int32_t *below) {
+    const nas_param *slope = param_of(l, layer->slope, 0);
+    const double ratio = (double)quant_of(l, layer->between)->scale /
+                         (double)quant_of(l, layer->value)->scale;
+    nas_status status = NAS_OK;
+    for (size_t c = 0; c < slope->count && status == NAS_OK; c++)
+        status = nas_quant_slope_multiplier(ctx, ratio, (double)slope->data[c], &below[c]);
     return status;
 }
 
@@ -326,18 +345,23 @@ static nas_status pack_conv(nas_ctx *ctx, const nas__layers *l, const nas__layer
                                           &data.requant.multiplier_residual);
     }
     if (status != NAS_OK) return status;
-    channels c = {.weight = nas_alloc_array(ctx, weight->count, sizeof *c.weight),
+    channels c = {.below = nas_alloc_array(ctx, channels_n, sizeof *c.below),
+                  .weight = nas_alloc_array(ctx, weight->count, sizeof *c.weight),
                   .bias = nas_alloc_array(ctx, channels_n, sizeof *c.bias),
                   .multiplier = nas_alloc_array(ctx, channels_n, sizeof *c.multiplier)};
-    if (c.weight == NULL || c.bias == NULL || c.multiplier == NULL) status = NAS_ERR_NOMEM;
+    if (c.weight == NULL || c.bias == NULL || c.multiplier == NULL || c.below == NULL)
+        status = NAS_ERR_NOMEM;
     if (status == NAS_OK) status = channel_data(ctx, l, layer, data.requant.left, &c);
     data.weight = c.weight;
     data.bias = c.bias;
     data.multiplier = c.multiplier;
+    data.below = c.below;
+    if (status == NAS_OK && layer->slope != NAS_VALUE_NONE) status = slopes(ctx, l, layer, c.below);
     if (status == NAS_OK) {
         status =
             nas__qconv_pack(ctx, l->target, &layer->qconv, &layer->qways[layer->way], &data, out);
     }
+    nas_free(c.below);
     nas_free(c.weight);
     nas_free(c.bias);
     nas_free(c.multiplier);

@@ -71,7 +71,40 @@ static const char emulated_intrinsics[] =
     "    for (int i = 0; i < 64; i++) r[i / 4] += (unsigned)(((e_u8)u)[i] * ((e_s8)s)[i]);\n"
     "    return (__m512i)r;\n}\n";
 
-/* The tile registers, with the checks of the processor; a second part of the same file. */
+/* What kernels on values in planes need besides; a second part of the same file. */
+static const char emulated_packs[] =
+    "typedef int _MM_PERM_ENUM;\n"
+    "F unsigned _mm512_cmplt_epi32_mask(__m512i a, __m512i b) {\n"
+    "    unsigned m = 0;\n"
+    "    for (int i = 0; i < 16; i++) m |= (unsigned)(((e_i32)a)[i] < ((e_i32)b)[i]) << i;\n"
+    "    return m;\n}\n"
+    "F __m512i _mm512_mask_shuffle_epi32(__m512i s, unsigned m, __m512i a, int n) {\n"
+    "    e_i32 r = (e_i32)s;\n"
+    "    for (int i = 0; i < 16; i++)\n"
+    "        if (m >> i & 1) r[i] = ((e_i32)a)[i / 4 * 4 + (n >> i % 4 * 2 & 3)];\n"
+    "    return (__m512i)r;\n}\n"
+    "#define E_PACK(name, from, to, lanes, low, high) \\\n"
+    "F __m512i name(__m512i a, __m512i b) { \\\n"
+    "    to r = {0}; \\\n"
+    "    for (int i = 0; i < lanes; i++) { \\\n"
+    "        const int n = lanes / 8, k = i % (2 * n), from_lane = i / (2 * n) * n + k % n; \\\n"
+    "        const int v = k < n ? ((from)a)[from_lane] : ((from)b)[from_lane]; \\\n"
+    "        r[i] = v < low ? low : v > high ? high : v; \\\n"
+    "    } \\\n"
+    "    return (__m512i)r; \\\n}\n"
+    "typedef short e_s16p W64;\n"
+    "E_PACK(_mm512_packs_epi32, e_i32, e_s16p, 32, -32768, 32767)\n"
+    "E_PACK(_mm512_packs_epi16, e_s16p, e_s8, 64, -128, 127)\n"
+    "E_PACK(_mm512_packus_epi16, e_s16p, e_u8, 64, 0, 255)\n"
+    "#define E_PICK(name, type, op) \\\n"
+    "F __m512i name(__m512i a, __m512i b) { \\\n"
+    "    type r = (type)a; \\\n"
+    "    for (int i = 0; i < 64; i++) if (((type)b)[i] op r[i]) r[i] = ((type)b)[i]; \\\n"
+    "    return (__m512i)r; \\\n}\n"
+    "E_PICK(_mm512_min_epu8, e_u8, <)\nE_PICK(_mm512_max_epu8, e_u8, >)\n"
+    "E_PICK(_mm512_min_epi8, e_s8, <)\nE_PICK(_mm512_max_epi8, e_s8, >)\n";
+
+/* The tile registers, with the checks of the processor; a third part of the same file. */
 static const char emulated_tiles[] =
     "#include <stdlib.h>\n#include <string.h>\n"
     "static unsigned char e_tile[8][16][64], e_rows[8], e_bytes[8];\n"

@@ -10,6 +10,7 @@
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
  *   q_x2, q_x4, q_dot_0 ..  two, four groups of a pixel; acc + (one of them)*w, on NEON
  *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix_emit.c
+ *   q_single, q_bent       scaled in single precision, behind 0x1.8p+23; after a prelu; q_cut_*: as q_pack_* of these
  *   q_upper                upper half of a product; q_pack_*: four channels of each pixel as one word; q_pixels,
  *                          q_put_pixels: the words of n pixels, a constant
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
@@ -249,6 +250,7 @@ static const char vnni[] =
 static const char vnni_pixels[] =
     "HELPER vi q_splat4(const void *p) {\n"
     "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)_mm512_set1_epi32(v);\n}\n"
+    "#define Q_SUM(sums, i) ((sums)[i])\n"
     "HELPER MI q_splat8(const void *p) {\n"
     "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return _mm512_set1_epi64(v);\n}\n"
     "HELPER vi q_upper(vi a, MI m, MI half) {\n"
@@ -267,6 +269,24 @@ static const char vnni_pixels[] =
     "HELPER MI q_pack_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
     "    const MI v = _mm512_packs_epi16(_mm512_packs_epi32((MI)a, (MI)b), "
     "_mm512_packs_epi32((MI)c, (MI)d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), q_order());\n}\n"
+    "HELPER vi q_single(vi a, vf m, vf shift) {\n"
+    "    return (vi)_mm512_fmadd_ps(_mm512_cvtepi32_ps((MI)a), (__m512)m, (__m512)shift);\n}\n"
+    "HELPER vi q_bent(vi t, vf above, vf below, vf shift) {\n"
+    "    const vf x = (vf)t - splat(0x1.8p+23f);\n"
+    "    return (vi)_mm512_fmadd_ps((__m512)x, (__m512)(vf)q_below((vi)x, (vi)above, (vi)below), "
+    "(__m512)shift);\n}\n"
+    /* lower halves, as they come from packs_epi32 */
+    "HELPER MI q_cut(vi a, vi b) {\n"
+    "    const MI lanes = _mm512_set_epi64(0x3e003c003a0038, 0x1e001c001a0018, "
+    "0x36003400320030, 0x16001400120010, 0x2e002c002a0028, 0xe000c000a0008, 0x26002400220020, "
+    "0x6000400020000);\n"
+    "    return _mm512_permutex2var_epi16((MI)a, lanes, (MI)b);\n}\n"
+    "HELPER MI q_cut_u(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packus_epi16(q_cut(a, b), q_cut(c, d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), q_order());\n}\n"
+    "HELPER MI q_cut_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packs_epi16(q_cut(a, b), q_cut(c, d));\n"
     "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), q_order());\n}\n"
     "#if defined(__clang__)\n"
     "#define Q_WEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"

@@ -33,11 +33,6 @@ static nas_status check_data(nas_ctx *ctx, const nas__qconv *q, const nas__qconv
                 return nas_fail(ctx, NAS_ERR_INVALID,
                                 "weight code %d is no power of two of up to 64", w[i]);
         }
-        if (q->half && d->multiplier[o] >= 1 << 30) {
-            return nas_fail(ctx, NAS_ERR_INVALID,
-                            "multiplier %" PRId32 " where all are to be below a half",
-                            d->multiplier[o]);
-        }
         const nas_status status = nas_quant_accumulator(ctx, w, n, d->bias[o]);
         if (status != NAS_OK) return status;
     }
@@ -63,6 +58,20 @@ static void pack_head(const nas__qconv_data *d, uint8_t *out) {
     put_i32(out + 4 * NAS__Q_LOW_BETWEEN, d->between.low);
     put_i32(out + 4 * NAS__Q_HIGH_BETWEEN, d->between.high);
     put_i32(out + 4 * NAS__Q_MULTIPLIER_BETWEEN, d->multiplier_between);
+}
+
+/* What pixels in lanes assume of all channels. */
+static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
+    for (int32_t o = 0; o < q->conv.out_c && q->half; o++) {
+        if (d->multiplier[o] >= 1 << 30) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "multiplier %" PRId32 " where all are to be below a half",
+                            d->multiplier[o]);
+        }
+    }
+    if (q->single && !nas__qconv_is_single(q, d))
+        return nas_fail(ctx, NAS_ERR_INVALID, "sums that single precision does not scale exactly");
+    return NAS_OK;
 }
 
 /* The zero point that still has to be subtracted after staging; its share of the sum moves to the bias. */
@@ -212,7 +221,8 @@ static void pack_depthwise(const packer *p, uint8_t *out) {
 
 nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
                            const nas__qconv_way *way, const nas__qconv_data *data, void *out) {
-    const nas_status status = check_data(ctx, q, data);
+    nas_status status = check_data(ctx, q, data);
+    if (status == NAS_OK) status = check_multipliers(ctx, q, data);
     if (status != NAS_OK) return status;
     const nas__conv *c = &q->conv;
     packer p = {.target = target,
@@ -234,6 +244,11 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         break;
     case NAS__QCONV_PIXELS:
         nas__q_pixels_pack(q, way, data, zero_left(NAS__DOT_VNNI, q, data), blocks);
+        if (q->single && q->prelu) {
+            float above = 0;
+            (void)nas__q_prelu_factor(data, data->multiplier_between, false, &above); /* checked */
+            memcpy((uint8_t *)out + 4 * NAS__Q_ABOVE, &above, sizeof above);
+        }
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;

@@ -57,6 +57,7 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     double ratio = q->has_left ? 1.5 : 40 / spread * (fraction ? 1 << NAS_QUANT_FRACTION : 1);
     if (!q->has_left && ratio >= 1) ratio = 0.75;
     if (q->half && ratio >= 0.5) ratio = 0.4;
+    if (q->single && ratio >= 0.004) ratio = 0.004;
     nas_requant *r = &w->data.requant;
     r->low = q->out_signed ? -128 : 0;
     r->high = r->low + 255;
@@ -64,6 +65,8 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     nas_status status = nas_quant_left(ctx, ratio, &r->left);
     for (int32_t o = 0; o < q->conv.out_c && status == NAS_OK; o++)
         status = nas_quant_multiplier(ctx, ratio, r->left, &w->multiplier[o]);
+    for (int32_t o = 0; o < q->conv.out_c && q->single; o++)
+        w->multiplier[o] |= 1;
     if (q->prelu) {
         if (status == NAS_OK) status = nas_quant_add_multiplier(ctx, 1, &w->data.multiplier_between);
         for (int32_t o = 0; o < q->conv.out_c; o++)
@@ -101,6 +104,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
     int32_t code_max = (1 << (q->weight_bits - 1)) - 1;
     /* sums of any input stay within NAS_QUANT_ACC_MAX */
     while (code_max > 1 && (double)code_max * 255 * (double)products_of(c) > NAS_QUANT_ACC_MAX / 2)
+        code_max /= 2;
+    while (q->single && code_max > 1 && (double)code_max * 255 * (double)products_of(c) > 1 << 23)
         code_max /= 2;
     for (size_t i = 0; i < n; i++)
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));

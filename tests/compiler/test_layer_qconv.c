@@ -78,20 +78,23 @@ static const shape_row fixed_shapes[] = {
  * that is staged; prelu, residuals, multipliers of a half and more. */
 typedef struct planes_row {
     shape_row shape;
-    bool prelu, half;
+    bool prelu;
+    enum { WIDE, HALF, SINGLE_FLOAT } scaling; /* any multipliers; below a half; such that floats are exact */
 } planes_row;
 static const planes_row planes_shapes[] = {
-    {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, 1},
-    {{16, 16, 1, 3, 80, 3, 3, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 8, EXTREME, DENSE}, 0, 1},
-    {{12, 13, 1, 4, 71, 3, 3, 1, 1, 1, 1, 2, 0, 1, 1, 1, 0, 0, 8, ANY, DENSE}, 0, 1},
-    {{5, 6, 1, 2, 100, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 8, EXTREME, DENSE}, 1, 0},
-    {{1, 9, 1, 40, 37, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, 1},
-    {{1, 4, 1, 3, 1, 3, 2, 1, 1, 2, 1, 1, 0, 0, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, 1},
-    {{1, 3, 1, 2, 17, 1, 9, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 4, ANY, DENSE}, 0, 0},
-    {{56, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, 0},
-    {{3, 17, 1, 2, 15, 3, 5, 1, 1, 2, 3, 1, 2, 1, 1, 1, 1, 1, 8, ANY, DENSE}, 0, 0},
-    {{33, 2, 1, 1, 96, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 7, EXTREME, DENSE}, 0, 0},
-    {{8, 21, 1, 3, 33, 2, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, DENSE}, 1, 1},
+    {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{16, 16, 1, 3, 80, 3, 3, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 8, EXTREME, DENSE}, 0, HALF},
+    {{12, 13, 1, 4, 71, 3, 3, 1, 1, 1, 1, 2, 0, 1, 1, 1, 0, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
+    {{5, 6, 1, 2, 100, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 8, EXTREME, DENSE}, 1, WIDE},
+    {{1, 9, 1, 40, 37, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{1, 4, 1, 3, 1, 3, 2, 1, 1, 2, 1, 1, 0, 0, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, HALF},
+    {{1, 3, 1, 2, 17, 1, 9, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 4, ANY, DENSE}, 0, WIDE},
+    {{56, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, WIDE},
+    {{3, 17, 1, 2, 15, 3, 5, 1, 1, 2, 3, 1, 2, 1, 1, 1, 1, 1, 8, ANY, DENSE}, 0, WIDE},
+    {{33, 2, 1, 1, 96, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 7, EXTREME, DENSE}, 0, WIDE},
+    {{8, 21, 1, 3, 33, 2, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{16, 16, 1, 4, 128, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
+    {{12, 8, 1, 3, 66, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, SINGLE_FLOAT},
 };
 enum {
     PLANES = sizeof planes_shapes / sizeof planes_shapes[0],
@@ -194,7 +197,8 @@ static nas__qconv conv_of(const shape_row *r) {
 static void lay_planes(nas__qconv *q, const planes_row *row) {
     nas__conv *c = &q->conv;
     const size_t groups = (size_t)(c->out_c + 3) / 4;
-    q->half = row->half;
+    q->half = row->scaling != WIDE;
+    q->single = row->scaling == SINGLE_FLOAT;
     q->prelu = row->prelu;
     q->out_plane = nas__q_plane_bytes(c->out_w, row->shape.out_extra);
     c->out_pitch = 4;
@@ -334,7 +338,7 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
     if (t.q.joins || t.q.prelu) {
         t.data.between = requant_of(rng, &t.q);
         t.data.between.left = t.data.requant.left;
-        t.data.multiplier_between = code_between(rng, 1000, 200000);
+        t.data.multiplier_between = code_between(rng, 1000, 200000) / 16 * 16;
     }
     const double spread = 255.0 * most * sqrt((double)taps);
     for (int32_t o = 0; o < c->out_c; o++) {
@@ -344,8 +348,11 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
             ldexp(fraction * 200 / spread * nas_rng_uniform(rng), 31 - t.data.requant.left);
         t.multiplier[o] = coin(rng) && coin(rng) ? INT32_MAX : (int32_t)fmin(m, 2147483647.0);
         if (t.q.half && t.multiplier[o] >= 1 << 30) t.multiplier[o] = (1 << 30) - 1;
-        if (t.q.prelu) t.below[o] = code_between(rng, -100000, 100000);
+        if (t.q.single && t.multiplier[o] >= 1 << 23) t.multiplier[o] = (1 << 22) + 1;
+        /* of few bits, so that there are ties, and a float for each */
+        if (t.q.prelu) t.below[o] = 16 * code_between(rng, -6000, 6000);
     }
+    if (t.q.single) cr_assert(nas__qconv_is_single(&t.q, &t.data));
     memset(t.want, 0xA5, t.out_bytes);
     quant_reference_conv(&t.q, &t.data, t.in, t.residual, t.want);
     if (t.q.out_plane > 0) fill_words(&t);

@@ -10,6 +10,9 @@
  *   q_round, q_left        t of ir/quantize.h; q_plus adds a residual
  *   q_x2, q_x4, q_dot_0 ..  two, four groups of a pixel; acc + (one of them)*w, on NEON
  *   q_mix, q_mm_*, q_low, q_high   of matrix units: see layer_qconv_matrix_emit.c
+ *   q_single, q_bent       scaled in single precision, behind 0x1.8p+23; after a prelu; q_cut_*: as q_pack_* of these
+ *   q_upper                upper half of a product; q_pack_*: four channels of each pixel as one word; q_pixels,
+ *                          q_put_pixels: the words of n pixels, a constant
  *   q_get_*, q_put_*       the first n codes at p, exactly; n is a constant */
 #include "compiler/layer_qconv_internal.h"
 
@@ -242,6 +245,63 @@ static const char vnni[] =
     "HELPER vi q_dot(vi acc, vi x, vi w) {\n"
     "    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);\n}\n";
 
+/* Pixels in lanes: layer_qconv_pixels.c. */
+static const char vnni_pixels[] =
+    "HELPER vi q_splat4(const void *p) {\n"
+    "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)_mm512_set1_epi32(v);\n}\n"
+    "#define Q_SUM(sums, i) ((sums)[i])\n"
+    "HELPER MI q_splat8(const void *p) {\n"
+    "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return _mm512_set1_epi64(v);\n}\n"
+    "HELPER vi q_upper(vi a, MI m, MI half) {\n"
+    "    const MI e = _mm512_add_epi64(_mm512_mul_epi32((MI)a, m), half);\n"
+    "    const MI o = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64((MI)a, 32), m), half);\n"
+    "    return (vi)_mm512_mask_shuffle_epi32(o, 0x5555, e, (_MM_PERM_ENUM)0xf5);\n}\n"
+    "HELPER vi q_below(vi t, vi above, vi below) {\n"
+    "    return (vi)_mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask((MI)t, (MI)(vi){0}), "
+    "(MI)above, "
+    "(MI)below);\n}\n"
+    "HELPER MI q_order(void) {\n"
+    "    return _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);\n}\n"
+    "HELPER MI q_pack_u(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packus_epi16(_mm512_packs_epi32((MI)a, (MI)b), "
+    "_mm512_packs_epi32((MI)c, (MI)d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), "
+    "q_order());\n}\n"
+    "HELPER MI q_pack_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packs_epi16(_mm512_packs_epi32((MI)a, (MI)b), "
+    "_mm512_packs_epi32((MI)c, (MI)d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), "
+    "q_order());\n}\n"
+    "HELPER vi q_single(vi a, vf m, vf shift) {\n"
+    "    return (vi)_mm512_fmadd_ps(_mm512_cvtepi32_ps((MI)a), (__m512)m, (__m512)shift);\n}\n"
+    "HELPER vi q_bent(vi t, vf above, vf below, vf shift) {\n"
+    "    const vf x = (vf)t - splat(0x1.8p+23f);\n"
+    "    return (vi)_mm512_fmadd_ps((__m512)x, (__m512)(vf)q_below((vi)x, (vi)above, (vi)below), "
+    "(__m512)shift);\n}\n"
+    /* lower halves, as they come from packs_epi32 */
+    "HELPER MI q_cut(vi a, vi b) {\n"
+    "    const MI lanes = _mm512_set_epi64(0x3e003c003a0038, 0x1e001c001a0018, "
+    "0x36003400320030, 0x16001400120010, 0x2e002c002a0028, 0xe000c000a0008, 0x26002400220020, "
+    "0x6000400020000);\n"
+    "    return _mm512_permutex2var_epi16((MI)a, lanes, (MI)b);\n}\n"
+    "HELPER MI q_cut_u(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packus_epi16(q_cut(a, b), q_cut(c, d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), "
+    "q_order());\n}\n"
+    "HELPER MI q_cut_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
+    "    const MI v = _mm512_packs_epi16(q_cut(a, b), q_cut(c, d));\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), "
+    "q_order());\n}\n"
+    "#if defined(__clang__)\n"
+    "#define Q_WEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"
+    "#else\n"
+    "#define Q_WEAVE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})\n"
+    "#endif\n"
+    "HELPER vi q_pixels(const unsigned char *p, int n) {\n"
+    "    vi v = {0};\n    __builtin_memcpy(&v, p, 4 * (unsigned)n);\n    return v;\n}\n"
+    "HELPER void q_put_pixels(unsigned char *p, MI v, int n) {\n"
+    "    __builtin_memcpy(p, &v, 4 * (unsigned)n);\n}\n";
+
 static const char neon[] =
     "HELPER vi q_x(const qx *p) {\n"
     "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return q_splat(v);\n}\n"
@@ -386,10 +446,10 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
                        target->vector_bytes == 64 ? avx512_put : avx2_put);
         break;
     case NAS__DOT_VNNI:
-        nas_buf_printf(out, "%s#if defined(__AVX512F__)\n%s#else\n%s#endif\n", names_512,
-                       broadcast, broadcast_plain);
-        nas_buf_printf(out, "%s#define Q_FLIP_U 0\n%s%s%s", x86_round, bytes_stage, vnni,
-                       avx512_put);
+        nas_buf_printf(out, "%s#if defined(__AVX512F__)\n%s#else\n%s#endif\n", names_512, broadcast,
+                       broadcast_plain);
+        nas_buf_printf(out, "%s#define Q_FLIP_U 0\n%s%s%s%s", x86_round, bytes_stage, vnni,
+                       avx512_put, vnni_pixels);
         break;
     case NAS__DOT_BYTES: break; /* of single ways */
     case NAS__DOT_MMLA:

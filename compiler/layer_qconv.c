@@ -302,6 +302,11 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     const bool many = target->vector_registers >= 32;
     int32_t n = 0;
+    if (q->out_plane > 0) {
+        n = nas__q_pixels_ways(q, out);
+        qsort(out, (size_t)n, sizeof *out, by_cycles);
+        return n;
+    }
     if (c->groups > 1 && c->groups == c->in_c && c->out_c == c->in_c) {
         n = nas__q_depthwise_ways(target, q, out);
         qsort(out, (size_t)n, sizeof *out, by_cycles);
@@ -341,6 +346,7 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     case NAS__QCONV_MATRIX: return "matrix";
     case NAS__QCONV_SPARSE: return "sparse";
     case NAS__QCONV_SPARSE_PANEL: return "sparse_px";
+    case NAS__QCONV_PIXELS: return "pixels";
     }
     return "";
 }
@@ -359,6 +365,7 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     case NAS__QCONV_DIRECT:
         return nas__conv_tile(c, way->pixels).bands * c->groups *
                nas__q_block_of(target, c, way).count;
+    case NAS__QCONV_PIXELS:
     case NAS__QCONV_DEPTHWISE: return c->out_h;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: return nas__qconv_winograd_units(target, q, way);
@@ -374,6 +381,7 @@ int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) 
     switch (way->algorithm) {
     case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT: return nas__conv_tile(&q->conv, way->pixels).rows;
+    case NAS__QCONV_PIXELS:
     case NAS__QCONV_DEPTHWISE: return 1;
     case NAS__QCONV_MATRIX:
     case NAS__QCONV_SPARSE_PANEL:
@@ -386,6 +394,7 @@ int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) 
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
+    if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q, way);
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
     if (way->algorithm == NAS__QCONV_SPARSE_PANEL)
@@ -415,6 +424,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     case NAS__QCONV_DEPTHWISE: n += nas__q_depthwise_weights(target, q, way); break;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: n += nas__qconv_winograd_weights(target, q, way); break;
+    case NAS__QCONV_PIXELS: n += nas__q_pixels_weights(q, way); break;
     case NAS__QCONV_SPARSE: return nas__q_lists_of(target, q, way).bytes;
     case NAS__QCONV_SPARSE_PANEL: return nas__q_panel_of(target, q, way).bytes;
     }
@@ -426,9 +436,13 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
 void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                      nas_buf *out) {
     const nas__conv *c = &q->conv;
-    char all[512], group[16] = "";
+    char all[512], group[96] = "";
     if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
     if (nas__qconv_exponents(q, way)) (void)snprintf(group, sizeof group, "|powers");
+    if (q->out_plane > 0 || q->prelu) {
+        (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d", q->in_plane, q->out_plane,
+                       q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu);
+    }
     const int n = snprintf(
         all, sizeof all,
         "%d %d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d %d %d %d|%d %d %d %d "
@@ -473,6 +487,7 @@ void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__q
     case NAS__QCONV_WINOGRAD_4: nas__qconv_winograd_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_MATRIX: nas__q_matrix_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_SPARSE_PANEL: nas__q_sparse_emit(target, q, way, name.data, out); break;
+    case NAS__QCONV_PIXELS: nas__q_pixels_emit(q, way, name.data, out); break;
     }
     nas_buf_deinit(&name);
 }

@@ -196,6 +196,37 @@ int32_t nas__q_list_dense(const nas_target *target, const nas__qconv *q, const n
 bool nas__q_list_pack(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                       const nas__qconv_data *data, int32_t zero, uint8_t *block);
 
+/* layer_qconv_pixels.c: values in planes. One kernel row is `groups` planes times `columns` products, `apart` pixels from one
+ * to the next. */
+enum {
+    NAS__Q_PIXEL_LANES = 16,
+    NAS__Q_PIXEL_GROUP = 4, /* channels of a word */
+    NAS__Q_PIXEL_HEAD = 4,  /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
+    NAS__Q_PIXEL_ROWS = 16  /* rows of outputs whose inputs are staged together */
+};
+typedef struct nas__q_steps {
+    bool staged;
+    int32_t groups, columns, apart;
+    size_t plane, row; /* bytes, of what is read */
+} nas__q_steps;
+nas__q_steps nas__q_steps_of(const nas__qconv *q);
+/* nas__q_pixels_outputs - of block b. */
+int32_t nas__q_pixels_outputs(const nas__qconv *q, const nas__qconv_way *way, int32_t b);
+size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs); /* bytes */
+/* nas__q_pixels_waits - do the sums of a whole tile wait in memory, and become codes while the next ones are added? */
+bool nas__q_pixels_waits(const nas__qconv *q, const nas__qconv_way *way);
+int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+size_t nas__q_pixels_staged(const nas__qconv *q); /* bytes of the scratch, the first */
+size_t nas__q_pixels_scratch(const nas__qconv *q, const nas__qconv_way *way);
+size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */
+/* nas__q_prelu_factor - the float that does what multiplier m of a prelu does, for codes of one side of the zero point; 0 and
+ * false where there is none. */
+bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, float *out);
+void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
+                        int32_t zero, uint8_t *out);
+void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,
+                        nas_buf *out);
+
 /* layer_qconv_winograd.c. The estimate is in cycles of one thread; weights without the head. */
 bool nas__qconv_winograd_legal(const nas_target *target, const nas__qconv *q);
 double nas__qconv_winograd_cycles(const nas_target *target, const nas__qconv *q,

@@ -60,6 +60,20 @@ static void pack_head(const nas__qconv_data *d, uint8_t *out) {
     put_i32(out + 4 * NAS__Q_MULTIPLIER_BETWEEN, d->multiplier_between);
 }
 
+/* What pixels in lanes assume of all channels. */
+static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
+    for (int32_t o = 0; o < q->conv.out_c && q->half; o++) {
+        if (d->multiplier[o] >= 1 << 30) {
+            return nas_fail(ctx, NAS_ERR_INVALID,
+                            "multiplier %" PRId32 " where all are to be below a half",
+                            d->multiplier[o]);
+        }
+    }
+    if (q->single && !nas__qconv_is_single(q, d))
+        return nas_fail(ctx, NAS_ERR_INVALID, "sums that single precision does not scale exactly");
+    return NAS_OK;
+}
+
 /* The zero point that still has to be subtracted after staging; its share of the sum moves to the bias. */
 static int32_t zero_left(nas__dot dot, const nas__qconv *q, const nas__qconv_data *d) {
     switch (dot) {
@@ -140,8 +154,8 @@ static uint8_t *pack_dealt_heads(const packer *p, int32_t first, int32_t n, int3
     for (int32_t i = 0; i < n; i++) {
         const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
         const int64_t bias = p->data->bias[first + i] - p->zero * sum_of(w, p->taps);
-        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias, nas__q_slot(p->target, p->way, heads, i),
-                         bytes, out);
+        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias,
+                         nas__q_slot(p->target, p->way, heads, i), bytes, out);
     }
     return out + 4 * bytes;
 }
@@ -159,8 +173,9 @@ static void pack_direct(const packer *p, uint8_t *out) {
             const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
             const int32_t heads = nas__q_heads(p->way, vectors);
             const bool deals = nas__q_deals_outputs(p->target, p->way);
-            uint8_t *at = deals ? pack_dealt_heads(p, first, n, heads, out)
-                                : pack_heads(p, first, n, heads * (p->target->vector_bytes / 4), out);
+            uint8_t *at = deals
+                              ? pack_dealt_heads(p, first, n, heads, out)
+                              : pack_heads(p, first, n, heads * (p->target->vector_bytes / 4), out);
             for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
                 for (int32_t i = 0; i < b.in_c; i++) {
                     /* place within the kernel row */
@@ -223,7 +238,8 @@ static void pack_depthwise(const packer *p, uint8_t *out) {
 
 nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qconv *q,
                            const nas__qconv_way *way, const nas__qconv_data *data, void *out) {
-    const nas_status status = check_data(ctx, q, data);
+    nas_status status = check_data(ctx, q, data);
+    if (status == NAS_OK) status = check_multipliers(ctx, q, data);
     if (status != NAS_OK) return status;
     const nas__conv *c = &q->conv;
     packer p = {.target = target,
@@ -242,6 +258,14 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
     case NAS__QCONV_MATRIX:
         p.zero = zero_left(nas__matrix_of(target), q, data);
         pack_matrix(&p, blocks);
+        break;
+    case NAS__QCONV_PIXELS:
+        nas__q_pixels_pack(q, way, data, zero_left(NAS__DOT_VNNI, q, data), blocks);
+        if (q->single && q->prelu) {
+            float above = 0;
+            (void)nas__q_prelu_factor(data, data->multiplier_between, false, &above); /* checked */
+            memcpy((uint8_t *)out + 4 * NAS__Q_ABOVE, &above, sizeof above);
+        }
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;

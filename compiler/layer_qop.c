@@ -102,6 +102,8 @@ void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out) {
     n += snprintf(all + n, sizeof all - (size_t)n, "|%d %d %d %d %d %d %d %d %d %d", p->kernel_h,
                   p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left,
                   (int)p->count_include_pad, (int)op->block, (int)op->resize, (int)op->mapped);
+    if (op->in[0].plane > 0 || op->out.plane > 0)
+        n += snprintf(all + n, sizeof all - (size_t)n, "|%zu %zu", op->in[0].plane, op->out.plane);
     char hash[NAS_SHA256_HEX];
     nas_sha256_hex(all, (size_t)n, hash);
     nas_buf_printf(out, "q%s_%.12s", nas__qop_kind_name(op->kind), hash);
@@ -250,7 +252,8 @@ static void max_body(const nas__qop *op, int32_t n, nas_buf *out) {
 /* Codes as they are, whole vectors of bytes; what does not fill one as before. */
 static void emit_max_bytes(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const int32_t width = target->vector_bytes, whole = op->out.shape.c / width * width;
-    const char *type = width == 64 ? "__m512i" : "__m256i", *sign = op->out_signed ? "epi8" : "epu8";
+    const char *type = width == 64 ? "__m512i" : "__m256i",
+               *sign = op->out_signed ? "epi8" : "epu8";
     nas_buf_printf(
         out,
         "            for (int c = 0; c < %d; c += %d) {\n"
@@ -272,7 +275,8 @@ static void emit_max(const nas_target *target, const nas__qop *op, nas_buf *out)
     const bool whole = (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI) &&
                        op->in_signed[0] == op->out_signed && channels >= bytes;
     if (whole) emit_max_bytes(target, op, out);
-    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body, out);
+    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body,
+                       out);
 }
 
 static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {
@@ -330,6 +334,10 @@ static void quantize_channels(const nas__qop *op, int32_t channels, nas_buf *out
                    (size_t)s.h * (size_t)s.w, s.w);
     for (int32_t k = 0; k < channels; k++)
         quantize_channel(op, k, out);
+    if (op->out.plane > 0) {
+        nas__qop_emit_words(op, channels, out);
+        return;
+    }
     if (channels == TOGETHER) {
         nas_buf_puts(out, "                const vi w = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) "
                           "<< 16 | q3 << 24;\n");
@@ -496,6 +504,10 @@ static void dequantize_channels(const nas__qop *op, int32_t channels, nas_buf *o
 
 static void emit_dequantize(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const nas_shape s = op->in[0].shape;
+    if (op->in[0].plane > 0) {
+        nas__qop_emit_dequantize_planes(op, out);
+        return;
+    }
     const int32_t done = nas__qop_transposed(target, op);
     const char *type = op->in_signed[0] ? "signed" : "unsigned";
     nas_buf_printf(out, "        const vf scale = splat(*(const q_float *)&h[%d]);\n",

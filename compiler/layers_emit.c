@@ -164,6 +164,8 @@ static void emit_place(const nas__layers *l, nas_value v, size_t offset, size_t 
 /* Elements of border around the buffer of value v. */
 typedef struct border {
     size_t front, gap, back;
+    size_t row;    /* from row to row of pixels, those of planes by themselves */
+    int32_t lines; /* of an image row */
 } border;
 
 static border border_of(const nas__layers *l, nas_value v) {
@@ -171,7 +173,18 @@ static border border_of(const nas__layers *l, nas_value v) {
     const nas__layer_buffer *b = &l->buffers[p->buffer];
     const nas_shape *s = &node_of(l, b->value)->shape;
     const size_t c = (size_t)s->c;
-    return (border){.front = (size_t)b->top * p->row + (size_t)b->left * c,
+    if (p->planar) { /* whole vectors of pixels are no border */
+        const bool none = b->top + b->left + b->bottom + b->right == 0;
+        const size_t gap = none ? 0 : p->plane - (size_t)s->w * (size_t)p->pitch;
+        return (border){.front = (size_t)b->top * p->row + (size_t)(b->left * p->pitch),
+                        .gap = gap,
+                        .back = (size_t)b->bottom * p->row + gap,
+                        .row = p->plane,
+                        .lines = (s->c + 3) / 4};
+    }
+    return (border){.row = p->row,
+                    .lines = 1,
+                    .front = (size_t)b->top * p->row + (size_t)b->left * c,
                     .gap = p->row - (size_t)s->w * c,
                     .back = (size_t)b->bottom * p->row + (size_t)b->right * c};
 }
@@ -191,13 +204,13 @@ static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf
     const nas__layer_buffer *b = &l->buffers[l->places[value].buffer];
     const border around = border_of(l, value);
     if (b->first != i || !has_border(&around)) return;
-    const nas__place *p = &l->places[b->value];
     const size_t element = nas__layers_element(l, b->value);
     nas_buf_puts(out, "    clear_border(");
     emit_place(l, b->value, 0, 0, out);
     nas_buf_printf(out, ", %d, %zu, %d, %zu, %zu, %zu, thread, threads);\n",
-                   border_value(l, b->value), around.front * element, node_of(l, b->value)->shape.h,
-                   p->row * element, around.gap * element, around.back * element);
+                   border_value(l, b->value), around.front * element,
+                   node_of(l, b->value)->shape.h * around.lines, around.row * element,
+                   around.gap * element, around.back * element);
 }
 
 /* Further to row from<k> times `stride` of value v, k >= 0. A band begins at its first row. */
@@ -288,9 +301,13 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
         nas_buf_puts(out, "        clear_rows(");
         emit_place(l, v, 0, 0, out);
         const size_t element = nas__layers_element(l, v);
-        nas_buf_printf(out, ", %d, from%d, end%d, %d, %zu, %zu, %zu, %zu);\n", border_value(l, v),
-                       k, k, l->layers[k].conv.out_h, l->places[v].row * element,
-                       around.gap * element, around.front * element, around.back * element);
+        nas_buf_printf(out, ", %d, from%d", border_value(l, v), k);
+        if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
+        nas_buf_printf(out, ", end%d", k);
+        if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
+        nas_buf_printf(out, ", %d, %zu, %zu, %zu, %zu);\n", l->layers[k].conv.out_h * around.lines,
+                       around.row * element, around.gap * element, around.front * element,
+                       around.back * element);
     }
     nas_buf_printf(out,
                    "        while (from%d < end%d) {\n"

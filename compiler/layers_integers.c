@@ -16,7 +16,7 @@ static const nas_quant *quant_of(const nas__layers *l, nas_value v) {
 }
 
 static const nas_param *param_of(const nas__layers *l, nas_value v, int32_t slot) {
-    const int32_t index = node_of(l, v)->params[slot];
+    const int32_t index = v == NAS_VALUE_NONE ? -1 : node_of(l, v)->params[slot];
     return index < 0 ? NULL : nas_graph_param_const(l->graph, index);
 }
 
@@ -171,6 +171,93 @@ static double ratio_max(const nas__layers *l, const nas__layer *layer) {
     return most;
 }
 
+/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+
+typedef struct channels {
+    int8_t *weight;
+    int32_t *bias, *multiplier, *below;
+} channels;
+
+static nas_status channel_data(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                               int32_t left, const channels *out) {
+    const nas_param *weight = param_of(l, layer->node, 0), *bias = param_of(l, layer->node, 1);
+    const size_t n = weight->count / (size_t)weight->dims[0];
+    const double in = (double)quant_of(l, layer->inputs[0])->scale;
+    nas_status status = NAS_OK;
+    for (int32_t o = 0; o < weight->dims[0] && status == NAS_OK; o++) {
+        const double scale = (double)weight->scales[o];
+        nas_quant_weights(weight->data + (size_t)o * n, n, scale, weight->bits,
+                          out->weight + (size_t)o * n);
+        out->bias[o] = 0;
+        if (bias != NULL)
+            status = nas_quant_bias(ctx, (double)bias->data[o], in, scale, &out->bias[o]);
+        if (status == NAS_OK)
+            status = nas_quant_multiplier(ctx, ratio_of(l, layer, o), left, &out->multiplier[o]);
+    }
+    return status;
+}
+
+/* Multipliers of a prelu that ends the layer, of codes below the zero point. */
+static nas_status slopes(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                         int32_t *below) {
+    const nas_param *slope = param_of(l, layer->slope, 0);
+    const double ratio =
+        (double)quant_of(l, layer->between)->scale / (double)quant_of(l, layer->value)->scale;
+    nas_status status = NAS_OK;
+    for (size_t c = 0; c < slope->count && status == NAS_OK; c++)
+        status = nas_quant_slope_multiplier(ctx, ratio, (double)slope->data[c], &below[c]);
+    return status;
+}
+
+static void channels_free(channels *c) {
+    nas_free(c->below);
+    nas_free(c->weight);
+    nas_free(c->bias);
+    nas_free(c->multiplier);
+}
+
+/* The numbers of a convolution, in `c`, which is the caller's to free whatever the status. */
+static nas_status numbers_of(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
+                             channels *c, nas__qconv_data *data) {
+    const nas_param *weight = param_of(l, layer->node, 0);
+    const size_t channels_n = (size_t)weight->dims[0];
+    const nas_quant *result = quant_of(l, layer->value);
+    *data = (nas__qconv_data){
+        .zero_in = quant_of(l, layer->inputs[0])->zero_point,
+        .requant = bounds_of(result, layer->conv.act, layer->conv.lo, layer->conv.hi)};
+    nas_status status = nas_quant_left(ctx, ratio_max(l, layer), &data->requant.left);
+    if (status == NAS_OK && layer->between != NAS_VALUE_NONE) {
+        const nas_quant *between = quant_of(l, layer->between);
+        data->between = bounds_of(between, layer->conv.act, layer->conv.lo, layer->conv.hi);
+        data->between.left = data->requant.left;
+        data->requant = bounds_of(result, layer->op.act, layer->op.lo, layer->op.hi);
+        data->requant.left = data->between.left;
+        status = nas_quant_add_multiplier(ctx, (double)between->scale / (double)result->scale,
+                                          &data->multiplier_between);
+    }
+    if (status == NAS_OK && layer->conv.has_residual) {
+        const nas_quant *residual = quant_of(l, layer->inputs[1]);
+        data->requant.zero_residual = residual->zero_point;
+        status = nas_quant_add_multiplier(ctx, (double)residual->scale / (double)result->scale,
+                                          &data->requant.multiplier_residual);
+    }
+    if (status != NAS_OK) return status;
+    c->below = nas_alloc_array(ctx, channels_n, sizeof *c->below);
+    c->weight = nas_alloc_array(ctx, weight->count, sizeof *c->weight);
+    c->bias = nas_alloc_array(ctx, channels_n, sizeof *c->bias);
+    c->multiplier = nas_alloc_array(ctx, channels_n, sizeof *c->multiplier);
+    if (c->weight == NULL || c->bias == NULL || c->multiplier == NULL || c->below == NULL)
+        return NAS_ERR_NOMEM;
+    status = channel_data(ctx, l, layer, data->requant.left, c);
+    data->weight = c->weight;
+    data->bias = c->bias;
+    data->multiplier = c->multiplier;
+    data->below = c->below;
+    if (status == NAS_OK && layer->slope != NAS_VALUE_NONE)
+        status = slopes(ctx, l, layer, c->below);
+    return status;
+}
+
 /* ---- plan --------------------------------------------------------------------------------------------------------- */
 
 /* The codes of the weights, [O,KH,KW,I]; nas_free. NULL: no memory. */
@@ -207,6 +294,20 @@ static nas_status look_at_codes(nas_ctx *ctx, const nas__layers *l, nas__layer *
     return NAS_OK;
 }
 
+/* Is single precision exact? Numbers that the packer will refuse are its business; without numbers nobody knows. */
+static nas_status find_single(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    const nas_param *bias = param_of(l, layer->node, 1), *slope = param_of(l, layer->slope, 0);
+    if (param_of(l, layer->node, 0)->data == NULL || (bias != NULL && bias->data == NULL) ||
+        (slope != NULL && slope->data == NULL))
+        return NAS_OK;
+    channels c = {0};
+    nas__qconv_data data = {0};
+    const nas_status status = numbers_of(ctx, l, layer, &c, &data);
+    layer->qconv.single = status == NAS_OK && nas__qconv_is_single(&layer->qconv, &data);
+    channels_free(&c);
+    return status == NAS_ERR_NOMEM ? status : NAS_OK;
+}
+
 static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
     nas__qconv *q = &layer->qconv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
@@ -217,7 +318,7 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
     *q = (nas__qconv){.conv = layer->conv,
                       .in_signed = quant_of(l, layer->inputs[0])->is_signed,
                       .out_signed = quant_of(l, layer->value)->is_signed,
-                      .joins = layer->between != NAS_VALUE_NONE,
+                      .joins = layer->between != NAS_VALUE_NONE && layer->conv.has_residual,
                       .weight_bits = param_of(l, layer->node, 0)->bits,
                       .powers = powers && param_of(l, layer->node, 0)->bits > 4,
                       .has_left = ratio_max(l, layer) >= 1};
@@ -227,8 +328,17 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
     q->conv.in_row = in.row;
     q->conv.out_pitch = out.pitch;
     q->conv.out_row = out.row;
+    if (out.plane > 0) {
+        q->in_plane = in.plane;
+        q->out_plane = out.plane;
+        q->half = ratio_max(l, layer) < 0.5;
+        q->prelu = layer->slope != NAS_VALUE_NONE;
+        status = find_single(ctx, l, layer);
+        if (status != NAS_OK) return status;
+    }
     if (q->conv.has_residual) {
         const nas__view residual = nas__layers_view(l, layer->inputs[1]);
+        q->residual_plane = residual.plane;
         q->residual_signed = quant_of(l, layer->inputs[1])->is_signed;
         q->conv.residual_pitch = residual.pitch;
         q->conv.residual_row = residual.row;
@@ -277,70 +387,16 @@ nas_status nas__layer_plan_integers(nas_ctx *ctx, const nas__layers *l, nas__lay
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
-typedef struct channels {
-    int8_t *weight;
-    int32_t *bias, *multiplier;
-} channels;
-
-static nas_status channel_data(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
-                               int32_t left, const channels *out) {
-    const nas_param *weight = param_of(l, layer->node, 0), *bias = param_of(l, layer->node, 1);
-    const size_t n = weight->count / (size_t)weight->dims[0];
-    const double in = (double)quant_of(l, layer->inputs[0])->scale;
-    nas_status status = NAS_OK;
-    for (int32_t o = 0; o < weight->dims[0] && status == NAS_OK; o++) {
-        const double scale = (double)weight->scales[o];
-        nas_quant_weights(weight->data + (size_t)o * n, n, scale, weight->bits,
-                          out->weight + (size_t)o * n);
-        out->bias[o] = 0;
-        if (bias != NULL)
-            status = nas_quant_bias(ctx, (double)bias->data[o], in, scale, &out->bias[o]);
-        if (status == NAS_OK)
-            status = nas_quant_multiplier(ctx, ratio_of(l, layer, o), left, &out->multiplier[o]);
-    }
-    return status;
-}
-
 static nas_status pack_conv(nas_ctx *ctx, const nas__layers *l, const nas__layer *layer,
                             void *out) {
-    const nas_param *weight = param_of(l, layer->node, 0);
-    const size_t channels_n = (size_t)weight->dims[0];
-    const nas_quant *result = quant_of(l, layer->value);
-    nas__qconv_data data = {.zero_in = quant_of(l, layer->inputs[0])->zero_point,
-                            .requant =
-                                bounds_of(result, layer->conv.act, layer->conv.lo, layer->conv.hi)};
-    nas_status status = nas_quant_left(ctx, ratio_max(l, layer), &data.requant.left);
-    if (status == NAS_OK && layer->between != NAS_VALUE_NONE) {
-        const nas_quant *between = quant_of(l, layer->between);
-        data.between = bounds_of(between, layer->conv.act, layer->conv.lo, layer->conv.hi);
-        data.between.left = data.requant.left;
-        data.requant = bounds_of(result, layer->op.act, layer->op.lo, layer->op.hi);
-        data.requant.left = data.between.left;
-        status = nas_quant_add_multiplier(ctx, (double)between->scale / (double)result->scale,
-                                          &data.multiplier_between);
-    }
-    if (status == NAS_OK && layer->conv.has_residual) {
-        const nas_quant *residual = quant_of(l, layer->inputs[1]);
-        data.requant.zero_residual = residual->zero_point;
-        status = nas_quant_add_multiplier(ctx, (double)residual->scale / (double)result->scale,
-                                          &data.requant.multiplier_residual);
-    }
-    if (status != NAS_OK) return status;
-    channels c = {.weight = nas_alloc_array(ctx, weight->count, sizeof *c.weight),
-                  .bias = nas_alloc_array(ctx, channels_n, sizeof *c.bias),
-                  .multiplier = nas_alloc_array(ctx, channels_n, sizeof *c.multiplier)};
-    if (c.weight == NULL || c.bias == NULL || c.multiplier == NULL) status = NAS_ERR_NOMEM;
-    if (status == NAS_OK) status = channel_data(ctx, l, layer, data.requant.left, &c);
-    data.weight = c.weight;
-    data.bias = c.bias;
-    data.multiplier = c.multiplier;
+    channels c = {0};
+    nas__qconv_data data = {0};
+    nas_status status = numbers_of(ctx, l, layer, &c, &data);
     if (status == NAS_OK) {
         status =
             nas__qconv_pack(ctx, l->target, &layer->qconv, &layer->qways[layer->way], &data, out);
     }
-    nas_free(c.weight);
-    nas_free(c.bias);
-    nas_free(c.multiplier);
+    channels_free(&c);
     return status;
 }
 

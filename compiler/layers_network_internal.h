@@ -28,8 +28,8 @@ typedef struct nas__layer {
         value; /* what it produces: the last node of the chain or its twin; OUTPUT: what it reads */
     int32_t n_inputs;
     nas_value inputs[2]; /* CONV: data and residual */
-    /* QCONV that adds: the convolution's own coded value, which no other layer reads; else NAS_VALUE_NONE. The activation of
-     * the sum is in op. */
+    /* QCONV that adds, or that ends with a prelu: the convolution's own coded value, which no other layer reads; else
+     * NAS_VALUE_NONE. The activation of the sum is in op. */
     nas_value between;
     nas_value slope;     /* PRELU node whose slopes are fused, NAS_VALUE_NONE without */
     nas__conv conv;      /* CONV */
@@ -57,6 +57,7 @@ typedef struct nas__place {
     bool used;     /* some layer reads or writes it */
     bool constant; /* in the weights */
     bool decoded;  /* of a twin: a layer fills it from the codes */
+    bool planar; /* codes in planes of four channels: nas__view.plane */
     bool banded; /* inside a chain: there is room for the rows of one band alone, for each thread */
     nas_value
         same; /* the value that this one is another name of (reshape without motion), or itself */
@@ -66,6 +67,7 @@ typedef struct nas__place {
     size_t
         shift; /* elements from the image of one thread to that of the next; 0 unless inside a chain */
     int32_t pitch;
+    size_t plane; /* 0 unless planar */
     size_t row,
         at; /* at: elements from the start of the buffer, or floats of the weights, to pixel (0,0) */
 } nas__place;
@@ -116,6 +118,9 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
                              const nas_compile_options *options, nas__layers **out);
 void nas__layers_free(nas__layers *layers);
 nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *layers); /* layers_plan.c */
+/* nas__layers_planes - decides which values lie in planes, and joins what only layers on planes do together. Before places
+ * are found. layers_planes.c */
+nas_status nas__layers_planes(nas_ctx *ctx, nas__layers *layers);
 /* nas__layers_chains - finds chains: convolutions whose results are read by the next one alone and too large for the
  * cache. Bands of rows go through a whole chain while they are there. Each thread has its own rows of the values inside;
  * rows at the seam of two threads are computed by both. Widens buffers and lives. layers_chain.c */

@@ -92,12 +92,25 @@ static void widen_borders(nas__layers *l) {
     }
 }
 
+/* Codes in planes: whole vectors of pixels may be read from any pixel of a row on. */
+static void lay_planes(nas__layer_buffer *b, nas__place *p, const nas_shape *s) {
+    p->pitch = 4;
+    p->plane = nas__q_plane_bytes(s->w, max_i32(b->left, b->right));
+    p->row = (size_t)((s->c + 3) / 4) * p->plane;
+    p->at = lines((size_t)b->top * p->row + (size_t)(b->left * p->pitch), 1);
+    b->floats = lines(p->at + (size_t)(s->h + b->bottom) * p->row, 1) / sizeof(float);
+}
+
 /* Geometry of every value: pitch, row and first pixel. */
 static void lay_out(nas__layers *l) {
     for (int32_t i = 0; i < l->n_buffers; i++) {
         nas__layer_buffer *b = &l->buffers[i];
         nas__place *p = &l->places[b->value];
         const nas_shape *s = &node_of(l, b->value)->shape;
+        if (p->planar) {
+            lay_planes(b, p, s);
+            continue;
+        }
         p->pitch = s->c;
         p->row = (size_t)(s->w + max_i32(b->left, b->right)) * (size_t)s->c;
         /* the first pixel of the image at a cache line: as many elements in front as that takes */
@@ -123,7 +136,8 @@ static void lay_out(nas__layers *l) {
 
 nas__view nas__layers_view(const nas__layers *l, nas_value v) {
     const nas__place *p = &l->places[v];
-    return (nas__view){.shape = node_of(l, v)->shape, .pitch = p->pitch, .row = p->row};
+    return (nas__view){
+        .shape = node_of(l, v)->shape, .pitch = p->pitch, .row = p->row, .plane = p->plane};
 }
 
 /* ---- ways and weights --------------------------------------------------------------------------------------------- */
@@ -488,11 +502,13 @@ static void place_barriers(nas__layers *l) {
 nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *l) {
     l->buffers = nas_arena_alloc(ctx, l->arena, (size_t)l->n_values, sizeof *l->buffers);
     if (l->buffers == NULL) return NAS_ERR_NOMEM;
+    nas_status status = nas__layers_planes(ctx, l);
+    if (status != NAS_OK) return status;
     find_buffers(l);
     widen_borders(l);
     plan_constants(l);
     lay_out(l);
-    nas_status status = plan_kernels(ctx, l);
+    status = plan_kernels(ctx, l);
     if (status == NAS_OK) nas__layers_chains(l);
     if (status == NAS_OK) status = place_buffers(ctx, l);
     if (status != NAS_OK) return status;

@@ -43,6 +43,12 @@ typedef struct nas__qconv {
     bool
         powers; /* every weight is 0 or +-2^i, i of 0..6: four bits are enough, whatever weight_bits says */
     bool has_left; /* the layer needs nas_requant.left > 0 */
+    bool half;     /* every multiplier is below 2^30, and nothing is shifted left */
+    bool single;   /* nas__qconv_is_single of its numbers */
+    bool prelu;    /* the sum is rounded to a code of its own, then prelu makes another of it */
+    /* Values in planes, for ways of the algorithm PIXELS alone, which take no other: bytes from the codes of four channels
+     * to those of the next four; 0: [h][w][c]. out_plane > 0 says which. */
+    size_t in_plane, out_plane, residual_plane;
 } nas__qconv;
 
 /* The numbers of one layer; pointers are borrowed. */
@@ -52,8 +58,9 @@ typedef struct nas__qconv_data {
     const int32_t *multiplier; /* [O] */
     int32_t zero_in;
     nas_requant requant;        /* zero_residual and multiplier_residual with has_residual */
-    nas_requant between;        /* joins: of the code before the addition */
-    int32_t multiplier_between; /* joins: nas_quant_add_multiplier of that code */
+    nas_requant between;        /* joins, prelu: of the code before */
+    int32_t multiplier_between; /* joins, prelu: nas_quant_add_multiplier of that code */
+    const int32_t *below; /* prelu: [O] nas_quant_slope_multiplier, of codes below its zero point */
 } nas__qconv_data;
 
 typedef enum nas__qconv_algorithm {
@@ -63,7 +70,8 @@ typedef enum nas__qconv_algorithm {
     NAS__QCONV_WINOGRAD_2, /* F(2x2,3x3), exact: pairs of int16 */
     NAS__QCONV_WINOGRAD_4, /* F(4x4,3x3) */
     NAS__QCONV_SPARSE, /* zeros left out: DIRECT with lists, a block of whole vectors of outputs shares one */
-    NAS__QCONV_SPARSE_PANEL /* the same, pixels in lanes, `group` outputs share a list of what they keep */
+    NAS__QCONV_SPARSE_PANEL, /* the same, pixels in lanes, `group` outputs share a list of what they keep */
+    NAS__QCONV_PIXELS /* values in planes, pixels in lanes: vectors of `pixels` x 16, `vectors` outputs */
 } nas__qconv_algorithm;
 
 typedef struct nas__qconv_way {
@@ -95,6 +103,14 @@ int32_t nas__qconv_shared(const nas_target *target, const nas__qconv_way *way);
 /* nas__qconv_sparse_products - as nas__sparse_products. */
 double nas__qconv_sparse_products(const nas_target *target, const nas__qconv *q,
                                   const nas__qconv_way *way);
+/* nas__qconv_is_single - is single precision exact? Sums are scaled by one fused multiplication and addition, which rounds
+ * once: sums and multipliers of up to 24 bits, no product that is a half of a step, results of less than 16 bits. A prelu
+ * must round all codes as it should. */
+bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data);
+/* nas__qconv_pixels_legal - can it be computed on values in planes? */
+bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *conv);
+/* nas__q_plane_bytes - of a row of one plane: `width` pixels as whole vectors, and a border beside them. */
+size_t nas__q_plane_bytes(int32_t width, int32_t border);
 const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
 /* nas__qconv_same_kind - do the ways differ by their tile alone? */
 bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b);
@@ -186,6 +202,9 @@ nas_status nas__qop_pack(nas_ctx *ctx, const nas__qop *op, const nas__qop_data *
 void nas__qop_name(const nas_target *target, const nas__qop *op, nas_buf *out);
 void nas__qop_emit(const nas_target *target, const nas__qop *op,
                    nas_buf *out); /* on both preludes */
+/* layer_qop_planes.c: QUANTIZE to planes, of up to four channels, and DEQUANTIZE from planes. */
+void nas__qop_emit_words(const nas__qop *op, int32_t channels, nas_buf *out);
+void nas__qop_emit_dequantize_planes(const nas__qop *op, nas_buf *out);
 /* nas__qop_emit_move - row y of DEPTH_TO_SPACE and NEAREST: layer_qop_move.c */
 void nas__qop_emit_move(const nas__qop *op, nas_buf *out);
 
@@ -195,6 +214,7 @@ enum {
     NAS__Q_LOW_BETWEEN,
     NAS__Q_HIGH_BETWEEN,
     NAS__Q_MULTIPLIER_BETWEEN,
+    NAS__Q_ABOVE, /* the float that is multiplied with instead, where `single` */
     NAS__Q_ZERO_IN_2 = 8,
     NAS__Q_MULTIPLIER_1,
     NAS__Q_MULTIPLIER_2,

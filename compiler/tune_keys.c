@@ -44,6 +44,12 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
         : q->residual_signed ? " residual s8"
                              : " residual u8",
         q->joins ? " joined" : "", q->has_left ? " left" : "");
+    if (q->out_plane == 0) return;
+    nas_buf_printf(out, " planes %zu,%zu,%zu%s%s", q->in_plane, q->out_plane, q->residual_plane,
+                   q->single ? " single"
+                   : q->half ? " half"
+                             : "",
+                   q->prelu ? " prelu" : "");
 }
 
 /* Like all that a kernel is known by: what it is, and a hash of its text. */

@@ -170,8 +170,12 @@ static size_t extent(int32_t height, int32_t width, size_t row, int32_t pitch, i
     return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
 }
 
+static int32_t in_height(const nas__conv *c) {
+    return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+}
+
 static size_t in_elements(const nas__conv *c) {
-    const int32_t height = (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+    const int32_t height = in_height(c);
     const int32_t width = (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
     return extent(height, width, c->in_row, c->in_pitch, c->in_c);
 }
@@ -263,11 +267,17 @@ static void emit_sizes(const nas__tune_subject *s, nas_buf *out) {
     }
     const nas__conv *c = s->qconv != NULL ? &s->qconv->conv : s->conv;
     const size_t element = s->qconv != NULL ? 1 : sizeof(float);
-    const size_t residual =
-        c->has_residual ? extent(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
-                        : 0;
-    nas_buf_printf(out, sizes, s->qconv != NULL ? "void" : "float", element * in_elements(c),
-                   element * extent(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c),
+    size_t residual = c->has_residual
+                          ? extent(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
+                          : 0;
+    size_t in = in_elements(c),
+           result = extent(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    if (s->qconv != NULL && s->qconv->out_plane > 0) { /* whole rows of planes */
+        if (s->qconv->in_plane > 0) in = (size_t)in_height(c) * c->in_row;
+        result = (size_t)c->out_h * c->out_row;
+        residual = (size_t)c->out_h * c->residual_row;
+    }
+    nas_buf_printf(out, sizes, s->qconv != NULL ? "void" : "float", element * in, element * result,
                    element * residual);
 }
 

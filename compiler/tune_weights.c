@@ -10,7 +10,7 @@ enum { BLOCK_HEAD = 64 };
 typedef struct random_weights {
     float *weight, *bias, *slope; /* of floats */
     int8_t *codes;                /* of codes */
-    int32_t *code_bias, *multiplier;
+    int32_t *code_bias, *multiplier, *below;
     nas__qconv_data data;
 } random_weights;
 
@@ -21,6 +21,7 @@ static void weights_free(random_weights *w) {
     nas_free(w->codes);
     nas_free(w->code_bias);
     nas_free(w->multiplier);
+    nas_free(w->below);
 }
 
 static size_t products_of(const nas__conv *c) {
@@ -55,6 +56,8 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     const bool fraction = q->conv.has_residual && !q->joins;
     double ratio = q->has_left ? 1.5 : 40 / spread * (fraction ? 1 << NAS_QUANT_FRACTION : 1);
     if (!q->has_left && ratio >= 1) ratio = 0.75;
+    if (q->half && ratio >= 0.5) ratio = 0.4;
+    if (q->single && ratio >= 0.004) ratio = 0.004;
     nas_requant *r = &w->data.requant;
     r->low = q->out_signed ? -128 : 0;
     r->high = r->low + 255;
@@ -62,6 +65,15 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     nas_status status = nas_quant_left(ctx, ratio, &r->left);
     for (int32_t o = 0; o < q->conv.out_c && status == NAS_OK; o++)
         status = nas_quant_multiplier(ctx, ratio, r->left, &w->multiplier[o]);
+    for (int32_t o = 0; o < q->conv.out_c && q->single; o++)
+        w->multiplier[o] |= 1;
+    if (q->prelu) {
+        if (status == NAS_OK)
+            status = nas_quant_add_multiplier(ctx, 1, &w->data.multiplier_between);
+        for (int32_t o = 0; o < q->conv.out_c; o++)
+            w->below[o] = w->data.multiplier_between / 4;
+        w->data.below = w->below;
+    }
     w->data.between = *r;
     if (q->conv.has_residual) {
         r->zero_residual = q->residual_signed ? 0 : 128;
@@ -86,11 +98,15 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
     w->codes = nas_alloc_array(ctx, n, sizeof *w->codes);
     w->code_bias = nas_alloc_array(ctx, outputs, sizeof *w->code_bias);
     w->multiplier = nas_alloc_array(ctx, outputs, sizeof *w->multiplier);
-    if (w->codes == NULL || w->code_bias == NULL || w->multiplier == NULL) return NAS_ERR_NOMEM;
+    w->below = nas_alloc_array(ctx, outputs, sizeof *w->below);
+    if (w->codes == NULL || w->code_bias == NULL || w->multiplier == NULL || w->below == NULL)
+        return NAS_ERR_NOMEM;
     nas_rng rng = nas_rng_stream(1, 0, "tune");
     int32_t code_max = (1 << (q->weight_bits - 1)) - 1;
     /* sums of any input stay within NAS_QUANT_ACC_MAX */
     while (code_max > 1 && (double)code_max * 255 * (double)products_of(c) > NAS_QUANT_ACC_MAX / 2)
+        code_max /= 2;
+    while (q->single && code_max > 1 && (double)code_max * 255 * (double)products_of(c) > 1 << 23)
         code_max /= 2;
     for (size_t i = 0; i < n; i++)
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));

@@ -133,6 +133,29 @@ static const char emulated_widths[] =
     "E_WIDTH(__m512i, _mm512, __mmask64)\nE_WIDTH(__m256i, _mm256, __mmask32)\n"
     "E_WIDTH(__m128i, _mm, __mmask16)\n";
 
+/* What kernels on values in planes need besides; a second part of the same file. */
+static const char emulated_planes[] =
+    "typedef float __m512 W64;\n"
+    "F __m512 _mm512_cvtepi32_ps(__m512i a) { return __builtin_convertvector((e_i32)a, __m512); }\n"
+    "F __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) { /* rounds once, nearly always */\n"
+    "    for (int i = 0; i < 16; i++) a[i] = (float)((double)a[i] * b[i] + c[i]);\n"
+    "    return a;\n}\n"
+    "F __m512i _mm512_set_epi64(long long h, long long g, long long f, long long e, long long d,\n"
+    "    long long c, long long b, long long a) {\n"
+    "    return (__m512i){a, b, c, d, e, f, g, h};\n}\n"
+    "F __m512i _mm512_permutex2var_epi16(__m512i a, __m512i n, __m512i b) {\n"
+    "    e_u16 r = {0};\n"
+    "    for (int i = 0; i < 32; i++) {\n"
+    "        const int k = ((e_u16)n)[i] & 63;\n"
+    "        r[i] = k < 32 ? ((e_u16)a)[k] : ((e_u16)b)[k - 32];\n"
+    "    }\n"
+    "    return (__m512i)r;\n}\n"
+    "typedef int _MM_PERM_ENUM;\n"
+    "F unsigned _mm512_cmplt_epi32_mask(__m512i a, __m512i b) {\n"
+    "    unsigned m = 0;\n"
+    "    for (int i = 0; i < 16; i++) m |= (unsigned)(((e_i32)a)[i] < ((e_i32)b)[i]) << i;\n"
+    "    return m;\n}\n";
+
 /* The tile registers, with the checks of the processor; a third part of the same file. */
 static const char emulated_tiles[] =
     "#include <stdlib.h>\n#include <string.h>\n"

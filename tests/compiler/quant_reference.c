@@ -6,6 +6,12 @@ int32_t quant_reference_code(uint8_t byte, bool is_signed) {
     return is_signed && byte >= 128 ? (int32_t)byte - 256 : byte;
 }
 
+/* A code of a value: [h][w][c], or in planes of four channels. */
+static size_t at(size_t row, size_t plane, int32_t pitch, int32_t y, int32_t x, int32_t c) {
+    const size_t pixel = (size_t)y * row + (size_t)x * (size_t)pitch;
+    return plane == 0 ? pixel + (size_t)c : pixel + (size_t)(c / 4) * plane + (size_t)(c % 4);
+}
+
 static int32_t sum_of(const nas__qconv *q, const nas__qconv_data *data, const uint8_t *in,
                       int32_t y, int32_t x, int32_t o) {
     const nas__conv *c = &q->conv;
@@ -14,11 +20,12 @@ static int32_t sum_of(const nas__qconv *q, const nas__qconv_data *data, const ui
     int32_t sum = data->bias[o];
     for (int32_t ky = 0; ky < c->kernel_h; ky++) {
         for (int32_t kx = 0; kx < c->kernel_w; kx++) {
-            const uint8_t *s = in + (size_t)(y * c->stride_h + ky * c->dilation_h) * c->in_row +
-                               (size_t)((x * c->stride_w + kx * c->dilation_w) * c->in_pitch) +
-                               (size_t)(group * in_c);
-            for (int32_t i = 0; i < in_c; i++)
-                sum += (quant_reference_code(s[i], q->in_signed) - data->zero_in) * *w++;
+            for (int32_t i = 0; i < in_c; i++) {
+                const uint8_t code =
+                    in[at(c->in_row, q->in_plane, c->in_pitch, y * c->stride_h + ky * c->dilation_h,
+                          x * c->stride_w + kx * c->dilation_w, group * in_c + i)];
+                sum += (quant_reference_code(code, q->in_signed) - data->zero_in) * *w++;
+            }
         }
     }
     return sum;
@@ -31,27 +38,31 @@ void quant_reference_conv(const nas__qconv *q, const nas__qconv_data *data, cons
         for (int32_t x = 0; x < c->out_w; x++) {
             for (int32_t o = 0; o < c->out_c; o++) {
                 const int32_t acc = sum_of(q, data, in, y, x, o), m = data->multiplier[o];
-                const size_t at = (size_t)y * c->residual_row + (size_t)(x * c->residual_pitch + o);
+                const size_t r = at(c->residual_row, q->residual_plane, c->residual_pitch, y, x, o);
+                const int32_t before =
+                    nas_requantize(acc, m, &data->between) - data->between.zero_out;
                 const int32_t code =
-                    q->joins ? nas_quant_add(
-                                   nas_requantize(acc, m, &data->between) - data->between.zero_out,
-                                   data->multiplier_between,
-                                   quant_reference_code(residual[at], q->residual_signed) -
-                                       data->requant.zero_residual,
-                                   data->requant.multiplier_residual, &data->requant)
+                    q->prelu ? nas_quant_add(before,
+                                             before < 0 ? data->below[o] : data->multiplier_between,
+                                             0, 0, &data->requant)
+                    : q->joins
+                        ? nas_quant_add(before, data->multiplier_between,
+                                        quant_reference_code(residual[r], q->residual_signed) -
+                                            data->requant.zero_residual,
+                                        data->requant.multiplier_residual, &data->requant)
                     : c->has_residual
                         ? nas_requantize_add(acc, m,
-                                             quant_reference_code(residual[at], q->residual_signed),
+                                             quant_reference_code(residual[r], q->residual_signed),
                                              &data->requant)
                         : nas_requantize(acc, m, &data->requant);
-                out[(size_t)y * c->out_row + (size_t)(x * c->out_pitch + o)] = (uint8_t)code;
+                out[at(c->out_row, q->out_plane, c->out_pitch, y, x, o)] = (uint8_t)code;
             }
         }
     }
 }
 
 static size_t place(const nas__view *v, int32_t y, int32_t x, int32_t c) {
-    return (size_t)y * v->row + (size_t)(x * v->pitch + c);
+    return at(v->row, v->plane, v->pitch, y, x, c);
 }
 
 /* An operand of a sum or product at a pixel of the result: rows and columns of one pixel are repeated. */

@@ -78,9 +78,37 @@ static const shape_row fixed_shapes[] = {
     {60, 60, 60, 3, 5, 2, 7, 1, 3, 2, 1, 1, 4, 1, 0, 0, 0, 1, 8, ANY, DENSE},
     {32, 32, 32, 1, 17, 1, 3, 1, 2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE},
 };
+/* Values in planes, for targets that have kernels for them: pixels that fill no vector, channels that fill no word, one channel
+ * that is staged; prelu, residuals, multipliers of a half and more. */
+typedef struct planes_row {
+    shape_row shape;
+    bool prelu;
+    enum {
+        WIDE,
+        HALF,
+        SINGLE_FLOAT
+    } scaling; /* any multipliers; below a half; such that floats are exact */
+} planes_row;
+static const planes_row planes_shapes[] = {
+    {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{16, 16, 1, 3, 80, 3, 3, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 8, EXTREME, DENSE}, 0, HALF},
+    {{12, 13, 1, 4, 71, 3, 3, 1, 1, 1, 1, 2, 0, 1, 1, 1, 0, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
+    {{5, 6, 1, 2, 100, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 8, EXTREME, DENSE}, 1, WIDE},
+    {{1, 9, 1, 40, 37, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{1, 4, 1, 3, 1, 3, 2, 1, 1, 2, 1, 1, 0, 0, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, HALF},
+    {{1, 3, 1, 2, 17, 1, 9, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 4, ANY, DENSE}, 0, WIDE},
+    {{56, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, WIDE},
+    {{3, 17, 1, 2, 15, 3, 5, 1, 1, 2, 3, 1, 2, 1, 1, 1, 1, 1, 8, ANY, DENSE}, 0, WIDE},
+    {{33, 2, 1, 1, 96, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 7, EXTREME, DENSE}, 0, WIDE},
+    {{8, 21, 1, 3, 33, 2, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
+    {{16, 16, 1, 4, 128, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
+    {{12, 8, 1, 3, 66, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, SINGLE_FLOAT},
+};
 enum {
+    PLANES = sizeof planes_shapes / sizeof planes_shapes[0],
     FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0],
     GENERATED = 10,
+    CASES = FIXED + GENERATED + PLANES,
     TRIED = 3,       /* ways of a shape, taken in turn: compiling all of them takes minutes */
     SPARSE_TRIED = 6 /* all that leave zeros out */
 };
@@ -173,6 +201,27 @@ static nas__qconv conv_of(const shape_row *r) {
     return q;
 }
 
+/* Puts the values of a convolution in planes, those of one input channel excepted. */
+static void lay_planes(nas__qconv *q, const planes_row *row) {
+    nas__conv *c = &q->conv;
+    const size_t groups = (size_t)(c->out_c + 3) / 4;
+    q->half = row->scaling != WIDE;
+    q->single = row->scaling == SINGLE_FLOAT;
+    q->prelu = row->prelu;
+    q->out_plane = nas__q_plane_bytes(c->out_w, row->shape.out_extra);
+    c->out_pitch = 4;
+    c->out_row = groups * q->out_plane;
+    if (c->in_c > 1) {
+        q->in_plane = nas__q_plane_bytes(c->out_w, in_width(c) - c->out_w);
+        c->in_pitch = 4;
+        c->in_row = (size_t)(c->in_c + 3) / 4 * q->in_plane;
+    }
+    if (!c->has_residual) return;
+    q->residual_plane = nas__q_plane_bytes(c->out_w, 16);
+    c->residual_pitch = 4;
+    c->residual_row = groups * q->residual_plane;
+}
+
 /* Tensors of one shape. */
 typedef struct tensors {
     nas__qconv q;
@@ -180,7 +229,7 @@ typedef struct tensors {
     uint8_t *in, *residual, *want;
     int8_t *weight;
     uint8_t *kept; /* NULL: dense */
-    int32_t *bias, *multiplier;
+    int32_t *bias, *multiplier, *below;
     size_t in_bytes, out_bytes, residual_bytes;
 } tensors;
 
@@ -242,14 +291,32 @@ static int8_t power_below(int8_t code) {
     return (int8_t)(code < 0 ? -power : power);
 }
 
-static tensors tensors_of(nas_rng *rng, const shape_row *row) {
+/* What the words of the last four channels hold beyond the last channel: 0, between the bounds. */
+static void fill_words(tensors *t) {
+    const nas__conv *c = &t->q.conv;
+    const nas_requant *r = &t->data.requant;
+    const int32_t code = r->low > 0 ? r->low : r->high < 0 ? r->high : 0;
+    for (int32_t y = 0; y < c->out_h; y++) {
+        uint8_t *last = t->want + (size_t)y * c->out_row + (size_t)(c->out_c / 4) * t->q.out_plane;
+        for (int32_t i = 0; i < 4 * c->out_w && c->out_c % 4 > 0; i++) {
+            if (i % 4 >= c->out_c % 4) last[i] = (uint8_t)code;
+        }
+    }
+}
+
+static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *planes) {
     tensors t = {.q = conv_of(row)};
     const nas__conv *c = &t.q.conv;
-    t.in_bytes = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
-    t.out_bytes = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    if (planes != NULL) lay_planes(&t.q, planes);
+    t.in_bytes = t.q.in_plane > 0
+                     ? (size_t)in_height(c) * c->in_row
+                     : exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
+    t.out_bytes = t.q.out_plane > 0 ? (size_t)c->out_h * c->out_row
+                                    : exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
     t.residual_bytes = c->has_residual
                            ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
                            : 0;
+    if (t.q.residual_plane > 0) t.residual_bytes = (size_t)c->out_h * c->residual_row;
     const size_t taps = (size_t)(c->kernel_h * c->kernel_w * (c->in_c / c->groups));
     t.in = nas_alloc_array(ctx, t.in_bytes, 1);
     t.residual = nas_alloc_array(ctx, t.residual_bytes, 1);
@@ -257,6 +324,7 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     t.weight = nas_alloc_array(ctx, (size_t)c->out_c * taps, 1);
     t.bias = nas_alloc_array(ctx, (size_t)c->out_c, 4);
     t.multiplier = nas_alloc_array(ctx, (size_t)c->out_c, 4);
+    t.below = nas_alloc_array(ctx, (size_t)c->out_c, 4);
     fill_codes(rng, t.in, t.in_bytes, row->fill);
     fill_codes(rng, t.residual, t.residual_bytes, row->fill);
     const int32_t most = (1 << (row->bits - 1)) - 1;
@@ -270,13 +338,14 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     t.data = (nas__qconv_data){.weight = t.weight,
                                .bias = t.bias,
                                .multiplier = t.multiplier,
+                               .below = t.below,
                                .zero_in = row->in_signed ? code_between(rng, -128, 127)
                                                          : code_between(rng, 0, 255),
                                .requant = requant_of(rng, &t.q)};
-    if (t.q.joins) {
+    if (t.q.joins || t.q.prelu) {
         t.data.between = requant_of(rng, &t.q);
         t.data.between.left = t.data.requant.left;
-        t.data.multiplier_between = code_between(rng, 1000, 200000);
+        t.data.multiplier_between = code_between(rng, 1000, 200000) / 16 * 16;
     }
     const double spread = 255.0 * most * sqrt((double)taps);
     for (int32_t o = 0; o < c->out_c; o++) {
@@ -285,9 +354,15 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
         const double m =
             ldexp(fraction * 200 / spread * nas_rng_uniform(rng), 31 - t.data.requant.left);
         t.multiplier[o] = coin(rng) && coin(rng) ? INT32_MAX : (int32_t)fmin(m, 2147483647.0);
+        if (t.q.half && t.multiplier[o] >= 1 << 30) t.multiplier[o] = (1 << 30) - 1;
+        if (t.q.single && t.multiplier[o] >= 1 << 23) t.multiplier[o] = (1 << 22) + 1;
+        /* of few bits, so that there are ties, and a float for each */
+        if (t.q.prelu) t.below[o] = 16 * code_between(rng, -6000, 6000);
     }
+    if (t.q.single) cr_assert(nas__qconv_is_single(&t.q, &t.data));
     memset(t.want, 0xA5, t.out_bytes);
     quant_reference_conv(&t.q, &t.data, t.in, t.residual, t.want);
+    if (t.q.out_plane > 0) fill_words(&t);
     return t;
 }
 
@@ -299,6 +374,7 @@ static void tensors_free(tensors *t) {
     nas_free(t->kept);
     nas_free(t->bias);
     nas_free(t->multiplier);
+    nas_free(t->below);
 }
 
 static const char main_text[] =
@@ -414,7 +490,8 @@ static bool build_and_run(const nas_target *target) {
         argv[k++] = "-I.";
         argv[k++] = "-Wno-psabi";
         nas_buf header = {0};
-        nas_buf_printf(&header, "%s%s%s", emulated_intrinsics, emulated_widths, emulated_tiles);
+        nas_buf_printf(&header, "%s%s%s%s", emulated_intrinsics, emulated_widths, emulated_planes,
+                       emulated_tiles);
         write_text("immintrin.h", header.data, header.len);
         nas_buf_deinit(&header);
     }
@@ -469,6 +546,11 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
         if (ways[k].algorithm == NAS__QCONV_MATRIX) ways[matrix++] = ways[k];
     }
     if (q->conv.kept != NULL) return choose_sparse(ways, n, out);
+    if (q->out_plane > 0) {
+        cr_assert(n <= SPARSE_TRIED && matrix == 0);
+        memcpy(out, ways, (size_t)n * sizeof *ways);
+        return n;
+    }
     if (matrix > 0) n = matrix;
     const int32_t kept = n < TRIED ? n : TRIED;
     for (int32_t k = 0; k < kept; k++)
@@ -492,25 +574,30 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
                : kept;
 }
 
-static void check_target(const nas_target *target) {
+static void check_target(const nas_target *target, bool in_planes) {
     nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
     nas_rng rng = nas_rng_stream(12, 0, "layer_qconv");
-    tensors all[FIXED + GENERATED];
-    nas__qconv_way ways[FIXED + GENERATED][SPARSE_TRIED];
-    int32_t counts[FIXED + GENERATED];
+    tensors all[CASES];
+    nas__qconv_way ways[CASES][SPARSE_TRIED];
+    int32_t counts[CASES];
+    const int from = in_planes ? FIXED + GENERATED : 0, to = in_planes ? CASES : FIXED + GENERATED;
     nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
     nas__emit_vector_prelude(target, &text);
     nas__emit_quant_prelude(target, &text);
-    for (int i = 0; i < FIXED + GENERATED; i++) {
-        const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
-        all[i] = tensors_of(&rng, &row);
+    for (int i = from; i < to; i++) {
+        const planes_row *planes =
+            i < FIXED + GENERATED ? NULL : &planes_shapes[i - FIXED - GENERATED];
+        const shape_row row = planes != NULL ? planes->shape
+                              : i < FIXED    ? fixed_shapes[i]
+                                             : generated_shape(&rng);
+        all[i] = tensors_of(&rng, &row, planes);
         counts[i] = choose(target, &all[i].q, i, ways[i]);
         cr_assert(row.zeros == DENSE || (counts[i] == 0) == (row.zeros == FULL),
                   "%s shape %d: %d ways leave zeros out", target->name, i, counts[i]);
         if (target->flags[0] == '\0') { /* emulated: slow */
             if (counts[i] > 0) ways[i][0] = ways[i][i % counts[i]];
-            counts[i] = i < FIXED && counts[i] > 0;
+            counts[i] = (i < FIXED || planes != NULL) && counts[i] > 0;
         }
         for (int32_t k = 0; k < counts[i]; k++)
             add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);
@@ -529,7 +616,7 @@ static void check_target(const nas_target *target) {
         cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
     }
     const uint8_t *out = (const uint8_t *)result.data;
-    for (int i = 0; i < FIXED + GENERATED; i++) {
+    for (int i = from; i < to; i++) {
         for (int32_t k = 0; ran && k < counts[i]; k++, out += all[i].out_bytes) {
             const nas__qconv_way *w = &ways[i][k];
             const size_t wrong = differences(out, all[i].want, all[i].out_bytes);
@@ -545,58 +632,64 @@ static void check_target(const nas_target *target) {
     nas_buf_deinit(&result);
 }
 
-static void check_named(const char *name) {
+static void check_named(const char *name, bool in_planes) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
     if (!on_path(target->compiler)) {
         (void)fprintf(stderr, "skipped: %s is not installed\n", target->compiler);
         return;
     }
-    check_target(target);
+    check_target(target, in_planes);
 }
 
 Test(compiler_layer_qconv, every_way_is_exact_on_plain_vectors) {
-    check_named("x86-64");
+    check_named("x86-64", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_pairs_of_words) {
-    check_named("x86-64-avx2");
+    check_named("x86-64-avx2", false);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_wide_pairs_of_words) {
-    check_named("x86-64-avx512");
+    check_named("x86-64-avx512", false);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_vnni) {
-    check_named("x86-64-avx512vnni");
+    check_named("x86-64-avx512vnni", false);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_tile_registers) {
-    check_named("x86-64-amx");
+    check_named("x86-64-amx", false);
 }
 
 /* No flags: plain vectors of 64 bytes and the helpers of the target on emulated instructions. */
-static void check_emulation(const char *name) {
+static void check_emulation(const char *name, bool in_planes) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
     nas_target emulated = *target;
     emulated.flags = "";
     emulated.compiler = "gcc";
-    check_target(&emulated);
+    check_target(&emulated, in_planes);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni) {
-    check_emulation("x86-64-avx512vnni");
+    check_emulation("x86-64-avx512vnni", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
-    check_emulation("x86-64-amx");
+    check_emulation("x86-64-amx", false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_planes) {
+    check_named("x86-64-avx512vnni", true);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_planes_and_emulated_vnni) {
+    check_emulation("x86-64-avx512vnni", true);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
-    check_named("aarch64-linux");
+    check_named("aarch64-linux", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_of_32_bits) {
-    check_named("armv7-linux");
+    check_named("armv7-linux", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
-    check_named("aarch64-dotprod");
+    check_named("aarch64-dotprod", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
-    check_named("aarch64-i8mm");
+    check_named("aarch64-i8mm", false);
 }
 
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {
@@ -625,7 +718,7 @@ Test(compiler_layer_qconv, numbers_that_do_not_fit_are_refused) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
     nas_rng rng = nas_rng_stream(3, 0, "layer_qconv");
-    tensors t = tensors_of(&rng, &fixed_shapes[7]); /* one weight of two bits */
+    tensors t = tensors_of(&rng, &fixed_shapes[7], NULL); /* one weight of two bits */
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
     cr_assert(nas__qconv_ways(target, &t.q, ways) >= 1);
     uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &t.q, &ways[0]), 1);

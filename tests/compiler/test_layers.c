@@ -514,6 +514,76 @@ static void store(nas_value v, float scale, int32_t zero) {
     cr_assert(eq(int, (int)nas_graph_set_quant(ctx, g, v, q), NAS_OK));
 }
 
+static nas_value coded_conv(nas_value x, int32_t out, int32_t kernel, float scale, int32_t zero) {
+    float scales[32];
+    const nas_value v = conv(x, out, kernel, 1, 1);
+    for (int32_t o = 0; o < out; o++)
+        scales[o] = 0.004F + 0.0005F * (float)o;
+    cr_assert(eq(
+        int, (int)nas_graph_set_weight_scales(ctx, g, nas_graph_node(g, v)->params[0], 8, scales),
+        NAS_OK));
+    if (scale > 0) store(v, scale, zero);
+    return v;
+}
+
+static nas_value coded_prelu(nas_value x, float scale, int32_t zero) {
+    const nas_value v = add((nas_node){.op = NAS_OP_PRELU, .n_inputs = 1, .inputs = {x}});
+    store(v, scale, zero);
+    return v;
+}
+
+/* Super-resolution: wide, few channels, one at the begin, a shuffle at the end; too large for a cache. */
+static void upscaler(int32_t h, int32_t w) {
+    const nas_value x = input(h, w, 1);
+    store(x, 0.03F, 128);
+    const nas_value a = coded_prelu(coded_conv(x, 13, 5, 0.03F, 100), 0.04F, 90);
+    const nas_value wide = relu(coded_conv(a, 24, 1, 0, 0));
+    store(wide, 0.05F, 120);
+    const nas_value b = coded_conv(wide, 13, 3, 0.04F, 140);
+    const nas_value added = sum(b, a);
+    store(added, 0.05F, 130);
+    const nas_value last =
+        coded_conv(coded_prelu(coded_conv(added, 20, 3, 0.06F, 110), 0.05F, 100), 9, 3, 0.07F, 128);
+    const nas_value end =
+        add((nas_node){.op = NAS_OP_DEPTH_TO_SPACE, .n_inputs = 1, .inputs = {last}, .block = 3});
+    store(end, 0.07F, 128);
+    finish(end);
+}
+
+/* Where there are kernels for them values lie in planes, all but the image of one channel; elsewhere nothing changes. */
+Test(compiler_layers, values_of_few_channels_lie_in_planes) {
+    enum { H = 700, W = 70, IN = H * W, OUT = 9 * H * W };
+    upscaler(H, W);
+    const nas_compile_options native = options;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &options.target), NAS_OK));
+    nas__layers *l = lowered();
+    cr_assert(eq(int, l->n_layers, 7)); /* the image, five convolutions, the output */
+    for (int32_t i = 1; i < 6; i++) {
+        const nas__qconv *q = &l->layers[i].qconv;
+        cr_assert(eq(int, (int)l->layers[i].qways[0].algorithm, (int)NAS__QCONV_PIXELS));
+        cr_assert(q->prelu == (i == 1 || i == 4) && (q->in_plane > 0) == (i > 1));
+    }
+    cr_assert(l->layers[2].chain > 1);
+    nas__layers_free(l);
+    options = native;
+    float *in = nas_alloc_array(ctx, IN, sizeof *in), *want = nas_alloc_array(ctx, OUT, sizeof *in),
+          *got = nas_alloc_array(ctx, OUT, sizeof *in);
+    nas_rng rng = nas_rng_stream(6, 0, "codes");
+    for (int i = 0; i < IN; i++)
+        in[i] = (float)(6 * nas_rng_uniform(&rng) - 3);
+    nas_artifact a;
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_OK), "%s", nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)reference_quantized(ctx, g, in, want), NAS_OK));
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        cr_assert(eq(int, (int)nas_artifact_run(ctx, &a, g, 1, in, got, threads, dir), NAS_OK));
+        cr_assert(memcmp(got, want, OUT * sizeof *got) == 0, "%d threads", threads);
+    }
+    nas_free(in);
+    nas_free(want);
+    nas_free(got);
+    nas_graph_free(g);
+}
+
 /* Squeeze and excitation, a shuffle, a resize: codes from the image to the caller's planes, as the reference has them. */
 Test(compiler_layers, products_and_moves_stay_codes) {
     enum { IN = 6 * 5 * 8, OUT = 18 * 15 * 2 };

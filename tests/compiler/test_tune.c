@@ -209,6 +209,14 @@ Test(compiler_tune, every_way_of_an_integer_convolution_gets_a_time) {
     check_qconv(&q);
     q = codes_of(same_conv(24, 24, 24, 9, 3), 7);
     check_qconv(&q);
+    c = same_conv(1, 10, 1, 40, 3);
+    if (!nas__qconv_pixels_legal(options.target, &c)) return;
+    q = codes_of(c, 8); /* staged, and the result in planes */
+    q.prelu = q.half = true;
+    q.out_plane = nas__q_plane_bytes(40, 3);
+    q.conv.out_pitch = 4;
+    q.conv.out_row = 3 * q.out_plane;
+    check_qconv(&q);
 }
 
 Test(compiler_tune, several_threads_share_the_units) {

@@ -1,0 +1,259 @@
+/* layer_qconv_pixels.c - integer convolutions with pixels in lanes: few channels waste none.
+ *
+ * Codes lie in planes, [row][four channels][pixel][4]: a 32-bit lane holds four channels of one pixel, which is what one
+ * product takes, so inputs are read as they lie at any offset and outputs are stored as they come. A tile is `pixels`
+ * vectors of pixels by `vectors` outputs; its weights are words in every lane, in the order in which they are used:
+ * [block of outputs][kernel row][four channels][kernel column][output]. Images of one channel are not in planes: their
+ * rows are staged, so that the lane of a pixel holds it and the next three.
+ *
+ * Sums are scaled as ir/quantize.h says, bit for bit. Where all ratios are below 1/2, twice the multiplier fits 32 bits and
+ * the upper half of a product is the result. Where all are below 1/128, multipliers have no more than 24 bits, nor have most
+ * sums: then one fused multiplication and addition of floats is exact, and half as dear. */
+#include "compiler/layer_qconv_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { LANES = NAS__Q_PIXEL_LANES, GROUP = NAS__Q_PIXEL_GROUP };
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+static int32_t min_i32(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+
+/* ---- geometry ----------------------------------------------------------------------------------------------------- */
+
+nas__q_steps nas__q_steps_of(const nas__qconv *q) {
+    const nas__conv *c = &q->conv;
+    nas__q_steps s = {.staged = q->in_plane == 0,
+                      .groups = ceil_div(c->in_c, GROUP),
+                      .columns = c->kernel_w,
+                      .apart = c->dilation_w,
+                      .plane = q->in_plane,
+                      .row = c->in_row};
+    if (s.staged) {
+        s.columns = ceil_div(c->kernel_w, GROUP);
+        s.apart = GROUP;
+        s.row = nas__q_plane_bytes(c->out_w, GROUP * (s.columns - 1));
+    }
+    return s;
+}
+
+static int32_t total_steps(const nas__qconv *q) {
+    const nas__q_steps s = nas__q_steps_of(q);
+    return q->conv.kernel_h * s.groups * s.columns;
+}
+
+size_t nas__q_plane_bytes(int32_t width, int32_t border) {
+    const size_t pixels = (size_t)ceil_div(width, LANES) * LANES + (size_t)border;
+    return (pixels * GROUP + 63) / 64 * 64;
+}
+
+bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *c) {
+    return nas__matrix_of(target) == NAS__DOT_VNNI && c->groups == 1 && c->stride_h == 1 &&
+           c->stride_w == 1 && (c->in_c > 1 || c->dilation_w == 1);
+}
+
+size_t nas__q_pixels_staged(const nas__qconv *q) {
+    const nas__q_steps s = nas__q_steps_of(q);
+    return s.staged ? (size_t)nas__q_staged_rows(q, NAS__Q_PIXEL_ROWS) * s.row : 0;
+}
+
+bool nas__q_pixels_waits(const nas__qconv *q, const nas__qconv_way *way) {
+    return way->pixels <= 4 && way->vectors == GROUP && q->conv.out_c >= GROUP &&
+           q->conv.out_w >= way->pixels * LANES;
+}
+
+size_t nas__q_pixels_scratch(const nas__qconv *q, const nas__qconv_way *way) {
+    const size_t vectors = (size_t)(way->pixels * (GROUP + 1));
+    return nas__q_pixels_staged(q) + (nas__q_pixels_waits(q, way) ? 64 * vectors : 0);
+}
+
+/* Outputs of block b of a way; words of an output in front of the weights of a block: multiplier, bias, slope below 0. */
+int32_t nas__q_pixels_outputs(const nas__qconv *q, const nas__qconv_way *way, int32_t b) {
+    return min_i32(way->vectors, q->conv.out_c - b * way->vectors);
+}
+
+size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs) {
+    const size_t n = (size_t)ceil_div(outputs, GROUP) * GROUP;
+    return 4 * n * (NAS__Q_PIXEL_HEAD + (size_t)total_steps(q));
+}
+
+size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way) {
+    size_t n = 0;
+    for (int32_t b = 0; b * way->vectors < q->conv.out_c; b++)
+        n += nas__q_pixels_block(q, nas__q_pixels_outputs(q, way, b));
+    return n;
+}
+
+/* ---- estimate ----------------------------------------------------------------------------------------------------- */
+
+/* Zen 4: one product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
+static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const double finish = (q->single ? 1.75
+                           : q->half ? 3.5
+                                     : 5.5) +
+                          (q->conv.has_residual ? 4.5 : 0) +
+                          (q->prelu ? q->single ? 2.25 : 3.5 : 0);
+    const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
+    double cycles = 0;
+    for (int32_t b = 0; b * way->vectors < c->out_c; b++) {
+        const int32_t outputs = nas__q_pixels_outputs(q, way, b);
+        for (int32_t v = 0; v < vectors; v += way->pixels) {
+            const int32_t wide = min_i32(way->pixels, vectors - v);
+            const double products = outputs * wide;
+            const double loads = (c->kernel_w > 1 ? 2.0 : 1.0) * wide + 0.5 * outputs;
+            const double sums = products_of_sum * (products > loads ? products : loads);
+            /* two instructions a cycle, of them one product */
+            const double mixed = 0.5 * sums + finish * products;
+            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_waits(q, way))
+                cycles += (sums > mixed ? sums : mixed) + 0.5 * products + 8;
+            else
+                cycles += sums + finish * products + 16;
+        }
+    }
+    return cycles * c->out_h;
+}
+
+int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
+    static const int32_t tiles[][2] = {{4, 4}, {6, 4}, {3, 8}};
+    int32_t n = 0;
+    for (int32_t i = 0; i < 3; i++) {
+        nas__qconv_way way = {.algorithm = NAS__QCONV_PIXELS,
+                              .pixels = min_i32(tiles[i][0], ceil_div(q->conv.out_w, LANES)),
+                              .vectors = tiles[i][1],
+                              .stored_bits = 8};
+        if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
+        way.cycles = cycles_of(q, &way);
+        bool listed = false;
+        for (int32_t k = 0; k < n; k++)
+            listed = listed || (out[k].pixels == way.pixels && out[k].vectors == way.vectors);
+        if (!listed) out[n++] = way;
+    }
+    return n;
+}
+
+/* ---- single precision --------------------------------------------------------------------------------------------- */
+
+/* Does factor f make of every code what m does? Halves go up there, to the even code here. */
+static bool serves(const nas__qconv_data *data, int32_t m, bool below, float f) {
+    const nas_requant *r = &data->between;
+    const int32_t zero = data->requant.zero_out;
+    for (int32_t code = r->low; code <= r->high; code++) {
+        const int32_t x = code - r->zero_out;
+        if ((x < 0) != below) continue;
+        const int64_t want =
+            ((int64_t)x * m + (1 << (NAS_QUANT_ADD_BITS - 1))) >> NAS_QUANT_ADD_BITS;
+        if (want > INT16_MAX - 256 || want < INT16_MIN + 256 ||
+            nearbyint((double)x * (double)f + zero) != (double)(want + zero))
+            return false;
+    }
+    return true;
+}
+
+bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, float *out) {
+    const float f = ldexpf((float)m, -NAS_QUANT_ADD_BITS);
+    const float near[3] = {f, nextafterf(f, below ? -INFINITY : INFINITY),
+                           nextafterf(f, below ? INFINITY : -INFINITY)};
+    for (int32_t i = 0; i < 3; i++) {
+        *out = near[i];
+        if (serves(data, m, below, near[i])) return true;
+    }
+    *out = 0;
+    return false;
+}
+
+/* The largest size of a sum of output o. */
+static int64_t largest_sum(const nas__qconv *q, const nas__qconv_data *data, int32_t o) {
+    const nas__conv *c = &q->conv;
+    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)c->in_c;
+    const int32_t least = (q->in_signed ? -128 : 0) - data->zero_in, most = least + 255;
+    int64_t low = data->bias[o], high = data->bias[o];
+    for (size_t i = 0; i < n; i++) {
+        const int32_t w = data->weight[(size_t)o * n + i];
+        low += w > 0 ? w * least : w * most;
+        high += w > 0 ? w * most : w * least;
+    }
+    return high > -low ? high : -low;
+}
+
+bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data) {
+    if (q->has_left) return false;
+    for (int32_t o = 0; o < q->conv.out_c; o++) {
+        const int64_t sum = largest_sum(q, data, o);
+        int32_t odd = data->multiplier[o], zeros = 0;
+        for (; odd != 0 && odd % 2 == 0; odd /= 2)
+            zeros++;
+        /* a half of a step takes 30 factors of two */
+        if (odd >= 1 << 24 || sum >= 1 << 24 || (zeros > 6 && sum >= (int64_t)1 << (30 - zeros)))
+            return false;
+        if (((sum * data->multiplier[o]) >> 31) > INT16_MAX - 512) return false;
+        float below = 0;
+        if (q->prelu && !nas__q_prelu_factor(data, data->below[o], true, &below)) return false;
+    }
+    float above = 0;
+    return !q->prelu || nas__q_prelu_factor(data, data->multiplier_between, false, &above);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+static void put_i32(uint8_t *at, int64_t value) {
+    const int32_t v = (int32_t)value;
+    memcpy(at, &v, sizeof v);
+}
+
+static void put_i64(uint8_t *at, int64_t value) {
+    memcpy(at, &value, sizeof value);
+}
+
+/* Where the weight of input i and tap (y, x) lies among the bytes of an output: its word and the byte in it. */
+static size_t byte_of(const nas__q_steps *s, int32_t outputs, int32_t y, int32_t x, int32_t i) {
+    const int32_t group = s->staged ? 0 : i / GROUP, column = s->staged ? x / GROUP : x;
+    const int32_t word = (y * s->groups + group) * s->columns + column;
+    return (size_t)(word * outputs * GROUP + (s->staged ? x : i) % GROUP);
+}
+
+/* The multipliers of output o as floats; they are exact. */
+static void put_factors(const nas__qconv *q, const nas__qconv_data *data, int32_t o, uint8_t *at,
+                        uint8_t *below_at) {
+    const float m = ldexpf((float)data->multiplier[o], -31);
+    float below = 0;
+    memcpy(at, &m, sizeof m);
+    if (q->prelu) (void)nas__q_prelu_factor(data, data->below[o], true, &below); /* checked */
+    memcpy(below_at, &below, sizeof below);
+}
+
+void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
+                        int32_t zero, uint8_t *out) {
+    const nas__conv *c = &q->conv;
+    const nas__q_steps s = nas__q_steps_of(q);
+    const int32_t taps = c->kernel_h * c->kernel_w;
+    for (int32_t first = 0; first < c->out_c; first += way->vectors) {
+        const int32_t n = min_i32(way->vectors, c->out_c - first),
+                      padded = ceil_div(n, GROUP) * GROUP;
+        for (int32_t k = 0; k < n; k++) {
+            const int8_t *w = data->weight + (size_t)(first + k) * (size_t)(taps * c->in_c);
+            uint8_t *at = out + (size_t)(4 * NAS__Q_PIXEL_HEAD * padded + 4 * k);
+            int64_t sum = 0;
+            for (int32_t i = 0; i < taps * c->in_c; i++) {
+                const int32_t tap = i / c->in_c;
+                sum += w[i];
+                at[byte_of(&s, padded, tap / c->kernel_w, tap % c->kernel_w, i % c->in_c)] =
+                    (uint8_t)w[i];
+            }
+            put_i32(out + 8 * padded + 4 * k, data->bias[first + k] - zero * sum);
+            if (q->single) {
+                put_factors(q, data, first + k, out + 8 * k, out + 12 * padded + 4 * k);
+                continue;
+            }
+            const int64_t m = data->multiplier[first + k];
+            put_i64(out + 8 * k, q->half ? 2 * m : m);
+            if (q->prelu) put_i32(out + 12 * padded + 4 * k, data->below[first + k]);
+        }
+        out += nas__q_pixels_block(q, n);
+    }
+}

@@ -414,7 +414,7 @@ int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) 
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
-    if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q, way);
+    if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q);
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
     if (way->algorithm == NAS__QCONV_SPARSE_PANEL)

@@ -57,19 +57,14 @@ bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *c) {
            c->stride_w == 1 && (c->in_c > 1 || c->dilation_w == 1);
 }
 
-size_t nas__q_pixels_staged(const nas__qconv *q) {
+size_t nas__q_pixels_scratch(const nas__qconv *q) {
     const nas__q_steps s = nas__q_steps_of(q);
     return s.staged ? (size_t)nas__q_staged_rows(q, NAS__Q_PIXEL_ROWS) * s.row : 0;
 }
 
-bool nas__q_pixels_waits(const nas__qconv *q, const nas__qconv_way *way) {
-    return way->pixels <= 4 && way->vectors == GROUP && q->conv.out_c >= GROUP &&
+bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way) {
+    return way->pixels <= 2 && way->vectors == GROUP && q->conv.out_c >= GROUP &&
            q->conv.out_w >= way->pixels * LANES;
-}
-
-size_t nas__q_pixels_scratch(const nas__qconv *q, const nas__qconv_way *way) {
-    const size_t vectors = (size_t)(way->pixels * (GROUP + 1));
-    return nas__q_pixels_staged(q) + (nas__q_pixels_waits(q, way) ? 64 * vectors : 0);
 }
 
 /* Outputs of block b of a way; words of an output in front of the weights of a block: multiplier, bias, slope below 0. */
@@ -108,7 +103,7 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
             const double sums = products_of_sum * (products > loads ? products : loads);
             /* two instructions a cycle, of them one product */
             const double mixed = 0.5 * sums + finish * products;
-            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_waits(q, way))
+            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_turns(q, way))
                 cycles += (sums > mixed ? sums : mixed) + 0.5 * products + 8;
             else
                 cycles += sums + finish * products + 16;
@@ -118,7 +113,7 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
 }
 
 int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
-    static const int32_t tiles[][2] = {{4, 4}, {6, 4}, {3, 8}};
+    static const int32_t tiles[][2] = {{2, 4}, {6, 4}, {3, 8}};
     int32_t n = 0;
     for (int32_t i = 0; i < 3; i++) {
         nas__qconv_way way = {.algorithm = NAS__QCONV_PIXELS,

@@ -257,18 +257,21 @@ static const char vnni_pixels[] =
     "    const MI o = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64((MI)a, 32), m), half);\n"
     "    return (vi)_mm512_mask_shuffle_epi32(o, 0x5555, e, (_MM_PERM_ENUM)0xf5);\n}\n"
     "HELPER vi q_below(vi t, vi above, vi below) {\n"
-    "    return (vi)_mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask((MI)t, (MI)(vi){0}), (MI)above, "
+    "    return (vi)_mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask((MI)t, (MI)(vi){0}), "
+    "(MI)above, "
     "(MI)below);\n}\n"
     "HELPER MI q_order(void) {\n"
     "    return _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);\n}\n"
     "HELPER MI q_pack_u(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
     "    const MI v = _mm512_packus_epi16(_mm512_packs_epi32((MI)a, (MI)b), "
     "_mm512_packs_epi32((MI)c, (MI)d));\n"
-    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), q_order());\n}\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), "
+    "q_order());\n}\n"
     "HELPER MI q_pack_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
     "    const MI v = _mm512_packs_epi16(_mm512_packs_epi32((MI)a, (MI)b), "
     "_mm512_packs_epi32((MI)c, (MI)d));\n"
-    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), q_order());\n}\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), "
+    "q_order());\n}\n"
     "HELPER vi q_single(vi a, vf m, vf shift) {\n"
     "    return (vi)_mm512_fmadd_ps(_mm512_cvtepi32_ps((MI)a), (__m512)m, (__m512)shift);\n}\n"
     "HELPER vi q_bent(vi t, vf above, vf below, vf shift) {\n"
@@ -283,10 +286,12 @@ static const char vnni_pixels[] =
     "    return _mm512_permutex2var_epi16((MI)a, lanes, (MI)b);\n}\n"
     "HELPER MI q_cut_u(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
     "    const MI v = _mm512_packus_epi16(q_cut(a, b), q_cut(c, d));\n"
-    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), q_order());\n}\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epu8(_mm512_max_epu8(v, low), high), "
+    "q_order());\n}\n"
     "HELPER MI q_cut_s(vi a, vi b, vi c, vi d, MI low, MI high) {\n"
     "    const MI v = _mm512_packs_epi16(q_cut(a, b), q_cut(c, d));\n"
-    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), q_order());\n}\n"
+    "    return _mm512_shuffle_epi8(_mm512_min_epi8(_mm512_max_epi8(v, low), high), "
+    "q_order());\n}\n"
     "#if defined(__clang__)\n"
     "#define Q_WEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"
     "#else\n"
@@ -441,8 +446,8 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
                        target->vector_bytes == 64 ? avx512_put : avx2_put);
         break;
     case NAS__DOT_VNNI:
-        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 0\n%s%s%s%s", names_512,
-                       broadcast_plain, x86_round, bytes_stage, vnni, avx512_put, vnni_pixels);
+        nas_buf_printf(out, "%s%s%s#define Q_FLIP_U 0\n%s%s%s%s", names_512, broadcast_plain,
+                       x86_round, bytes_stage, vnni, avx512_put, vnni_pixels);
         break;
     case NAS__DOT_BYTES: break; /* of single ways */
     case NAS__DOT_MMLA:

@@ -167,8 +167,9 @@ bool nas__q_list_pack(const nas_target *target, const nas__qconv *q, const nas__
 enum {
     NAS__Q_PIXEL_LANES = 16,
     NAS__Q_PIXEL_GROUP = 4, /* channels of a word */
-    NAS__Q_PIXEL_HEAD = 4,  /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
-    NAS__Q_PIXEL_ROWS = 16  /* rows of outputs whose inputs are staged together */
+    NAS__Q_PIXEL_HEAD =
+        4, /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
+    NAS__Q_PIXEL_ROWS = 16 /* rows of outputs whose inputs are staged together */
 };
 typedef struct nas__q_steps {
     bool staged;
@@ -181,6 +182,7 @@ int32_t nas__q_pixels_outputs(const nas__qconv *q, const nas__qconv_way *way, in
 size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs); /* bytes */
 /* nas__q_pixels_turns - do tiles take turns, one being added while the sums of the other become codes? */
 bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way);
+bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x);
 int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 size_t nas__q_pixels_scratch(const nas__qconv *q);
 size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */

@@ -29,11 +29,11 @@ static int32_t min_i32(int32_t a, int32_t b) {
 nas__q_steps nas__q_steps_of(const nas__qconv *q) {
     const nas__conv *c = &q->conv;
     nas__q_steps s = {.staged = q->in_plane == 0,
-               .groups = ceil_div(c->in_c, GROUP),
-               .columns = c->kernel_w,
-               .apart = c->dilation_w,
-               .plane = q->in_plane,
-               .row = c->in_row};
+                      .groups = ceil_div(c->in_c, GROUP),
+                      .columns = c->kernel_w,
+                      .apart = c->dilation_w,
+                      .plane = q->in_plane,
+                      .row = c->in_row};
     if (s.staged) {
         s.columns = ceil_div(c->kernel_w, GROUP);
         s.apart = GROUP;
@@ -63,8 +63,8 @@ size_t nas__q_pixels_scratch(const nas__qconv *q) {
 }
 
 bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way) {
-    return way->pixels <= 2 && way->vectors == GROUP && q->conv.out_c >= GROUP &&
-           q->conv.out_w >= way->pixels * LANES;
+    return q->absent == NULL && way->pixels <= 2 && way->vectors == GROUP &&
+           q->conv.out_c >= GROUP && q->conv.out_w >= way->pixels * LANES;
 }
 
 /* Outputs of block b of a way; words of an output in front of the weights of a block: multiplier, bias, slope below 0. */
@@ -86,10 +86,25 @@ size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way) {
 
 /* ---- estimate ----------------------------------------------------------------------------------------------------- */
 
+bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x) {
+    const nas__conv *c = &q->conv;
+    return q->absent != NULL && q->absent[(o * c->kernel_h + y) * c->kernel_w + x] != 0;
+}
+
+static double share_used(const nas__qconv *q, int32_t first, int32_t outputs) {
+    const int32_t taps = q->conv.kernel_h * q->conv.kernel_w;
+    int32_t used = taps * outputs;
+    for (int32_t i = 0; q->absent != NULL && i < taps * outputs; i++)
+        used -= q->absent[first * taps + i] != 0;
+    return (double)used / (taps * outputs);
+}
+
 /* Zen 4: one product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
 static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
-    const double finish = (q->single ? 1.75 : q->half ? 3.5 : 5.5) +
+    const double finish = (q->single ? 1.75
+                           : q->half ? 3.5
+                                     : 5.5) +
                           (q->conv.has_residual ? 4.5 : 0) +
                           (q->prelu ? q->single ? 2.25 : 3.5 : 0);
     const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
@@ -100,7 +115,8 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
             const int32_t wide = min_i32(way->pixels, vectors - v);
             const double products = outputs * wide;
             const double loads = (c->kernel_w > 1 ? 2.0 : 1.0) * wide + 0.5 * outputs;
-            const double sums = products_of_sum * (products > loads ? products : loads);
+            const double used = products * share_used(q, b * way->vectors, outputs);
+            const double sums = products_of_sum * (used > loads ? used : loads);
             /* two instructions a cycle, of them one product */
             const double mixed = 0.5 * sums + finish * products;
             if (wide == way->pixels && outputs == GROUP && nas__q_pixels_turns(q, way))
@@ -121,6 +137,7 @@ int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WA
                               .vectors = tiles[i][1],
                               .stored_bits = 8};
         if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
+        if (q->absent != NULL && tiles[i][0] == 2) continue; /* few products for what they load */
         way.cycles = cycles_of(q, &way);
         bool listed = false;
         for (int32_t k = 0; k < n; k++)
@@ -139,7 +156,8 @@ static bool serves(const nas__qconv_data *data, int32_t m, bool below, float f) 
     for (int32_t code = r->low; code <= r->high; code++) {
         const int32_t x = code - r->zero_out;
         if ((x < 0) != below) continue;
-        const int64_t want = ((int64_t)x * m + (1 << (NAS_QUANT_ADD_BITS - 1))) >> NAS_QUANT_ADD_BITS;
+        const int64_t want =
+            ((int64_t)x * m + (1 << (NAS_QUANT_ADD_BITS - 1))) >> NAS_QUANT_ADD_BITS;
         if (want > INT16_MAX - 256 || want < INT16_MIN + 256 ||
             nearbyint((double)x * (double)f + zero) != (double)(want + zero))
             return false;

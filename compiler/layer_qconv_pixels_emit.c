@@ -44,11 +44,11 @@ static void emit_constants(const nas__qconv *q, nas_buf *out) {
                        zero ? "((long long)h[1] * 65536 * 65536) + " : "");
     }
     if (between && q->single) {
-        nas_buf_printf(out,
-                       "    const vi least = q_splat(h[9] - h[8] + 0x4b400000), most = q_splat(h[10] - "
-                       "h[8] + 0x4b400000);\n");
-        nas_buf_puts(out,
-                     q->prelu ? "    const vf above = (vf)q_splat(h[12]), end = splat(0x1.8p+23f + "
+        nas_buf_printf(
+            out, "    const vi least = q_splat(h[9] - h[8] + 0x4b400000), most = q_splat(h[10] - "
+                 "h[8] + 0x4b400000);\n");
+        nas_buf_puts(out, q->prelu
+                              ? "    const vf above = (vf)q_splat(h[12]), end = splat(0x1.8p+23f + "
                                 "(float)h[1]);\n"
                               : "    const vi m1 = q_splat(h[11]), round = q_splat((int)(32768u + "
                                 "(unsigned)h[1] * 65536u - (unsigned)h[6] * (unsigned)h[7] - "
@@ -96,7 +96,9 @@ static void emit_code(const nas__qconv *q, char sums, int32_t v, int32_t o, int3
                                       : "q_round(";
     const char *with = q->single || q->half ? "" : q->has_left ? ", h)" : "";
     nas_buf_printf(out, "    t%d = %s%c%d_%d%s, m_%d%s", k, scale, sums, o, v, with, o,
-                   q->single ? ", shift)" : q->half ? ", half)" : ")");
+                   q->single ? ", shift)"
+                   : q->half ? ", half)"
+                             : ")");
     const bool residual = q->conv.has_residual;
     if (!q->single && !q->half && !residual && !q->prelu) nas_buf_puts(out, " + h[1]");
     if (q->single && residual && !q->joins) nas_buf_puts(out, " - 0x4b400000");
@@ -129,8 +131,7 @@ typedef struct group {
 static void emit_residual(const nas__qconv *q, const group *g, nas_buf *out) {
     if (!q->conv.has_residual) return;
     nas_buf_printf(out, "    r = q_pixels(residual + %zu, %d);\n",
-                   (size_t)(g->first / GROUP) * q->residual_plane +
-                       (size_t)(g->v * LANES * GROUP),
+                   (size_t)(g->first / GROUP) * q->residual_plane + (size_t)(g->v * LANES * GROUP),
                    g->pixels);
 }
 
@@ -200,25 +201,49 @@ static void emit_products(char sums, int32_t o, int32_t vectors, int32_t at, nas
     nas_buf_puts(out, "\n");
 }
 
+/* One kernel row: the columns of a plane, without the taps that the outputs from `first` on leave out. */
+static void emit_columns(const pixels *d, char sums, int32_t first, int32_t outputs,
+                         int32_t vectors, int32_t y, nas_buf *out) {
+    const int32_t padded = padded_of(outputs);
+    for (int32_t x = 0; x < d->s.columns; x++) {
+        nas_buf_puts(out, "    {\n");
+        bool loaded = false;
+        for (int32_t o = 0; o < outputs; o++) {
+            if (nas__q_pixels_absent(d->q, first + o, y, x)) continue;
+            if (!loaded) emit_loads(d, vectors, "s", (size_t)(GROUP * x * d->s.apart), out);
+            loaded = true;
+            emit_products(sums, o, vectors, 4 * (x * padded + o), out);
+        }
+        nas_buf_puts(out, "    }\n");
+    }
+}
+
 /* Planes [from, to) of `rows` kernel rows from `i` on, with the weights at `k`; both move on. */
 static void emit_loop(const pixels *d, char sums, int32_t outputs, int32_t vectors, int32_t rows,
                       int32_t from, int32_t to, nas_buf *out) {
-    const int32_t padded = padded_of(outputs);
     if (rows == 0 || from == to) return;
     nas_buf_printf(out,
                    "    for (int y = 0; y < %d; y++, i += %zu) {\n"
                    "    const unsigned char *s = i + %zu;\n"
                    "    for (int g = 0; g < %d; g++, s += %zu, k += %d) {\n",
                    rows, (size_t)d->q->conv.dilation_h * d->s.row, (size_t)from * d->s.plane,
-                   to - from, d->s.plane, 4 * padded * d->s.columns);
-    for (int32_t x = 0; x < d->s.columns; x++) {
-        nas_buf_puts(out, "    {\n");
-        emit_loads(d, vectors, "s", (size_t)(GROUP * x * d->s.apart), out);
-        for (int32_t o = 0; o < outputs; o++)
-            emit_products(sums, o, vectors, 4 * (x * padded + o), out);
-        nas_buf_puts(out, "    }\n");
-    }
+                   to - from, d->s.plane, 4 * padded_of(outputs) * d->s.columns);
+    emit_columns(d, sums, 0, outputs, vectors, 0, out);
     nas_buf_puts(out, "    }\n    }\n");
+}
+
+/* All kernel rows, each by itself, as other taps are left out. */
+static void emit_gaps(const pixels *d, int32_t first, int32_t outputs, int32_t vectors,
+                      nas_buf *out) {
+    for (int32_t y = 0; y < d->q->conv.kernel_h; y++) {
+        nas_buf_printf(
+            out,
+            "    for (const unsigned char *s = i, *to = i + %zu; s < to; s += %zu, k += %d) "
+            "{\n",
+            (size_t)d->s.groups * d->s.plane, d->s.plane, 4 * padded_of(outputs) * d->s.columns);
+        emit_columns(d, 'a', first, outputs, vectors, y, out);
+        nas_buf_printf(out, "    }\n    i += %zu;\n", (size_t)d->q->conv.dilation_h * d->s.row);
+    }
 }
 
 /* What products and codes of a tile need; `heads` is the begin of the block. */
@@ -232,22 +257,35 @@ static void emit_prologue(const pixels *d, int32_t outputs, nas_buf *out) {
 
 /* ---- tiles -------------------------------------------------------------------------------------------------------- */
 
-/* `vectors` vectors of pixels, `last` pixels of the last one, by `outputs` outputs. */
-static void emit_tile(const pixels *d, int32_t outputs, int32_t vectors, int32_t last,
-                      nas_buf *out) {
+/* The name of a tile: blocks that leave out other taps have functions of their own. */
+static void emit_tile_name(const pixels *d, int32_t block, int32_t n, int32_t outputs,
+                           nas_buf *out) {
+    nas_buf_printf(out, "%s_%d_%d", d->name, n, outputs);
+    if (d->q->absent != NULL) nas_buf_printf(out, "_%d", block);
+}
+
+/* `vectors` vectors of pixels, `last` pixels of the last one, by `outputs` outputs of a block. */
+static void emit_tile(const pixels *d, int32_t block, int32_t outputs, int32_t vectors,
+                      int32_t last, nas_buf *out) {
     const nas__qconv *q = d->q;
     const int32_t n = (vectors - 1) * LANES + last;
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
-                   "TILE void %s_%d_%d(const unsigned char *in, unsigned char *restrict out,%s "
+                   "TILE void ",
+                   n, outputs);
+    emit_tile_name(d, block, n, outputs, out);
+    nas_buf_printf(out,
+                   "(const unsigned char *in, unsigned char *restrict out,%s "
                    "const unsigned char *w, const int *h) {\n"
                    "    const unsigned char *i = in, *k = w + %d;\n",
-                   n, outputs, d->name, n, outputs, residual_argument(q),
-                   4 * NAS__Q_PIXEL_HEAD * padded_of(outputs));
+                   residual_argument(q), 4 * NAS__Q_PIXEL_HEAD * padded_of(outputs));
     emit_registers('a', outputs, vectors, out);
     emit_begin('a', outputs, vectors, out);
     emit_prologue(d, outputs, out);
-    emit_loop(d, 'a', outputs, vectors, q->conv.kernel_h, 0, d->s.groups, out);
+    if (q->absent != NULL)
+        emit_gaps(d, block * d->way->vectors, outputs, vectors, out);
+    else
+        emit_loop(d, 'a', outputs, vectors, q->conv.kernel_h, 0, d->s.groups, out);
     for (int32_t v = 0; v < vectors; v++) {
         for (int32_t first = 0; first < outputs; first += GROUP) {
             const group g = {first, outputs, v, v + 1 < vectors ? LANES : last};
@@ -368,13 +406,15 @@ static void emit_stage(const pixels *d, nas_buf *out) {
                    whole, words, columns, pitch, d->q->in_signed ? 128 : 0);
 }
 
-/* Block b of the tile of `n` pixels at x. */
-static void emit_call(const pixels *d, int32_t outputs, int32_t n, const char *x, nas_buf *out) {
+/* Block b of the tile of `n` pixels at x; `block` is b where that is known. */
+static void emit_call(const pixels *d, int32_t block, int32_t outputs, int32_t n, const char *x,
+                      nas_buf *out) {
     const nas__qconv *q = d->q;
     const size_t planes = (size_t)(d->way->vectors / GROUP);
     const bool residual = q->conv.has_residual;
-    nas_buf_printf(out, "                %s_%d_%d(s + %s, o + b * %zu + %s", d->name, n, outputs, x,
-                   planes * q->out_plane, x);
+    nas_buf_puts(out, "                ");
+    emit_tile_name(d, block, n, outputs, out);
+    nas_buf_printf(out, "(s + %s, o + b * %zu + %s", x, planes * q->out_plane, x);
     if (residual) nas_buf_printf(out, ", r + b * %zu + %s", planes * q->residual_plane, x);
     nas_buf_printf(out, ", w + b * %zu, h);\n", nas__q_pixels_block(q, d->way->vectors));
 }
@@ -384,14 +424,19 @@ static void emit_blocks(const pixels *d, int32_t n, const char *x, bool alone, n
     const int32_t blocks = ceil_div(d->q->conv.out_c, d->way->vectors);
     const int32_t last = nas__q_pixels_outputs(d->q, d->way, blocks - 1);
     const int32_t whole = last == d->way->vectors ? blocks : blocks - 1;
-    if (whole > 0 && !alone) {
+    for (int32_t b = 0; b < whole && d->q->absent != NULL; b++) {
+        nas_buf_printf(out, "            {\n                const long b = %d;\n", b);
+        emit_call(d, b, d->way->vectors, n, x, out);
+        nas_buf_puts(out, "            }\n");
+    }
+    if (whole > 0 && !alone && d->q->absent == NULL) {
         nas_buf_printf(out, "            for (long b = 0; b < %d; b++) {\n", whole);
-        emit_call(d, d->way->vectors, n, x, out);
+        emit_call(d, 0, d->way->vectors, n, x, out);
         nas_buf_puts(out, "            }\n");
     }
     if (whole < blocks) {
         nas_buf_printf(out, "            {\n                const long b = %d;\n", whole);
-        emit_call(d, last, n, x, out);
+        emit_call(d, whole, last, n, x, out);
         nas_buf_puts(out, "            }\n");
     }
 }
@@ -437,10 +482,16 @@ static void emit_tiles(const pixels *d, nas_buf *out) {
     const bool turns = nas__q_pixels_turns(q, way);
     for (int32_t k = 0; k < 2; k++) { /* whole blocks, then the last one where it is not */
         if (k == 0 ? q->conv.out_c < way->vectors : last == way->vectors) continue;
-        const int32_t outputs = k == 0 ? way->vectors : last;
-        if (q->conv.out_w >= wide && !(turns && k == 0))
-            emit_tile(d, outputs, way->pixels, LANES, out);
-        if (rest > 0) emit_tile(d, outputs, ceil_div(rest, LANES), (rest - 1) % LANES + 1, out);
+        const int32_t outputs = k == 0 ? way->vectors : last, whole = q->conv.out_c / way->vectors;
+        const int32_t from = k == 0 ? 0 : whole, to = k > 0               ? whole + 1
+                                                      : q->absent != NULL ? whole
+                                                                          : 1;
+        for (int32_t b = from; b < to; b++) {
+            if (q->conv.out_w >= wide && !(turns && k == 0))
+                emit_tile(d, b, outputs, way->pixels, LANES, out);
+            if (rest > 0)
+                emit_tile(d, b, outputs, ceil_div(rest, LANES), (rest - 1) % LANES + 1, out);
+        }
     }
     if (turns) emit_turns(d, out);
 }

@@ -39,10 +39,7 @@ static void emit_woven(int32_t r, int32_t part, nas_buf *out) {
                        k - 1, k);
         for (int32_t i = 0; i < LANES; i++) {
             const int32_t from = (part * LANES + i) % r, lane = (part * LANES + i) / r;
-            nas_buf_printf(out, ", %d",
-                           from == k  ? LANES + lane
-                           : k == 1   ? lane
-                                      : i);
+            nas_buf_printf(out, ", %d", from == k ? LANES + lane : k == 1 ? lane : i);
         }
         nas_buf_puts(out, ");\n");
     }

@@ -182,7 +182,9 @@ static border border_of(const nas__layers *l, nas_value v) {
                         .row = p->plane,
                         .lines = (s->c + 3) / 4};
     }
-    return (border){.row = p->row, .lines = 1, .front = (size_t)b->top * p->row + (size_t)b->left * c,
+    return (border){.row = p->row,
+                    .lines = 1,
+                    .front = (size_t)b->top * p->row + (size_t)b->left * c,
                     .gap = p->row - (size_t)s->w * c,
                     .back = (size_t)b->bottom * p->row + (size_t)b->right * c};
 }
@@ -303,9 +305,9 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
         if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
         nas_buf_printf(out, ", end%d", k);
         if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
-        nas_buf_printf(out, ", %d, %zu, %zu, %zu, %zu);\n",
-                       l->layers[k].conv.out_h * around.lines, around.row * element,
-                       around.gap * element, around.front * element, around.back * element);
+        nas_buf_printf(out, ", %d, %zu, %zu, %zu, %zu);\n", l->layers[k].conv.out_h * around.lines,
+                       around.row * element, around.gap * element, around.front * element,
+                       around.back * element);
     }
     nas_buf_printf(out,
                    "        while (from%d < end%d) {\n"

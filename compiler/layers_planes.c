@@ -46,8 +46,7 @@ static nas__layer *maker_of(const nas__layers *l, const nas__layer *layer) {
     for (int32_t i = 0; i < l->n_layers; i++) {
         nas__layer *conv = &l->layers[i];
         if (conv->value == layer->inputs[0])
-            return can_compute(l, conv) && !conv->conv.has_residual &&
-                           readers(l, conv->value) == 1
+            return can_compute(l, conv) && !conv->conv.has_residual && readers(l, conv->value) == 1
                        ? conv
                        : NULL;
     }
@@ -65,8 +64,7 @@ static bool may_lie(const nas__layers *l, nas_value v) {
 
 /* Values of a layer lie all in planes or none; did that change any? */
 static bool settle(const nas__layers *l, const nas__layer *layer, bool *lies) {
-    const bool conv = can_compute(l, layer),
-               prelu = is_prelu(layer) && maker_of(l, layer) != NULL,
+    const bool conv = can_compute(l, layer), prelu = is_prelu(layer) && maker_of(l, layer) != NULL,
                end = layer->kind == NAS__LAYER_OUTPUT ||
                      (layer->kind == NAS__LAYER_QOP && layer->qop.kind == NAS__QOP_QUANTIZE);
     if (end) return false;

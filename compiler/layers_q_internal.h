@@ -49,6 +49,8 @@ typedef struct nas__qconv {
     /* Values in planes, for ways of the algorithm PIXELS alone, which take no other: bytes from the codes of four channels
      * to those of the next four; 0: [h][w][c]. out_plane > 0 says which. */
     size_t in_plane, out_plane, residual_plane;
+    /* With planes: [out_c][kernel_h*kernel_w], 1 where all weights of a tap are 0 and it is left out; NULL: nowhere. Borrowed. */
+    const uint8_t *absent;
 } nas__qconv;
 
 /* The numbers of one layer; pointers are borrowed. */

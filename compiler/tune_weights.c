@@ -68,7 +68,8 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     for (int32_t o = 0; o < q->conv.out_c && q->single; o++)
         w->multiplier[o] |= 1;
     if (q->prelu) {
-        if (status == NAS_OK) status = nas_quant_add_multiplier(ctx, 1, &w->data.multiplier_between);
+        if (status == NAS_OK)
+            status = nas_quant_add_multiplier(ctx, 1, &w->data.multiplier_between);
         for (int32_t o = 0; o < q->conv.out_c; o++)
             w->below[o] = w->data.multiplier_between / 4;
         w->data.below = w->below;
@@ -111,6 +112,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));
     for (size_t i = 0; i < n && c->kept != NULL; i++)
         w->codes[i] = c->kept[i] != 0 ? w->codes[i] : 0;
+    for (size_t i = 0; i < n && q->absent != NULL; i++)
+        w->codes[i] = q->absent[i / (size_t)c->in_c] != 0 ? 0 : w->codes[i];
     for (size_t i = 0; i < n && q->powers; i++)
         w->codes[i] = power_below(w->codes[i]);
     for (size_t i = 0; i < outputs; i++)

@@ -39,16 +39,17 @@ void quant_reference_conv(const nas__qconv *q, const nas__qconv_data *data, cons
             for (int32_t o = 0; o < c->out_c; o++) {
                 const int32_t acc = sum_of(q, data, in, y, x, o), m = data->multiplier[o];
                 const size_t r = at(c->residual_row, q->residual_plane, c->residual_pitch, y, x, o);
-                const int32_t before = nas_requantize(acc, m, &data->between) - data->between.zero_out;
+                const int32_t before =
+                    nas_requantize(acc, m, &data->between) - data->between.zero_out;
                 const int32_t code =
                     q->prelu ? nas_quant_add(before,
                                              before < 0 ? data->below[o] : data->multiplier_between,
                                              0, 0, &data->requant)
-                    : q->joins ? nas_quant_add(
-                                   before, data->multiplier_between,
-                                   quant_reference_code(residual[r], q->residual_signed) -
-                                       data->requant.zero_residual,
-                                   data->requant.multiplier_residual, &data->requant)
+                    : q->joins
+                        ? nas_quant_add(before, data->multiplier_between,
+                                        quant_reference_code(residual[r], q->residual_signed) -
+                                            data->requant.zero_residual,
+                                        data->requant.multiplier_residual, &data->requant)
                     : c->has_residual
                         ? nas_requantize_add(acc, m,
                                              quant_reference_code(residual[r], q->residual_signed),

@@ -19,7 +19,8 @@ typedef struct op_row {
     int32_t
         repeat; /* ADD, MUL: rows (1), columns (2), both (3) of the second operand, both of the first (4) */
     bool mapped, half; /* moves */
-    bool planes;       /* QUANTIZE, DEQUANTIZE: codes in planes, for targets with kernels for such values */
+    bool
+        planes; /* QUANTIZE, DEQUANTIZE: codes in planes, for targets with kernels for such values */
 } op_row;
 
 #define POOL(k, s, pt, pl, count)                                                                  \
@@ -101,10 +102,8 @@ static nas__view view_of(int32_t h, int32_t w, int32_t c, int32_t extra) {
 
 static nas__view planes_of(int32_t h, int32_t w, int32_t c) {
     const size_t plane = nas__q_plane_bytes(w, 3);
-    return (nas__view){.shape = {1, h, w, c},
-                       .pitch = 4,
-                       .row = (size_t)(c + 3) / 4 * plane,
-                       .plane = plane};
+    return (nas__view){
+        .shape = {1, h, w, c}, .pitch = 4, .row = (size_t)(c + 3) / 4 * plane, .plane = plane};
 }
 
 static size_t bytes_of(const nas__view *v) {

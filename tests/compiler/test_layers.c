@@ -516,10 +516,9 @@ static nas_value coded_conv(nas_value x, int32_t out, int32_t kernel, float scal
     const nas_value v = conv(x, out, kernel, 1, 1);
     for (int32_t o = 0; o < out; o++)
         scales[o] = 0.004F + 0.0005F * (float)o;
-    cr_assert(eq(int,
-                 (int)nas_graph_set_weight_scales(
-                     ctx, g, nas_graph_node(g, v)->params[0], 8, scales),
-                 NAS_OK));
+    cr_assert(eq(
+        int, (int)nas_graph_set_weight_scales(ctx, g, nas_graph_node(g, v)->params[0], 8, scales),
+        NAS_OK));
     if (scale > 0) store(v, scale, zero);
     return v;
 }
@@ -540,10 +539,10 @@ static void upscaler(int32_t h, int32_t w) {
     const nas_value b = coded_conv(wide, 13, 3, 0.04F, 140);
     const nas_value added = sum(b, a);
     store(added, 0.05F, 130);
-    const nas_value last = coded_conv(coded_prelu(coded_conv(added, 20, 3, 0.06F, 110), 0.05F, 100),
-                                      9, 3, 0.07F, 128);
-    const nas_value end = add(
-        (nas_node){.op = NAS_OP_DEPTH_TO_SPACE, .n_inputs = 1, .inputs = {last}, .block = 3});
+    const nas_value last =
+        coded_conv(coded_prelu(coded_conv(added, 20, 3, 0.06F, 110), 0.05F, 100), 9, 3, 0.07F, 128);
+    const nas_value end =
+        add((nas_node){.op = NAS_OP_DEPTH_TO_SPACE, .n_inputs = 1, .inputs = {last}, .block = 3});
     store(end, 0.07F, 128);
     finish(end);
 }

@@ -700,6 +700,56 @@ Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
     check_named("aarch64-i8mm", false);
 }
 
+/* A convolution of one weight, on planes; its sums are the multiples of the weight and the bias. */
+static bool scales_all_sums(int32_t multiplier, int8_t weight, int32_t zero_out, bool *checked) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &target), NAS_OK));
+    const planes_row row = {
+        {2, 1, 1, 1, 64, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 0, HALF};
+    nas__qconv q = conv_of(&row.shape);
+    lay_planes(&q, &row);
+    const int8_t weights[2] = {weight, (int8_t)-weight};
+    const int32_t bias = 7, largest = 255 * weight + bias;
+    const nas__qconv_data data = {.weight = weights,
+                                  .bias = &bias,
+                                  .multiplier = &multiplier,
+                                  .zero_in = 0,
+                                  .requant = {.zero_out = zero_out, .low = 0, .high = 255}};
+    *checked = nas__qconv_is_single(&q, &data);
+    if (!*checked) return true;
+    q.single = true;
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(ge(int, nas__qconv_ways(target, &q, ways), 1));
+    uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &q, &ways[0]), 1);
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &q, &ways[0], &data, block), NAS_OK));
+    float f = 0;
+    memcpy(&f, block + 4 * NAS__Q_HEAD, sizeof f);
+    nas_free(block);
+    bool same = true;
+    for (int32_t sum = -largest; sum <= largest; sum++) {
+        const double code = nearbyint((double)sum * (double)f + zero_out);
+        same = same &&
+               (int32_t)fmin(fmax(code, 0), 255) == nas_requantize(sum, multiplier, &data.requant);
+    }
+    return same;
+}
+
+Test(compiler_layer_qconv, floats_scale_every_sum_as_integers_do) {
+    /* of 24 bits; halves of a step; more bits than a float has; steps of more than a sum */
+    const int32_t fixed[] = {0, 1, 12345679, 1 << 23, 1 << 27, 3 << 24, 5 << 25, (1 << 30) - 1};
+    nas_rng rng = nas_rng_stream(7, 0, "layer_qconv");
+    int singles = 0;
+    for (int i = 0; i < 200; i++) {
+        const int32_t m = i < 8 ? fixed[i] : (int32_t)nas_rng_below(&rng, 1U << (20 + i % 11));
+        bool checked = false;
+        cr_assert(scales_all_sums(m, (int8_t)code_between(&rng, 1, 127), code_between(&rng, 0, 255),
+                                  &checked),
+                  "multiplier %d", m);
+        singles += checked;
+    }
+    cr_assert(ge(int, singles, 100));
+}
+
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));

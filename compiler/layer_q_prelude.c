@@ -249,7 +249,6 @@ static const char vnni[] =
 static const char vnni_pixels[] =
     "HELPER vi q_splat4(const void *p) {\n"
     "    int v;\n    __builtin_memcpy(&v, p, 4);\n    return (vi)_mm512_set1_epi32(v);\n}\n"
-    "#define Q_SUM(sums, i) ((sums)[i])\n"
     "HELPER MI q_splat8(const void *p) {\n"
     "    long long v;\n    __builtin_memcpy(&v, p, 8);\n    return _mm512_set1_epi64(v);\n}\n"
     "HELPER vi q_upper(vi a, MI m, MI half) {\n"

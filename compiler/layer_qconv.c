@@ -394,7 +394,7 @@ int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) 
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
-    if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q, way);
+    if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q);
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
     if (way->algorithm == NAS__QCONV_SPARSE_PANEL)
@@ -436,12 +436,18 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
 void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                      nas_buf *out) {
     const nas__conv *c = &q->conv;
-    char all[512], group[96] = "";
+    char all[512], group[128] = "";
     if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
     if (nas__qconv_exponents(q, way)) (void)snprintf(group, sizeof group, "|powers");
     if (q->out_plane > 0 || q->prelu) {
         (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d", q->in_plane, q->out_plane,
                        q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu);
+    }
+    if (q->absent != NULL) {
+        char taps[NAS_SHA256_HEX];
+        const size_t n = strlen(group);
+        nas_sha256_hex(q->absent, (size_t)(c->out_c * c->kernel_h * c->kernel_w), taps);
+        (void)snprintf(group + n, sizeof group - n, "|%.12s", taps);
     }
     const int n = snprintf(
         all, sizeof all,

@@ -201,8 +201,9 @@ bool nas__q_list_pack(const nas_target *target, const nas__qconv *q, const nas__
 enum {
     NAS__Q_PIXEL_LANES = 16,
     NAS__Q_PIXEL_GROUP = 4, /* channels of a word */
-    NAS__Q_PIXEL_HEAD = 4,  /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
-    NAS__Q_PIXEL_ROWS = 16  /* rows of outputs whose inputs are staged together */
+    NAS__Q_PIXEL_HEAD =
+        4, /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
+    NAS__Q_PIXEL_ROWS = 16 /* rows of outputs whose inputs are staged together */
 };
 typedef struct nas__q_steps {
     bool staged;
@@ -213,11 +214,11 @@ nas__q_steps nas__q_steps_of(const nas__qconv *q);
 /* nas__q_pixels_outputs - of block b. */
 int32_t nas__q_pixels_outputs(const nas__qconv *q, const nas__qconv_way *way, int32_t b);
 size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs); /* bytes */
-/* nas__q_pixels_waits - do the sums of a whole tile wait in memory, and become codes while the next ones are added? */
-bool nas__q_pixels_waits(const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_pixels_turns - do tiles take turns, one being added while the sums of the other become codes? */
+bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way);
+bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x);
 int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
-size_t nas__q_pixels_staged(const nas__qconv *q); /* bytes of the scratch, the first */
-size_t nas__q_pixels_scratch(const nas__qconv *q, const nas__qconv_way *way);
+size_t nas__q_pixels_scratch(const nas__qconv *q);
 size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */
 /* nas__q_prelu_factor - the float that does what multiplier m of a prelu does, for codes of one side of the zero point; 0 and
  * false where there is none. */

@@ -69,6 +69,12 @@ static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas
                             d->multiplier[o]);
         }
     }
+    const int32_t taps = q->conv.kernel_h * q->conv.kernel_w, in_c = q->conv.in_c;
+    for (int32_t i = 0; q->absent != NULL && i < q->conv.out_c * taps * in_c; i++) {
+        if (q->absent[i / in_c] != 0 && d->weight[i] != 0)
+            return nas_fail(ctx, NAS_ERR_INVALID, "weight code %d of a tap that is left out",
+                            d->weight[i]);
+    }
     if (q->single && !nas__qconv_is_single(q, d))
         return nas_fail(ctx, NAS_ERR_INVALID, "sums that single precision does not scale exactly");
     return NAS_OK;

@@ -7,8 +7,9 @@
  * rows are staged, so that the lane of a pixel holds it and the next three.
  *
  * Sums are scaled as ir/quantize.h says, bit for bit. Where all ratios are below 1/2, twice the multiplier fits 32 bits and
- * the upper half of a product is the result. Where all are below 1/128, multipliers have no more than 24 bits, nor have most
- * sums: then one fused multiplication and addition of floats is exact, and half as dear. */
+ * the upper half of a product is the result. Below 1/128 multipliers have no more than 24 bits, nor have most
+ * sums: then one fused multiplication and addition of floats is exact, and half as dear. Above, there nearly always is a float
+ * with which every code begins at the same sum. */
 #include "compiler/layer_qconv_internal.h"
 
 #include <math.h>
@@ -57,19 +58,14 @@ bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *c) {
            c->stride_w == 1 && (c->in_c > 1 || c->dilation_w == 1);
 }
 
-size_t nas__q_pixels_staged(const nas__qconv *q) {
+size_t nas__q_pixels_scratch(const nas__qconv *q) {
     const nas__q_steps s = nas__q_steps_of(q);
     return s.staged ? (size_t)nas__q_staged_rows(q, NAS__Q_PIXEL_ROWS) * s.row : 0;
 }
 
-bool nas__q_pixels_waits(const nas__qconv *q, const nas__qconv_way *way) {
-    return way->pixels <= 4 && way->vectors == GROUP && q->conv.out_c >= GROUP &&
-           q->conv.out_w >= way->pixels * LANES;
-}
-
-size_t nas__q_pixels_scratch(const nas__qconv *q, const nas__qconv_way *way) {
-    const size_t vectors = (size_t)(way->pixels * (GROUP + 1));
-    return nas__q_pixels_staged(q) + (nas__q_pixels_waits(q, way) ? 64 * vectors : 0);
+bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way) {
+    return q->absent == NULL && way->pixels <= 2 && way->vectors == GROUP &&
+           q->conv.out_c >= GROUP && q->conv.out_w >= way->pixels * LANES;
 }
 
 /* Outputs of block b of a way; words of an output in front of the weights of a block: multiplier, bias, slope below 0. */
@@ -91,6 +87,19 @@ size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way) {
 
 /* ---- estimate ----------------------------------------------------------------------------------------------------- */
 
+bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x) {
+    const nas__conv *c = &q->conv;
+    return q->absent != NULL && q->absent[(o * c->kernel_h + y) * c->kernel_w + x] != 0;
+}
+
+static double share_used(const nas__qconv *q, int32_t first, int32_t outputs) {
+    const int32_t taps = q->conv.kernel_h * q->conv.kernel_w;
+    int32_t used = taps * outputs;
+    for (int32_t i = 0; q->absent != NULL && i < taps * outputs; i++)
+        used -= q->absent[first * taps + i] != 0;
+    return (double)used / (taps * outputs);
+}
+
 /* Zen 4: one product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
 static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
@@ -107,10 +116,11 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
             const int32_t wide = min_i32(way->pixels, vectors - v);
             const double products = outputs * wide;
             const double loads = (c->kernel_w > 1 ? 2.0 : 1.0) * wide + 0.5 * outputs;
-            const double sums = products_of_sum * (products > loads ? products : loads);
+            const double used = products * share_used(q, b * way->vectors, outputs);
+            const double sums = products_of_sum * (used > loads ? used : loads);
             /* two instructions a cycle, of them one product */
             const double mixed = 0.5 * sums + finish * products;
-            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_waits(q, way))
+            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_turns(q, way))
                 cycles += (sums > mixed ? sums : mixed) + 0.5 * products + 8;
             else
                 cycles += sums + finish * products + 16;
@@ -120,7 +130,7 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
 }
 
 int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
-    static const int32_t tiles[][2] = {{4, 4}, {6, 4}, {3, 8}};
+    static const int32_t tiles[][2] = {{2, 4}, {6, 4}, {3, 8}};
     int32_t n = 0;
     for (int32_t i = 0; i < 3; i++) {
         nas__qconv_way way = {.algorithm = NAS__QCONV_PIXELS,
@@ -128,6 +138,7 @@ int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WA
                               .vectors = tiles[i][1],
                               .stored_bits = 8};
         if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
+        if (q->absent != NULL && tiles[i][0] == 2) continue; /* few products for what they load */
         way.cycles = cycles_of(q, &way);
         bool listed = false;
         for (int32_t k = 0; k < n; k++)
@@ -181,22 +192,50 @@ static int64_t largest_sum(const nas__qconv *q, const nas__qconv_data *data, int
     return high > -low ? high : -low;
 }
 
+/* Has f*sum, rounded once, the code of m for every sum up to `largest`? It has when all codes begin at the same sum, which
+ * is where the real products pass a half; none may be a half itself. */
+static bool begins_alike(const nas_requant *r, int32_t m, int64_t largest, float f) {
+    for (int32_t code = r->low + 1; code <= r->high; code++) {
+        const int64_t half = (int64_t)(2 * (code - r->zero_out) - 1) * (1 << 30);
+        const int64_t first = half / m + (half % m > 0); /* the smallest sum with half <= sum*m */
+        const double bound = ldexp((double)half, -31);
+        if (first <= largest && (double)first * (double)f <= bound) return false;
+        if (first - 1 >= -largest && (double)(first - 1) * (double)f >= bound) return false;
+    }
+    return true;
+}
+
+/* The float that scales the sums of output o; false where there is none. Multipliers of up to 24 bits are floats. */
+static bool factor_of(const nas__qconv *q, const nas__qconv_data *data, int32_t o, float *out) {
+    const int32_t m = data->multiplier[o];
+    const int64_t largest = largest_sum(q, data, o);
+    int32_t odd = m, zeros = 0;
+    for (; odd != 0 && odd % 2 == 0; odd /= 2)
+        zeros++;
+    *out = ldexpf((float)m, -31);
+    if (largest >= 1 << 24 || ((largest * m) >> 31) > INT16_MAX - 512) return false;
+    /* a half of a step takes 30 factors of two */
+    if (odd < 1 << 24 && (zeros <= 6 || largest < (int64_t)1 << (30 - zeros))) return true;
+    if (m == 0) return true;
+    if (q->conv.has_residual && !q->joins) return false; /* no codes: all of the sum counts */
+    const nas_requant *r = q->joins || q->prelu ? &data->between : &data->requant;
+    const float up = nextafterf(*out, 1), down = nextafterf(*out, 0),
+                near[5] = {*out, up, down, nextafterf(up, 1), nextafterf(down, 0)};
+    for (int32_t i = 0; i < 5; i++) {
+        *out = near[i];
+        if (begins_alike(r, m, largest, near[i])) return true;
+    }
+    return false;
+}
+
 bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data) {
+    float f = 0;
     if (q->has_left) return false;
     for (int32_t o = 0; o < q->conv.out_c; o++) {
-        const int64_t sum = largest_sum(q, data, o);
-        int32_t odd = data->multiplier[o], zeros = 0;
-        for (; odd != 0 && odd % 2 == 0; odd /= 2)
-            zeros++;
-        /* a half of a step takes 30 factors of two */
-        if (odd >= 1 << 24 || sum >= 1 << 24 || (zeros > 6 && sum >= (int64_t)1 << (30 - zeros)))
-            return false;
-        if (((sum * data->multiplier[o]) >> 31) > INT16_MAX - 512) return false;
-        float below = 0;
-        if (q->prelu && !nas__q_prelu_factor(data, data->below[o], true, &below)) return false;
+        if (!factor_of(q, data, o, &f)) return false;
+        if (q->prelu && !nas__q_prelu_factor(data, data->below[o], true, &f)) return false;
     }
-    float above = 0;
-    return !q->prelu || nas__q_prelu_factor(data, data->multiplier_between, false, &above);
+    return !q->prelu || nas__q_prelu_factor(data, data->multiplier_between, false, &f);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
@@ -217,11 +256,11 @@ static size_t byte_of(const nas__q_steps *s, int32_t outputs, int32_t y, int32_t
     return (size_t)(word * outputs * GROUP + (s->staged ? x : i) % GROUP);
 }
 
-/* The multipliers of output o as floats; they are exact. */
+/* What scales output o, as floats. */
 static void put_factors(const nas__qconv *q, const nas__qconv_data *data, int32_t o, uint8_t *at,
                         uint8_t *below_at) {
-    const float m = ldexpf((float)data->multiplier[o], -31);
-    float below = 0;
+    float m = 0, below = 0;
+    (void)factor_of(q, data, o, &m); /* checked */
     memcpy(at, &m, sizeof m);
     if (q->prelu) (void)nas__q_prelu_factor(data, data->below[o], true, &below); /* checked */
     memcpy(below_at, &below, sizeof below);

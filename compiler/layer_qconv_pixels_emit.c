@@ -1,11 +1,9 @@
 /* layer_qconv_pixels_emit.c - text of the integer convolutions with pixels in lanes.
  *
  * A tile adds its products in registers. Products and what makes codes of sums go to different ports of a processor, but one
- * after the other they do not overlap: all sums of a tile are done at once. So the sums of a small tile go to memory, and
- * become codes between the products of the next one. */
+ * after the other they do not overlap: all sums of a tile are done at once. So small tiles take turns: the sums of one, in
+ * registers a<output>_<vector>, become codes between the products of the next one, in c<output>_<vector>, and so on. */
 #include "compiler/layer_qconv_internal.h"
-
-#include <stdio.h>
 
 enum { LANES = NAS__Q_PIXEL_LANES, GROUP = NAS__Q_PIXEL_GROUP };
 enum { MIXED_PRODUCTS = 8 }; /* of each sum, at least, between which codes are made */
@@ -67,16 +65,16 @@ static void emit_constants(const nas__qconv *q, nas_buf *out) {
                       "_mm512_set1_epi8((char)h[3]);\n");
 }
 
-/* What each output is scaled with, from `heads`. */
+/* What each output is scaled with, from `w` on. */
 static void emit_multipliers(const nas__qconv *q, int32_t outputs, nas_buf *out) {
     for (int32_t o = 0; o < outputs; o++) {
         nas_buf_printf(out,
-                       q->single ? "    const vf m_%d = (vf)q_splat4(heads + %d);\n"
-                       : q->half ? "    const MI m_%d = q_splat8(heads + %d);\n"
-                                 : "    const vi m_%d = q_splat4(heads + %d);\n",
+                       q->single ? "    const vf m_%d = (vf)q_splat4(w + %d);\n"
+                       : q->half ? "    const MI m_%d = q_splat8(w + %d);\n"
+                                 : "    const vi m_%d = q_splat4(w + %d);\n",
                        o, 8 * o);
         if (q->prelu)
-            nas_buf_printf(out, "    const vi below_%d = q_splat4(heads + %d);\n", o,
+            nas_buf_printf(out, "    const vi below_%d = q_splat4(w + %d);\n", o,
                            12 * padded_of(outputs) + 4 * o);
     }
 }
@@ -89,16 +87,18 @@ static void residual_text(const nas__qconv *q, int32_t k, nas_buf *out) {
         nas_buf_printf(out, "((r >> %d) & 255)", 8 * k);
 }
 
-/* The code, not clamped yet, of the sum `sum` of output o; k: place in its group. */
-static void emit_code(const nas__qconv *q, const char *sum, int32_t o, int32_t k, nas_buf *out) {
-    nas_buf_printf(out, "    t%d = ", k);
-    if (q->single)
-        nas_buf_printf(out, "q_single(%s, m_%d, shift)", sum, o);
-    else if (q->half)
-        nas_buf_printf(out, "q_upper(%s, m_%d, half)", sum, o);
-    else
-        nas_buf_printf(out, q->has_left ? "q_round(q_left(%s, h), m_%d)" : "q_round(%s, m_%d)", sum,
-                       o);
+/* The code, not clamped yet, of the sum of output o at vector v, in registers `sums`; k: place in its group. */
+static void emit_code(const nas__qconv *q, char sums, int32_t v, int32_t o, int32_t k,
+                      nas_buf *out) {
+    const char *scale = q->single     ? "q_single("
+                        : q->half     ? "q_upper("
+                        : q->has_left ? "q_round(q_left("
+                                      : "q_round(";
+    const char *with = q->single || q->half ? "" : q->has_left ? ", h)" : "";
+    nas_buf_printf(out, "    t%d = %s%c%d_%d%s, m_%d%s", k, scale, sums, o, v, with, o,
+                   q->single ? ", shift)"
+                   : q->half ? ", half)"
+                             : ")");
     const bool residual = q->conv.has_residual;
     if (!q->single && !q->half && !residual && !q->prelu) nas_buf_puts(out, " + h[1]");
     if (q->single && residual && !q->joins) nas_buf_puts(out, " - 0x4b400000");
@@ -150,11 +150,8 @@ static void emit_put(const nas__qconv *q, const group *g, nas_buf *out) {
 
 static void emit_codes(const nas__qconv *q, const group *g, nas_buf *out) {
     emit_residual(q, g, out);
-    for (int32_t o = g->first; o < min_i32(g->outputs, g->first + GROUP); o++) {
-        char sum[32];
-        (void)snprintf(sum, sizeof sum, "a%d_%d", o, g->v);
-        emit_code(q, sum, o, o - g->first, out);
-    }
+    for (int32_t o = g->first; o < min_i32(g->outputs, g->first + GROUP); o++)
+        emit_code(q, 'a', g->v, o, o - g->first, out);
     emit_put(q, g, out);
 }
 
@@ -167,18 +164,25 @@ static void emit_variables(const nas__qconv *q, int32_t outputs, nas_buf *out) {
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
-/* Sums begin with the bias; `w` moves on to the weights. */
-static void emit_begin(const pixels *d, int32_t outputs, int32_t vectors, nas_buf *out) {
-    const int32_t padded = padded_of(outputs);
-    if (d->q->in_signed && !d->s.staged) /* int8 to uint8: see zero_left */
-        nas_buf_puts(out, "    const vi flip = q_splat((int)0x80808080u);\n");
+/* Sums begin with the bias, which is behind the multipliers at `w`. */
+static void emit_begin(char sums, int32_t outputs, int32_t vectors, nas_buf *out) {
     for (int32_t o = 0; o < outputs; o++) {
-        nas_buf_printf(out, "    vi a%d_0 = q_splat4(w + %d)", o, 8 * padded + 4 * o);
-        for (int32_t v = 1; v < vectors; v++)
-            nas_buf_printf(out, ", a%d_%d = a%d_0", o, v, o);
-        nas_buf_puts(out, ";\n");
+        for (int32_t v = 0; v < vectors; v++) {
+            nas_buf_printf(out, "    %c%d_%d = ", sums, o, v);
+            if (v == 0)
+                nas_buf_printf(out, "q_splat4(w + %d);", 8 * padded_of(outputs) + 4 * o);
+            else
+                nas_buf_printf(out, "%c%d_0;", sums, o);
+        }
+        nas_buf_puts(out, "\n");
     }
-    nas_buf_printf(out, "    w += %d;\n", 4 * NAS__Q_PIXEL_HEAD * padded);
+}
+
+static void emit_registers(char sums, int32_t outputs, int32_t vectors, nas_buf *out) {
+    nas_buf_puts(out, "    vi ");
+    for (int32_t i = 0; i < outputs * vectors; i++)
+        nas_buf_printf(out, "%s%c%d_%d", i > 0 ? ", " : "", sums, i / vectors, i % vectors);
+    nas_buf_puts(out, ";\n");
 }
 
 static void emit_loads(const pixels *d, int32_t vectors, const char *from, size_t at,
@@ -190,52 +194,98 @@ static void emit_loads(const pixels *d, int32_t vectors, const char *from, size_
     }
 }
 
-static void emit_products(int32_t o, int32_t vectors, int32_t at, nas_buf *out) {
-    nas_buf_printf(out, "    const vi b%d = q_splat4(w + %d);\n   ", o, at);
+static void emit_products(char sums, int32_t o, int32_t vectors, int32_t at, nas_buf *out) {
+    nas_buf_printf(out, "    const vi b%d = q_splat4(k + %d);\n   ", o, at);
     for (int32_t v = 0; v < vectors; v++)
-        nas_buf_printf(out, " a%d_%d = q_dot(a%d_%d, x%d, b%d);", o, v, o, v, v, o);
+        nas_buf_printf(out, " %c%d_%d = q_dot(%c%d_%d, x%d, b%d);", sums, o, v, sums, o, v, v, o);
     nas_buf_puts(out, "\n");
 }
 
-/* Planes [from, to) of `rows` kernel rows, advancing `in` by them, and `w`. */
-static void emit_loop(const pixels *d, int32_t outputs, int32_t vectors, int32_t rows, int32_t from,
-                      int32_t to, nas_buf *out) {
+/* One kernel row: the columns of a plane, without the taps that the outputs from `first` on leave out. */
+static void emit_columns(const pixels *d, char sums, int32_t first, int32_t outputs,
+                         int32_t vectors, int32_t y, nas_buf *out) {
     const int32_t padded = padded_of(outputs);
-    if (rows == 0 || from == to) return;
-    nas_buf_printf(out,
-                   "    for (int y = 0; y < %d; y++, in += %zu) {\n"
-                   "    const unsigned char *s = in + %zu;\n"
-                   "    for (int g = 0; g < %d; g++, s += %zu, w += %d) {\n",
-                   rows, (size_t)d->q->conv.dilation_h * d->s.row, (size_t)from * d->s.plane,
-                   to - from, d->s.plane, 4 * padded * d->s.columns);
     for (int32_t x = 0; x < d->s.columns; x++) {
         nas_buf_puts(out, "    {\n");
-        emit_loads(d, vectors, "s", (size_t)(GROUP * x * d->s.apart), out);
-        for (int32_t o = 0; o < outputs; o++)
-            emit_products(o, vectors, 4 * (x * padded + o), out);
+        bool loaded = false;
+        for (int32_t o = 0; o < outputs; o++) {
+            if (nas__q_pixels_absent(d->q, first + o, y, x)) continue;
+            if (!loaded) emit_loads(d, vectors, "s", (size_t)(GROUP * x * d->s.apart), out);
+            loaded = true;
+            emit_products(sums, o, vectors, 4 * (x * padded + o), out);
+        }
         nas_buf_puts(out, "    }\n");
     }
+}
+
+/* Planes [from, to) of `rows` kernel rows from `i` on, with the weights at `k`; both move on. */
+static void emit_loop(const pixels *d, char sums, int32_t outputs, int32_t vectors, int32_t rows,
+                      int32_t from, int32_t to, nas_buf *out) {
+    if (rows == 0 || from == to) return;
+    nas_buf_printf(out,
+                   "    for (int y = 0; y < %d; y++, i += %zu) {\n"
+                   "    const unsigned char *s = i + %zu;\n"
+                   "    for (int g = 0; g < %d; g++, s += %zu, k += %d) {\n",
+                   rows, (size_t)d->q->conv.dilation_h * d->s.row, (size_t)from * d->s.plane,
+                   to - from, d->s.plane, 4 * padded_of(outputs) * d->s.columns);
+    emit_columns(d, sums, 0, outputs, vectors, 0, out);
     nas_buf_puts(out, "    }\n    }\n");
+}
+
+/* All kernel rows, each by itself, as other taps are left out. */
+static void emit_gaps(const pixels *d, int32_t first, int32_t outputs, int32_t vectors,
+                      nas_buf *out) {
+    for (int32_t y = 0; y < d->q->conv.kernel_h; y++) {
+        nas_buf_printf(
+            out,
+            "    for (const unsigned char *s = i, *to = i + %zu; s < to; s += %zu, k += %d) "
+            "{\n",
+            (size_t)d->s.groups * d->s.plane, d->s.plane, 4 * padded_of(outputs) * d->s.columns);
+        emit_columns(d, 'a', first, outputs, vectors, y, out);
+        nas_buf_printf(out, "    }\n    i += %zu;\n", (size_t)d->q->conv.dilation_h * d->s.row);
+    }
+}
+
+/* What products and codes of a tile need; `heads` is the begin of the block. */
+static void emit_prologue(const pixels *d, int32_t outputs, nas_buf *out) {
+    if (d->q->in_signed && !d->s.staged) /* int8 to uint8: see zero_left */
+        nas_buf_puts(out, "    const vi flip = q_splat((int)0x80808080u);\n");
+    emit_constants(d->q, out);
+    emit_multipliers(d->q, outputs, out);
+    emit_variables(d->q, outputs, out);
 }
 
 /* ---- tiles -------------------------------------------------------------------------------------------------------- */
 
-/* `vectors` vectors of pixels, `last` pixels of the last one, by `outputs` outputs. */
-static void emit_tile(const pixels *d, int32_t outputs, int32_t vectors, int32_t last,
-                      nas_buf *out) {
+/* The name of a tile: blocks that leave out other taps have functions of their own. */
+static void emit_tile_name(const pixels *d, int32_t block, int32_t n, int32_t outputs,
+                           nas_buf *out) {
+    nas_buf_printf(out, "%s_%d_%d", d->name, n, outputs);
+    if (d->q->absent != NULL) nas_buf_printf(out, "_%d", block);
+}
+
+/* `vectors` vectors of pixels, `last` pixels of the last one, by `outputs` outputs of a block. */
+static void emit_tile(const pixels *d, int32_t block, int32_t outputs, int32_t vectors,
+                      int32_t last, nas_buf *out) {
     const nas__qconv *q = d->q;
     const int32_t n = (vectors - 1) * LANES + last;
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
-                   "TILE void %s_%d_%d(const unsigned char *in, unsigned char *restrict out,%s "
+                   "TILE void ",
+                   n, outputs);
+    emit_tile_name(d, block, n, outputs, out);
+    nas_buf_printf(out,
+                   "(const unsigned char *in, unsigned char *restrict out,%s "
                    "const unsigned char *w, const int *h) {\n"
-                   "    const unsigned char *const heads = w;\n",
-                   n, outputs, d->name, n, outputs, residual_argument(q));
-    emit_begin(d, outputs, vectors, out);
-    emit_loop(d, outputs, vectors, q->conv.kernel_h, 0, d->s.groups, out);
-    emit_constants(q, out);
-    emit_multipliers(q, outputs, out);
-    emit_variables(q, outputs, out);
+                   "    const unsigned char *i = in, *k = w + %d;\n",
+                   residual_argument(q), 4 * NAS__Q_PIXEL_HEAD * padded_of(outputs));
+    emit_registers('a', outputs, vectors, out);
+    emit_begin('a', outputs, vectors, out);
+    emit_prologue(d, outputs, out);
+    if (q->absent != NULL)
+        emit_gaps(d, block * d->way->vectors, outputs, vectors, out);
+    else
+        emit_loop(d, 'a', outputs, vectors, q->conv.kernel_h, 0, d->s.groups, out);
     for (int32_t v = 0; v < vectors; v++) {
         for (int32_t first = 0; first < outputs; first += GROUP) {
             const group g = {first, outputs, v, v + 1 < vectors ? LANES : last};
@@ -245,22 +295,19 @@ static void emit_tile(const pixels *d, int32_t outputs, int32_t vectors, int32_t
     nas_buf_puts(out, "}\n");
 }
 
-/* Piece `i` of the codes of the waiting sums: a group is its outputs, then what stores them. */
-static void emit_piece(const pixels *d, int32_t i, nas_buf *out) {
+/* Piece `i` of the codes of the sums: a group is its outputs, then what stores them. */
+static void emit_piece(const pixels *d, char sums, int32_t i, nas_buf *out) {
     const group g = {0, GROUP, i / (GROUP + 1), LANES};
     const int32_t o = i % (GROUP + 1);
     if (o == 0) emit_residual(d->q, &g, out);
-    if (o == GROUP) {
+    if (o == GROUP)
         emit_put(d->q, &g, out);
-        return;
-    }
-    char sum[64];
-    (void)snprintf(sum, sizeof sum, "Q_SUM(sums, %d)", o * d->way->pixels + g.v);
-    emit_code(d->q, sum, o, o, out);
+    else
+        emit_code(d->q, sums, g.v, o, o, out);
 }
 
-/* The first products of all sums, one after the other, and between them the codes of the waiting ones. */
-static void emit_mixed(const pixels *d, int32_t planes, nas_buf *out) {
+/* The first products of each of `sums`, one after the other, and between them the codes of `others`. */
+static void emit_mixed(const pixels *d, char sums, char others, int32_t planes, nas_buf *out) {
     const int32_t vectors = d->way->pixels, pieces = vectors * (GROUP + 1),
                   turns = planes * d->s.columns * GROUP;
     for (int32_t turn = 0, done = 0; turn < turns; turn++) {
@@ -268,58 +315,72 @@ static void emit_mixed(const pixels *d, int32_t planes, nas_buf *out) {
                       x = step % d->s.columns;
         if (o == 0) {
             nas_buf_puts(out, "    {\n");
-            emit_loads(d, vectors, "in",
+            emit_loads(d, vectors, "i",
                        (size_t)(plane / d->s.groups * d->q->conv.dilation_h) * d->s.row +
                            (size_t)(plane % d->s.groups) * d->s.plane +
                            (size_t)(GROUP * x * d->s.apart),
                        out);
         }
-        emit_products(o, vectors, 4 * (step * GROUP + o), out);
+        emit_products(sums, o, vectors, 4 * (step * GROUP + o), out);
         for (; done < (turn + 1) * pieces / turns; done++)
-            emit_piece(d, done, out);
+            emit_piece(d, others, done, out);
         if (o == GROUP - 1) nas_buf_puts(out, "    }\n");
     }
-    nas_buf_printf(out, "    w += %d;\n", 4 * GROUP * planes * d->s.columns);
 }
 
-/* Adds a whole tile, whose sums then wait, and stores the one that waited. */
-static void emit_next(const pixels *d, nas_buf *out) {
+/* The next tile in registers `sums`, while that in `others` becomes codes. */
+static void emit_turn(const pixels *d, char sums, char others, nas_buf *out) {
     const nas__qconv *q = d->q;
-    const int32_t groups = d->s.groups, rows = q->conv.kernel_h, vectors = d->way->pixels;
+    const int32_t groups = d->s.groups, rows = q->conv.kernel_h, vectors = d->way->pixels,
+                  step = GROUP * vectors * LANES;
     int32_t planes = min_i32(ceil_div(MIXED_PRODUCTS, d->s.columns), rows * groups);
     if (planes > groups) planes = ceil_div(planes, groups) * groups;
     const int32_t mixed_rows = planes / groups, rest = planes % groups;
     nas_buf_printf(out,
-                   "/* %d pixels, %d channels */\n"
-                   "TILE void %s_next(const unsigned char *in, unsigned char *restrict out,%s "
-                   "const unsigned char *w, const unsigned char *heads, vi *sums, const int *h) "
-                   "{\n",
-                   vectors * LANES, (int)GROUP, d->name, residual_argument(q));
-    emit_constants(q, out);
-    emit_multipliers(q, GROUP, out);
-    emit_variables(q, GROUP, out);
-    emit_begin(d, GROUP, vectors, out);
-    emit_mixed(d, planes, out);
+                   "    if (--n == 0) break;\n"
+                   "    in += %d;\n    i = in;\n    k = w + %d;\n",
+                   step, 4 * NAS__Q_PIXEL_HEAD * GROUP);
+    emit_begin(sums, GROUP, vectors, out);
+    emit_mixed(d, sums, others, planes, out);
+    nas_buf_printf(out, "    out += %d;\n", step);
+    if (q->conv.has_residual) nas_buf_printf(out, "    residual += %d;\n", step);
+    if (planes == rows * groups) return;
+    nas_buf_printf(out, "    k += %d;\n", 4 * GROUP * planes * d->s.columns);
     if (mixed_rows > 0)
-        nas_buf_printf(out, "    in += %zu;\n",
+        nas_buf_printf(out, "    i += %zu;\n",
                        (size_t)(mixed_rows * q->conv.dilation_h) * d->s.row);
-    if (rest > 0) emit_loop(d, GROUP, vectors, 1, rest, groups, out);
-    emit_loop(d, GROUP, vectors, rows - mixed_rows - (rest > 0), 0, groups, out);
-    for (int32_t o = 0; o < GROUP; o++) {
-        for (int32_t v = 0; v < vectors; v++)
-            nas_buf_printf(out, "    Q_SUM(sums, %d) = a%d_%d;\n", o * vectors + v, o, v);
-    }
-    nas_buf_puts(out, "}\n");
+    if (rest > 0) emit_loop(d, sums, GROUP, vectors, 1, rest, groups, out);
+    emit_loop(d, sums, GROUP, vectors, rows - mixed_rows - (rest > 0), 0, groups, out);
+}
+
+/* `n` whole tiles side by side. */
+static void emit_turns(const pixels *d, nas_buf *out) {
+    const nas__qconv *q = d->q;
+    const int32_t vectors = d->way->pixels, pieces = vectors * (GROUP + 1);
     nas_buf_printf(out,
-                   "TILE void %s_last(unsigned char *restrict out,%s const unsigned char *heads, "
-                   "vi *sums, const int *h) {\n",
-                   d->name, residual_argument(q));
-    emit_constants(q, out);
-    emit_multipliers(q, GROUP, out);
-    emit_variables(q, GROUP, out);
-    for (int32_t i = 0; i < vectors * (GROUP + 1); i++)
-        emit_piece(d, i, out);
-    nas_buf_puts(out, "}\n");
+                   "/* times %d pixels, %d channels */\n"
+                   "TILE void %s_row(const unsigned char *in, unsigned char *restrict out,%s "
+                   "const unsigned char *w, const int *h, int n) {\n"
+                   "    const unsigned char *i = in, *k = w + %d;\n    int odd = 0;\n",
+                   vectors * LANES, (int)GROUP, d->name, residual_argument(q),
+                   4 * NAS__Q_PIXEL_HEAD * GROUP);
+    emit_registers('a', GROUP, vectors, out);
+    emit_registers('c', GROUP, vectors, out);
+    emit_prologue(d, GROUP, out);
+    emit_begin('a', GROUP, vectors, out);
+    emit_begin('c', GROUP, vectors, out);
+    emit_loop(d, 'a', GROUP, vectors, q->conv.kernel_h, 0, d->s.groups, out);
+    nas_buf_puts(out, "    for (;; odd = 0) {\n");
+    emit_turn(d, 'c', 'a', out);
+    nas_buf_puts(out, "    odd = 1;\n");
+    emit_turn(d, 'a', 'c', out);
+    nas_buf_puts(out, "    }\n    if (odd) {\n");
+    for (int32_t i = 0; i < pieces; i++)
+        emit_piece(d, 'c', i, out);
+    nas_buf_puts(out, "    } else {\n");
+    for (int32_t i = 0; i < pieces; i++)
+        emit_piece(d, 'a', i, out);
+    nas_buf_puts(out, "    }\n}\n");
 }
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
@@ -345,43 +406,37 @@ static void emit_stage(const pixels *d, nas_buf *out) {
                    whole, words, columns, pitch, d->q->in_signed ? 128 : 0);
 }
 
-/* Block b of the tile of `n` pixels at x. */
-static void emit_call(const pixels *d, int32_t outputs, int32_t n, const char *x, nas_buf *out) {
+/* Block b of the tile of `n` pixels at x; `block` is b where that is known. */
+static void emit_call(const pixels *d, int32_t block, int32_t outputs, int32_t n, const char *x,
+                      nas_buf *out) {
     const nas__qconv *q = d->q;
     const size_t planes = (size_t)(d->way->vectors / GROUP);
     const bool residual = q->conv.has_residual;
-    if (nas__q_pixels_waits(q, d->way) && outputs == GROUP && n == d->way->pixels * LANES) {
-        nas_buf_printf(
-            out, "                %s_next(s + %s, last_o, %sw + b * %zu, last_w, sums, h);\n",
-            d->name, x, residual ? "last_r, " : "", nas__q_pixels_block(q, d->way->vectors));
-        nas_buf_printf(out, "                last_o = o + b * %zu + %s;\n", planes * q->out_plane,
-                       x);
-        if (residual)
-            nas_buf_printf(out, "                last_r = r + b * %zu + %s;\n",
-                           planes * q->residual_plane, x);
-        nas_buf_printf(out, "                last_w = w + b * %zu;\n",
-                       nas__q_pixels_block(q, d->way->vectors));
-        return;
-    }
-    nas_buf_printf(out, "                %s_%d_%d(s + %s, o + b * %zu + %s", d->name, n, outputs, x,
-                   planes * q->out_plane, x);
+    nas_buf_puts(out, "                ");
+    emit_tile_name(d, block, n, outputs, out);
+    nas_buf_printf(out, "(s + %s, o + b * %zu + %s", x, planes * q->out_plane, x);
     if (residual) nas_buf_printf(out, ", r + b * %zu + %s", planes * q->residual_plane, x);
     nas_buf_printf(out, ", w + b * %zu, h);\n", nas__q_pixels_block(q, d->way->vectors));
 }
 
-/* All blocks of outputs of the tile of `n` pixels at x. */
-static void emit_blocks(const pixels *d, int32_t n, const char *x, nas_buf *out) {
+/* All blocks of outputs of the tile of `n` pixels at x, or the last one alone where it is not whole. */
+static void emit_blocks(const pixels *d, int32_t n, const char *x, bool alone, nas_buf *out) {
     const int32_t blocks = ceil_div(d->q->conv.out_c, d->way->vectors);
     const int32_t last = nas__q_pixels_outputs(d->q, d->way, blocks - 1);
     const int32_t whole = last == d->way->vectors ? blocks : blocks - 1;
-    if (whole > 0) {
+    for (int32_t b = 0; b < whole && d->q->absent != NULL; b++) {
+        nas_buf_printf(out, "            {\n                const long b = %d;\n", b);
+        emit_call(d, b, d->way->vectors, n, x, out);
+        nas_buf_puts(out, "            }\n");
+    }
+    if (whole > 0 && !alone && d->q->absent == NULL) {
         nas_buf_printf(out, "            for (long b = 0; b < %d; b++) {\n", whole);
-        emit_call(d, d->way->vectors, n, x, out);
+        emit_call(d, 0, d->way->vectors, n, x, out);
         nas_buf_puts(out, "            }\n");
     }
     if (whole < blocks) {
         nas_buf_printf(out, "            {\n                const long b = %d;\n", whole);
-        emit_call(d, last, n, x, out);
+        emit_call(d, whole, last, n, x, out);
         nas_buf_puts(out, "            }\n");
     }
 }
@@ -397,15 +452,24 @@ static void emit_rows(const pixels *d, nas_buf *out) {
                        "* %zu;\n",
                        c->residual_row);
     }
-    if (tiles > 0) {
+    const bool turns = nas__q_pixels_turns(d->q, d->way);
+    if (turns) {
+        nas_buf_printf(out,
+                       "        for (long b = 0; b < %d; b++)\n"
+                       "            %s_row(s, o + b * %zu, ",
+                       c->out_c / GROUP, d->name, d->q->out_plane);
+        if (c->has_residual) nas_buf_printf(out, "r + b * %zu, ", d->q->residual_plane);
+        nas_buf_printf(out, "w + b * %zu, h, %d);\n", nas__q_pixels_block(d->q, GROUP), tiles);
+    }
+    if (tiles > 0 && (!turns || c->out_c % GROUP > 0)) {
         nas_buf_printf(out, "        for (long x = 0; x < %d; x += %d) {\n", tiles * wide * GROUP,
                        wide * GROUP);
-        emit_blocks(d, wide, "x", out);
+        emit_blocks(d, wide, "x", turns, out);
         nas_buf_puts(out, "        }\n");
     }
     if (rest > 0) {
         nas_buf_printf(out, "        {\n            const long x = %d;\n", tiles * wide * GROUP);
-        emit_blocks(d, rest, "x", out);
+        emit_blocks(d, rest, "x", false, out);
         nas_buf_puts(out, "        }\n");
     }
 }
@@ -415,36 +479,32 @@ static void emit_tiles(const pixels *d, nas_buf *out) {
     const nas__qconv_way *way = d->way;
     const int32_t wide = way->pixels * LANES, rest = q->conv.out_w % wide,
                   last = nas__q_pixels_outputs(q, way, (q->conv.out_c - 1) / way->vectors);
-    const bool waits = nas__q_pixels_waits(q, way);
+    const bool turns = nas__q_pixels_turns(q, way);
     for (int32_t k = 0; k < 2; k++) { /* whole blocks, then the last one where it is not */
         if (k == 0 ? q->conv.out_c < way->vectors : last == way->vectors) continue;
-        const int32_t outputs = k == 0 ? way->vectors : last;
-        if (q->conv.out_w >= wide && !(waits && k == 0))
-            emit_tile(d, outputs, way->pixels, LANES, out);
-        if (rest > 0) emit_tile(d, outputs, ceil_div(rest, LANES), (rest - 1) % LANES + 1, out);
+        const int32_t outputs = k == 0 ? way->vectors : last, whole = q->conv.out_c / way->vectors;
+        const int32_t from = k == 0 ? 0 : whole, to = k > 0               ? whole + 1
+                                                      : q->absent != NULL ? whole
+                                                                          : 1;
+        for (int32_t b = from; b < to; b++) {
+            if (q->conv.out_w >= wide && !(turns && k == 0))
+                emit_tile(d, b, outputs, way->pixels, LANES, out);
+            if (rest > 0)
+                emit_tile(d, b, outputs, ceil_div(rest, LANES), (rest - 1) % LANES + 1, out);
+        }
     }
-    if (waits) emit_next(d, out);
+    if (turns) emit_turns(d, out);
 }
 
 void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,
                         nas_buf *out) {
     const nas__conv *c = &q->conv;
     const pixels d = {.q = q, .way = way, .s = nas__q_steps_of(q), .name = name};
-    const bool waits = nas__q_pixels_waits(q, way);
     emit_tiles(&d, out);
     if (d.s.staged) emit_stage(&d, out);
     nas__q_emit_head(q, name, out);
     nas_buf_printf(out, "    const unsigned char *const w = (const unsigned char *)weights + %d;\n",
                    4 * NAS__Q_HEAD);
-    if (waits) { /* the codes of what waits at first go to the scratch */
-        const size_t at = nas__q_pixels_staged(q);
-        nas_buf_printf(out,
-                       "    vi *const sums = (vi *)(void *)((unsigned char *)scratch + %zu);\n"
-                       "    unsigned char *last_o = (unsigned char *)scratch + %zu;\n"
-                       "    const unsigned char *last_w = w;\n%s",
-                       at, at + (size_t)(64 * GROUP * way->pixels),
-                       c->has_residual ? "    const unsigned char *last_r = last_o;\n" : "");
-    }
     if (d.s.staged) {
         nas_buf_printf(out,
                        "    long from = begin, to = begin; /* rows whose inputs are staged */\n"
@@ -466,9 +526,5 @@ void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const ch
                        c->in_row);
     }
     emit_rows(&d, out);
-    nas_buf_puts(out, "    }\n");
-    if (waits)
-        nas_buf_printf(out, "    if (begin < end) %s_last(last_o, %slast_w, sums, h);\n", name,
-                       c->has_residual ? "last_r, " : "");
-    nas_buf_puts(out, "}\n\n");
+    nas_buf_puts(out, "    }\n}\n\n");
 }

@@ -308,6 +308,27 @@ static nas_status find_single(nas_ctx *ctx, const nas__layers *l, nas__layer *la
     return status == NAS_ERR_NOMEM ? status : NAS_OK;
 }
 
+/* Taps that few outputs do not have, as phases of a transposed convolution; the code grows with the outputs. */
+static nas_status find_absent(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+    enum { OUTPUTS_MAX = 16, SHARE_MIN = 12 };
+    const nas_param *w = param_of(l, layer->node, 0);
+    const nas__conv *c = &layer->conv;
+    const size_t in_c = (size_t)c->in_c;
+    const size_t taps = (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w);
+    if (w->data == NULL || in_c == 1 || c->out_c > OUTPUTS_MAX) return NAS_OK;
+    uint8_t *absent = nas_arena_alloc(ctx, l->arena, taps, 1);
+    if (absent == NULL) return NAS_ERR_NOMEM;
+    size_t n = 0;
+    for (size_t tap = 0; tap < taps; tap++) {
+        absent[tap] = 1;
+        for (size_t i = 0; i < in_c && absent[tap] != 0; i++)
+            absent[tap] = w->data[tap * in_c + i] == 0;
+        n += absent[tap];
+    }
+    if (n * SHARE_MIN >= taps) layer->qconv.absent = absent;
+    return NAS_OK;
+}
+
 static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
     nas__qconv *q = &layer->qconv;
     const nas__view in = nas__layers_view(l, layer->inputs[0]),
@@ -333,7 +354,8 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
         q->out_plane = out.plane;
         q->half = ratio_max(l, layer) < 0.5;
         q->prelu = layer->slope != NAS_VALUE_NONE;
-        status = find_single(ctx, l, layer);
+        status = find_absent(ctx, l, layer);
+        if (status == NAS_OK) status = find_single(ctx, l, layer);
         if (status != NAS_OK) return status;
     }
     if (q->conv.has_residual) {

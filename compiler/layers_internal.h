@@ -122,7 +122,8 @@ typedef struct nas__view {
     nas_shape shape;
     int32_t pitch;
     size_t row;
-    size_t plane; /* 0, or codes in planes of four channels, [h][c/4][w][4]: bytes of a row of one */
+    size_t
+        plane; /* 0, or codes in planes of four channels, [h][c/4][w][4]: bytes of a row of one */
 } nas__view;
 
 /* One operator. Its kernel has the signature of all kernels; `residual` is the second operand, NULL when there is none.

@@ -57,7 +57,7 @@ typedef struct nas__place {
     bool used;     /* some layer reads or writes it */
     bool constant; /* in the weights */
     bool decoded;  /* of a twin: a layer fills it from the codes */
-    bool planar; /* codes in planes of four channels: nas__view.plane */
+    bool planar;   /* codes in planes of four channels: nas__view.plane */
     bool banded; /* inside a chain: there is room for the rows of one band alone, for each thread */
     nas_value
         same; /* the value that this one is another name of (reshape without motion), or itself */

@@ -49,6 +49,8 @@ typedef struct nas__qconv {
     /* Values in planes, for ways of the algorithm PIXELS alone, which take no other: bytes from the codes of four channels
      * to those of the next four; 0: [h][w][c]. out_plane > 0 says which. */
     size_t in_plane, out_plane, residual_plane;
+    /* With planes: [out_c][kernel_h*kernel_w], 1 where all weights of a tap are 0 and it is left out; NULL: nowhere. Borrowed. */
+    const uint8_t *absent;
 } nas__qconv;
 
 /* The numbers of one layer; pointers are borrowed. */
@@ -104,8 +106,8 @@ int32_t nas__qconv_shared(const nas_target *target, const nas__qconv_way *way);
 double nas__qconv_sparse_products(const nas_target *target, const nas__qconv *q,
                                   const nas__qconv_way *way);
 /* nas__qconv_is_single - is single precision exact? Sums are scaled by one fused multiplication and addition, which rounds
- * once: sums and multipliers of up to 24 bits, no product that is a half of a step, results of less than 16 bits. A prelu
- * must round all codes as it should. */
+ * once: sums of up to 24 bits, results of less than 16 bits, multipliers of up to 24 bits unless another float gives the
+ * same codes. A prelu must round all codes as it should. */
 bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data);
 /* nas__qconv_pixels_legal - can it be computed on values in planes? */
 bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *conv);

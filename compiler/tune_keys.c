@@ -45,11 +45,11 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
                              : " residual u8",
         q->joins ? " joined" : "", q->has_left ? " left" : "");
     if (q->out_plane == 0) return;
-    nas_buf_printf(out, " planes %zu,%zu,%zu%s%s", q->in_plane, q->out_plane, q->residual_plane,
+    nas_buf_printf(out, " planes %zu,%zu,%zu%s%s%s", q->in_plane, q->out_plane, q->residual_plane,
                    q->single ? " single"
                    : q->half ? " half"
                              : "",
-                   q->prelu ? " prelu" : "");
+                   q->prelu ? " prelu" : "", q->absent != NULL ? " gaps" : "");
 }
 
 /* Like all that a kernel is known by: what it is, and a hash of its text. */

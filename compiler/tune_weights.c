@@ -112,6 +112,8 @@ static nas_status codes_new(nas_ctx *ctx, const nas__qconv *q, size_t n, random_
         w->codes[i] = (int8_t)lround(code_max * (2 * nas_rng_uniform(&rng) - 1));
     for (size_t i = 0; i < n && c->kept != NULL; i++)
         w->codes[i] = c->kept[i] != 0 ? w->codes[i] : 0;
+    for (size_t i = 0; i < n && q->absent != NULL; i++)
+        w->codes[i] = q->absent[i / (size_t)c->in_c] != 0 ? 0 : w->codes[i];
     for (size_t i = 0; i < n && q->powers; i++)
         w->codes[i] = power_below(w->codes[i]);
     for (size_t i = 0; i < outputs; i++)

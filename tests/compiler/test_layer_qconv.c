@@ -83,6 +83,7 @@ static const shape_row fixed_shapes[] = {
 typedef struct planes_row {
     shape_row shape;
     bool prelu;
+    bool gaps; /* some taps of some outputs are left out */
     enum {
         WIDE,
         HALF,
@@ -90,19 +91,24 @@ typedef struct planes_row {
     } scaling; /* any multipliers; below a half; such that floats are exact */
 } planes_row;
 static const planes_row planes_shapes[] = {
-    {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
-    {{16, 16, 1, 3, 80, 3, 3, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 8, EXTREME, DENSE}, 0, HALF},
-    {{12, 13, 1, 4, 71, 3, 3, 1, 1, 1, 1, 2, 0, 1, 1, 1, 0, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
-    {{5, 6, 1, 2, 100, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 8, EXTREME, DENSE}, 1, WIDE},
-    {{1, 9, 1, 40, 37, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
-    {{1, 4, 1, 3, 1, 3, 2, 1, 1, 2, 1, 1, 0, 0, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, HALF},
-    {{1, 3, 1, 2, 17, 1, 9, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 4, ANY, DENSE}, 0, WIDE},
-    {{56, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, WIDE},
-    {{3, 17, 1, 2, 15, 3, 5, 1, 1, 2, 3, 1, 2, 1, 1, 1, 1, 1, 8, ANY, DENSE}, 0, WIDE},
-    {{33, 2, 1, 1, 96, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 7, EXTREME, DENSE}, 0, WIDE},
-    {{8, 21, 1, 3, 33, 2, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, DENSE}, 1, SINGLE_FLOAT},
-    {{16, 16, 1, 4, 128, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY, DENSE}, 0, SINGLE_FLOAT},
-    {{12, 8, 1, 3, 66, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, SINGLE_FLOAT},
+    {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, 0, SINGLE_FLOAT},
+    {{16, 16, 1, 3, 80, 3, 3, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 8, EXTREME, DENSE}, 0, 0, HALF},
+    {{12, 13, 1, 4, 71, 3, 3, 1, 1, 1, 1, 2, 0, 1, 1, 1, 0, 0, 8, ANY, DENSE}, 0, 0, SINGLE_FLOAT},
+    {{5, 6, 1, 2, 100, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 8, EXTREME, DENSE}, 1, 0, WIDE},
+    {{1, 9, 1, 40, 37, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, 0, SINGLE_FLOAT},
+    {{1, 4, 1, 3, 1, 3, 2, 1, 1, 2, 1, 1, 0, 0, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, 0, HALF},
+    {{1, 3, 1, 2, 17, 1, 9, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 4, ANY, DENSE}, 0, 0, WIDE},
+    {{56, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 0, 0, WIDE},
+    {{21, 4, 1, 2, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 1, SINGLE_FLOAT},
+    {{6, 13, 1, 3, 77, 4, 4, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 8, EXTREME, DENSE}, 0, 1, HALF},
+    {{3, 17, 1, 2, 15, 3, 5, 1, 1, 2, 3, 1, 2, 1, 1, 1, 1, 1, 8, ANY, DENSE}, 0, 0, WIDE},
+    {{33, 2, 1, 1, 96, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 7, EXTREME, DENSE}, 0, 0, WIDE},
+    {{8, 21, 1, 3, 33, 2, 3, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, ANY, DENSE}, 1, 0, SINGLE_FLOAT},
+    {{16, 16, 1, 4, 128, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, ANY, DENSE}, 0, 0, SINGLE_FLOAT},
+    {{12, 8, 1, 3, 66, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE},
+     0,
+     0,
+     SINGLE_FLOAT},
 };
 enum {
     PLANES = sizeof planes_shapes / sizeof planes_shapes[0],
@@ -201,12 +207,15 @@ static nas__qconv conv_of(const shape_row *r) {
     return q;
 }
 
+static uint8_t gaps[400]; /* the first one, then some */
+
 /* Puts the values of a convolution in planes, those of one input channel excepted. */
 static void lay_planes(nas__qconv *q, const planes_row *row) {
     nas__conv *c = &q->conv;
     const size_t groups = (size_t)(c->out_c + 3) / 4;
     q->half = row->scaling != WIDE;
     q->single = row->scaling == SINGLE_FLOAT;
+    if (row->gaps) q->absent = gaps;
     q->prelu = row->prelu;
     q->out_plane = nas__q_plane_bytes(c->out_w, row->shape.out_extra);
     c->out_pitch = 4;
@@ -335,6 +344,10 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
         if (row->fill == POWERS) t.weight[i] = power_below(t.weight[i]);
     }
     make_zeros(rng, row, taps, &t);
+    for (size_t i = 0; i < sizeof gaps; i++)
+        gaps[i] = i == 0 || i * i % 7 < 3;
+    for (size_t i = 0; i < (size_t)c->out_c * taps && t.q.absent != NULL; i++)
+        t.weight[i] = gaps[i / (size_t)c->in_c] != 0 ? 0 : t.weight[i];
     t.data = (nas__qconv_data){.weight = t.weight,
                                .bias = t.bias,
                                .multiplier = t.multiplier,
@@ -690,6 +703,56 @@ Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
     check_named("aarch64-i8mm", false);
+}
+
+/* A convolution of one weight, on planes; its sums are the multiples of the weight and the bias. */
+static bool scales_all_sums(int32_t multiplier, int8_t weight, int32_t zero_out, bool *checked) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &target), NAS_OK));
+    const planes_row row = {
+        {2, 1, 1, 1, 64, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 0, HALF};
+    nas__qconv q = conv_of(&row.shape);
+    lay_planes(&q, &row);
+    const int8_t weights[2] = {weight, (int8_t)-weight};
+    const int32_t bias = 7, largest = 255 * weight + bias;
+    const nas__qconv_data data = {.weight = weights,
+                                  .bias = &bias,
+                                  .multiplier = &multiplier,
+                                  .zero_in = 0,
+                                  .requant = {.zero_out = zero_out, .low = 0, .high = 255}};
+    *checked = nas__qconv_is_single(&q, &data);
+    if (!*checked) return true;
+    q.single = true;
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(ge(int, nas__qconv_ways(target, &q, ways), 1));
+    uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &q, &ways[0]), 1);
+    cr_assert(eq(int, (int)nas__qconv_pack(ctx, target, &q, &ways[0], &data, block), NAS_OK));
+    float f = 0;
+    memcpy(&f, block + 4 * NAS__Q_HEAD, sizeof f);
+    nas_free(block);
+    bool same = true;
+    for (int32_t sum = -largest; sum <= largest; sum++) {
+        const double code = nearbyint((double)sum * (double)f + zero_out);
+        same = same &&
+               (int32_t)fmin(fmax(code, 0), 255) == nas_requantize(sum, multiplier, &data.requant);
+    }
+    return same;
+}
+
+Test(compiler_layer_qconv, floats_scale_every_sum_as_integers_do) {
+    /* of 24 bits; halves of a step; more bits than a float has; steps of more than a sum */
+    const int32_t fixed[] = {0, 1, 12345679, 1 << 23, 1 << 27, 3 << 24, 5 << 25, (1 << 30) - 1};
+    nas_rng rng = nas_rng_stream(7, 0, "layer_qconv");
+    int singles = 0;
+    for (int i = 0; i < 200; i++) {
+        const int32_t m = i < 8 ? fixed[i] : (int32_t)nas_rng_below(&rng, 1U << (20 + i % 11));
+        bool checked = false;
+        cr_assert(scales_all_sums(m, (int8_t)code_between(&rng, 1, 127), code_between(&rng, 0, 255),
+                                  &checked),
+                  "multiplier %d", m);
+        singles += checked;
+    }
+    cr_assert(ge(int, singles, 100));
 }
 
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {

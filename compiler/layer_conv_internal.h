@@ -64,6 +64,10 @@ nas__conv_far nas__conv_streams(const nas_target *target, const nas__conv *conv)
 int32_t nas__conv_unroll(int32_t length, int32_t products); /* a divisor of `length` */
 enum { NAS__CONV_PIXELS_MAX = 32 };
 
+/* nas__conv_cycles - the estimate of any way, of a processor with two units for multiply-adds. */
+double nas__conv_cycles(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
+int32_t nas__conv_winograd_tiles(const nas__conv *conv, const nas__conv_way *way);
+
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,
                            const nas__conv_way *way, const char *name, nas_buf *out);
 void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *conv,

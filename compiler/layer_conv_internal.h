@@ -124,8 +124,6 @@ void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, cons
 void nas__turn_emit_finish(const nas__conv *conv, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out);
 void nas__turn_emit_joined(const nas__conv *conv, int32_t vectors, int32_t lanes, nas_buf *out);
-/* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
-void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
 const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry in emitted text */
 /* nas__sparse_emit_sum - of a tile in the direct form: the loop over one list. */
 void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t pixels,

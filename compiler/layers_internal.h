@@ -161,4 +161,7 @@ void nas__op_output_name(const nas_target *target, const nas__view *in, nas_buf 
 void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf *out);
 int32_t nas__op_output_units(const nas__view *in);
 
+/* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
+void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
+
 #endif

@@ -417,16 +417,21 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    const int n = snprintf(all, sizeof all,
-                           "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-                           "%a|%d %d %d %d %d %d %d %d|%d",
-                           target->vector_bytes, target->vector_registers, c->in_c, c->out_c,
-                           c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
-                           c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
-                           c->residual_pitch, c->in_row, c->out_row, c->residual_row,
-                           (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi,
-                           (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch,
-                           way->depth, way->group, way->joined, (int)nas__conv_streams(target, c));
+    enum { FAR_OUTPUTS = 4 };
+    const bool winograd =
+        way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
+    const int32_t memory = (int32_t)nas__conv_streams(target, c) +
+                           (winograd && nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0);
+    const int n =
+        snprintf(all, sizeof all,
+                 "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+                 "%a|%d %d %d %d %d %d %d %d|%d",
+                 target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups,
+                 c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
+                 c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
+                 c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)c->act,
+                 (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels, way->vectors,
+                 way->outer, way->batch, way->depth, way->group, way->joined, memory);
     char hash[NAS_SHA256_HEX];
     nas_sha256 h;
     uint8_t digest[NAS_SHA256_BYTES];

@@ -67,6 +67,8 @@ enum { NAS__CONV_PIXELS_MAX = 32 };
 /* nas__conv_cycles - the estimate of any way, of a processor with two units for multiply-adds. */
 double nas__conv_cycles(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
 int32_t nas__conv_winograd_tiles(const nas__conv *conv, const nas__conv_way *way);
+/* nas__conv_winograd_far - are its outputs stored past the caches? */
+bool nas__conv_winograd_far(const nas_target *target, const nas__conv *conv);
 
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,
                            const nas__conv_way *way, const char *name, nas_buf *out);

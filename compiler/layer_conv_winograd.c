@@ -12,7 +12,7 @@ int32_t nas__conv_winograd_edge(const nas__conv_way *way) {
     return way->algorithm == NAS__CONV_WINOGRAD_2 ? 2 : 4;
 }
 
-enum { UNITS = 8, PLANE_PAD = 16 };
+enum { UNITS = 8, PLANE_PAD = 16, FAR = 32 };
 
 typedef struct geometry {
     int32_t m, a, points; /* outputs and inputs of a tile along an axis, a * a */
@@ -22,8 +22,14 @@ typedef struct geometry {
     int32_t unit_channels;
     bool streams;               /* weights come from beyond L2 */
     bool in_registers;          /* what lies between the two passes of a transform */
+    bool far;                   /* outputs go past the caches, which they would fill */
     size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
+
+bool nas__conv_winograd_far(const nas_target *target, const nas__conv *c) {
+    return target->vector_bytes == 64 &&
+           4.0 * c->out_h * (double)c->out_row > (double)FAR * target->l2_bytes;
+}
 
 static geometry geometry_of(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
@@ -31,6 +37,7 @@ static geometry geometry_of(const nas_target *target, const nas__conv *c,
     geometry g = {.m = m, .a = m + 2, .points = (m + 2) * (m + 2), .lanes = lanes};
     g.streams = nas__conv_streams(target, c) == NAS__FAR_WEIGHTS;
     g.in_registers = target->vector_bytes == 64;
+    g.far = nas__conv_winograd_far(target, c);
     g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
     g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
     g.across = (c->out_w + m - 1) / m;
@@ -242,6 +249,7 @@ static void emit_input(const nas__conv *c, const geometry *g, const char *name, 
 static void emit_output_row(const nas__conv *c, const geometry *g, bool partial, nas_buf *out) {
     char count[16] = "";
     if (partial) (void)snprintf(count, sizeof count, ", %d", c->out_c % g->lanes);
+    const char *store = partial ? "store_n" : g->far ? "stream" : "store";
     for (int32_t i = 0; i < g->m; i++) {
         char value[120];
         (void)snprintf(value, sizeof value, "o%d + bias", i);
@@ -251,7 +259,7 @@ static void emit_output_row(const nas__conv *c, const geometry *g, bool partial,
         }
         nas_buf_puts(out, "        ");
         if (i > 0) nas_buf_printf(out, "if (columns > %d) ", i);
-        nas_buf_printf(out, "%s(out + %d, ", partial ? "store_n" : "store", i * c->out_pitch);
+        nas_buf_printf(out, "%s(out + %d, ", store, i * c->out_pitch);
         nas__conv_finish(c, value, "slope", out);
         nas_buf_printf(out, "%s);\n", count);
     }
@@ -510,7 +518,8 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
     }
     emit_calls(c, &g, name, false, out);
     nas_buf_printf(out,
-                   "        }\n    }\n}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
+                   "        }\n    }\n%s}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
                    "#undef AT\n%s\n",
+                   g.far ? "    STREAMED();\n" : "",
                    g.in_registers ? "#undef BT_LOW\n#undef BT_HIGH\n" : "");
 }

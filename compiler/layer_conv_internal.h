@@ -69,6 +69,8 @@ double nas__conv_cycles(const nas_target *target, const nas__conv *conv, const n
 int32_t nas__conv_winograd_tiles(const nas__conv *conv, const nas__conv_way *way);
 /* nas__conv_winograd_far - are its outputs stored past the caches? */
 bool nas__conv_winograd_far(const nas_target *target, const nas__conv *conv);
+/* nas__conv_winograd_asks - do its products ask for the pixels of the next batch? */
+bool nas__conv_winograd_asks(const nas_target *target, const nas__conv *conv);
 
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,
                            const nas__conv_way *way, const char *name, nas_buf *out);

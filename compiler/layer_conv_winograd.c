@@ -12,7 +12,7 @@ int32_t nas__conv_winograd_edge(const nas__conv_way *way) {
     return way->algorithm == NAS__CONV_WINOGRAD_2 ? 2 : 4;
 }
 
-enum { UNITS = 8, PLANE_PAD = 16, FAR = 32 };
+enum { UNITS = 8, PLANE_PAD = 16, FAR = 32, NEXT = 8 };
 
 typedef struct geometry {
     int32_t m, a, points; /* outputs and inputs of a tile along an axis, a * a */
@@ -23,12 +23,18 @@ typedef struct geometry {
     bool streams;               /* weights come from beyond L2 */
     bool in_registers;          /* what lies between the two passes of a transform */
     bool far;                   /* outputs go past the caches, which they would fill */
+    bool pixels;                /* the products ask for the pixels of the next batch */
     size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
 
 bool nas__conv_winograd_far(const nas_target *target, const nas__conv *c) {
     return target->vector_bytes == 64 &&
            4.0 * c->out_h * (double)c->out_row > (double)FAR * target->l2_bytes;
+}
+
+bool nas__conv_winograd_asks(const nas_target *target, const nas__conv *c) {
+    return target->vector_bytes == 64 && nas__conv_streams(target, c) != NAS__FAR_WEIGHTS &&
+           4.0 * c->out_h * (double)c->in_row > (double)NEXT * target->l2_bytes;
 }
 
 static geometry geometry_of(const nas_target *target, const nas__conv *c,
@@ -38,6 +44,7 @@ static geometry geometry_of(const nas_target *target, const nas__conv *c,
     g.streams = nas__conv_streams(target, c) == NAS__FAR_WEIGHTS;
     g.in_registers = target->vector_bytes == 64;
     g.far = nas__conv_winograd_far(target, c);
+    g.pixels = nas__conv_winograd_asks(target, c);
     g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
     g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
     g.across = (c->out_w + m - 1) / m;
@@ -325,9 +332,12 @@ static void emit_output(const nas__conv *c, const geometry *g, const char *name,
 /* Bytes of the next weights that a round of a product asks for; 0: none. */
 static int32_t ahead_of(const nas__conv *c, const geometry *g, const nas__conv_way *way,
                         int32_t vectors, int32_t round) {
-    if (!g->streams) return 0;
+    if (!g->streams && !g->pixels) return 0;
     const int32_t tiles = g->tiles < way->batch ? g->tiles : way->batch;
     const double rounds = (double)((tiles + way->pixels - 1) / way->pixels) * c->in_c / round;
+    if (g->pixels) /* the new rows of a batch, during the points of each */
+        return nas__conv_ahead(4.0 * tiles * g->m * c->in_pitch,
+                               rounds * g->unit_blocks * (g->points / g->m));
     return nas__conv_ahead(4.0 * c->in_c * vectors * g->lanes, rounds);
 }
 
@@ -469,8 +479,14 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
         nas_buf_printf(out, "        const long last = to == %d; /* a partial vector */\n",
                        b.count);
     }
+    nas_buf_printf(out, "        const long start = low * LANES;\n");
+    if (g.pixels)
+        nas_buf_printf(
+            out,
+            "        const float *next = in + ((first + %d) / %d * %d + 2) * %zu + (first "
+            "+ %d) %% %d * %d;\n",
+            way->batch, g.across, g.m, c->in_row, way->batch, g.across, g.m * c->in_pitch);
     nas_buf_printf(out,
-                   "        const long start = low * LANES;\n"
                    "        for (long k = 0; k < %d; k++) {\n"
                    "            const float *w = head + %zu + k * %zu;\n",
                    g.points, (size_t)heads * (size_t)g.out_padded,
@@ -485,7 +501,14 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
                        kind.from, kind.vectors * g.lanes);
         const int32_t round = nas__conv_unroll(c->in_c, way->pixels * kind.vectors);
         const int32_t ahead = ahead_of(c, &g, way, kind.vectors, round);
-        if (ahead > 0) { /* the next block, after the last one those of the next point */
+        const int32_t each = g.points / g.m; /* points of a new row */
+        if (ahead > 0 && g.pixels) {
+            nas_buf_printf(
+                out,
+                "                const char *ahead = (const char *)(next + k / %d * %zu) + "
+                "(k %% %d * (to - from) + b - from) * ((n + %d) / %d * %d);\n",
+                each, c->in_row, each, way->pixels - 1, way->pixels, c->in_c / round * ahead);
+        } else if (ahead > 0) { /* the next block, after the last one those of the next point */
             nas_buf_printf(
                 out,
                 "                const char *ahead = (const char *)(b + 1 < to ? w + (at "

@@ -398,7 +398,7 @@ Test(compiler_layer_conv, every_way_agrees_with_the_reference_32_bytes) {
 Test(compiler_layer_conv, every_way_agrees_with_the_reference_64_bytes) {
     check_named("x86-64-avx512");
 }
-/* A cache so small that images are large beside it: outputs are stored past it. */
+/* A cache so small that images are large beside it: outputs are stored past it, pixels asked for. */
 Test(compiler_layer_conv, every_way_agrees_with_the_reference_beyond_the_caches) {
     const nas_target *target = NULL;
     if (nas_target_find(ctx, "x86-64-avx512", &target) != NAS_OK || !target->runs_here) {
@@ -461,6 +461,8 @@ Test(compiler_layer_conv, images_beyond_the_caches_are_stored_past_them) {
     cr_assert(eq(int, asks(target, &a, NAS__CONV_WINOGRAD_4, "stream("), 0));
     cr_assert(eq(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "stream("), 16));
     cr_assert(eq(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "STREAMED()"), 1));
+    cr_assert(eq(int, asks(target, &a, NAS__CONV_WINOGRAD_4, "*ahead = (const char *)(next"), 0));
+    cr_assert(ne(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "*ahead = (const char *)(next"), 0));
 }
 
 Test(compiler_layer_conv, what_lies_beyond_l2_is_asked_for_ahead) {

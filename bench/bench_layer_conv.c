@@ -1,7 +1,7 @@
 /* bench_layer_conv.c - single convolutions of the layer form, every way, one thread, each beside a peak loop of the same
  * moment. Direct FLOPs count for all ways, so Winograd may exceed the peak. One line a way with -v, one line a layer at
  * the end: the best measured way and the one that the estimates choose.
- *     bench_layer_conv [-v] [part of a name] */
+ *     bench_layer_conv [-v] [-t target] [part of a name] */
 #include "bench/bench_common.h"
 #include "compiler/layers_internal.h"
 
@@ -209,13 +209,21 @@ static void print_way(const nas_target *target, const nas__conv *c, const nas__c
 }
 
 int main(int argc, char **argv) {
-    const bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
-    const char *wanted = argc > 1 + verbose ? argv[1 + verbose] : "";
+    const char *wanted = "", *target = "native";
+    bool verbose = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-v") == 0)
+            verbose = true;
+        else if (strcmp(argv[i], "-t") == 0 && i + 1 < argc)
+            target = argv[++i];
+        else
+            wanted = argv[i];
+    }
     nas_ctx *ctx = nas_ctx_new();
     if (ctx == NULL) return NAS_EXIT_FAILED;
     nas_compile_options options = nas_compile_options_default();
     options.cache_dir = "build/bench-cache";
-    bench_check(ctx, nas_target_find(ctx, "native", &options.target));
+    bench_check(ctx, nas_target_find(ctx, target, &options.target));
     nas__toolchain t;
     bench_check(ctx, nas__toolchain_open(ctx, &options, &t));
     char dir[512];

@@ -116,119 +116,6 @@ float *nas__conv_head(const nas__conv *c, const float *bias, const float *slope,
     return out;
 }
 
-/* ---- cost -------------------------------------------------------------------------------------------------------- */
-
-/* Two FMAs and two loads a cycle, an FMA takes four; a call of a tile with the branch that it mispredicts. The other
- * numbers are fitted to measurements (bench_layer_conv): loads disturb the products a little even when they fit. */
-static const double fma_latency = 4, call_cycles = 20, l2_bytes_cycle = 32, pixel_disturbs = 0.15,
-                    vector_disturbs = 0.05;
-
-static double product_cycles(int32_t pixels, int32_t vectors) {
-    const double fma = pixels * vectors / 2.0, loads = pixels + vectors;
-    const double busy = fma > loads / 2 ? fma : loads / 2;
-    return (busy > fma_latency ? busy : fma_latency) + pixel_disturbs * pixels +
-           vector_disturbs * vectors;
-}
-
-/* What reading `bytes` as a stream costs beside the products. From L2 and the next cache most of it is hidden; data that
- * exceeds what one core may expect there comes from memory, at five bytes a cycle. */
-static double stream_cycles(const nas_target *target, double bytes) {
-    if (bytes <= 0.5 * target->l2_bytes) return 0.3 * bytes / l2_bytes_cycle;
-    return bytes <= 8.0 * target->l2_bytes ? 0.3 * bytes / 10 : bytes / 5;
-}
-
-/* The same for weights that are asked for ahead during `work` cycles of products: from memory half of it still shows, or
- * all that the products do not last for. */
-static double hidden_stream_cycles(const nas_target *target, double bytes, double work) {
-    const double all = stream_cycles(target, bytes);
-    if (bytes <= 8.0 * target->l2_bytes) return all;
-    return all - work > 0.5 * all ? all - work : 0.5 * all;
-}
-
-static double direct_cycles(const nas_target *target, const nas__conv *c,
-                            const nas__conv_way *way) {
-    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const nas__conv_runs runs = nas__conv_run(c, way->depth);
-    const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
-    const double parts = way->depth > 0 ? c->kernel_h * runs.taps * runs.parts : 1;
-    double cycles = 0;
-    for (int32_t last_band = 0; last_band < 2; last_band++) {
-        const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
-        for (int32_t narrow = 0; narrow < 2; narrow++) {
-            const int32_t pixels = rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
-            for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
-                const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-                const double width = (double)kind.vectors * target->vector_bytes;
-                double step = product_cycles(pixels, kind.vectors);
-                const double excess = width / l2_bytes_cycle - 0.5 * step;
-                if (way->depth == 0 && pixels > 1 && steps * width > 0.75 * target->l1_bytes &&
-                    excess > 0)
-                    step += 2 * excess; /* weights from L2 for each tile, above half its rate */
-                cycles += (double)bands * n * (kind.to - kind.from) *
-                          (steps * step + parts * (call_cycles + 2.5 * pixels * kind.vectors));
-            }
-        }
-    }
-    const int32_t units = ceil_div(t.bands, nas__conv_unit_bands(target, c, way));
-    const double weights = steps * c->out_c * 4;
-    if (way->algorithm == NAS__CONV_VECTOR && weights > 0.5 * target->l2_bytes) {
-        return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
-    }
-    const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
-    const double passes = way->outer == 0 ? units : 1;
-    return cycles * c->groups +
-           hidden_stream_cycles(target, weights, cycles * c->groups / passes) * passes +
-           stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
-}
-
-static double depthwise_cycles(const nas_target *target, const nas__conv *c,
-                               const nas__conv_way *way) {
-    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
-    double cycles = 0;
-    for (int32_t narrow = 0; narrow < 2; narrow++) {
-        const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
-        const double loads = (columns - 1) * c->stride_w + 2.0 * c->kernel_w;
-        const double fma = columns * c->kernel_w, work = fma > loads ? fma / 2 : loads / 2;
-        const double row = work > fma_latency * c->kernel_w ? work : fma_latency * c->kernel_w;
-        cycles += n * (c->kernel_h * row + call_cycles + 2.0 * columns);
-    }
-    return cycles * vectors * c->out_h;
-}
-
-static int32_t winograd_tiles(const nas__conv *c, const nas__conv_way *way) {
-    const int32_t m = nas__conv_winograd_edge(way);
-    return ceil_div(c->out_h, m) * ceil_div(c->out_w, m);
-}
-
-static double winograd_cycles(const nas_target *target, const nas__conv *c,
-                              const nas__conv_way *way) {
-    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t m = nas__conv_winograd_edge(way), a = m + 2, points = a * a;
-    const int32_t tiles = winograd_tiles(c, way), batches = ceil_div(tiles, way->batch);
-    const int32_t last = tiles - (batches - 1) * way->batch;
-    const double products = (double)(batches - 1) * ceil_div(way->batch, way->pixels) +
-                            (double)ceil_div(last, way->pixels);
-    double mul = 0;
-    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
-        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-        mul += (kind.to - kind.from) * (c->in_c * product_cycles(way->pixels, kind.vectors) +
-                                        call_cycles + 1.0 * way->pixels * kind.vectors);
-    }
-    const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
-                  out_vectors = ceil_div(c->out_c, b.lanes);
-    /* each point of a transform costs about three additions, a load and a store */
-    const double transform = tiles * points * 3.0 * (in_vectors + out_vectors);
-    const double weights = (double)points * c->in_c * c->out_c * 4;
-    const double scratch = 4.0 * (double)nas__conv_winograd_scratch(target, c, way);
-    /* V and M written and read again, in pieces that no prefetcher follows once they leave L2 */
-    const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / 5 : 0;
-    const double work = points * products * mul;
-    return work + transform +
-           batches * (hidden_stream_cycles(target, weights, work / batches) + spill);
-}
-
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
 typedef struct way_list {
@@ -240,20 +127,7 @@ typedef struct way_list {
 
 static void add(way_list *list, nas__conv_way way) {
     if (list->n == NAS__CONV_WAYS_MAX) return;
-    switch (way.algorithm) {
-    case NAS__CONV_DIRECT:
-    case NAS__CONV_GROUPED:
-    case NAS__CONV_VECTOR: way.cycles = direct_cycles(list->target, list->conv, &way); break;
-    case NAS__CONV_DEPTHWISE: way.cycles = depthwise_cycles(list->target, list->conv, &way); break;
-    case NAS__CONV_WINOGRAD_2:
-    case NAS__CONV_WINOGRAD_4: way.cycles = winograd_cycles(list->target, list->conv, &way); break;
-    case NAS__CONV_SPARSE:
-    case NAS__CONV_SPARSE_RUN:
-    case NAS__CONV_SPARSE_PANEL:
-    case NAS__CONV_SPARSE_CODE:
-        way.cycles = nas__sparse_cycles(list->target, list->conv, &way);
-        break;
-    }
+    way.cycles = nas__conv_cycles(list->target, list->conv, &way);
     for (int32_t i = 0; i < list->n; i++) {
         const nas__conv_way *o = &list->out[i];
         if (o->algorithm == way.algorithm && o->pixels == way.pixels && o->vectors == way.vectors &&
@@ -318,7 +192,7 @@ static void add_depthwise(way_list *list) {
     }
 }
 
-static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
+static void add_winograd_few(way_list *list, nas__conv_algorithm algorithm) {
     const nas__conv *c = list->conv;
     const bool many = list->target->vector_registers >= 32;
     const int32_t lanes = list->target->vector_bytes / 4;
@@ -326,7 +200,7 @@ static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
     for (int32_t i = 0; i < 2; i++) {
         const int32_t *tile = many ? tiles_32[i == 0 ? 0 : 2] : tiles_16[i];
         nas__conv_way way = {.algorithm = algorithm};
-        const int32_t tiles = winograd_tiles(c, &way);
+        const int32_t tiles = nas__conv_winograd_tiles(c, &way);
         way.pixels = min_i32(tile[0], tiles);
         way.vectors = min_i32(tile[1], most);
         const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
@@ -350,6 +224,50 @@ static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
             add(list, way);
         }
     }
+}
+
+/* For vectors of 64 bytes: their tiles are full whatever the shape, so that the batch can divide the tiles evenly. Most of
+ * L2 belongs to the weights. */
+static void add_winograd_even(way_list *list, nas__conv_algorithm algorithm) {
+    static const int32_t shapes[][2] = {{14, 2}, {8, 3}, {6, 4}, {28, 1}};
+    static const double shares[] = {0.0625, 0.125, 0.25}; /* of L2 for a batch */
+    enum { FEW = 6 };                                     /* tiles that are not worth a batch */
+    const nas__conv *c = list->conv;
+    const int32_t lanes = list->target->vector_bytes / 4, most = ceil_div(c->out_c, lanes);
+    nas__conv_way way = {.algorithm = algorithm};
+    const int32_t tiles = nas__conv_winograd_tiles(c, &way);
+    const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
+    const double bytes = 4.0 * points * lanes * (ceil_div(c->in_c, lanes) + most);
+    const double weights = 4.0 * points * c->in_c * c->out_c;
+    for (int32_t i = 0; i < 4; i++) {
+        way.vectors = min_i32(shapes[i][1], most);
+        /* enough units for threads: batches times blocks of outputs */
+        const int32_t units = ceil_div(8, ceil_div(most, way.vectors));
+        for (int32_t k = 0; k < 4; k++) {
+            int32_t batches = units;
+            if (k < 3) {
+                const double fits = shares[k] * list->target->l2_bytes / bytes;
+                batches = ceil_div(tiles, fits > 1 ? (int32_t)fits : 1);
+                if (batches < units) batches = units;
+                if (batches > ceil_div(tiles, FEW)) batches = ceil_div(tiles, FEW);
+            } else if (units > 2 || weights <= 4.0 * list->target->l2_bytes) {
+                continue;
+            } else {
+                batches = 1; /* reads the weights once */
+            }
+            const int32_t each = ceil_div(tiles, batches), rounds = ceil_div(each, shapes[i][0]);
+            way.pixels = ceil_div(each, rounds);
+            way.batch = rounds * way.pixels;
+            add(list, way);
+        }
+    }
+}
+
+static void add_winograd(way_list *list, nas__conv_algorithm algorithm) {
+    if (list->target->vector_bytes == 64)
+        add_winograd_even(list, algorithm);
+    else
+        add_winograd_few(list, algorithm);
 }
 
 static int by_cycles(const void *a, const void *b) {
@@ -499,16 +417,22 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    const int n = snprintf(all, sizeof all,
-                           "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-                           "%a|%d %d %d %d %d %d %d %d|%d",
-                           target->vector_bytes, target->vector_registers, c->in_c, c->out_c,
-                           c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
-                           c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
-                           c->residual_pitch, c->in_row, c->out_row, c->residual_row,
-                           (int)c->has_residual, (int)c->act, (double)c->lo, (double)c->hi,
-                           (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch,
-                           way->depth, way->group, way->joined, (int)nas__conv_streams(target, c));
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8 };
+    const bool winograd =
+        way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
+    const int32_t memory = (int32_t)nas__conv_streams(target, c) +
+                           (winograd && nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0) +
+                           (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0);
+    const int n =
+        snprintf(all, sizeof all,
+                 "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+                 "%a|%d %d %d %d %d %d %d %d|%d",
+                 target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups,
+                 c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
+                 c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
+                 c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)c->act,
+                 (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels, way->vectors,
+                 way->outer, way->batch, way->depth, way->group, way->joined, memory);
     char hash[NAS_SHA256_HEX];
     nas_sha256 h;
     uint8_t digest[NAS_SHA256_BYTES];

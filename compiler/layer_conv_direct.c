@@ -26,6 +26,7 @@ int32_t nas__conv_ahead(double bytes, double rounds) {
 void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets, int32_t pixels,
                          int32_t vectors, int32_t lanes, int32_t ahead, const char *indent,
                          nas_buf *out) {
+    const bool each = vectors == 1 && lanes == 16;
     nas_buf_printf(out, "%sfor (int i = 0; i < %s; i += %d, s += %d, w += %d) {\n", indent, limit,
                    round, round, round * vectors * lanes);
     if (ahead > 0) {
@@ -41,8 +42,14 @@ void nas__conv_emit_loop(const char *limit, int32_t round, const size_t *offsets
             nas_buf_printf(out, "%sb%d = load(w + %d)", v > 0 ? ", " : "", v,
                            (u * vectors + v) * lanes);
         }
-        nas_buf_printf(out, ";\n%s        vf x;\n", indent);
+        nas_buf_puts(out, ";\n");
+        if (!each) nas_buf_printf(out, "%s        vf x;\n", indent);
         for (int32_t p = 0; p < pixels; p++) {
+            if (each) {
+                nas_buf_printf(out, "%s        MADD_EACH(a%d_0, s[%zu], b0);\n", indent, p,
+                               offsets[p] + (size_t)u);
+                continue;
+            }
             nas_buf_printf(out, "%s        x = splat(s[%zu]);", indent, offsets[p] + (size_t)u);
             for (int32_t v = 0; v < vectors; v++)
                 nas_buf_printf(out, pixels > 1 ? " MADD(a%d_%d, x, b%d);" : " a%d_%d += x * b%d;",

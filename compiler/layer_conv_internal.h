@@ -64,6 +64,14 @@ nas__conv_far nas__conv_streams(const nas_target *target, const nas__conv *conv)
 int32_t nas__conv_unroll(int32_t length, int32_t products); /* a divisor of `length` */
 enum { NAS__CONV_PIXELS_MAX = 32 };
 
+/* nas__conv_cycles - the estimate of any way, of a processor with two units for multiply-adds. */
+double nas__conv_cycles(const nas_target *target, const nas__conv *conv, const nas__conv_way *way);
+int32_t nas__conv_winograd_tiles(const nas__conv *conv, const nas__conv_way *way);
+/* nas__conv_winograd_far - are its outputs stored past the caches? */
+bool nas__conv_winograd_far(const nas_target *target, const nas__conv *conv);
+/* nas__conv_winograd_asks - do its products ask for the pixels of the next batch? */
+bool nas__conv_winograd_asks(const nas_target *target, const nas__conv *conv);
+
 void nas__conv_direct_emit(const nas_target *target, const nas__conv *conv,
                            const nas__conv_way *way, const char *name, nas_buf *out);
 void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *conv,
@@ -120,8 +128,6 @@ void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, cons
 void nas__turn_emit_finish(const nas__conv *conv, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out);
 void nas__turn_emit_joined(const nas__conv *conv, int32_t vectors, int32_t lanes, nas_buf *out);
-/* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
-void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
 const char *nas__sparse_index(const nas__sparse_layout *l); /* type of an entry in emitted text */
 /* nas__sparse_emit_sum - of a tile in the direct form: the loop over one list. */
 void nas__sparse_emit_sum(const nas__conv *conv, const size_t *offsets, int32_t pixels,

@@ -77,7 +77,14 @@ static const char helpers[] =
     "#define MADD(a, x, b) __asm__(\"vfmadd231ps %2, %1, %0\" : \"+v\"(a) : \"v\"(x), \"v\"(b))\n"
     "#elif defined(__FMA__)\n"
     "#define MADD(a, x, b) __asm__(\"vfmadd231ps %2, %1, %0\" : \"+x\"(a) : \"x\"(x), \"x\"(b))\n"
-    "#else\n#define MADD(a, x, b) (a += (x) * (b))\n#endif\n\n"
+    "#else\n#define MADD(a, x, b) (a += (x) * (b))\n#endif\n"
+    "/* a += s * b of one number: the multiply-add of AVX-512 fetches and repeats it at no cost, "
+    "an instruction of its own "
+    "takes a third of its time. */\n"
+    "#if defined(__AVX512F__)\n"
+    "#define MADD_EACH(a, s, b) __asm__(\"vfmadd231ps %2%{1to16%}, %1, %0\" : \"+v\"(a) : "
+    "\"v\"(b), \"m\"(s))\n"
+    "#else\n#define MADD_EACH(a, s, b) MADD(a, splat(s), b)\n#endif\n\n"
     "typedef vf vf_anywhere __attribute__((aligned(4), may_alias));\n\n"
     "HELPER vf load(const float *p) {\n    return *(const vf_anywhere *)p;\n}\n"
     "HELPER void store(float *p, vf v) {\n    *(vf_anywhere *)p = v;\n}\n"
@@ -99,6 +106,25 @@ static const char avx_partial[] =
     "}\n"
     "HELPER void store_n(float *p, vf v, int n) {\n"
     "    __builtin_ia32_maskstoreps256((vf *)p, (vi){0, 1, 2, 3, 4, 5, 6, 7} < n, v);\n}\n";
+
+static const char avx512_partial[] =
+    "/* The first n lanes, exactly; n is a constant. */\n"
+    "HELPER vf load_n(const float *p, int n) {\n"
+    "    return __builtin_ia32_loadups512_mask(p, (vf){0}, (unsigned short)((1u << n) - 1));\n"
+    "}\n"
+    "HELPER void store_n(float *p, vf v, int n) {\n"
+    "    __builtin_ia32_storeups512_mask(p, v, (unsigned short)((1u << n) - 1));\n"
+    "}\n";
+
+/* Past the caches, where what is stored would drive everything else out of them; a fence before others read it. */
+static const char avx512_stream[] =
+    "#if defined(__AVX512F__)\n"
+    "HELPER void stream(float *p, vf v) {\n"
+    "    if ((unsigned long)p % sizeof v != 0)\n        store(p, v);\n"
+    "    else\n        __asm__(\"vmovntps %1, %0\" : \"=m\"(*(vf_anywhere *)p) : \"v\"(v));\n"
+    "}\n"
+    "#define STREAMED() __asm__ volatile(\"sfence\" ::: \"memory\")\n"
+    "#else\n#define stream(p, v) store(p, v)\n#define STREAMED() ((void)0)\n#endif\n";
 
 static const char generic_minmax[] =
     "HELPER vf vmax(vf a, vf b) {\n    return choose(a > b, a, b);\n}\n"
@@ -167,9 +193,11 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
     nas_buf_printf(out, "typedef int vi __attribute__((vector_size(%d)));\n", bytes);
     nas__emit_shuffle(out);
     nas_buf_puts(out, helpers);
-    if (bytes == 32) {
-        nas_buf_printf(out, "#if defined(__AVX__)\n%s#else\n%s#endif\n", avx_partial,
-                       generic_partial);
+    if (bytes >= 32) {
+        nas_buf_printf(out, "#if defined(%s)\n%s", bytes == 64 ? "__AVX512F__" : "__AVX__",
+                       bytes == 64 ? avx512_partial : avx_partial);
+        nas_buf_printf(out, "#else\n%s#endif\n", generic_partial);
+        if (bytes == 64) nas_buf_puts(out, avx512_stream);
     } else {
         nas_buf_puts(out, generic_partial);
     }

@@ -12,7 +12,7 @@ int32_t nas__conv_winograd_edge(const nas__conv_way *way) {
     return way->algorithm == NAS__CONV_WINOGRAD_2 ? 2 : 4;
 }
 
-enum { UNITS = 8, PLANE_PAD = 16 };
+enum { UNITS = 8, PLANE_PAD = 16, FAR = 32, NEXT = 8 };
 
 typedef struct geometry {
     int32_t m, a, points; /* outputs and inputs of a tile along an axis, a * a */
@@ -21,14 +21,30 @@ typedef struct geometry {
     int32_t unit_blocks, splits; /* blocks of outputs of a unit, units of a batch */
     int32_t unit_channels;
     bool streams;               /* weights come from beyond L2 */
+    bool in_registers;          /* what lies between the two passes of a transform */
+    bool far;                   /* outputs go past the caches, which they would fill */
+    bool pixels;                /* the products ask for the pixels of the next batch */
     size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
+
+bool nas__conv_winograd_far(const nas_target *target, const nas__conv *c) {
+    return target->vector_bytes == 64 &&
+           4.0 * c->out_h * (double)c->out_row > (double)FAR * target->l2_bytes;
+}
+
+bool nas__conv_winograd_asks(const nas_target *target, const nas__conv *c) {
+    return target->vector_bytes == 64 && nas__conv_streams(target, c) != NAS__FAR_WEIGHTS &&
+           4.0 * c->out_h * (double)c->in_row > (double)NEXT * target->l2_bytes;
+}
 
 static geometry geometry_of(const nas_target *target, const nas__conv *c,
                             const nas__conv_way *way) {
     const int32_t m = nas__conv_winograd_edge(way), lanes = target->vector_bytes / 4;
     geometry g = {.m = m, .a = m + 2, .points = (m + 2) * (m + 2), .lanes = lanes};
     g.streams = nas__conv_streams(target, c) == NAS__FAR_WEIGHTS;
+    g.in_registers = target->vector_bytes == 64;
+    g.far = nas__conv_winograd_far(target, c);
+    g.pixels = nas__conv_winograd_asks(target, c);
     g.in_padded = (c->in_c + lanes - 1) / lanes * lanes;
     g.out_padded = (c->out_c + lanes - 1) / lanes * lanes;
     g.across = (c->out_w + m - 1) / m;
@@ -125,7 +141,92 @@ static const char transforms_4[] =
     "    o(0) = e0 + p + r; o(1) = q + 2 * t; o(2) = p + 4 * r; o(3) = q + 8 * t + e5; \\\n"
     "} while (0)\n";
 
+/* The same for vectors of 64 bytes, with the place along the other axis as k. A store of them takes as long as two sums, so
+ * nothing is stored between the passes: 32 registers hold half of F(4x4,3x3)'s input, LOW then HIGH. */
+static const char unrolled_2[] =
+    "#define BT_LOW(o, d, k) do { \\\n"
+    "    const vf e0 = d(0, k), e1 = d(1, k), e2 = d(2, k), e3 = d(3, k); \\\n"
+    "    o(0, k) = e0 - e2; o(1, k) = e1 + e2; o(2, k) = e2 - e1; o(3, k) = e1 - e3; \\\n"
+    "} while (0)\n"
+    "#define BT(o, d, k) BT_LOW(o, d, k)\n"
+    "#define AT(o, d, k) do { \\\n"
+    "    const vf e1 = d(1, k), e2 = d(2, k); \\\n"
+    "    o(0, k) = d(0, k) + e1 + e2; o(1, k) = e1 - e2 - d(3, k); \\\n"
+    "} while (0)\n";
+static const char unrolled_4[] =
+    "#define BT_LOW(o, d, k) do { \\\n"
+    "    const vf e0 = d(0, k), e1 = d(1, k), e2 = d(2, k), e3 = d(3, k), e4 = d(4, k); \\\n"
+    "    const vf p = e4 - 4 * e2, q = e3 - 4 * e1; \\\n"
+    "    o(0, k) = 4 * e0 - 5 * e2 + e4; o(1, k) = p + q; o(2, k) = p - q; \\\n"
+    "} while (0)\n"
+    "#define BT_HIGH(o, d, k) do { \\\n"
+    "    const vf e1 = d(1, k), e2 = d(2, k), e3 = d(3, k), e4 = d(4, k), e5 = d(5, k); \\\n"
+    "    const vf r = e4 - e2, t = 2 * (e3 - e1); \\\n"
+    "    o(0, k) = r + t; o(1, k) = r - t; o(2, k) = 4 * e1 - 5 * e3 + e5; \\\n"
+    "} while (0)\n"
+    "#define BT(o, d, k) do { \\\n"
+    "    const vf e0 = d(0, k), e1 = d(1, k), e2 = d(2, k), e3 = d(3, k), e4 = d(4, k), e5 = d(5, "
+    "k); \\\n"
+    "    const vf p = e4 - 4 * e2, q = e3 - 4 * e1, r = e4 - e2, t = 2 * (e3 - e1); \\\n"
+    "    o(0, k) = 4 * e0 - 5 * e2 + e4; o(1, k) = p + q; o(2, k) = p - q; \\\n"
+    "    o(3, k) = r + t; o(4, k) = r - t; o(5, k) = 4 * e1 - 5 * e3 + e5; \\\n"
+    "} while (0)\n"
+    "#define AT(o, d, k) do { \\\n"
+    "    const vf e1 = d(1, k), e2 = d(2, k), e3 = d(3, k), e4 = d(4, k); \\\n"
+    "    const vf p = e1 + e2, q = e1 - e2, r = e3 + e4, t = e3 - e4; \\\n"
+    "    o(0, k) = d(0, k) + p + r; o(1, k) = q + 2 * t; o(2, k) = p + 4 * r; \\\n"
+    "    o(3, k) = q + 8 * t + d(5, k); \\\n"
+    "} while (0)\n";
+
+static void put_names(const char *name, int32_t n, nas_buf *out) {
+    for (int32_t i = 0; i < n; i++)
+        nas_buf_printf(out, "%s%s%d", i > 0 ? ", " : "", name, i);
+}
+
+/* `n` rows of what the first pass makes, and with them the second pass: row y of them is row first + y of V. */
+static void emit_input_part(const geometry *g, const char *pass, int32_t first, int32_t n,
+                            nas_buf *out) {
+    nas_buf_printf(out,
+                   "    {\n        vf h[%d][%d];\n"
+                   "#define O(i, k) h[i][k]\n       ",
+                   n, g->a);
+    for (int32_t k = 0; k < g->a; k++)
+        nas_buf_printf(out, " BT_%s(O, D, %d);", pass, k);
+    nas_buf_puts(out, "\n#undef O\n#define O(i, k) o##i\n#define H(i, k) h[k][i]\n        vf ");
+    put_names("o", g->a, out);
+    nas_buf_puts(out, ";\n");
+    for (int32_t y = 0; y < n; y++) {
+        nas_buf_printf(out, "        BT(O, H, %d);\n       ", y);
+        for (int32_t i = 0; i < g->a; i++)
+            nas_buf_printf(out, " store(v + %zu, o%d);",
+                           (size_t)((first + y) * g->a + i) * g->in_plane, i);
+        nas_buf_puts(out, "\n");
+    }
+    nas_buf_puts(out, "#undef H\n#undef O\n    }\n");
+}
+
+static void emit_input_unrolled(const nas__conv *c, const geometry *g, const char *name,
+                                nas_buf *out) {
+    const int32_t rest = c->in_c % g->lanes;
+    for (int32_t k = 0; k < 2; k++) {
+        if (k == 0 ? c->in_c < g->lanes : rest == 0) continue;
+        nas_buf_printf(out, "TILE void %s_in%d(const float *s, long row, long pitch, float *v) {\n",
+                       name, k);
+        if (k == 0)
+            nas_buf_puts(out, "#define D(i, k) load(s + i * row + k * pitch)\n");
+        else
+            nas_buf_printf(out, "#define D(i, k) load_n(s + i * row + k * pitch, %d)\n", rest);
+        emit_input_part(g, "LOW", 0, g->m == 2 ? 4 : 3, out);
+        if (g->m == 4) emit_input_part(g, "HIGH", 3, 3, out);
+        nas_buf_puts(out, "#undef D\n}\n");
+    }
+}
+
 static void emit_input(const nas__conv *c, const geometry *g, const char *name, nas_buf *out) {
+    if (g->in_registers) {
+        emit_input_unrolled(c, g, name, out);
+        return;
+    }
     const int32_t rest = c->in_c % g->lanes;
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? c->in_c < g->lanes : rest == 0) continue;
@@ -151,12 +252,67 @@ static void emit_input(const nas__conv *c, const geometry *g, const char *name, 
     }
 }
 
+/* Stores one row of outputs o0.. of a tile, as many columns as there are. */
+static void emit_output_row(const nas__conv *c, const geometry *g, bool partial, nas_buf *out) {
+    char count[16] = "";
+    if (partial) (void)snprintf(count, sizeof count, ", %d", c->out_c % g->lanes);
+    const char *store = partial ? "store_n" : g->far ? "stream" : "store";
+    for (int32_t i = 0; i < g->m; i++) {
+        char value[120];
+        (void)snprintf(value, sizeof value, "o%d + bias", i);
+        if (c->has_residual) {
+            (void)snprintf(value, sizeof value, "o%d + bias + %s(residual + %d%s)", i,
+                           partial ? "load_n" : "load", i * c->residual_pitch, count);
+        }
+        nas_buf_puts(out, "        ");
+        if (i > 0) nas_buf_printf(out, "if (columns > %d) ", i);
+        nas_buf_printf(out, "%s(out + %d, ", store, i * c->out_pitch);
+        nas__conv_finish(c, value, "slope", out);
+        nas_buf_printf(out, "%s);\n", count);
+    }
+}
+
+/* Both passes; rows and columns of the tile that are within the image. */
+static void emit_output_passes(const nas__conv *c, const geometry *g, bool partial, nas_buf *out) {
+    nas_buf_printf(out,
+                   "    for (int x = 0; x < %d; x++, s += %zu) {\n"
+                   "#define D(i) load(s + i * %zu)\n#define O(i) h[i][x]\n"
+                   "        AT(O, D);\n#undef D\n#undef O\n    }\n",
+                   g->a, g->out_plane, (size_t)g->a * g->out_plane);
+    nas_buf_printf(out, "    for (int y = 0; y < rows; y++, out += %zu%s) {\n        vf ",
+                   c->out_row, c->has_residual ? ", residual += RESIDUAL_ROW" : "");
+    put_names("o", g->m, out);
+    nas_buf_puts(out, ";\n#define D(i) h[y][i]\n#define O(i) o##i\n        AT(O, D);\n"
+                      "#undef D\n#undef O\n");
+    emit_output_row(c, g, partial, out);
+    nas_buf_puts(out, "    }\n");
+}
+
+static void emit_output_unrolled(const nas__conv *c, const geometry *g, bool partial,
+                                 nas_buf *out) {
+    nas_buf_printf(out, "#define D(i, k) load(s + i * %zu + k * %zu)\n#define O(i, k) h[i][k]\n   ",
+                   (size_t)g->a * g->out_plane, g->out_plane);
+    for (int32_t k = 0; k < g->a; k++)
+        nas_buf_printf(out, " AT(O, D, %d);", k);
+    nas_buf_puts(out, "\n#undef D\n#undef O\n"
+                      "#define D(i, k) h[k][i]\n#define O(i, k) o##i\n    vf ");
+    put_names("o", g->m, out);
+    nas_buf_puts(out, ";\n");
+    for (int32_t y = 0; y < g->m; y++) {
+        if (y > 0) {
+            nas_buf_printf(out, "    if (rows == %d) return;\n    out += %zu;\n", y, c->out_row);
+            if (c->has_residual) nas_buf_puts(out, "    residual += RESIDUAL_ROW;\n");
+        }
+        nas_buf_printf(out, "    AT(O, D, %d);\n", y);
+        emit_output_row(c, g, partial, out);
+    }
+    nas_buf_puts(out, "#undef D\n#undef O\n");
+}
+
 static void emit_output(const nas__conv *c, const geometry *g, const char *name, nas_buf *out) {
     const int32_t rest = c->out_c % g->lanes;
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? c->out_c < g->lanes : rest == 0) continue;
-        char count[16] = "";
-        if (k == 1) (void)snprintf(count, sizeof count, ", %d", rest);
         nas_buf_printf(out,
                        "TILE void %s_out%d(const float *s, const float *w, float *out%s, int rows, "
                        "int columns) {\n"
@@ -165,40 +321,23 @@ static void emit_output(const nas__conv *c, const geometry *g, const char *name,
                        name, k, c->has_residual ? ", const float *residual" : "", g->m, g->a);
         if (c->act == NAS__LACT_PRELU)
             nas_buf_printf(out, "    const float *slope = w + %d;\n", g->out_padded);
-        nas_buf_printf(out,
-                       "    for (int x = 0; x < %d; x++, s += %zu) {\n"
-                       "#define D(i) load(s + i * %zu)\n#define O(i) h[i][x]\n"
-                       "        AT(O, D);\n#undef D\n#undef O\n    }\n",
-                       g->a, g->out_plane, (size_t)g->a * g->out_plane);
-        nas_buf_printf(out, "    for (int y = 0; y < rows; y++, out += %zu%s) {\n        vf ",
-                       c->out_row, c->has_residual ? ", residual += RESIDUAL_ROW" : "");
-        for (int32_t i = 0; i < g->m; i++)
-            nas_buf_printf(out, "%so%d", i > 0 ? ", " : "", i);
-        nas_buf_puts(out, ";\n#define D(i) h[y][i]\n#define O(i) o##i\n        AT(O, D);\n"
-                          "#undef D\n#undef O\n");
-        for (int32_t i = 0; i < g->m; i++) {
-            char value[120];
-            (void)snprintf(value, sizeof value, "o%d + bias", i);
-            if (c->has_residual) {
-                (void)snprintf(value, sizeof value, "o%d + bias + %s(residual + %d%s)", i,
-                               k == 0 ? "load" : "load_n", i * c->residual_pitch, count);
-            }
-            nas_buf_puts(out, "        ");
-            if (i > 0) nas_buf_printf(out, "if (columns > %d) ", i);
-            nas_buf_printf(out, "%s(out + %d, ", k == 0 ? "store" : "store_n", i * c->out_pitch);
-            nas__conv_finish(c, value, "slope", out);
-            nas_buf_printf(out, "%s);\n", count);
-        }
-        nas_buf_puts(out, "    }\n}\n");
+        if (g->in_registers)
+            emit_output_unrolled(c, g, k == 1, out);
+        else
+            emit_output_passes(c, g, k == 1, out);
+        nas_buf_puts(out, "}\n");
     }
 }
 
 /* Bytes of the next weights that a round of a product asks for; 0: none. */
 static int32_t ahead_of(const nas__conv *c, const geometry *g, const nas__conv_way *way,
                         int32_t vectors, int32_t round) {
-    if (!g->streams) return 0;
+    if (!g->streams && !g->pixels) return 0;
     const int32_t tiles = g->tiles < way->batch ? g->tiles : way->batch;
     const double rounds = (double)((tiles + way->pixels - 1) / way->pixels) * c->in_c / round;
+    if (g->pixels) /* the new rows of a batch, during the points of each */
+        return nas__conv_ahead(4.0 * tiles * g->m * c->in_pitch,
+                               rounds * g->unit_blocks * (g->points / g->m));
     return nas__conv_ahead(4.0 * c->in_c * vectors * g->lanes, rounds);
 }
 
@@ -304,7 +443,10 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
     nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
     b.last_lanes = b.lanes; /* products are whole vectors */
     const int32_t heads = nas__conv_heads(c);
-    nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
+    if (g.in_registers)
+        nas_buf_puts(out, g.m == 2 ? unrolled_2 : unrolled_4);
+    else
+        nas_buf_puts(out, g.m == 2 ? transforms_2 : transforms_4);
     nas_buf_printf(out, "#define IN %d\n#define OUT %d\n#define RESIDUAL_ROW %zu\n", g.in_padded,
                    g.unit_channels, c->residual_row);
     emit_input(c, &g, name, out);
@@ -337,8 +479,14 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
         nas_buf_printf(out, "        const long last = to == %d; /* a partial vector */\n",
                        b.count);
     }
+    nas_buf_printf(out, "        const long start = low * LANES;\n");
+    if (g.pixels)
+        nas_buf_printf(
+            out,
+            "        const float *next = in + ((first + %d) / %d * %d + 2) * %zu + (first "
+            "+ %d) %% %d * %d;\n",
+            way->batch, g.across, g.m, c->in_row, way->batch, g.across, g.m * c->in_pitch);
     nas_buf_printf(out,
-                   "        const long start = low * LANES;\n"
                    "        for (long k = 0; k < %d; k++) {\n"
                    "            const float *w = head + %zu + k * %zu;\n",
                    g.points, (size_t)heads * (size_t)g.out_padded,
@@ -353,7 +501,14 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
                        kind.from, kind.vectors * g.lanes);
         const int32_t round = nas__conv_unroll(c->in_c, way->pixels * kind.vectors);
         const int32_t ahead = ahead_of(c, &g, way, kind.vectors, round);
-        if (ahead > 0) { /* the next block, after the last one those of the next point */
+        const int32_t each = g.points / g.m; /* points of a new row */
+        if (ahead > 0 && g.pixels) {
+            nas_buf_printf(
+                out,
+                "                const char *ahead = (const char *)(next + k / %d * %zu) + "
+                "(k %% %d * (to - from) + b - from) * ((n + %d) / %d * %d);\n",
+                each, c->in_row, each, way->pixels - 1, way->pixels, c->in_c / round * ahead);
+        } else if (ahead > 0) { /* the next block, after the last one those of the next point */
             nas_buf_printf(
                 out,
                 "                const char *ahead = (const char *)(b + 1 < to ? w + (at "
@@ -385,6 +540,9 @@ void nas__conv_winograd_emit(const nas_target *target, const nas__conv *c, const
                        c->residual_pitch);
     }
     emit_calls(c, &g, name, false, out);
-    nas_buf_puts(out, "        }\n    }\n}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
-                      "#undef AT\n\n");
+    nas_buf_printf(out,
+                   "        }\n    }\n%s}\n#undef IN\n#undef OUT\n#undef RESIDUAL_ROW\n#undef BT\n"
+                   "#undef AT\n%s\n",
+                   g.far ? "    STREAMED();\n" : "",
+                   g.in_registers ? "#undef BT_LOW\n#undef BT_HIGH\n" : "");
 }

@@ -115,65 +115,67 @@ static void emit_channel_shuffle(const nas__op *op, nas_buf *out) {
 
 /* ---- planes and pixels -------------------------------------------------------------------------------------------- */
 
-/* Rows r0.. of a square block of numbers become its columns: swap the halves of ever smaller squares. */
-static void emit_turn(int32_t lanes, nas_buf *out) {
-    for (int32_t d = lanes / 2; d > 0; d /= 2) {
-        for (int32_t i = 0; i < lanes; i++) {
-            if ((i & d) != 0) continue;
-            nas_buf_printf(out, "                t = SHUFFLE(r%d, r%d", i, i + d);
-            for (int32_t j = 0; j < lanes; j++)
-                nas_buf_printf(out, ", %d", (j & d) != 0 ? lanes + j - d : j);
-            nas_buf_printf(out, ");\n                r%d = SHUFFLE(r%d, r%d", i + d, i, i + d);
-            for (int32_t j = 0; j < lanes; j++)
-                nas_buf_printf(out, ", %d", (j & d) != 0 ? lanes + j : j + d);
-            nas_buf_printf(out, ");\n                r%d = t;\n", i);
+/* A block of LANES x LANES numbers, or what there is of it: `columns` pixels x `channels`. */
+typedef struct block {
+    int32_t lanes, columns, channels;
+    size_t step; /* from plane to plane */
+    int32_t pitch;
+    bool to_pixels;
+    const char *plane, *pixel;
+} block;
+
+/* Where row i of the block lies in memory: along a plane, or along a pixel. */
+static void put_row(const block *b, bool of_plane, int32_t i, nas_buf *out) {
+    if (of_plane)
+        nas_buf_printf(out, "(%s + (c + %d) * %zu + x", b->plane, i, b->step);
+    else
+        nas_buf_printf(out, "(%s + (x + %d) * %d + c", b->pixel, i, b->pitch);
+}
+
+static void emit_block(const block *b, const char *indent, nas_buf *out) {
+    const int32_t from = b->to_pixels ? b->channels : b->columns;
+    const int32_t to = b->to_pixels ? b->columns : b->channels;
+    char part_to[24] = "",
+         part_from[24] = ""; /* a row has as many numbers as the other side has rows */
+    if (to < b->lanes) (void)snprintf(part_from, sizeof part_from, ", %d", to);
+    if (from < b->lanes) (void)snprintf(part_to, sizeof part_to, ", %d", from);
+    for (int32_t i = 0; i < b->lanes; i++) {
+        nas_buf_printf(out, "%svf r%d = ", indent, i);
+        if (i >= from) {
+            nas_buf_puts(out, "{0};\n");
+            continue;
         }
+        nas_buf_puts(out, to < b->lanes ? "load_n" : "load");
+        put_row(b, b->to_pixels, i, out);
+        nas_buf_printf(out, "%s);\n", part_from);
+    }
+    nas__emit_transpose(b->lanes, indent, out);
+    for (int32_t i = 0; i < to; i++) {
+        nas_buf_printf(out, "%s%s", indent, from < b->lanes ? "store_n" : "store");
+        put_row(b, !b->to_pixels, i, out);
+        nas_buf_printf(out, ", t%d%s);\n", i, part_to);
+    }
+    for (int32_t i = to; i < b->lanes; i++)
+        nas_buf_printf(out, "%s(void)t%d;\n", indent, i);
+}
+
+/* A loop over an axis in steps of LANES; the last block lies over the one before where it would stick out. */
+static void open_axis(char name, int32_t length, int32_t lanes, const char *indent, nas_buf *out) {
+    if (length <= lanes) {
+        nas_buf_printf(out, "%s{\n%s    const long %c = 0;\n", indent, indent, name);
+    } else if (length % lanes == 0) {
+        nas_buf_printf(out, "%sfor (long %c = 0; %c < %d; %c += LANES) {\n", indent, name, name,
+                       length, name);
+    } else {
+        nas_buf_printf(out,
+                       "%sfor (long %c0 = 0; %c0 < %d; %c0 += LANES) {\n"
+                       "%s    const long %c = %c0 < %d ? %c0 : %d;\n",
+                       indent, name, name, length, name, indent, name, name, length - lanes, name,
+                       length - lanes);
     }
 }
 
-static void emit_blocks(int32_t lanes, int32_t columns, int32_t channels, size_t plane_step,
-                        int32_t pitch, bool to_pixels, const char *plane, const char *pixel,
-                        nas_buf *out) {
-    nas_buf_printf(out,
-                   "        for (long x = 0; x < %d; x += LANES) {\n"
-                   "            for (long c = 0; c < %d; c += LANES) {\n"
-                   "                vf t",
-                   columns, channels);
-    for (int32_t i = 0; i < lanes; i++) {
-        if (to_pixels) {
-            nas_buf_printf(out, ", r%d = load(%s + (c + %d) * %zu + x)", i, plane, i, plane_step);
-        } else {
-            nas_buf_printf(out, ", r%d = load(%s + (x + %d) * %d + c)", i, pixel, i, pitch);
-        }
-    }
-    nas_buf_puts(out, ";\n");
-    emit_turn(lanes, out);
-    for (int32_t i = 0; i < lanes; i++) {
-        if (to_pixels) {
-            nas_buf_printf(out, "                store(%s + (x + %d) * %d + c, r%d);\n", pixel, i,
-                           pitch, i);
-        } else {
-            nas_buf_printf(out, "                store(%s + (c + %d) * %zu + x, r%d);\n", plane, i,
-                           plane_step, i);
-        }
-    }
-    nas_buf_puts(out, "            }\n        }\n");
-}
-
-/* Columns [x0, x1) of channels [c0, c1), one number at a time. */
-static void emit_rest(int32_t x0, int32_t x1, int32_t c0, int32_t c1, size_t plane_step,
-                      int32_t pitch, bool to_pixels, const char *plane, const char *pixel,
-                      nas_buf *out) {
-    if (x0 == x1 || c0 == c1) return;
-    char to[96], from[96];
-    (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, plane_step);
-    (void)snprintf(to_pixels ? to : from, sizeof to, "%s[x * %d + c]", pixel, pitch);
-    nas_buf_printf(out,
-                   "        for (long x = %d; x < %d; x++) {\n"
-                   "            for (long c = %d; c < %d; c++) %s = %s;\n        }\n",
-                   x0, x1, c0, c1, to, from);
-}
-
+/* Blocks turn in registers. What is narrower than a vector goes number by number, unless vectors have masks. */
 void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,
                     const char *plane, const char *pixel, nas_buf *out) {
     const nas_shape *s = &view->shape;
@@ -184,11 +186,29 @@ void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pix
                        to_pixels ? pixel : plane, to_pixels ? plane : pixel, s->w * s->c);
         return;
     }
-    const int32_t columns = s->w / lanes * lanes, channels = s->c / lanes * lanes;
-    const bool blocks = columns > 0 && channels > 0;
-    if (blocks) emit_blocks(lanes, columns, channels, step, pitch, to_pixels, plane, pixel, out);
-    emit_rest(0, s->w, blocks ? channels : 0, s->c, step, pitch, to_pixels, plane, pixel, out);
-    emit_rest(columns, s->w, 0, blocks ? channels : 0, step, pitch, to_pixels, plane, pixel, out);
+    const int32_t least = target->vector_bytes == 64 ? lanes / 4 : lanes;
+    if (s->w < least || s->c < least) {
+        char to[96], from[96];
+        (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, step);
+        (void)snprintf(to_pixels ? to : from, sizeof to, "%s[x * %d + c]", pixel, pitch);
+        nas_buf_printf(out,
+                       "        for (long x = 0; x < %d; x++) {\n"
+                       "            for (long c = 0; c < %d; c++) %s = %s;\n        }\n",
+                       s->w, s->c, to, from);
+        return;
+    }
+    const block b = {.lanes = lanes,
+                     .columns = s->w < lanes ? s->w : lanes,
+                     .channels = s->c < lanes ? s->c : lanes,
+                     .step = step,
+                     .pitch = pitch,
+                     .to_pixels = to_pixels,
+                     .plane = plane,
+                     .pixel = pixel};
+    open_axis('x', s->w, lanes, "        ", out);
+    open_axis('c', s->c, lanes, "            ", out);
+    emit_block(&b, "                ", out);
+    nas_buf_puts(out, "            }\n        }\n");
 }
 
 static void emit_input(const nas_target *target, const nas__op *op, nas_buf *out) {

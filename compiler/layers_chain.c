@@ -15,8 +15,23 @@ static size_t row_bytes(const nas__layers *l, nas_value v) {
     return l->places[v].row * nas__layers_element(l, v);
 }
 
+/* What turns the caller's planes into pixels, and the result back. */
+static bool turns(const nas__layers *l, const nas__layer *layer) {
+    if (layer->kind == NAS__LAYER_OUTPUT) return nas__layers_quant(l, layer->inputs[0]) == NULL;
+    return layer->kind == NAS__LAYER_OP && node_of(l, layer->node)->op == NAS_OP_INPUT;
+}
+
+nas__layer_rows nas__layers_rows(const nas__layers *l, const nas__layer *layer) {
+    if (layer->kind == NAS__LAYER_OUTPUT || layer->kind == NAS__LAYER_OP)
+        return (nas__layer_rows){1, 1, 0, node_of(l, layer->value)->shape.h};
+    const nas__conv *c = &layer->conv;
+    return (nas__layer_rows){c->stride_h, (c->kernel_h - 1) * c->dilation_h + 1,
+                             node_of(l, layer->node)->conv.pad_top, c->out_h};
+}
+
 /* Can the layer be computed for some rows alone? */
 static bool by_rows(const nas__layers *l, const nas__layer *layer) {
+    if (turns(l, layer)) return nas__layers_rows(l, layer).height > 1;
     if (layer->conv.out_h < 2) return false;
     if (layer->kind == NAS__LAYER_QCONV)
         return nas__qconv_rows_of_unit(&layer->qconv, &layer->qways[layer->way]) == 1;
@@ -26,10 +41,10 @@ static bool by_rows(const nas__layers *l, const nas__layer *layer) {
 
 /* Does `next` read each row of its input once, and nothing around it? */
 static bool reads_once(const nas__layers *l, const nas__layer *next) {
-    const nas_conv_attributes *a = &node_of(l, next->node)->conv;
+    const nas__layer_rows r = nas__layers_rows(l, next);
     const nas__layer_buffer *in = &l->buffers[l->places[next->inputs[0]].buffer];
-    return a->kernel_h == 1 && a->stride_h == 1 && in->top == 0 && in->left == 0 &&
-           in->bottom == 0 && in->right == 0;
+    return r.reach == 1 && r.stride == 1 && in->top == 0 && in->left == 0 && in->bottom == 0 &&
+           in->right == 0;
 }
 
 static size_t floats_of(size_t elements, size_t element) {
@@ -65,9 +80,10 @@ static int32_t band_rows(const nas__layers *l, int32_t i, int32_t n) {
     double bytes = 0, rate = 1; /* rows of the value per row of the result */
     for (int32_t k = i + n - 1; k >= i; k--) {
         bytes += rate * (double)row_bytes(l, l->layers[k].value);
-        rate *= l->layers[k].conv.stride_h;
+        rate *= nas__layers_rows(l, &l->layers[k]).stride;
     }
-    bytes += rate * (double)row_bytes(l, l->layers[i].inputs[0]);
+    const bool first = l->layers[i].n_inputs == 0; /* it reads as many planes */
+    bytes += rate * (double)row_bytes(l, first ? l->layers[i].value : l->layers[i].inputs[0]);
     const double rows = l->target->l2_bytes / 2 / bytes;
     return rows < 1 ? 1 : rows > BAND_MAX ? BAND_MAX : (int32_t)rows;
 }
@@ -82,9 +98,9 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
         nas__layer_buffer *b = &l->buffers[l->places[layer->value].buffer];
         if (b->first > i) b->first = i;
         if (b->last < i + n - 1) b->last = i + n - 1;
-        for (int32_t r = 0; r < layer->n_inputs; r++) {
-            if (l->places[layer->inputs[r]].constant) continue;
-            nas__layer_buffer *in = &l->buffers[l->places[layer->inputs[r]].buffer];
+        for (int32_t j = 0; j < layer->n_inputs; j++) {
+            if (l->places[layer->inputs[j]].constant) continue;
+            nas__layer_buffer *in = &l->buffers[l->places[layer->inputs[j]].buffer];
             if (in->last < i + n - 1) in->last = i + n - 1;
         }
         if (k < i + n - 1) {
@@ -101,9 +117,9 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
             }
             b->floats = (b->floats + 15) / 16 * 16; /* whole cache lines */
         }
-        const nas__conv *c = &layer->conv;
-        rows = (rows - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
-        overlap = overlap * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1 - c->stride_h;
+        const nas__layer_rows r = nas__layers_rows(l, layer);
+        rows = (rows - 1) * r.stride + r.reach;
+        overlap = overlap * r.stride + r.reach - r.stride;
     }
 }
 

@@ -236,6 +236,8 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, int32_t
     case NAS__LAYER_QOP:
         if (layer->n_inputs == 0) {
             nas_buf_puts(out, "m->in");
+            if (k >= 0) /* kernels of planes count their rows from the first one on */
+                nas_buf_printf(out, " + from%d * %dL", k, node_of(l, layer->value)->shape.w);
         } else {
             emit_place(l, layer->inputs[0], 0, 0, out);
         }
@@ -245,6 +247,7 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, int32_t
     nas_buf_puts(out, ", ");
     if (layer->kind == NAS__LAYER_OUTPUT) {
         nas_buf_puts(out, "m->out");
+        if (k >= 0) nas_buf_printf(out, " + from%d * %dL", k, node_of(l, layer->value)->shape.w);
     } else {
         emit_place(l, layer->value, layer->out_offset, 0, out);
         emit_row(l, layer->value, k, 1, out);
@@ -273,30 +276,26 @@ static void emit_alone(const nas__layers *l, int32_t i, const char *name, nas_bu
     nas_buf_printf(out, ", FROM(%d), TO(%d));\n", layer->units, layer->units);
 }
 
-static int32_t reach_of(const nas__conv *c) {
-    return (c->kernel_h - 1) * c->dilation_h + 1;
-}
-
 /* from<k>: rows of the value of layer k that the thread has computed; to<k>: those that this band needs. */
 static void emit_chain(const nas__layers *l, int32_t i, const char *const *names, nas_buf *out) {
     const int32_t n = l->layers[i].chain, last = i + n - 1;
-    const int32_t height = l->layers[last].conv.out_h;
-    emit_clear(l, i, l->layers[last].value, out);
+    const int32_t height = nas__layers_rows(l, &l->layers[last]).height;
+    if (l->layers[last].kind != NAS__LAYER_OUTPUT) emit_clear(l, i, l->layers[last].value, out);
     nas_buf_printf(out,
                    "    if (FROM(%d) < TO(%d)) { /* bands of %d rows go through %d layers in the "
                    "cache */\n"
                    "        int from%d = FROM(%d);\n        const int end%d = TO(%d);\n",
                    height, height, l->layers[i].band, n, last, height, last, height);
     for (int32_t k = last - 1; k >= i; k--) {
-        const nas__conv *c = &l->layers[k + 1].conv;
-        const int32_t pad = node_of(l, l->layers[k + 1].node)->conv.pad_top;
+        const nas__layer_rows next = nas__layers_rows(l, &l->layers[k + 1]);
+        const int32_t rows = nas__layers_rows(l, &l->layers[k]).height;
         const nas_value v = l->layers[k].value;
         const border around = border_of(l, v);
         nas_buf_printf(out,
                        "        int from%d = rows_from(from%d, %d, %d);\n"
                        "        const int end%d = rows_to(end%d, %d, %d, %d, %d);\n",
-                       k, k + 1, c->stride_h, pad, k, k + 1, c->stride_h, reach_of(c), pad,
-                       l->layers[k].conv.out_h);
+                       k, k + 1, next.stride, next.pad, k, k + 1, next.stride, next.reach, next.pad,
+                       rows);
         if (!has_border(&around)) continue;
         nas_buf_puts(out, "        clear_rows(");
         emit_place(l, v, 0, 0, out);
@@ -305,7 +304,7 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
         if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
         nas_buf_printf(out, ", end%d", k);
         if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
-        nas_buf_printf(out, ", %d, %zu, %zu, %zu, %zu);\n", l->layers[k].conv.out_h * around.lines,
+        nas_buf_printf(out, ", %d, %zu, %zu, %zu, %zu);\n", rows * around.lines,
                        around.row * element, around.gap * element, around.front * element,
                        around.back * element);
     }
@@ -314,13 +313,13 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
                    "            const int to%d = from%d + %d < end%d ? from%d + %d : end%d;\n",
                    last, last, last, last, l->layers[i].band, last, last, l->layers[i].band, last);
     for (int32_t k = last - 1; k >= i; k--) {
-        const nas__conv *c = &l->layers[k + 1].conv;
+        const nas__layer_rows next = nas__layers_rows(l, &l->layers[k + 1]);
         nas_buf_printf(out, "            const int to%d = rows_to(to%d, %d, %d, %d, %d);\n", k,
-                       k + 1, c->stride_h, reach_of(c),
-                       node_of(l, l->layers[k + 1].node)->conv.pad_top, l->layers[k].conv.out_h);
+                       k + 1, next.stride, next.reach, next.pad,
+                       nas__layers_rows(l, &l->layers[k]).height);
     }
     for (int32_t k = i; k <= last; k++) {
-        const int32_t units = l->layers[k].units / l->layers[k].conv.out_h;
+        const int32_t units = l->layers[k].units / nas__layers_rows(l, &l->layers[k]).height;
         nas_buf_printf(out, "            %s(", names[k]);
         const nas__layer *layer = &l->layers[k];
         const bool banded = l->places[layer->value].banded || l->places[layer->inputs[0]].banded;
@@ -356,7 +355,8 @@ static void emit_calls(const nas__layers *l, const char *const *names, nas_buf *
         const nas__layer *layer = &l->layers[i];
         nas_buf_printf(out, "    before(m, thread, %d, %d); /* %s%s */\n", i, (int)layer->barrier,
                        does(layer), node_of(l, layer->value)->name);
-        if (layer->chain == 0 && l->layers[i + 1].chain != 0) {
+        const bool ends = i + 1 == l->n_layers || l->layers[i + 1].chain != 0;
+        if (layer->chain == 0 && ends) {
             int32_t first = i; /* the whole chain where its last layer is noted */
             while (l->layers[first].chain == 0)
                 first--;

@@ -75,7 +75,7 @@ typedef struct nas__conv_way {
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
     double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;
-enum { NAS__CONV_WAYS_MAX = 48 };
+enum { NAS__CONV_WAYS_MAX = 80 };
 
 /* nas__conv_ways - the ways that make sense on this target, cheapest estimate first; >= 1 always (a direct way exists for
  * every legal convolution). The estimate is a small model: FMA issue, loads, weight traffic, transforms. */
@@ -162,5 +162,8 @@ void nas__op_emit(const nas_target *target, const nas__op *op, nas_buf *out);
 void nas__op_output_name(const nas_target *target, const nas__view *in, nas_buf *out);
 void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf *out);
 int32_t nas__op_output_units(const nas__view *in);
+
+/* nas__emit_transpose - rows r0.. (vf, `lanes` of them) become columns: t<k> is lane k of all of them. */
+void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out);
 
 #endif

@@ -121,8 +121,13 @@ nas_status nas__layers_plan(nas_ctx *ctx, nas__layers *layers); /* layers_plan.c
 /* nas__layers_planes - decides which values lie in planes, and joins what only layers on planes do together. Before places
  * are found. layers_planes.c */
 nas_status nas__layers_planes(nas_ctx *ctx, nas__layers *layers);
-/* nas__layers_chains - finds chains: convolutions whose results are read by the next one alone and too large for the
- * cache. Bands of rows go through a whole chain while they are there. Each thread has its own rows of the values inside;
+/* What a layer of a chain reads for a row of its result: `reach` rows from row * stride - pad on. `height` of the result. */
+typedef struct nas__layer_rows {
+    int32_t stride, reach, pad, height;
+} nas__layer_rows;
+nas__layer_rows nas__layers_rows(const nas__layers *layers, const nas__layer *layer);
+/* nas__layers_chains - finds chains: convolutions, and the turning of planes at either end, whose results are read by the
+ * next one alone and too large for the cache. Bands of rows go through a whole chain while they are there. Each thread has its own rows of the values inside;
  * rows at the seam of two threads are computed by both. Widens buffers and lives. layers_chain.c */
 void nas__layers_chains(nas__layers *layers);
 nas__view nas__layers_view(const nas__layers *layers,

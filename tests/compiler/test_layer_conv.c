@@ -398,6 +398,17 @@ Test(compiler_layer_conv, every_way_agrees_with_the_reference_32_bytes) {
 Test(compiler_layer_conv, every_way_agrees_with_the_reference_64_bytes) {
     check_named("x86-64-avx512");
 }
+/* A cache so small that images are large beside it: outputs are stored past it, pixels asked for. */
+Test(compiler_layer_conv, every_way_agrees_with_the_reference_beyond_the_caches) {
+    const nas_target *target = NULL;
+    if (nas_target_find(ctx, "x86-64-avx512", &target) != NAS_OK || !target->runs_here) {
+        cr_log_info("x86-64-avx512 does not run here");
+        return;
+    }
+    nas_target small = *target;
+    small.l2_bytes = 256;
+    check_target(&small);
+}
 
 Test(compiler_layer_conv, names_depend_on_everything_that_the_text_depends_on) {
     const nas_target *target = NULL;
@@ -437,6 +448,21 @@ static int asks(const nas_target *target, const nas__conv *c, nas__conv_algorith
         times++;
     nas_buf_deinit(&text);
     return times;
+}
+
+Test(compiler_layer_conv, images_beyond_the_caches_are_stored_past_them) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    const shape_row small = {16, 64, 1, 36, 64, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU};
+    shape_row large = small;
+    large.out_h = 360;
+    large.out_w = 640;
+    const nas__conv a = conv_of(&small), b = conv_of(&large);
+    cr_assert(eq(int, asks(target, &a, NAS__CONV_WINOGRAD_4, "stream("), 0));
+    cr_assert(eq(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "stream("), 16));
+    cr_assert(eq(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "STREAMED()"), 1));
+    cr_assert(eq(int, asks(target, &a, NAS__CONV_WINOGRAD_4, "*ahead = (const char *)(next"), 0));
+    cr_assert(ne(int, asks(target, &b, NAS__CONV_WINOGRAD_4, "*ahead = (const char *)(next"), 0));
 }
 
 Test(compiler_layer_conv, what_lies_beyond_l2_is_asked_for_ahead) {

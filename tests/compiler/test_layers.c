@@ -201,6 +201,22 @@ static void planes(void) {
     finish(relu(input(5, 19, 17)));
 }
 
+/* Narrower than a vector of 16, and of 8, on either axis. */
+static void narrow_planes(void) {
+    finish(relu(input(3, 11, 40)));
+}
+static void few_planes(void) {
+    finish(relu(input(4, 37, 6)));
+}
+
+/* Planes that are turned band by band: into a band of its own, or with a border. */
+static void turned_bands(void) {
+    finish(conv(input(41, 45, 100), 104, 1, 1, 1));
+}
+static void turned_border(void) {
+    finish(relu(conv(input(41, 45, 100), 100, 3, 1, 100)));
+}
+
 static nas_value one(nas_op op, nas_value x, nas_node proto) {
     proto.op = op;
     proto.n_inputs = 1;
@@ -311,12 +327,15 @@ static void no_kernel_but_a_copy(void) {
 }
 
 typedef void build(void);
-static build *const networks[] = {resnet, mobilenet,  dense_block, orders,
-                                  bands,  long_bands, planes,      elementwise,
-                                  moves,  mixers,     one_pixel,   no_kernel_but_a_copy};
+static build *const networks[] = {resnet,     mobilenet,    dense_block,   orders,
+                                  bands,      long_bands,   planes,        narrow_planes,
+                                  few_planes, turned_bands, turned_border, elementwise,
+                                  moves,      mixers,       one_pixel,     no_kernel_but_a_copy};
 static const char *const network_names[] = {
-    "resnet", "mobilenet",   "dense_block", "orders", "bands",     "long_bands",
-    "planes", "elementwise", "moves",       "mixers", "one_pixel", "no_kernel_but_a_copy"};
+    "resnet",     "mobilenet",    "dense_block",   "orders",
+    "bands",      "long_bands",   "planes",        "narrow_planes",
+    "few_planes", "turned_bands", "turned_border", "elementwise",
+    "moves",      "mixers",       "one_pixel",     "no_kernel_but_a_copy"};
 enum { NETWORKS = sizeof networks / sizeof networks[0] };
 
 /* ---- tests --------------------------------------------------------------------------------------------------------- */
@@ -438,6 +457,20 @@ Test(compiler_layers, large_values_go_through_chains_in_bands) {
     cr_assert(ge(int, inside, 2));
     nas__layers_free(l);
     nas_graph_free(g);
+}
+
+/* The caller's planes are turned a band at a time, too, where their pixels do not fit the cache. */
+Test(compiler_layers, both_ends_belong_to_the_chain) {
+    static build *const ends[] = {turned_bands, turned_border};
+    for (int32_t i = 0; i < 2; i++) {
+        ends[i]();
+        nas__layers *l = lowered();
+        cr_assert(eq(int, l->n_layers, 3));
+        cr_assert(eq(int, l->layers[0].chain, 3));
+        cr_assert(eq(int, l->layers[2].chain, 0));
+        nas__layers_free(l);
+        nas_graph_free(g);
+    }
 }
 
 Test(compiler_layers, what_cannot_be_compiled_is_named) {

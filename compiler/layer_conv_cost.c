@@ -1,0 +1,192 @@
+/* layer_conv_cost.c - what a way of a dense convolution is expected to take, in cycles. */
+#include "compiler/layer_conv_internal.h"
+
+#include <string.h>
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return (a + b - 1) / b;
+}
+
+/* What the parts of a kernel take, in the time of two multiply-adds of vectors: a cycle where there are two units for them.
+ * Fitted to measurements (bench_layer_conv). */
+typedef struct pace {
+    double latency;        /* of a multiply-add */
+    double call;           /* of a tile, with the branch that it mispredicts */
+    double pixel, vector;  /* loads disturb the products a little even when they fit */
+    double result;         /* of a vector of outputs */
+    double product_result; /* of a product of Winograd, which has no activation */
+    double transform;      /* of a point: about three additions, a load, a store */
+    double crowd;          /* of a pixel that others of the tile drive out of L1 */
+    double l2, l3, memory; /* bytes */
+} pace;
+static const pace two_units = {4, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 32, 10, 5};
+/* Zen 4 computes vectors of 64 bytes in halves: everything else is twice as fast beside them. */
+static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 64, 20, 7};
+
+static const pace *pace_of(const nas_target *target) {
+    const bool halves = target->vector_bytes == 64 && strstr(target->needs, "amx") == NULL;
+    return halves ? &in_halves : &two_units;
+}
+
+static double product_cycles(const pace *p, int32_t pixels, int32_t vectors) {
+    const double fma = pixels * vectors / 2.0, loads = pixels + vectors;
+    const double busy = fma > loads / 2 ? fma : loads / 2;
+    return (busy > p->latency ? busy : p->latency) + p->pixel * pixels + p->vector * vectors;
+}
+
+/* What reading `bytes` as a stream costs beside the products. From L2 and the next cache most of it is hidden; data that
+ * exceeds what one core may expect there comes from memory. */
+static double stream_cycles(const nas_target *target, double bytes) {
+    const pace *p = pace_of(target);
+    if (bytes <= 0.5 * target->l2_bytes) return 0.3 * bytes / p->l2;
+    return bytes <= 8.0 * target->l2_bytes ? 0.3 * bytes / p->l3 : bytes / p->memory;
+}
+
+/* The same for weights that are asked for ahead during `work` cycles of products: from memory half of it still shows, or
+ * all that the products do not last for. */
+static double hidden_stream_cycles(const nas_target *target, double bytes, double work) {
+    const double all = stream_cycles(target, bytes);
+    if (bytes <= 8.0 * target->l2_bytes) return all;
+    return all - work > 0.5 * all ? all - work : 0.5 * all;
+}
+
+/* Pixels of a tile that lie a multiple of 4 KiB apart share a set of L1, which has room for eight lines: how many more there
+ * are, each of them fetched again for every step. */
+static int32_t crowded(const nas_target *target, const nas__conv *c, int32_t rows,
+                       int32_t columns) {
+    enum { WAYS = 8, LINE = 64, SETS_MAX = 256 };
+    const int32_t sets = target->l1_bytes / (WAYS * LINE);
+    int32_t held[SETS_MAX] = {0}, over = 0;
+    if (sets < 1 || sets > SETS_MAX) return 0;
+    for (int32_t i = 0; i < rows * columns; i++) {
+        const size_t at = (size_t)(i / columns * c->stride_h) * c->in_row +
+                          (size_t)(i % columns * c->stride_w) * (size_t)c->in_pitch;
+        held[at * sizeof(float) / LINE % (size_t)sets]++;
+    }
+    for (int32_t i = 0; i < sets; i++)
+        over += held[i] >= WAYS ? held[i] : 0; /* the weights need a line, too */
+    return over;
+}
+
+static double direct_cycles(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const nas__conv_runs runs = nas__conv_run(c, way->depth);
+    const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
+    const double parts = way->depth > 0 ? c->kernel_h * runs.taps * runs.parts : 1;
+    const pace *unit = pace_of(target);
+    double cycles = 0;
+    for (int32_t last_band = 0; last_band < 2; last_band++) {
+        const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
+        for (int32_t narrow = 0; narrow < 2; narrow++) {
+            const int32_t pixels = rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
+            const double crowd = unit->crowd * crowded(target, c, rows, t.columns - narrow);
+            for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+                const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+                const double width = (double)kind.vectors * target->vector_bytes;
+                double step = product_cycles(unit, pixels, kind.vectors) + crowd;
+                const double excess = width / unit->l2 - 0.5 * step;
+                if (way->depth == 0 && pixels > 1 && steps * width > 0.75 * target->l1_bytes &&
+                    excess > 0)
+                    step += 2 * excess; /* weights from L2 for each tile, above half its rate */
+                cycles +=
+                    (double)bands * n * (kind.to - kind.from) *
+                    (steps * step + parts * (unit->call + unit->result * pixels * kind.vectors));
+            }
+        }
+    }
+    const int32_t units = ceil_div(t.bands, nas__conv_unit_bands(target, c, way));
+    const double weights = steps * c->out_c * 4;
+    if (way->algorithm == NAS__CONV_VECTOR && weights > 0.5 * target->l2_bytes) {
+        return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
+    }
+    const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
+    const double output = (double)c->out_h * c->out_w * c->out_c * 4;
+    const double passes = way->outer == 0 ? units : 1;
+    cycles = cycles * c->groups + stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
+    if (unit == &in_halves) {
+        if (way->outer == 1 && output > 0.5 * target->l2_bytes)
+            cycles += stream_cycles(target, output); /* no chain of layers goes on with it */
+        if (weights <= 0.5 * target->l1_bytes) return cycles; /* they stay there */
+    }
+    return cycles + hidden_stream_cycles(target, weights, cycles / passes) * passes;
+}
+
+static double depthwise_cycles(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way) {
+    const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
+    const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
+    const pace *unit = pace_of(target);
+    double cycles = 0;
+    for (int32_t narrow = 0; narrow < 2; narrow++) {
+        const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
+        const double loads = (columns - 1) * c->stride_w + 2.0 * c->kernel_w;
+        const double fma = columns * c->kernel_w, work = fma > loads ? fma / 2 : loads / 2;
+        const double chain = unit->latency * c->kernel_w, row = work > chain ? work : chain;
+        cycles += n * (c->kernel_h * row + unit->call + 2.0 * columns);
+    }
+    return cycles * vectors * c->out_h;
+}
+
+int32_t nas__conv_winograd_tiles(const nas__conv *c, const nas__conv_way *way) {
+    const int32_t m = nas__conv_winograd_edge(way);
+    return ceil_div(c->out_h, m) * ceil_div(c->out_w, m);
+}
+
+/* What memory adds to the `work` of one batch. */
+static double winograd_streams(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way, double work) {
+    const int32_t a = nas__conv_winograd_edge(way) + 2;
+    const double weights = 4.0 * a * a * c->in_c * c->out_c;
+    const double scratch = 4.0 * (double)nas__conv_winograd_scratch(target, c, way);
+    const pace *p = pace_of(target);
+    if (p == &in_halves) {
+        const double held = weights + scratch, beyond = held - 0.9 * target->l2_bytes;
+        if (beyond <= 0) return 0.3 * weights / p->l2;
+        if (weights <= 8.0 * target->l2_bytes)
+            return 0.3 * weights / p->l3 + (scratch < beyond ? scratch : beyond) / p->l3;
+    }
+    /* V and M written and read again, in pieces that no prefetcher follows once they leave L2 */
+    const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / p->memory : 0;
+    return hidden_stream_cycles(target, weights, work) + spill;
+}
+
+static double winograd_cycles(const nas_target *target, const nas__conv *c,
+                              const nas__conv_way *way) {
+    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
+    const int32_t m = nas__conv_winograd_edge(way), a = m + 2, points = a * a;
+    const int32_t tiles = nas__conv_winograd_tiles(c, way), batches = ceil_div(tiles, way->batch);
+    const int32_t last = tiles - (batches - 1) * way->batch;
+    const double products = (double)(batches - 1) * ceil_div(way->batch, way->pixels) +
+                            (double)ceil_div(last, way->pixels);
+    const pace *unit = pace_of(target);
+    double mul = 0;
+    for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
+        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        mul += (kind.to - kind.from) *
+               (c->in_c * product_cycles(unit, way->pixels, kind.vectors) + unit->call +
+                unit->product_result * way->pixels * kind.vectors);
+    }
+    const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
+                  out_vectors = ceil_div(c->out_c, b.lanes);
+    const double transform = tiles * points * unit->transform * (in_vectors + out_vectors);
+    const double work = points * products * mul;
+    return work + transform + batches * winograd_streams(target, c, way, work / batches);
+}
+
+double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    switch (way->algorithm) {
+    case NAS__CONV_DIRECT:
+    case NAS__CONV_GROUPED:
+    case NAS__CONV_VECTOR: return direct_cycles(target, c, way);
+    case NAS__CONV_DEPTHWISE: return depthwise_cycles(target, c, way);
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: return winograd_cycles(target, c, way);
+    case NAS__CONV_SPARSE:
+    case NAS__CONV_SPARSE_RUN:
+    case NAS__CONV_SPARSE_PANEL:
+    case NAS__CONV_SPARSE_CODE: return nas__sparse_cycles(target, c, way);
+    }
+    return 0;
+}

@@ -386,8 +386,8 @@ void nas__emit_quant_prelude(const nas_target *target, nas_buf *out) {
                        target->vector_bytes == 64 ? avx512_put : avx2_put);
         break;
     case NAS__DOT_VNNI:
-        nas_buf_printf(out, "%s#if defined(__AVX512F__)\n%s#else\n%s#endif\n", names_512,
-                       broadcast, broadcast_plain);
+        nas_buf_printf(out, "%s#if defined(__AVX512F__)\n%s#else\n%s#endif\n", names_512, broadcast,
+                       broadcast_plain);
         nas_buf_printf(out, "%s#define Q_FLIP_U 0\n%s%s%s", x86_round, bytes_stage, vnni,
                        avx512_put);
         break;

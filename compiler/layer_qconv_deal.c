@@ -49,7 +49,10 @@ void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *d, int32_t cha
     put_i32(at, (uint32_t)bias + (q->has_left ? 0 : 1U << 31));
     put_i32(at + array_bytes, 2 * m);
     if (slot % 2 == 1) put_i32(at + 2 * array_bytes - 4, 2 * m);
-    put_i32(at + 3 * array_bytes, (!q->conv.has_residual ? zero : q->joins ? 0 : 64 * zero + 32) - m);
+    put_i32(at + 3 * array_bytes, (!q->conv.has_residual ? zero
+                                   : q->joins            ? 0
+                                                         : 64 * zero + 32) -
+                                      m);
 }
 
 /* ---- text of one pixel ------------------------------------------------------------------------------------------- */
@@ -79,7 +82,8 @@ static void emit_value(const nas_target *target, const nas__qconv *q, int32_t pi
     const int32_t bytes = target->vector_bytes;
     nas_buf_printf(out, "        const vi t%d = ", k);
     if (q->conv.has_residual) nas_buf_puts(out, q->joins ? "q_join_dealt(" : "q_plus_dealt(");
-    nas_buf_printf(out, q->has_left ? "(vi)q_scale_%d(q_left_%d(a%d_%d, h)" : "(vi)q_scale_%d(a%d_%d",
+    nas_buf_printf(out,
+                   q->has_left ? "(vi)q_scale_%d(q_left_%d(a%d_%d, h)" : "(vi)q_scale_%d(a%d_%d",
                    bytes, q->has_left ? bytes : pixel, q->has_left ? pixel : v, v);
     nas_buf_printf(out, ", m + %d, %d)", v * bytes, vectors * bytes);
     if (q->conv.has_residual) {
@@ -105,8 +109,7 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
         const int32_t size = together(way, vectors - v), first = v * lanes, width = size * lanes;
         const int32_t n = min_i32(channels - first, width), keep = width < 16 ? 16 : width;
         nas_buf_puts(out, "    {\n");
-        if (q->conv.has_residual)
-            emit_residual(q, width, n, residual_at + (size_t)first, out);
+        if (q->conv.has_residual) emit_residual(q, width, n, residual_at + (size_t)first, out);
         for (int32_t k = 0; k < size; k++)
             emit_value(target, q, pixel, v + k, size, k, vectors, out);
         nas_buf_printf(out, "        q_keep_%s%d(out + %zu, ", n == keep ? "" : "part_", keep,
@@ -186,10 +189,9 @@ static const char deals_copies[] =
     "#define Q_PART(W, V, P) V v = {0}; __builtin_memcpy(&v, p, (unsigned)n); return v;\n"
     "#define Q_KEEP_PART(W, P) __builtin_memcpy(p, &v, (unsigned)n);\n";
 
-static const char deals_vnni[] =
-    "#define Q_DOTS(W, V, P) \\\n"
-    "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
-    "    return (q_ints_##W)P##_dpbusd_epi32((V)acc, x, w); }\n";
+static const char deals_vnni[] = "#define Q_DOTS(W, V, P) \\\n"
+                                 "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
+                                 "    return (q_ints_##W)P##_dpbusd_epi32((V)acc, x, w); }\n";
 /* Weights from memory: sixteen registers do not hold them as well. */
 static const char deals_pair[] =
     "#define Q_DOTS(W, V, P) \\\n"

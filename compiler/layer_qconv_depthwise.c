@@ -32,7 +32,8 @@ typedef struct part {
 
 static part part_of(const nas_target *target, int32_t channels, int32_t first) {
     const int32_t rest = channels - first;
-    const bool masks = target->vector_bytes == 64; /* parts of vectors cost no more than whole ones */
+    const bool masks =
+        target->vector_bytes == 64; /* parts of vectors cost no more than whole ones */
     const int32_t width = masks && rest > 48 ? 64 : rest >= (masks ? 17 : 32) ? 32 : 16;
     return (part){.first = first, .width = width, .n = min_i32(rest, width)};
 }
@@ -178,10 +179,10 @@ typedef struct dealt {
     const nas__qconv *q;
     const char *name;
     part part;
-    int32_t columns; /* of a tile */
+    int32_t columns;      /* of a tile */
     int32_t rows, groups; /* of a product; products of a column of taps */
-    int32_t passes;  /* over the tile, for a share of the four vectors each */
-    bool held;       /* weights stay in registers */
+    int32_t passes;       /* over the tile, for a share of the four vectors each */
+    bool held;            /* weights stay in registers */
 } dealt;
 
 static const char *type_of(int32_t width) {
@@ -210,8 +211,8 @@ static void emit_rows(const dealt *d, int32_t column, int32_t group, nas_buf *ou
     const nas__conv *c = &d->q->conv;
     const int32_t width = d->part.width, n = min_i32(c->kernel_h - group * d->rows, d->rows);
     for (int32_t y = 0; y < n; y++) {
-        const size_t at =
-            (size_t)((group * d->rows + y) * c->dilation_h) * c->in_row + (size_t)(column * c->in_pitch);
+        const size_t at = (size_t)((group * d->rows + y) * c->dilation_h) * c->in_row +
+                          (size_t)(column * c->in_pitch);
         nas_buf_printf(out, "        const %s x%d = ", type_of(width), y);
         if (d->q->in_signed) nas_buf_printf(out, "q_flip_%d(", width);
         if (d->part.n == width)
@@ -402,15 +403,14 @@ static void emit_blocks(const nas__qconv *q, const nas__conv_tiling *t, const ch
                    blocks, block_bytes, first, n);
     for (int32_t narrow = 0; narrow < (t->narrow > 0 ? 2 : 1); narrow++) {
         const int32_t columns = t->columns - narrow;
-        nas_buf_printf(
-            out,
-            "            for (long t = 0; t < %d; t++) {\n"
-            "                const long x = %d + t * %d;\n"
-            "                %s_%d_%d((const unsigned char *)in + (long)y * %zu + x "
-            "* %d + at, (unsigned char *)out + (long)y * %zu + x * %d + at",
-            narrow ? t->narrow : t->wide, narrow ? t->wide * t->columns : 0, columns, name, columns,
-            n, (size_t)c->stride_h * c->in_row, c->stride_w * c->in_pitch, c->out_row,
-            c->out_pitch);
+        nas_buf_printf(out,
+                       "            for (long t = 0; t < %d; t++) {\n"
+                       "                const long x = %d + t * %d;\n"
+                       "                %s_%d_%d((const unsigned char *)in + (long)y * %zu + x "
+                       "* %d + at, (unsigned char *)out + (long)y * %zu + x * %d + at",
+                       narrow ? t->narrow : t->wide, narrow ? t->wide * t->columns : 0, columns,
+                       name, columns, n, (size_t)c->stride_h * c->in_row, c->stride_w * c->in_pitch,
+                       c->out_row, c->out_pitch);
         if (c->has_residual) {
             nas_buf_printf(out, ", (const unsigned char *)residual + (long)y * %zu + x * %d + at",
                            c->residual_row, c->residual_pitch);

@@ -140,8 +140,8 @@ static uint8_t *pack_dealt_heads(const packer *p, int32_t first, int32_t n, int3
     for (int32_t i = 0; i < n; i++) {
         const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
         const int64_t bias = p->data->bias[first + i] - p->zero * sum_of(w, p->taps);
-        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias, nas__q_slot(p->target, p->way, heads, i),
-                         bytes, out);
+        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias,
+                         nas__q_slot(p->target, p->way, heads, i), bytes, out);
     }
     return out + 4 * bytes;
 }
@@ -159,8 +159,9 @@ static void pack_direct(const packer *p, uint8_t *out) {
             const int32_t step_bytes = nas__q_step_bytes(p->target, p->way, vectors);
             const int32_t heads = nas__q_heads(p->way, vectors);
             const bool deals = nas__q_deals_outputs(p->target, p->way);
-            uint8_t *at = deals ? pack_dealt_heads(p, first, n, heads, out)
-                                : pack_heads(p, first, n, heads * (p->target->vector_bytes / 4), out);
+            uint8_t *at = deals
+                              ? pack_dealt_heads(p, first, n, heads, out)
+                              : pack_heads(p, first, n, heads * (p->target->vector_bytes / 4), out);
             for (int32_t tap = 0; tap < c->kernel_h * c->kernel_w; tap++) {
                 for (int32_t i = 0; i < b.in_c; i++) {
                     /* place within the kernel row */

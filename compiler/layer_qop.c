@@ -250,7 +250,8 @@ static void max_body(const nas__qop *op, int32_t n, nas_buf *out) {
 /* Codes as they are, whole vectors of bytes; what does not fill one as before. */
 static void emit_max_bytes(const nas_target *target, const nas__qop *op, nas_buf *out) {
     const int32_t width = target->vector_bytes, whole = op->out.shape.c / width * width;
-    const char *type = width == 64 ? "__m512i" : "__m256i", *sign = op->out_signed ? "epi8" : "epu8";
+    const char *type = width == 64 ? "__m512i" : "__m256i",
+               *sign = op->out_signed ? "epi8" : "epu8";
     nas_buf_printf(
         out,
         "            for (int c = 0; c < %d; c += %d) {\n"
@@ -272,7 +273,8 @@ static void emit_max(const nas_target *target, const nas__qop *op, nas_buf *out)
     const bool whole = (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI) &&
                        op->in_signed[0] == op->out_signed && channels >= bytes;
     if (whole) emit_max_bytes(target, op, out);
-    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body, out);
+    emit_channels_from(whole ? channels / bytes * bytes : 0, channels, bytes / 4, op, max_body,
+                       out);
 }
 
 static void average_body(const nas__qop *op, int32_t n, nas_buf *out) {

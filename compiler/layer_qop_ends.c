@@ -166,8 +166,7 @@ void nas__qop_emit_to_pixels(const nas_target *target, const nas__qop *op, nas_b
     nas_buf_printf(out,
                    "                q_pixels_%c(p + x, %zu, %d, (unsigned char *)out + (long)y * "
                    "%zu + (long)x * %d + c, %d, &coding);\n            }\n        }\n",
-                   op->out_signed ? 's' : 'u', plane, n, op->out.row, op->out.pitch,
-                   op->out.pitch);
+                   op->out_signed ? 's' : 'u', plane, n, op->out.row, op->out.pitch, op->out.pitch);
 }
 
 void nas__qop_emit_to_planes(const nas_target *target, const nas__qop *op, nas_buf *out) {
@@ -179,9 +178,9 @@ void nas__qop_emit_to_planes(const nas_target *target, const nas__qop *op, nas_b
                    "            float *o = (float *)out + (long)c * %zu + (long)y * %d;\n",
                    NAS__Q_ZERO_IN, nas__qop_transposed(target, op), (int)CHANNELS, plane, s.w);
     const int32_t n = emit_steps(s.w, target->vector_bytes / 4, out);
-    nas_buf_printf(out,
-                   "                q_planes_%c((const unsigned char *)in + (long)y * %zu + (long)x "
-                   "* %d + c, %d, o + x, %zu, %d, zero, scale);\n            }\n        }\n",
-                   op->in_signed[0] ? 's' : 'u', op->in[0].row, op->in[0].pitch, op->in[0].pitch,
-                   plane, n);
+    nas_buf_printf(
+        out,
+        "                q_planes_%c((const unsigned char *)in + (long)y * %zu + (long)x "
+        "* %d + c, %d, o + x, %zu, %d, zero, scale);\n            }\n        }\n",
+        op->in_signed[0] ? 's' : 'u', op->in[0].row, op->in[0].pitch, op->in[0].pitch, plane, n);
 }

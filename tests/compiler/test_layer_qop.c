@@ -142,8 +142,8 @@ static nas__qop_data data_of(const op_row *r) {
                        .zero_in = {r->signed_a ? -5 : 120, r->signed_b ? 3 : 7},
                        .multiplier = {70001, 40503},
                        .ratio = r->ratio,
-                       .scale = r->kind == NAS__QOP_QUANTIZE && r->ratio > 0 ? (float)r->ratio
-                                                                             : 0.013F,
+                       .scale =
+                           r->kind == NAS__QOP_QUANTIZE && r->ratio > 0 ? (float)r->ratio : 0.013F,
                        .requant = {.zero_out = least + 100, .low = least, .high = least + 240}};
     if (r->kind == NAS__QOP_MAX_POOL) { /* one quantization */
         d.requant.zero_out = d.zero_in[0];
@@ -243,8 +243,8 @@ static void add_case(const nas_target *target, nas_rng *rng, const op_row *r, na
 }
 
 Test(compiler_layer_qop, every_operator_is_exact) {
-    static const char *const names[] = {"x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512vnni",
-                                        "aarch64-linux"};
+    static const char *const names[] = {"x86-64", "x86-64-avx2", "x86-64-avx512",
+                                        "x86-64-avx512vnni", "aarch64-linux"};
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         const nas_target *target = NULL;
         cr_assert(eq(int, (int)nas_target_find(ctx, names[k], &target), NAS_OK));

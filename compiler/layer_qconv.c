@@ -100,6 +100,19 @@ nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
     return s;
 }
 
+bool nas__q_unstaged(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const int32_t group = nas__dot_group(NAS__DOT_VNNI) * split_of(way);
+    return way->algorithm == NAS__QCONV_DIRECT && nas__q_dot(target, way) == NAS__DOT_VNNI &&
+           !q->in_signed && c->groups == 1 && c->kernel_h == 1 && c->kernel_w == 1 &&
+           c->in_c % group == 0;
+}
+
+bool nas__q_by_blocks(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    enum { MANY_WEIGHTS = 64 * 1024 };
+    return nas__q_unstaged(target, q, way) && q->conv.in_c * q->conv.out_c >= MANY_WEIGHTS;
+}
+
 static int32_t steps_of(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
     return q->conv.kernel_h * nas__q_stage_of(target, q, way, 1).steps;
 }
@@ -157,6 +170,17 @@ double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q) {
     return alone + (q->conv.has_residual ? 2 : 0);
 }
 
+/* Of all vectors of one pixel. Long vectors (timed, Zen 4): four are packed together for less than two, or than one. */
+static double finish_cycles(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way, int32_t heads) {
+    if (target->vector_bytes < 64 || !nas__q_deals_outputs(target, way))
+        return nas__q_finish_cycles(target, q) * heads;
+    const int32_t four = way->split > 1 ? 0 : heads / 4 * 4;
+    const int32_t two = way->split > 1 ? 0 : (heads - four) / 2 * 2;
+    return 4.5 * four + 5 * two + 5.5 * (heads - four - two) +
+           (q->conv.has_residual ? 4 : 0) * heads;
+}
+
 /* Instructions of one vector product, four issued a cycle; of one output vector; two loads a cycle. */
 static double direct_cycles(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way) {
@@ -170,7 +194,7 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
                          : way->stored_bits < 8                          ? 0.75
                          : dot == NAS__DOT_PAIR || dot == NAS__DOT_PLAIN ? 0.25
                                                                          : 0;
-    const double finish = nas__q_finish_cycles(target, q), steps = steps_of(target, q, way);
+    const double steps = steps_of(target, q, way);
     double cycles = 0;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t pixels = t.rows * (t.columns - narrow), n = narrow ? t.narrow : t.wide;
@@ -190,13 +214,15 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
             if (bytes * steps > 0.5 * target->l1_bytes) step += 0.25 * bytes / l2_bytes_cycle;
             cycles += (double)t.bands * n * (last ? 1 : b.count - 1) *
                       (steps * step + call_cycles +
-                       pixels * (finish * nas__q_heads(way, vectors) +
+                       pixels * (finish_cycles(target, q, way, nas__q_heads(way, vectors)) +
                                  (way->split > 1 ? 2.0 * vectors : 0)));
         }
     }
     cycles *= c->groups;
     const double weights = steps * nas__q_step_bytes(target, way, b.vectors) * b.count * c->groups;
-    if (weights > 0.5 * target->l2_bytes) cycles += 0.3 * weights * t.bands / far_bytes_cycle;
+    const int32_t times = nas__q_by_blocks(target, q, way) ? 1 : t.bands;
+    if (weights > 0.5 * target->l2_bytes) cycles += 0.3 * weights * times / far_bytes_cycle;
+    if (nas__q_unstaged(target, q, way)) return cycles;
     return cycles + (double)t.bands * s.rows_of_band * s.row / 16.0;
 }
 
@@ -377,7 +403,9 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
     return 0;
 }
 
-int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way) {
+int32_t nas__qconv_rows_of_unit(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way) {
+    if (nas__q_by_blocks(target, q, way)) return 0;
     switch (way->algorithm) {
     case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT: return nas__conv_tile(&q->conv, way->pixels).rows;
@@ -395,6 +423,7 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
     if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q);
+    if (nas__q_unstaged(target, q, way)) return 0;
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
     if (way->algorithm == NAS__QCONV_SPARSE_PANEL)

@@ -457,6 +457,41 @@ void nas__q_emit_head(const nas__qconv *q, const char *name, nas_buf *out) {
                    "    (void)scratch;\n");
 }
 
+/* The loop over units: band, group and block of a unit, and where its input is, staged or not. */
+static void emit_place(const direct *d, bool staged, nas_buf *out) {
+    const nas__conv *c = &d->q->conv;
+    const nas__conv_tiling *t = &d->tiling;
+    const int32_t columns = c->groups * d->blocks.count;
+    const size_t band_bytes = (size_t)(t->rows * c->stride_h) * c->in_row;
+    nas_buf_printf(out, "%s    for (int u = begin; u < end; u++) {\n",
+                   staged ? "    int staged = -1;\n" : "");
+    if (nas__q_by_blocks(d->target, d->q, d->way)) {
+        nas_buf_printf(out,
+                       "        const int band = u %% %d;\n"
+                       "        const long group = 0, block = u / %d;\n",
+                       t->bands, t->bands);
+    } else {
+        nas_buf_printf(out,
+                       "        const int band = u / %d, column = u %% %d;\n"
+                       "        const long group = column / %d, block = column %% %d;\n",
+                       columns, columns, d->blocks.count, d->blocks.count);
+    }
+    if (!staged) {
+        nas_buf_printf(out, "        const %s *s = (const %s *)in + (long)band * %zu;\n",
+                       element_of(d), element_of(d), band_bytes);
+        return;
+    }
+    nas_buf_printf(
+        out,
+        "        if (band != staged) {\n"
+        "            %s_stage((const unsigned char *)in + (long)band * %zu, scratch, band < %d "
+        "? %d : %d, h[0]);\n"
+        "            staged = band;\n        }\n"
+        "        const %s *s = (const %s *)scratch + group * %d;\n",
+        d->name, band_bytes, t->bands - 1, d->stage.rows_of_band,
+        nas__q_staged_rows(d->q, t->last_rows), element_of(d), element_of(d), d->stage.channels);
+}
+
 void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way, const char *name, nas_buf *out) {
     const nas__conv *c = &q->conv;
@@ -470,28 +505,22 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
     const int32_t last = (b->last_vectors - 1) * b->lanes + b->last_lanes,
                   full = b->vectors * b->lanes;
     const bool has_full = b->count > 1 || last == full, has_last = last != full;
+    const bool staged = !nas__q_unstaged(target, q, way);
+    if (!staged) {
+        d.stage.row = d.stage.step_h * (int32_t)c->in_row;
+        d.stage.pixel = d.stage.step_w * c->in_pitch;
+    }
     emit_tiles(&d, has_full, has_last, out);
-    emit_stage(&d, out);
+    if (staged) emit_stage(&d, out);
     nas__q_emit_head(q, name, out);
     const size_t block_bytes = nas__q_block_bytes(target, q, way, b->vectors);
     const size_t group_bytes =
         block_bytes * (size_t)(b->count - 1) + nas__q_block_bytes(target, q, way, b->last_vectors);
+    emit_place(&d, staged, out);
     nas_buf_printf(out,
-                   "    int staged = -1;\n"
-                   "    for (int u = begin; u < end; u++) {\n"
-                   "        const int band = u / %d, column = u %% %d;\n"
-                   "        const long group = column / %d, block = column %% %d;\n"
-                   "        if (band != staged) {\n"
-                   "            %s_stage((const unsigned char *)in + (long)band * %zu, scratch, "
-                   "band < %d ? %d : %d, h[0]);\n"
-                   "            staged = band;\n        }\n"
-                   "        const %s *s = (const %s *)scratch + group * %d;\n"
                    "        const long at = group * %d + block * %d;\n"
                    "        unsigned char *o = (unsigned char *)out + (long)band * %zu + at;\n",
-                   c->groups * b->count, c->groups * b->count, b->count, b->count, name,
-                   (size_t)(t->rows * c->stride_h) * c->in_row, t->bands - 1, d.stage.rows_of_band,
-                   nas__q_staged_rows(q, t->last_rows), element_of(&d), element_of(&d),
-                   d.stage.channels, b->out_c, full, (size_t)t->rows * c->out_row);
+                   b->out_c, full, (size_t)t->rows * c->out_row);
     if (c->has_residual) {
         nas_buf_printf(
             out,

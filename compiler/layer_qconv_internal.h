@@ -89,6 +89,11 @@ nas__dot nas__q_dot(const nas_target *target, const nas__qconv_way *way);
 
 nas__q_stage nas__q_stage_of(const nas_target *target, const nas__qconv *q,
                              const nas__qconv_way *way, int32_t band_rows);
+/* nas__q_unstaged - is the input as the products want it, so that they read it where it is? */
+bool nas__q_unstaged(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_by_blocks - do units go through all bands of a block before the next one, so that many weights are read once?
+ * Rows of the output are then not in order. */
+bool nas__q_by_blocks(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
 double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q);
 int32_t nas__q_staged_rows(const nas__qconv *q, int32_t output_rows);
 /* nas__q_step_bytes - stored weights of one product step for `vectors` vectors. */

@@ -34,7 +34,7 @@ static bool by_rows(const nas__layers *l, const nas__layer *layer) {
     if (turns(l, layer)) return nas__layers_rows(l, layer).height > 1;
     if (layer->conv.out_h < 2) return false;
     if (layer->kind == NAS__LAYER_QCONV)
-        return nas__qconv_rows_of_unit(&layer->qconv, &layer->qways[layer->way]) == 1;
+        return nas__qconv_rows_of_unit(l->target, &layer->qconv, &layer->qways[layer->way]) == 1;
     return layer->kind == NAS__LAYER_CONV &&
            nas__conv_rows_of_unit(l->target, &layer->conv, &layer->ways[layer->way]) == 1;
 }

@@ -118,7 +118,8 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm);
 bool nas__qconv_same_kind(const nas__qconv_way *a, const nas__qconv_way *b);
 int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
 /* nas__qconv_rows_of_unit - as nas__conv_rows_of_unit. */
-int32_t nas__qconv_rows_of_unit(const nas__qconv *q, const nas__qconv_way *way);
+int32_t nas__qconv_rows_of_unit(const nas_target *target, const nas__qconv *q,
+                                const nas__qconv_way *way);
 size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way); /* per thread */
 size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,

@@ -267,10 +267,11 @@ static void emit_sizes(const nas__tune_subject *s, nas_buf *out) {
     }
     const nas__conv *c = s->qconv != NULL ? &s->qconv->conv : s->conv;
     const size_t element = s->qconv != NULL ? 1 : sizeof(float);
-    size_t residual =
-        c->has_residual ? extent(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
-                        : 0;
-    size_t in = in_elements(c), result = extent(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    size_t residual = c->has_residual
+                          ? extent(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
+                          : 0;
+    size_t in = in_elements(c),
+           result = extent(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
     if (s->qconv != NULL && s->qconv->out_plane > 0) { /* whole rows of planes */
         if (s->qconv->in_plane > 0) in = (size_t)in_height(c) * c->in_row;
         result = (size_t)c->out_h * c->out_row;

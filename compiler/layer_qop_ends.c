@@ -12,6 +12,7 @@ enum { CHANNELS = 16 /* in a row of 16 bytes */ };
 bool nas__qop_transposes(const nas_target *target, const nas__qop *op) {
     const nas__dot dot = nas__dot_of(target);
     const int32_t channels = op->kind == NAS__QOP_QUANTIZE ? op->out.shape.c : op->in[0].shape.c;
+    if (op->in[0].plane > 0 || op->out.plane > 0) return false; /* codes in planes stay there */
     return (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI) && op->block <= 1 && channels >= CHANNELS;
 }
 

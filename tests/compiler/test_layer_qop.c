@@ -80,6 +80,8 @@ static const op_row rows[] = {
 static const op_row planes_rows[] = {
     {NAS__QOP_QUANTIZE, 3, 2, 64, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 1},
     {NAS__QOP_QUANTIZE, 9, 3, 77, {0}, 0, 0, 1, 0, 0, 0, 0, 0, 1},
+    {NAS__QOP_QUANTIZE, 35, 2, 67, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+    {NAS__QOP_DEQUANTIZE, 35, 2, 67, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 1},
     {NAS__QOP_DEQUANTIZE, 5, 3, 70, {0}, 1, 0, 0, 0, 0, 0, 0, 0, 1},
     {NAS__QOP_DEQUANTIZE, 12, 3, 65, {0}, 0, 0, 0, 0, 2, 0, 0, 0, 1},
     {NAS__QOP_DEQUANTIZE, 9, 2, 64, {0}, 1, 0, 0, 0, 3, 0, 0, 0, 1},

@@ -78,7 +78,6 @@ static void put_step(nas__x86_code *a, const nas__x86_group *g, int32_t step, in
 }
 
 const nas__x86_isa nas__x86_avx2 = {.vector_bytes = VECTOR_BYTES,
-                                    .sums = SUMS,
                                     .block = BLOCK,
                                     .value_reach = REACH,
                                     .vector_reach = REACH,

@@ -72,7 +72,6 @@ static void put_step(nas__x86_code *a, const nas__x86_group *g, int32_t step, in
 }
 
 const nas__x86_isa nas__x86_avx512 = {.vector_bytes = VECTOR_BYTES,
-                                      .sums = SUMS,
                                       .block = 1,
                                       .value_reach = REACH * VALUE_BYTES,
                                       .vector_reach = REACH * VECTOR_BYTES,

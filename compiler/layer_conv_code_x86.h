@@ -34,7 +34,7 @@ typedef struct nas__x86_group {
 /* Displacements of one byte count in units: values of the stream and vectors of the panel are at most `reach` units below
  * and less than that above their bases. */
 struct nas__x86_isa {
-    int32_t vector_bytes, sums, block;
+    int32_t vector_bytes, block;
     int32_t value_reach, vector_reach; /* bytes */
     void (*put_move)(nas__x86_code *a, bool store, int32_t reg, int32_t base, int32_t offset);
     void (*put_value)(nas__x86_code *a, int32_t reg, int32_t offset); /* to all lanes */

@@ -52,8 +52,10 @@ INLINE int32_t smaller(int32_t a, int32_t b) {
 #define ROW_2(M, p) M(p, 0) M(p, 1)
 #define ROW_3(M, p) M(p, 0) M(p, 1) M(p, 2)
 #define EACH_4X3(M) ROW_3(M, 0) ROW_3(M, 1) ROW_3(M, 2) ROW_3(M, 3)
-#define EACH_6X2(M) ROW_2(M, 0) ROW_2(M, 1) ROW_2(M, 2) ROW_2(M, 3) ROW_2(M, 4) ROW_2(M, 5)
+#define EACH_4X2(M) ROW_2(M, 0) ROW_2(M, 1) ROW_2(M, 2) ROW_2(M, 3)
+#define EACH_6X2(M) EACH_4X2(M) ROW_2(M, 4) ROW_2(M, 5)
 #define EACH_8X2(M) EACH_6X2(M) ROW_2(M, 6) ROW_2(M, 7)
+#define EACH_4X1(M) ROW_1(M, 0) ROW_1(M, 1) ROW_1(M, 2) ROW_1(M, 3)
 #define EACH_8X1(M)                                                                                \
     ROW_1(M, 0)                                                                                    \
     ROW_1(M, 1) ROW_1(M, 2) ROW_1(M, 3) ROW_1(M, 4) ROW_1(M, 5) ROW_1(M, 6) ROW_1(M, 7)
@@ -190,32 +192,36 @@ static void depthwise(const nas__exec_conv *job) {
         EACH(OUT_STORE)                                                                            \
     }
 
-/* M(n, rows of a) */
+/* From the tile of most rows on, W(vectors, rows) takes whole ones and R(vectors, rows) what is left after them. */
 #if defined(__AVX512F__)
-OUTER_TILE(outer_tile_4, wide, EACH_8, EACH_8X2, VECTORS_2)
-OUTER_TILE(outer_tile_2, wide, EACH_16, EACH_16X1, VECTORS_1)
-OUTER_TILE(outer_tile_1, vec, EACH_16, EACH_16X1, VECTORS_1)
-#define OUTER_TILES(M) M(4, 8) M(2, 16) M(1, 16)
+OUTER_TILE(outer_tile_4x8, wide, EACH_8, EACH_8X2, VECTORS_2)
+OUTER_TILE(outer_tile_4x4, wide, EACH_4, EACH_4X2, VECTORS_2)
+OUTER_TILE(outer_tile_2x16, wide, EACH_16, EACH_16X1, VECTORS_1)
+OUTER_TILE(outer_tile_2x8, wide, EACH_8, EACH_8X1, VECTORS_1)
+OUTER_TILE(outer_tile_2x4, wide, EACH_4, EACH_4X1, VECTORS_1)
+OUTER_TILE(outer_tile_1x16, vec, EACH_16, EACH_16X1, VECTORS_1)
+OUTER_TILE(outer_tile_1x8, vec, EACH_8, EACH_8X1, VECTORS_1)
+OUTER_TILE(outer_tile_1x4, vec, EACH_4, EACH_4X1, VECTORS_1)
+#define OUTER_TILES(W, R)                                                                          \
+    W(4, 8) W(4, 4) R(4, 4) W(2, 16) W(2, 8) W(2, 4) R(2, 4) W(1, 16) W(1, 8) W(1, 4) R(1, 4)
 #else
-OUTER_TILE(outer_tile_3, vec, EACH_4, EACH_4X3, VECTORS_3)
-OUTER_TILE(outer_tile_2, vec, EACH_6, EACH_6X2, VECTORS_2)
-OUTER_TILE(outer_tile_1, vec, EACH_8, EACH_8X1, VECTORS_1)
-#define OUTER_TILES(M) M(3, 4) M(2, 6) M(1, 8)
+OUTER_TILE(outer_tile_3x4, vec, EACH_4, EACH_4X3, VECTORS_3)
+OUTER_TILE(outer_tile_2x6, vec, EACH_6, EACH_6X2, VECTORS_2)
+OUTER_TILE(outer_tile_1x8, vec, EACH_8, EACH_8X1, VECTORS_1)
+#define OUTER_TILES(W, R) W(3, 4) R(3, 4) W(2, 6) R(2, 6) W(1, 8) R(1, 8)
 #endif
 
 static void outer(const nas__exec_outer *job) {
     for (int32_t v = 0; v < job->vectors;) {
         const int32_t n = block(job->vectors - v);
         const ptrdiff_t shift = (ptrdiff_t)v * LANES;
-#define OUTER_BLOCK(vectors, tile_rows)                                                            \
-    for (int32_t i = 0; n == (vectors) && i < job->n_a; i += (tile_rows)) {                        \
-        if (i + (tile_rows) <= job->n_a) {                                                         \
-            outer_tile_##vectors(job, i, shift, true);                                             \
-        } else {                                                                                   \
-            outer_tile_##vectors(job, i, shift, false);                                            \
-        }                                                                                          \
-    }
-        OUTER_TILES(OUTER_BLOCK)
+        int32_t i = 0;
+#define OUTER_WHOLE(vectors, tile_rows)                                                            \
+    for (; n == (vectors) && job->n_a - i >= (tile_rows); i += (tile_rows))                        \
+        outer_tile_##vectors##x##tile_rows(job, i, shift, true);
+#define OUTER_REST(vectors, tile_rows)                                                             \
+    if (n == (vectors) && i < job->n_a) outer_tile_##vectors##x##tile_rows(job, i, shift, false);
+        OUTER_TILES(OUTER_WHOLE, OUTER_REST)
         v += n;
     }
 }

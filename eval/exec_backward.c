@@ -1,7 +1,7 @@
 /* exec_backward.c - gradients of one chunk of images, step by step from the output back. A value's gradient lies where the
- * value does, in a space of its own; readers add to it. A convolution's input gradient is one matrix product a tap, from the
- * output's places to the input's, so that strides, dilations and borders need no kernel of their own. Normalisations are
- * affine maps: their statistics are constants here. */
+ * value does, in a space of its own; readers add to it. A convolution's input gradient is a convolution over the output's
+ * gradient where image and result are of one size, otherwise one matrix product a tap from the output's places to the input's, so that
+ * strides and borders need no kernel of their own. Normalisations are affine maps: their statistics are constants here. */
 #include "eval/exec_internal.h"
 
 #include <math.h>
@@ -72,10 +72,8 @@ static ptrdiff_t place(const pair *p, int32_t image, int32_t y, int32_t x) {
 /* ---- convolution -------------------------------------------------------------------------------------------------- */
 
 static size_t conv_floats(const nas__exec_step *s) {
-    const size_t taps = (size_t)s->n_taps, in = (size_t)nas__exec_lanes_up(s->group_in);
     const size_t out = (size_t)s->vectors * NAS__EXEC_LANES;
-    const size_t product = taps * (size_t)s->group_in * out, transposed = in * (size_t)s->group_out;
-    return product + transposed + in + out + 64;
+    return (size_t)s->n_taps * (size_t)s->group_in * out + out + 64;
 }
 
 size_t nas__exec_backward_floats(const nas_exec *e) {
@@ -121,45 +119,42 @@ static void weight_gradient(const back *b, int32_t group, float *product) {
     }
 }
 
-/* Weights of one tap, [blocks of inputs][output][lane]. */
-static void transpose_tap(const back *b, int32_t group, int32_t tap, float *to) {
-    const nas__exec_step *s = b->s;
-    const float *weight = nas_graph_param_const(b->e->graph, b->node->params[0])->data;
-    const size_t filter = (size_t)s->n_taps * (size_t)s->group_in;
-    const int32_t vectors = nas__exec_lanes_up(s->group_in) / NAS__EXEC_LANES;
-    for (int32_t v = 0; v < vectors;) {
-        const int32_t n = nas__exec_block(vectors - v);
-        for (int32_t o = 0; o < s->group_out; o++) {
-            const float *from = weight + (size_t)(group * s->group_out + o) * filter +
-                                (size_t)tap * (size_t)s->group_in;
-            for (int32_t k = 0; k < n * NAS__EXEC_LANES; k++) {
-                const int32_t i = v * NAS__EXEC_LANES + k;
-                *to++ = i < s->group_in ? from[i] : 0;
-            }
+/* Products of single taps left garbage where the input's gradient has its border. */
+static void clear_border(const back *b) {
+    const nas__exec_value *v = b->out.v;
+    const size_t pixel = (size_t)v->cs * sizeof(float);
+    for (int32_t image = 0; image < b->n; image++) {
+        float *first = b->out.d - v->origin + image * v->image;
+        for (int32_t y = 0; y < v->top + v->h + v->bottom; y++) {
+            float *row = first + y * v->row;
+            const bool inside = y >= v->top && y < v->top + v->h;
+            memset(row, 0, inside ? (size_t)v->left * pixel : (size_t)v->row * sizeof *row);
+            if (inside) memset(row + (v->left + v->w) * v->cs, 0, (size_t)v->right * pixel);
         }
-        v += n;
     }
 }
 
-static void input_gradient(const back *b, int32_t group, float *transposed, const float *zeros) {
+static void input_gradient(const back *b, int32_t group) {
     static const int32_t here = 0;
     const nas__exec_step *s = b->s;
-    for (int32_t t = 0; t < s->n_taps; t++) {
-        transpose_tap(b, group, t, transposed);
-        const nas__exec_conv job = {.in = b->out.d + group * s->group_out,
-                                    .out = b->in[0].d + s->taps[t] + group * s->group_in,
-                                    .in_at = s->out_at,
-                                    .out_at = s->in_at,
-                                    .pixels = s->pixels * b->n,
-                                    .taps = &here,
-                                    .n_taps = 1,
-                                    .channels = s->group_out,
-                                    .vectors = nas__exec_lanes_up(s->group_in) / NAS__EXEC_LANES,
-                                    .weights = transposed,
-                                    .bias = zeros,
-                                    .lo = -INFINITY,
-                                    .hi = INFINITY,
-                                    .accumulate = true};
+    const bool whole = s->back_taps != NULL;
+    const float *weights = b->e->packed + s->back_weights + (size_t)group * s->back_group;
+    for (int32_t t = 0; t < (whole ? 1 : s->n_taps); t++) {
+        const nas__exec_conv job = {
+            .in = b->out.d + group * s->group_out,
+            .out = b->in[0].d + (whole ? 0 : s->taps[t]) + group * s->group_in,
+            .in_at = s->out_at,
+            .out_at = s->in_at,
+            .pixels = s->pixels * b->n,
+            .taps = whole ? s->back_taps : &here,
+            .n_taps = whole ? s->n_taps : 1,
+            .channels = s->group_out,
+            .vectors = nas__exec_lanes_up(s->group_in) / NAS__EXEC_LANES,
+            .weights = weights + (whole ? 0 : (size_t)t * (s->back_group / (size_t)s->n_taps)),
+            .bias = b->e->packed + s->zeros,
+            .lo = -INFINITY,
+            .hi = INFINITY,
+            .accumulate = true};
         b->e->kernels->conv(&job);
     }
 }
@@ -190,18 +185,17 @@ static void depthwise_gradient(const back *b, float *product, float *sum) {
 
 static void back_conv(const back *b) {
     const nas__exec_step *s = b->s;
-    const int32_t width = s->vectors * NAS__EXEC_LANES, in = nas__exec_lanes_up(s->group_in);
-    float *zeros = b->scratch, *sum = zeros + in, *product = sum + width;
-    float *transposed = product + (size_t)s->n_taps * (size_t)s->group_in * (size_t)width;
+    const int32_t width = s->vectors * NAS__EXEC_LANES;
+    float *sum = b->scratch, *product = sum + width;
     if (nas__exec_is_depthwise(b->e->graph, b->node)) {
         depthwise_gradient(b, product, sum);
         return;
     }
-    memset(zeros, 0, (size_t)in * sizeof *zeros);
     const bool first = nas_graph_node(b->e->graph, b->node->inputs[0])->op == NAS_OP_INPUT;
+    if (s->back_taps != NULL) clear_border(b);
     for (int32_t g = 0; g < b->node->conv.groups; g++) {
         weight_gradient(b, g, product);
-        if (!first) input_gradient(b, g, transposed, zeros); /* nobody asks for the image's */
+        if (!first) input_gradient(b, g); /* nobody asks for the image's */
         if (!b->node->conv.has_bias) continue;
         bias_gradient(b, s->pixels * b->n, g * s->group_out, width, sum);
         float *to = b->gradient + b->param_at[b->node->params[1]] + g * s->group_out;

@@ -28,6 +28,10 @@ typedef struct nas__exec_step {
     int32_t *taps, *in_at, *out_at;                       /* offsets for a whole chunk */
     size_t weights, bias;                                 /* in exec->packed */
     size_t group_weights;                                 /* floats of one group */
+    /* CONV of an executor with `keep`: weights for the gradient of the input, [group][block of inputs][tap][output][lane]
+     * where that is one convolution over the output's gradient (`back_taps`), else [group][tap][block][output][lane]. */
+    size_t back_weights, back_group, zeros; /* zeros: biases */
+    int32_t *back_taps;
 } nas__exec_step;
 
 /* Codes that a value is rounded to while a network of integers is trained: scale*(low..high), whole numbers, 0 among them. */

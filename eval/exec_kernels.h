@@ -9,10 +9,10 @@
 
 #include "core/core.h"
 
-enum { NAS__EXEC_LANES = 8, NAS__EXEC_BLOCK_MAX = 3 /* vectors of outputs in a register tile */ };
+enum { NAS__EXEC_LANES = 8 };
 
 /* out[out_at[p] + o] = clamp(bias[o] + sum over taps t and channels c of in[in_at[p] + taps[t] + c] * w), for all
- * pixels p and outputs o. Weights: blocks of nas__exec_block() vectors of outputs, each [tap][channel][vector][lane].
+ * pixels p and outputs o. Weights: blocks of the kernels' block() vectors of outputs, each [tap][channel][vector][lane].
  * With `accumulate` the sum is added to what is in out (distinct pixels, distinct places). */
 typedef struct nas__exec_conv {
     const float *in;
@@ -37,6 +37,7 @@ typedef struct nas__exec_outer {
 
 typedef struct nas__exec_kernels {
     const char *name;
+    int32_t (*block)(int32_t left); /* vectors of the next block when `left` are left */
     void (*conv)(const nas__exec_conv *job);
     /* One channel in, one out: weights [tap][vectors * lanes]. */
     void (*depthwise)(const nas__exec_conv *job);
@@ -54,11 +55,6 @@ typedef struct nas__exec_kernels {
     /* out = dy where lo < y < hi, else 0 */
     void (*gate)(const float *y, const float *dy, float *out, size_t n, float lo, float hi);
 } nas__exec_kernels;
-
-/* nas__exec_block - vectors of the next block when `left` are left: 3 while that leaves no single one behind. */
-static inline int32_t nas__exec_block(int32_t left) {
-    return left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
-}
 
 const nas__exec_kernels *nas__exec_kernels_best(void);
 /* nas__exec_kernels_all - NULL-terminated list of what this CPU runs; for tests. */

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { BLOCK_ROWS = 256, STRIP = 3 * NAS__EXEC_LANES };
+enum { BLOCK_ROWS = 256, STRIP = 4 * NAS__EXEC_LANES };
 static const size_t samples_max = (size_t)1 << 26; /* floats of samples held at a time */
 
 typedef struct pair_run {

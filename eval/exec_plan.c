@@ -58,6 +58,23 @@ static void widen_border(nas__exec_value *v, const nas_conv_attributes *conv) {
     v->right = larger(v->right, conv->pad_right);
 }
 
+static bool keeps_extents(const nas_graph *g, const nas_node *node) {
+    const nas_shape in = nas_graph_node(g, node->inputs[0])->shape;
+    return node->conv.stride_h == 1 && node->conv.stride_w == 1 && in.h == node->shape.h &&
+           in.w == node->shape.w;
+}
+
+/* Where extents stay, the gradient of the input is a convolution over that of the output, whose border has to be as wide as
+ * the kernel reaches to the other side. */
+static void widen_for_gradient(nas__exec_value *v, const nas_conv_attributes *conv) {
+    const int32_t h = (conv->kernel_h - 1) * conv->dilation_h;
+    const int32_t w = (conv->kernel_w - 1) * conv->dilation_w;
+    v->top = larger(v->top, h - conv->pad_top);
+    v->left = larger(v->left, w - conv->pad_left);
+    v->bottom = larger(v->bottom, h - conv->pad_bottom);
+    v->right = larger(v->right, w - conv->pad_right);
+}
+
 static void lay_out_values(nas_exec *e) {
     const nas_graph *g = e->graph;
     const int32_t n = nas_graph_node_count(g);
@@ -79,6 +96,8 @@ static void lay_out_values(nas_exec *e) {
             if (node->op == NAS_OP_CONV) widen_border(in, &node->conv);
         }
         nas__exec_value *root = &e->values[v->root];
+        if (e->keep && node->op == NAS_OP_CONV && keeps_extents(g, node))
+            widen_for_gradient(root, &node->conv);
         root->last_reader = larger(root->last_reader, v->last_reader);
     }
     for (nas_value i = 0; i < n; i++) {
@@ -131,6 +150,26 @@ static nas_status give_slots(nas_ctx *ctx, nas_exec *e) {
 
 /* ---- steps -------------------------------------------------------------------------------------------------------- */
 
+static nas_status plan_gradient(nas_ctx *ctx, nas_exec *e, nas__exec_step *step,
+                                const nas__exec_value *out) {
+    const nas_node *node = nas_graph_node(e->graph, step->node);
+    const nas_conv_attributes *c = &node->conv;
+    const size_t in = (size_t)nas__exec_lanes_up(step->group_in);
+    step->back_group = (size_t)step->n_taps * (size_t)step->group_out * in;
+    step->back_weights = e->packed_floats;
+    step->zeros = step->back_weights + step->back_group * (size_t)c->groups;
+    e->packed_floats = step->zeros + in;
+    if (!keeps_extents(e->graph, node)) return NAS_OK;
+    step->back_taps = nas_arena_alloc(ctx, e->arena, (size_t)step->n_taps, sizeof *step->back_taps);
+    if (step->back_taps == NULL) return NAS_ERR_NOMEM;
+    for (int32_t t = 0; t < step->n_taps; t++) {
+        const int32_t y = c->pad_top - t / c->kernel_w * c->dilation_h;
+        const int32_t x = c->pad_left - t % c->kernel_w * c->dilation_w;
+        step->back_taps[t] = (int32_t)(y * out->row + (ptrdiff_t)x * out->cs);
+    }
+    return NAS_OK;
+}
+
 static nas_status plan_conv(nas_ctx *ctx, nas_exec *e, nas__exec_step *step) {
     const nas_node *node = nas_graph_node(e->graph, step->node);
     const nas_conv_attributes *c = &node->conv;
@@ -169,7 +208,7 @@ static nas_status plan_conv(nas_ctx *ctx, nas_exec *e, nas__exec_step *step) {
     e->packed_floats += step->group_weights * (depthwise ? 1 : (size_t)c->groups);
     step->bias = e->packed_floats;
     e->packed_floats += width * (depthwise ? 1 : (size_t)c->groups);
-    return NAS_OK;
+    return e->keep && !depthwise ? plan_gradient(ctx, e, step, out) : NAS_OK;
 }
 
 static void activation_of(const nas_exec *e, nas__exec_step *step) {
@@ -213,10 +252,10 @@ static nas_status plan_steps(nas_ctx *ctx, nas_exec *e) {
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 /* [o][tap][i] of one group to blocks of vectors of outputs. */
-static void pack_group(const nas__exec_step *s, const float *weight, float *to) {
+static void pack_group(const nas_exec *e, const nas__exec_step *s, const float *weight, float *to) {
     const size_t in = (size_t)s->group_in, taps = (size_t)s->n_taps;
     for (int32_t v = 0; v < s->vectors;) {
-        const int32_t n = nas__exec_block(s->vectors - v);
+        const int32_t n = e->kernels->block(s->vectors - v);
         for (size_t t = 0; t < taps * in; t++) {
             for (int32_t k = 0; k < n * NAS__EXEC_LANES; k++) {
                 const int32_t o = v * NAS__EXEC_LANES + k;
@@ -224,6 +263,33 @@ static void pack_group(const nas__exec_step *s, const float *weight, float *to) 
             }
         }
         v += n;
+    }
+}
+
+/* Inputs [v, v + n) of one tap, [output][lane]. */
+static float *pack_back_tap(const nas__exec_step *s, const float *weight, int32_t tap, int32_t v,
+                            int32_t n, float *to) {
+    const size_t filter = (size_t)s->n_taps * (size_t)s->group_in;
+    const int32_t left = s->group_in - v * NAS__EXEC_LANES, all = n * NAS__EXEC_LANES;
+    const size_t inside = (size_t)(left < all ? left : all);
+    for (int32_t o = 0; o < s->group_out; o++, to += all)
+        memcpy(to,
+               weight + (size_t)o * filter + (size_t)tap * (size_t)s->group_in +
+                   (size_t)v * NAS__EXEC_LANES,
+               inside * sizeof *to); /* lanes beyond stay zero */
+    return to;
+}
+
+static void pack_back(nas_exec *e, const nas__exec_step *s, const float *weight, float *to) {
+    const int32_t vectors = nas__exec_lanes_up(s->group_in) / NAS__EXEC_LANES;
+    const int32_t outer = s->back_taps == NULL ? s->n_taps : 1, inner = s->n_taps / outer;
+    for (int32_t tap = 0; tap < outer; tap++) {
+        for (int32_t v = 0; v < vectors;) {
+            const int32_t n = e->kernels->block(vectors - v);
+            for (int32_t k = 0; k < inner; k++)
+                to = pack_back_tap(s, weight, tap + k, v, n, to);
+            v += n;
+        }
     }
 }
 
@@ -244,7 +310,10 @@ static void pack_conv(nas_exec *e, const nas__exec_step *s) {
     }
     const size_t filters = (size_t)s->group_out * (size_t)s->n_taps * (size_t)s->group_in;
     for (int32_t g = 0; g < node->conv.groups; g++) {
-        pack_group(s, weight + (size_t)g * filters, to + (size_t)g * s->group_weights);
+        pack_group(e, s, weight + (size_t)g * filters, to + (size_t)g * s->group_weights);
+        if (e->keep)
+            pack_back(e, s, weight + (size_t)g * filters,
+                      e->packed + s->back_weights + (size_t)g * s->back_group);
         for (int32_t o = 0; o < s->group_out; o++)
             bias_to[(size_t)g * width + (size_t)o] = bias == NULL ? 0 : bias[g * s->group_out + o];
     }

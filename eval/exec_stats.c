@@ -7,7 +7,7 @@
 
 /* ---- second moments --------------------------------------------------------------------------------------------- */
 
-enum { BLOCK_ROWS = 256, STRIP = 3 * NAS__EXEC_LANES };
+enum { BLOCK_ROWS = 256, STRIP = 4 * NAS__EXEC_LANES };
 static const size_t samples_max = (size_t)1 << 27; /* floats of samples held at a time: 512 MiB */
 
 /* Samples of one convolution: rows of `pitch` floats, (patch, 1, zeros). */

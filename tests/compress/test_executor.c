@@ -210,6 +210,44 @@ Test(compress_executor, gradients_agree_with_differences) {
     nas_class_data_close(data);
 }
 
+static nas_value chain_conv(nas_graph *g, const char *name, nas_value x, nas_conv_attributes c) {
+    nas_value out = 0;
+    OK(nas_graph_add_conv(ctx, g, name, x, &c, &out));
+    return out;
+}
+
+/* Where the image keeps its size, its gradient is one convolution over that of the result, beyond whose ends a strided reader
+ * leaves what has to be cleared. Kernels of even size, dilated, strided, and without padding. */
+Test(compress_executor, gradients_pass_convolutions_of_every_border) {
+    nas_class_data *data = digits(60);
+    nas_graph *g = nas_graph_new(ctx, "chain");
+    nas_value x = 0;
+    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
+    nas_conv_attributes even = nas_conv_same(18, 3), dilated = nas_conv_same(9, 3);
+    nas_conv_attributes half = nas_conv_same(20, 3), valid = nas_conv_same(33, 3);
+    nas_conv_attributes mean = nas_conv_same(NET_CLASSES, 4);
+    even.kernel_h = even.kernel_w = 2;
+    even.pad_bottom = even.pad_left = 0;
+    dilated.dilation_h = dilated.dilation_w = 2;
+    dilated.pad_top = dilated.pad_left = dilated.pad_bottom = dilated.pad_right = 2;
+    half.stride_h = half.stride_w = 2;
+    valid.pad_top = valid.pad_left = valid.pad_bottom = valid.pad_right = 0;
+    mean.pad_top = mean.pad_left = mean.pad_bottom = mean.pad_right = 0;
+    x = chain_conv(g, "stem", x, nas_conv_same(6, 3));
+    x = chain_conv(g, "even", x, even);
+    x = chain_conv(g, "dilated", x, dilated);
+    OK(nas_graph_add_relu(ctx, g, "relu", x, &x));
+    x = chain_conv(g, "half", x, half);
+    x = chain_conv(g, "valid", x, valid);
+    OK(nas_graph_set_output(ctx, g, chain_conv(g, "classes", x, mean)));
+    OK(nas_graph_alloc_weights(ctx, g));
+    nas_rng rng = nas_rng_stream(3, 0, "weights");
+    OK(nas_class_init(ctx, g, &rng));
+    check_gradient(NETS, g, NULL, data);
+    nas_graph_free(g);
+    nas_class_data_close(data);
+}
+
 Test(compress_executor, training_lowers_the_loss_with_the_same_bits_for_any_threads) {
     nas_class_data *data = digits(200);
     nas_tune_options o = nas_tune_options_default();

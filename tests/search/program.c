@@ -118,3 +118,32 @@ bool test_exists(const char *folder, const char *name) {
     (void)snprintf(path, sizeof path, "%s/%s", folder, name);
     return nas_file_exists(path);
 }
+
+char *test_query(nas_ctx *ctx, const char *folder, const char *name, const char *sql) {
+    char db[256];
+    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, name);
+    const char *const args[] = {"-f", "value", db, "sql", sql, NULL};
+    nas_process_result r = test_run(ctx, "nas-query", args);
+    cr_assert(r.exit_code == 0, "%s: %s", sql, r.err.data);
+    char *text = nas_strdup(ctx, r.out.data == NULL ? "" : r.out.data);
+    nas_process_result_deinit(&r);
+    return text;
+}
+
+double test_ask(nas_ctx *ctx, const char *folder, const char *name, const char *sql) {
+    char *text = test_query(ctx, folder, name, sql);
+    const double value = strtod(text, NULL);
+    nas_free(text);
+    return value;
+}
+
+void test_compile_best(nas_ctx *ctx, const char *folder, const char *name) {
+    char onnx[256], recipe[256], out[256];
+    (void)snprintf(onnx, sizeof onnx, "%s/%s/best/model.onnx", folder, name);
+    (void)snprintf(recipe, sizeof recipe, "%s/%s/best/recipe.json", folder, name);
+    (void)snprintf(out, sizeof out, "%s/%s-app", folder, name);
+    const char *const args[] = {onnx, "--recipe", recipe, "--emit", "c", "-o", out, NULL};
+    nas_process_result r = test_run(ctx, "nas-compile", args);
+    cr_assert(r.exit_code == 0, "%s: %s", name, r.err.data);
+    nas_process_result_deinit(&r);
+}

@@ -19,6 +19,13 @@ nas_process_result test_small_study(nas_ctx *ctx, const char *folder, const char
                                     const char *const *more);
 /* test_exists - is there a file folder/name? */
 bool test_exists(const char *folder, const char *name);
+/* test_query - what nas-query prints for `sql` on the study folder/name, values alone; freed by nas_free. Asserts that it
+ * succeeds. */
+char *test_query(nas_ctx *ctx, const char *folder, const char *name, const char *sql);
+/* test_ask - the same as a number: 0 where nothing was found. */
+double test_ask(nas_ctx *ctx, const char *folder, const char *name, const char *sql);
+/* test_compile_best - nas-compile makes a C bundle of the chosen network and its recipe; asserts that it succeeds. */
+void test_compile_best(nas_ctx *ctx, const char *folder, const char *name);
 /* test_run_killed - starts it and sends `signal_number` after `after_ms`; true when it was still running then.
  * *exit_code: as from a shell (128 + signal). */
 bool test_run_killed(const char *program, const char *const *args, int64_t after_ms,

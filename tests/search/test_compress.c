@@ -35,20 +35,13 @@ static bool exists(const char *name) {
 
 /* --deliver of a finished study: the files of each network of its front. */
 static void check_delivered(const char *const *options) {
-    char db[256], name[64] = "";
-    (void)snprintf(db, sizeof db, "%s/a/study.db", folder);
-    const char *const args[] = {
-        "-f",
-        "value",
-        db,
-        "sql",
-        "SELECT trial FROM v_class WHERE report_top1 IS NOT NULL AND trial > 0",
-        NULL};
-    nas_process_result members = test_run(ctx, "nas-query", args);
+    char name[64] = "";
+    char *members = test_query(
+        ctx, folder, "a", "SELECT trial FROM v_class WHERE report_top1 IS NOT NULL AND trial > 0");
     nas_process_result r = run("configs/compress.toml", "a", options);
     cr_assert(r.exit_code == 0, "%s", r.err.data);
     nas_process_result_deinit(&r);
-    for (char *line = strtok(members.out.data, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+    for (char *line = strtok(members, "\n"); line != NULL; line = strtok(NULL, "\n")) {
         static const char *const files[] = {"model.onnx", "model.c", "recipe.json", "layers.csv"};
         for (int i = 0; i < 4; i++) {
             (void)snprintf(name, sizeof name, "a/trial-%s/%s", line, files[i]);
@@ -56,7 +49,7 @@ static void check_delivered(const char *const *options) {
         }
     }
     cr_assert(name[0] != '\0', "a front without members");
-    nas_process_result_deinit(&members);
+    nas_free(members);
 }
 
 Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints_it_again) {
@@ -169,20 +162,11 @@ Test(search_compress, an_unfit_model_or_an_unreachable_budget_says_what_is_wrong
 
 /* ---- what is timed -------------------------------------------------------------------------------------------------- */
 
-static long ask(const char *name, const char *sql) {
-    char db[256];
-    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, name);
-    const char *const args[] = {"-f", "value", db, "sql", sql, NULL};
-    nas_process_result r = test_run(ctx, "nas-query", args);
-    cr_assert(r.exit_code == 0, "%s: %s", sql, r.err.data);
-    const long n = strtol(r.out.data, NULL, 10);
-    nas_process_result_deinit(&r);
-    return n;
-}
-
 static long count_timed(const char *name) {
-    return ask(name, "SELECT count(*) FROM v_class WHERE trial > 0 AND reward_top1 IS NOT NULL "
-                     "AND latency_p50_ms IS NOT NULL");
+    return (long)test_ask(
+        ctx, folder, name,
+        "SELECT count(*) FROM v_class WHERE trial > 0 AND reward_top1 IS NOT NULL "
+        "AND latency_p50_ms IS NOT NULL");
 }
 
 Test(search_compress, candidates_that_another_beats_are_not_compiled) {
@@ -199,9 +183,11 @@ Test(search_compress, candidates_that_another_beats_are_not_compiled) {
     const long timed = count_timed("front");
     cr_assert(timed >= 1 && timed < 12, "%ld of 12 timed", timed);
     cr_assert(count_timed("all") == 12, "%ld", count_timed("all"));
-    cr_assert(ask("front", "SELECT count(*) FROM v_class WHERE reward_top1 IS NOT NULL") == 13);
-    cr_assert(ask("front", "SELECT count(*) FROM v_class WHERE report_top1 IS NOT NULL AND "
-                           "latency_p50_ms IS NULL") == 0);
+    cr_assert(test_ask(ctx, folder, "front",
+                       "SELECT count(*) FROM v_class WHERE reward_top1 IS NOT NULL") == 13);
+    cr_assert(test_ask(ctx, folder, "front",
+                       "SELECT count(*) FROM v_class WHERE report_top1 IS NOT NULL AND "
+                       "latency_p50_ms IS NULL") == 0);
 }
 
 Test(search_compress, under_a_latency_bound_only_what_is_near_it_is_compiled) {
@@ -212,8 +198,9 @@ Test(search_compress, under_a_latency_bound_only_what_is_near_it_is_compiled) {
     nas_process_result_deinit(&r);
     const long timed = count_timed("near");
     cr_assert(timed < 12, "%ld of 12 timed", timed);
-    cr_assert(ask("near", "SELECT count(*) FROM v_class WHERE trial > 0 AND latency_p50_ms IS NULL"
-                          " AND violation <= 0") == 0);
+    cr_assert(test_ask(ctx, folder, "near",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND latency_p50_ms IS NULL"
+                       " AND violation <= 0") == 0);
 }
 
 /* Lines of layers.csv after the heading, and how many of them end with a number: a measured ratio. */
@@ -250,7 +237,8 @@ Test(search_compress, the_layers_of_the_result_are_timed_against_dense_ones_wher
     nas_process_result_deinit(&r);
     count_ratios("here", &rows, &measured);
     cr_assert(rows > 3 && measured == rows, "%zu of %zu measured", measured, rows);
-    cr_assert(ask("here", "SELECT count(*) FROM meta WHERE key LIKE 'layer times %'") == 1);
+    cr_assert(test_ask(ctx, folder, "here",
+                       "SELECT count(*) FROM meta WHERE key LIKE 'layer times %'") == 1);
     static const char *const there[] = {"constraints.latency_p50_ms=<= 100%",
                                         "search.strategy=random", NULL};
     r = run("configs/compress.toml", "there", there);
@@ -285,7 +273,7 @@ Test(search_compress, every_kind_of_limit_is_kept_in_percent_and_absolute) {
                        "SELECT count(*) FROM v_class WHERE trial > 0 AND "
                        "report_top1 IS NOT NULL AND (%s)",
                        rows[i][1]);
-        cr_assert(ask(name, sql) == 0, "%s", rows[i][0]);
+        cr_assert(test_ask(ctx, folder, name, sql) == 0, "%s", rows[i][0]);
     }
 }
 

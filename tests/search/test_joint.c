@@ -44,34 +44,6 @@ static void done(nas_process_result *r, const char *name) {
     nas_process_result_deinit(r);
 }
 
-static char *query(const char *name, const char *sql) {
-    char db[256];
-    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, name);
-    const char *const args[] = {"-f", "value", db, "sql", sql, NULL};
-    nas_process_result r = test_run(ctx, "nas-query", args);
-    cr_assert(r.exit_code == 0, "%s: %s", sql, r.err.data);
-    char *text = nas_strdup(ctx, r.out.data == NULL ? "" : r.out.data);
-    nas_process_result_deinit(&r);
-    return text;
-}
-
-static double ask(const char *name, const char *sql) {
-    char *text = query(name, sql);
-    const double value = strtod(text, NULL);
-    nas_free(text);
-    return value;
-}
-
-static void check_recipe(const char *name) {
-    char onnx[256], recipe[256], out[256];
-    (void)snprintf(onnx, sizeof onnx, "%s/%s/best/model.onnx", folder, name);
-    (void)snprintf(recipe, sizeof recipe, "%s/%s/best/recipe.json", folder, name);
-    (void)snprintf(out, sizeof out, "%s/%s-app", folder, name);
-    const char *const args[] = {onnx, "--recipe", recipe, "--emit", "c", "-o", out, NULL};
-    nas_process_result r = test_run(ctx, "nas-compile", args);
-    done(&r, name);
-}
-
 /* ---- tables ------------------------------------------------------------------------------------------------------------- */
 
 static nas_buf read_best(const char *name, const char *file) {
@@ -127,7 +99,8 @@ static void check_tables(const char *name) {
                   "%s", l);
     }
     cr_assert(lines == 16 && narrow > 0 && coarse > 0, "%s", layers.data);
-    cr_assert(ask(name, sql) == params, "%g, not %g", ask(name, sql), params);
+    cr_assert(test_ask(ctx, folder, name, sql) == params, "%g, not %g",
+              test_ask(ctx, folder, name, sql), params);
     for (const char *l = next_line(groups.data); l != NULL; l = next_line(l))
         cr_assert(field(l, 2) >= 4 && field(l, 2) <= field(l, 1), "%s", l);
     nas_buf_deinit(&layers);
@@ -142,18 +115,21 @@ Test(search_joint, a_study_ends_with_a_network_of_fewer_channels_and_fewer_bits_
                                          NULL};
     nas_process_result r = run("configs/joint.toml", "all", limits);
     done(&r, "all");
-    cr_assert(ask("all",
-                  "SELECT count(*) FROM v_class WHERE trial > 0 AND reward_top1 IS NOT NULL") == 8);
+    cr_assert(
+        test_ask(ctx, folder, "all",
+                 "SELECT count(*) FROM v_class WHERE trial > 0 AND reward_top1 IS NOT NULL") == 8);
     static const char *const over =
         "SELECT count(*) FROM v_class AS t, (SELECT * FROM v_class WHERE trial = 0) AS o WHERE "
         "t.trial > 0 AND (t.bops > 0.02 * o.bops OR t.weight_bytes > 0.08 * o.weight_bytes OR "
         "t.params > 0.6 * o.params OR t.macs > 0.55 * o.macs)";
-    cr_assert(ask("all", over) == 0);
-    cr_assert(ask("all", "SELECT max(violation) FROM v_class WHERE trial > 0") == 0);
-    cr_assert(ask("all", "SELECT count(*) FROM v_class WHERE trial > 0 AND report_top1 IS NOT "
-                         "NULL") > 0);
+    cr_assert(test_ask(ctx, folder, "all", over) == 0);
+    cr_assert(test_ask(ctx, folder, "all", "SELECT max(violation) FROM v_class WHERE trial > 0") ==
+              0);
+    cr_assert(test_ask(ctx, folder, "all",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND report_top1 IS NOT "
+                       "NULL") > 0);
     check_tables("all");
-    check_recipe("all");
+    test_compile_best(ctx, folder, "all");
     cr_assert(test_exists(folder, "all/best/model_qdq.onnx") &&
               test_exists(folder, "all/best/model.c"));
 }
@@ -179,8 +155,8 @@ Test(search_joint, candidates_are_timed_under_a_bound_on_the_latency) {
     nas_process_result r = run("configs/joint.toml", "timed", more);
     cr_assert(r.exit_code == 0 || r.exit_code == 3, "%d %s", r.exit_code, r.err.data);
     nas_process_result_deinit(&r);
-    cr_assert(ask("timed", "SELECT count(*) FROM v_class WHERE trial > 0 AND latency_p50_ms > 0") >
-              0);
+    cr_assert(test_ask(ctx, folder, "timed",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND latency_p50_ms > 0") > 0);
 }
 
 Test(search_joint, a_resumed_study_and_a_small_memory_propose_and_score_the_same) {
@@ -198,7 +174,8 @@ Test(search_joint, a_resumed_study_and_a_small_memory_propose_and_score_the_same
         nas_process_result r = run("configs/joint.toml", runs[i].name, runs[i].more);
         done(&r, runs[i].name);
     }
-    char *a = query("a", sum), *b = query("b", sum), *c = query("c", sum);
+    char *a = test_query(ctx, folder, "a", sum), *b = test_query(ctx, folder, "b", sum),
+         *c = test_query(ctx, folder, "c", sum);
     cr_assert(strlen(b) > 100 && strcmp(a, b) == 0 && strcmp(b, c) == 0, "%s\n%s\n%s", a, b, c);
     nas_free(a);
     nas_free(b);
@@ -219,7 +196,8 @@ Test(search_joint, every_strategy_keeps_within_the_limits) {
                                     NULL};
         nas_process_result r = run("configs/joint.toml", names[i], more);
         done(&r, names[i]);
-        cr_assert(ask(names[i], "SELECT max(violation) FROM v_class WHERE trial > 0") == 0);
+        cr_assert(test_ask(ctx, folder, names[i],
+                           "SELECT max(violation) FROM v_class WHERE trial > 0") == 0);
     }
 }
 
@@ -230,8 +208,8 @@ Test(search_joint, levels_that_do_not_fit_are_named_in_the_row) {
                                        "compress.keep_edges=false", NULL};
     nas_process_result r = run("configs/joint.toml", "fit", more);
     done(&r, "fit");
-    cr_assert(ask("fit", "SELECT count(*) FROM v_class WHERE point LIKE '%1x4@0.5/_>dense/_%'") >
-              0);
+    cr_assert(test_ask(ctx, folder, "fit",
+                       "SELECT count(*) FROM v_class WHERE point LIKE '%1x4@0.5/_>dense/_%'") > 0);
 }
 
 Test(search_joint, the_plan_lists_groups_layers_and_values) {
@@ -260,9 +238,11 @@ Test(search_joint, values_have_bits_of_their_own_in_spaces_of_levels) {
     nas_process_result r = test_small_study(ctx, folder, config, "acts", less, more);
     done(&r, "acts");
     /* all weights have 8 bits: what differs are the activations */
-    cr_assert(ask("acts", "SELECT count(DISTINCT bops) FROM v_class WHERE trial > 0") > 1);
-    cr_assert(ask("acts", "SELECT count(*) FROM v_class WHERE trial > 0 AND (bops > macs * 64 OR "
-                          "bops < macs * 32)") == 0);
+    cr_assert(test_ask(ctx, folder, "acts",
+                       "SELECT count(DISTINCT bops) FROM v_class WHERE trial > 0") > 1);
+    cr_assert(test_ask(ctx, folder, "acts",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND (bops > macs * 64 OR "
+                       "bops < macs * 32)") == 0);
     nas_buf layers = read_best("acts", "layers.csv");
     int narrow = 0, wide = 0;
     for (const char *l = next_line(layers.data); l != NULL; l = next_line(l)) {
@@ -271,7 +251,7 @@ Test(search_joint, values_have_bits_of_their_own_in_spaces_of_levels) {
     }
     cr_assert(narrow > 0 && wide > 1, "%s", layers.data); /* the image has 8 */
     nas_buf_deinit(&layers);
-    check_recipe("acts");
+    test_compile_best(ctx, folder, "acts");
 }
 
 Test(search_joint, mistakes_are_told) {

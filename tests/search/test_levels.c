@@ -43,29 +43,6 @@ static bool exists(const char *name) {
     return test_exists(folder, name);
 }
 
-static double ask(const char *name, const char *sql) {
-    char db[256];
-    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, name);
-    const char *const args[] = {"-f", "value", db, "sql", sql, NULL};
-    nas_process_result r = test_run(ctx, "nas-query", args);
-    cr_assert(r.exit_code == 0, "%s: %s", sql, r.err.data);
-    const double value = strtod(r.out.data, NULL);
-    nas_process_result_deinit(&r);
-    return value;
-}
-
-/* nas-compile takes what a search wrote. */
-static void check_recipe(const char *name) {
-    char onnx[256], recipe[256], out[256];
-    (void)snprintf(onnx, sizeof onnx, "%s/%s/best/model.onnx", folder, name);
-    (void)snprintf(recipe, sizeof recipe, "%s/%s/best/recipe.json", folder, name);
-    (void)snprintf(out, sizeof out, "%s/%s-app", folder, name);
-    const char *const args[] = {onnx, "--recipe", recipe, "--emit", "c", "-o", out, NULL};
-    nas_process_result r = test_run(ctx, "nas-compile", args);
-    cr_assert(r.exit_code == 0, "%s: %s", name, r.err.data);
-    nas_process_result_deinit(&r);
-}
-
 Test(search_levels, a_study_of_each_space_ends_with_a_front_and_a_network_that_compiles) {
     static const struct {
         const char *config, *name, *limit, *excess;
@@ -83,24 +60,26 @@ Test(search_levels, a_study_of_each_space_ends_with_a_front_and_a_network_that_c
         nas_process_result r = run(rows[i].config, rows[i].name, more);
         cr_assert(r.exit_code == 0, "%s: %d %s", rows[i].name, r.exit_code, r.err.data);
         cr_assert(strstr(r.out.data, rows[i].name) != NULL, "%s", r.out.data);
-        cr_assert(ask(rows[i].name, "SELECT count(*) FROM v_class WHERE trial > 0 AND "
-                                    "reward_top1 IS NOT NULL") == 5);
+        cr_assert(test_ask(ctx, folder, rows[i].name,
+                           "SELECT count(*) FROM v_class WHERE trial > 0 AND "
+                           "reward_top1 IS NOT NULL") == 5);
         (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM v_class WHERE trial > 0 AND (%s)",
                        rows[i].excess);
-        cr_assert(ask(rows[i].name, sql) == 0, "%s", rows[i].excess);
+        cr_assert(test_ask(ctx, folder, rows[i].name, sql) == 0, "%s", rows[i].excess);
         static const char *const files[] = {"model.onnx", "model.c", "recipe.json", "layers.csv",
                                             "model_qdq.onnx"};
         for (int k = 0; k < 5; k++) {
             (void)snprintf(file, sizeof file, "%s/best/%s", rows[i].name, files[k]);
             cr_assert(exists(file) == (k < 4 || strcmp(rows[i].name, "scheme") != 0), "%s", file);
         }
-        check_recipe(rows[i].name);
+        test_compile_best(ctx, folder, rows[i].name);
         const char *const deliver[] = {rows[i].limit, "--deliver=front", NULL};
         nas_process_result again = run(rows[i].config, rows[i].name, deliver);
         cr_assert(again.exit_code == 0, "%s", again.err.data);
         cr_assert(strcmp(r.out.data, again.out.data) == 0);
-        const double member = ask(rows[i].name, "SELECT max(trial) FROM v_class WHERE trial > 0 "
-                                                "AND report_top1 IS NOT NULL");
+        const double member = test_ask(ctx, folder, rows[i].name,
+                                       "SELECT max(trial) FROM v_class WHERE trial > 0 "
+                                       "AND report_top1 IS NOT NULL");
         for (int k = 0; k < 5; k++) {
             (void)snprintf(file, sizeof file, "%s/trial-%.0f/%s", rows[i].name, member, files[k]);
             cr_assert(exists(file) == (k < 4 || strcmp(rows[i].name, "scheme") != 0), "%s", file);
@@ -145,10 +124,11 @@ Test(search_levels, activations_of_integers_are_scored_timed_and_delivered) {
                                        NULL};
     nas_process_result r = run("configs/mixed.toml", "codes", more);
     cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
-    cr_assert(ask("codes", "SELECT count(*) FROM v_class WHERE trial > 0 AND bops > macs * 64 OR "
-                           "trial > 0 AND bops < macs * 32") == 0);
-    cr_assert(ask("codes", "SELECT count(*) FROM v_class WHERE trial > 0 AND bops < macs * 60") >
-              0);
+    cr_assert(test_ask(ctx, folder, "codes",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND bops > macs * 64 OR "
+                       "trial > 0 AND bops < macs * 32") == 0);
+    cr_assert(test_ask(ctx, folder, "codes",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND bops < macs * 60") > 0);
     check_integers("codes");
     nas_process_result_deinit(&r);
 }
@@ -176,9 +156,11 @@ Test(search_levels, a_resumed_study_and_a_small_memory_propose_and_score_the_sam
         cr_assert(r.exit_code == 0, "%s: %d %s", runs[i].name, r.exit_code, r.err.data);
         nas_process_result_deinit(&r);
     }
-    cr_assert(ask("b", "SELECT count(*) FROM v_class") == 9);
-    cr_assert(ask("a", sum) == ask("b", sum), "%g, %g", ask("a", sum), ask("b", sum));
-    cr_assert(ask("c", sum) == ask("b", sum), "%g, %g", ask("c", sum), ask("b", sum));
+    cr_assert(test_ask(ctx, folder, "b", "SELECT count(*) FROM v_class") == 9);
+    cr_assert(test_ask(ctx, folder, "a", sum) == test_ask(ctx, folder, "b", sum), "%g, %g",
+              test_ask(ctx, folder, "a", sum), test_ask(ctx, folder, "b", sum));
+    cr_assert(test_ask(ctx, folder, "c", sum) == test_ask(ctx, folder, "b", sum), "%g, %g",
+              test_ask(ctx, folder, "c", sum), test_ask(ctx, folder, "b", sum));
     cr_assert(exists("c/levels") && !exists("b/levels"));
 }
 
@@ -192,7 +174,8 @@ Test(search_levels, agents_decide_layer_by_layer_within_the_limit) {
         nas_process_result r = run("configs/bits.toml", names[i], more);
         cr_assert(r.exit_code == 0, "%s: %d %s", names[i], r.exit_code, r.err.data);
         nas_process_result_deinit(&r);
-        cr_assert(ask(names[i], "SELECT max(violation) FROM v_class WHERE trial > 0") == 0);
+        cr_assert(test_ask(ctx, folder, names[i],
+                           "SELECT max(violation) FROM v_class WHERE trial > 0") == 0);
     }
 }
 
@@ -500,7 +483,7 @@ Test(search_levels, the_rule_takes_the_form_that_loses_least_among_the_nearly_fa
     cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
     nas_process_result_deinit(&r);
     (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM v_class WHERE point = '%s'", point.data);
-    cr_assert(ask("rules", sql) == 1, "%s", sql);
+    cr_assert(test_ask(ctx, folder, "rules", sql) == 1, "%s", sql);
     nas_buf_deinit(&point);
     nas_graph_free(g);
 }

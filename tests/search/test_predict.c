@@ -31,22 +31,8 @@ TestSuite(search_predict, .init = setup, .fini = teardown, .timeout = 600);
         "--set", "eval.finetune_max=0", "--set", "eval.baseline_steps=0", "--set",                 \
         "budget.time_s=0"
 
-static char *query(const char *run, const char *sql) {
-    char db[256];
-    (void)snprintf(db, sizeof db, "%s/%s/study.db", folder, run);
-    nas_process_result r =
-        test_run(ctx, "nas-query", (const char *const[]){db, "sql", sql, "-f", "value", NULL});
-    cr_assert(eq(int, r.exit_code, 0), "%s", r.err.data);
-    char *text = nas_strdup(ctx, r.out.data == NULL ? "" : r.out.data);
-    nas_process_result_deinit(&r);
-    return text;
-}
-
 static long count(const char *run, const char *sql) {
-    char *text = query(run, sql);
-    const long n = strtol(text, NULL, 10);
-    nas_free(text);
-    return n;
+    return (long)test_ask(ctx, folder, run, sql);
 }
 
 static char *search(const char *const *args) {
@@ -116,7 +102,8 @@ Test(search_predict, a_resumed_study_decides_as_one_that_was_not_interrupted) {
     }
     cr_assert(not(alive));
     cr_expect(stops > 0, "it was never interrupted");
-    char *a = query("run", decisions), *b = query("other", decisions);
+    char *a = test_query(ctx, folder, "run", decisions),
+         *b = test_query(ctx, folder, "other", decisions);
     cr_expect(eq(str, a, b));
     nas_free(a);
     nas_free(b);

@@ -349,8 +349,11 @@ void nas__pack_stage(const nas__stage *stage, float *out);
 
 /* ---- emit_half.c: half precision ------------------------------------------------------------------------------------ */
 
-void nas__emit_half_vectors(nas_buf *out); /* in the place of nas__emit_vectors's */
-void nas__emit_half_copies(nas_buf *out);  /* copy_in and copy_out */
+void nas__emit_half_vectors(const nas__program *program,
+                            nas_buf *out); /* in the place of nas__emit_vectors's */
+/* nas__weight_operand - type of what SPLAT sets and MADD multiplies by, up to the name: in halves or not. */
+const char *nas__weight_operand(const nas__program *program);
+void nas__emit_half_copies(nas_buf *out); /* copy_in and copy_out */
 /* nas__half_block - most products of a stage that are added in half precision before the sum is widened; 0: all of them,
  * or the program is not one of halves. */
 int32_t nas__half_block(const nas__program *program, const nas__stage *stage);

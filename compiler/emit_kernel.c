@@ -145,7 +145,7 @@ static void emit_tap(const pen *k, int32_t n, const int32_t *tap, int32_t vector
         nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
                        column + v * k->p->plan.lanes);
     }
-    nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
+    nas_buf_printf(k->out, ";\n%s            %sb;\n", k->indent, nas__weight_operand(k->p));
     for (int32_t i = 0; i < n; i++) {
         if (tap[i] < 0) continue;
         nas_buf_printf(k->out, "%s            SPLAT(b, w + %d);", k->indent, weight++);

@@ -119,12 +119,20 @@ static const char x86_vectors[] =
     "    store_wide(p + LANES / 2, load_wide(p + LANES / 2) + high_half(v));\n"
     "}\n";
 
-/* A broadcast of 16 bits takes a multiply-add's place, as part of the multiply-add it is free: of the weight only its address is
- * kept. Tiles of 12 x 2 in registers: 238 GFLOPS with instructions for the broadcasts, 377 so, peak 380. */
+/* A broadcast of 16 bits takes a multiply-add's place, as part of the multiply-add it costs a load: of the weight only its address
+ * is kept. Tiles of 12 x 2 that read cached rows: 238 GFLOPS with instructions for the broadcasts, 377 so, peak 380. Phases of a
+ * transposed convolution have few products for each vector they load, 18 of 4 x 5: 330 so, 388 with weights that are there
+ * twice, of which a broadcast of 32 bits is a load alone. */
 static const char x86_multiply_add[] =
     "#define SPLAT(w, p) ((w) = (p))\n"
     "#define MADD(sum, x, w) \\\n"
     "    __asm__(\"vfmadd231ph %2%{1to32%}, %1, %0\" : \"+v\"(sum) : \"v\"(x), \"m\"(*(w)))\n"
+    "/* Of weights that are there twice. */\n"
+    "#define SPLAT_TWICE(w, p) \\\n"
+    "    __asm__(\"vbroadcastss %1, %0\" : \"=v\"(w) : \"m\"(*(const unsigned *)(const void "
+    "*)(p)))\n"
+    "#define MADD_TWICE(sum, x, w) \\\n"
+    "    __asm__(\"vfmadd231ph %2, %1, %0\" : \"+v\"(sum) : \"v\"(x), \"v\"(w))\n"
     "#define OWN(sum) ((void)0)\n\n";
 
 static const char blocks[] =
@@ -147,6 +155,10 @@ static bool is_x86(const nas__program *p) {
 
 const char *nas__weight_operand(const nas__program *p) {
     return p->dtype == NAS_DTYPE_FP16 && is_x86(p) ? "const _Float16 *" : "vf ";
+}
+
+bool nas__weights_twice(const nas__program *p) {
+    return p->dtype == NAS_DTYPE_FP16 && is_x86(p);
 }
 
 void nas__emit_half_vectors(const nas__program *p, nas_buf *out) {

@@ -223,6 +223,49 @@ CLAIM(long_sums_keep_their_accuracy) {
     check_graph(one, "1x1 of 1024 channels", 4, layer_bound);
 }
 
+/* 9x9 to `up` times the size, of `channels`; a 3x3 convolution behind it. */
+static nas_graph *upscaling(int32_t up, int32_t channels) {
+    const nas_conv_attributes c = {.out_channels = 2,
+                                   .kernel_h = 9,
+                                   .kernel_w = 9,
+                                   .stride_h = up,
+                                   .stride_w = up,
+                                   .pad_top = 4,
+                                   .pad_bottom = 4,
+                                   .pad_left = 4,
+                                   .pad_right = 4,
+                                   .dilation_h = 1,
+                                   .dilation_w = 1,
+                                   .groups = 1,
+                                   .has_bias = true};
+    return compile_upscaling(&f, &c, up - 1, channels, 7, 45, true);
+}
+
+/* Phases of a few channels, and of so many that their sums are widened within a row of the window. */
+CLAIM(transposed_convolutions_match_the_reference) {
+    need_tools();
+    check_graph(upscaling(2, 12), "9x9 of 12 channels up 2", 41, network_bound);
+    check_graph(upscaling(3, 5), "9x9 of 5 channels up 3", 42, network_bound);
+    check_graph(upscaling(2, 40), "9x9 of 40 channels up 2", 43, network_bound);
+}
+
+/* Broadcasts would take the ports of the multiply-adds: weights are operands in memory, and where few products share a vector, as
+ * in phases of a transposed convolution, they lie twice for one broadcast of 32 bits. */
+Test(compiler_half_x86, weights_are_operands_and_those_of_phases_lie_twice) {
+    nas_graph *g = upscaling(2, 12);
+    reference_fill(f.ctx, g, 1);
+    nas_buf source = {0}, header = {0};
+    MUST(nas_emit_source(f.ctx, g, &f.options, &source, &header));
+    static const char *const texts[] = {"%{1to32%}", "SPLAT(b, w + 1); MADD(",
+                                        "SPLAT_TWICE(b, w + 2); MADD_TWICE("};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        cr_assert(ne(ptr, strstr(source.data, texts[i]), NULL), "no '%s'", texts[i]);
+    cr_assert(eq(ptr, strstr(source.data, "SPLAT_TWICE(b, w + 1)"), NULL));
+    nas_buf_deinit(&source);
+    nas_buf_deinit(&header);
+    nas_graph_free(g);
+}
+
 /* ---- large values --------------------------------------------------------------------------------------------------- */
 
 /* A 1x1 convolution of one channel by `weight`, behind it one by 1 with a ReLU. */

@@ -32,7 +32,7 @@
 /* One row of the target table. */
 typedef struct nas_target {
     const char *name;           /* "x86-64", "x86-64-avx2", "x86-64-avx512", "aarch64-linux" ... */
-    int32_t vector_bytes;       /* 16, 32 or 64: lanes = vector_bytes / 4 */
+    int32_t vector_bytes;       /* 16, 32 or 64: lanes = vector_bytes / 4, of halves / 2 */
     int32_t vector_registers;   /* architectural, bounds the register tile */
     int32_t l1_bytes, l2_bytes; /* assumed per core; the planner keeps strips below l2_bytes */
     const char *compiler;       /* "gcc", ...; "$NAME/path" starts with an environment variable */
@@ -53,13 +53,19 @@ typedef enum nas_dtype {
  * (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
 
-/* nas_target_best - the last row for `arch` whose needs are all there and whose compiler is a packaged one: what a device
- * that is not this machine gets. NOTFOUND when there is none. */
-typedef bool (*nas_target_has)(void *user, const char *feature);
-nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_target_has has, void *user,
-                           const nas_target **out);
+/* nas_target_native - the best row of those that this CPU can run and that compute in `dtype`: the one for integers need not
+ * compute in half precision. Where none does, "native", which nas_target_check_dtype refuses. */
+nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out);
 
-/* nas_target_check_dtype - UNSUPPORTED naming the target, and processors that do, where it does not compute in `dtype`. */
+/* nas_target_best - the last row for `arch` that computes in `dtype`, whose needs are all there and whose compiler is a
+ * packaged one: what a device that is not this machine gets. Where no such row computes in `dtype`, the one for FP32.
+ * NOTFOUND when there is none. */
+typedef bool (*nas_target_has)(void *user, const char *feature);
+nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
+                           void *user, const nas_target **out);
+
+/* nas_target_check_dtype - UNSUPPORTED naming the target, and targets and processors that do, where it does not compute in
+ * `dtype`. */
 nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype);
 
 /* nas_target_find_cpu - a copy of `target` with the flags and caches of one processor ("cortex-a76", "znver3").

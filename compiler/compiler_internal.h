@@ -36,6 +36,7 @@ typedef struct nas__term {
     int32_t channels;                    /* of the source */
     int32_t up;                          /* 1, or the stride of a transposed convolution */
     int32_t up_h, up_w, up_top, up_left; /* its kernel and padding */
+    bool twice;          /* each weight is packed twice, side by side, see nas__weights_twice */
     const float *weight; /* [O,KH,KW,I], borrowed from the graph; NULL when it has none */
 } nas__term;
 
@@ -349,8 +350,13 @@ void nas__pack_stage(const nas__stage *stage, float *out);
 
 /* ---- emit_half.c: half precision ------------------------------------------------------------------------------------ */
 
-void nas__emit_half_vectors(nas_buf *out); /* in the place of nas__emit_vectors's */
-void nas__emit_half_copies(nas_buf *out);  /* copy_in and copy_out */
+void nas__emit_half_vectors(const nas__program *program,
+                            nas_buf *out); /* in the place of nas__emit_vectors's */
+/* nas__weight_operand - type of what SPLAT sets and MADD multiplies by, up to the name: in halves or not. */
+const char *nas__weight_operand(const nas__program *program);
+/* nas__weights_twice - so that one instruction of 32 bits spreads a half over a vector: transposed convolutions, of x86-64. */
+bool nas__weights_twice(const nas__program *program);
+void nas__emit_half_copies(nas_buf *out); /* copy_in and copy_out */
 /* nas__half_block - most products of a stage that are added in half precision before the sum is widened; 0: all of them,
  * or the program is not one of halves. */
 int32_t nas__half_block(const nas__program *program, const nas__stage *stage);

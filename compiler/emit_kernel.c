@@ -137,20 +137,23 @@ static void emit_start(const pen *k, const nas__stage *s, int32_t n, int32_t vec
     }
 }
 
-/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0. */
+/* The products of one tap: source at `s + at`, weights at w[weight ...] for the outputs with tap[i] >= 0, packed twice or once. */
 static void emit_tap(const pen *k, int32_t n, const int32_t *tap, int32_t vectors, const char *at,
-                     int32_t column, int32_t weight) {
+                     int32_t column, int32_t weight, bool twice) {
     nas_buf_printf(k->out, "%s        {\n%s            const vf ", k->indent, k->indent);
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(k->out, "%sx%d = load(s%s + %d)", v > 0 ? ", " : "", v, at,
                        column + v * k->p->plan.lanes);
     }
-    nas_buf_printf(k->out, ";\n%s            vf b;\n", k->indent);
+    nas_buf_printf(k->out, ";\n%s            %sb;\n", k->indent,
+                   twice ? "vf " : nas__weight_operand(k->p));
     for (int32_t i = 0; i < n; i++) {
         if (tap[i] < 0) continue;
-        nas_buf_printf(k->out, "%s            SPLAT(b, w + %d);", k->indent, weight++);
+        nas_buf_printf(k->out, "%s            SPLAT%s(b, w + %d);", k->indent,
+                       twice ? "_TWICE" : "", weight);
+        weight += twice ? 2 : 1;
         for (int32_t v = 0; v < vectors; v++)
-            nas_buf_printf(k->out, " MADD(a%d_%d, x%d, b);", i, v, v);
+            nas_buf_printf(k->out, " MADD%s(a%d_%d, x%d, b);", twice ? "_TWICE" : "", i, v, v);
         nas_buf_puts(k->out, "\n");
     }
     nas_buf_printf(k->out, "%s        }\n", k->indent);
@@ -193,7 +196,7 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
         for (int32_t kx = 0; kx < t->kernel_w; kx++) {
             int32_t tap[NAS__OUTPUTS_MAX];
             (void)nas__term_taps(t, 0, n, 0, kx, tap);
-            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n);
+            emit_tap(k, n, tap, vectors, at, kx, u * per_channel + kx * n, false);
         }
     }
     emit_channels_end(k, t->channels, block, n, vectors);
@@ -205,13 +208,14 @@ static void emit_term(const pen *k, const nas__stage *s, int32_t index, int32_t 
 static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_t n,
                         int32_t vectors) {
     const nas__term *t = &s->terms[index];
+    const int32_t copies = t->twice ? 2 : 1;
     int32_t tap[NAS__OUTPUTS_MAX], at = 0;
     nas_buf_printf(k->out, "%s/* %dx%d up %d of %d channels, phases %d to %d */\n", k->indent,
                    t->up_h, t->up_w, t->up, t->channels, k->first, k->first + n - 1);
     for (int32_t ky = 0; ky < t->kernel_h; ky++) {
         int32_t per_channel = 0;
         for (int32_t kx = 0; kx < t->kernel_w; kx++)
-            per_channel += nas__term_taps(t, k->first, n, ky, kx, tap);
+            per_channel += copies * nas__term_taps(t, k->first, n, ky, kx, tap);
         if (per_channel == 0) continue;
         if (t->kernel_h > 1) {
             nas_buf_printf(k->out, "%sif (low%d <= %d && %d < high%d) {\n", k->indent, index, ky,
@@ -228,8 +232,8 @@ static void emit_phases(const pen *k, const nas__stage *s, int32_t index, int32_
         emit_channels(k, t->channels, block, step);
         for (int32_t kx = 0, weight = 0; kx < t->kernel_w; kx++) {
             const int32_t outputs = nas__term_taps(t, k->first, n, ky, kx, tap);
-            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight);
-            weight += outputs;
+            if (outputs > 0) emit_tap(k, n, tap, vectors, "", kx, weight, t->twice);
+            weight += copies * outputs;
         }
         emit_channels_end(k, t->channels, block, n, vectors);
         nas_buf_printf(k->out, "%s}\n", k->indent);

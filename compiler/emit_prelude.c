@@ -207,7 +207,7 @@ void nas__emit_head(const nas__program *p, nas_buf *out) {
 
 void nas__emit_vectors(const nas__program *p, nas_buf *out) {
     if (p->dtype == NAS_DTYPE_FP16) {
-        nas__emit_half_vectors(out);
+        nas__emit_half_vectors(p, out);
         return;
     }
     const int32_t bytes = p->target->vector_bytes;

@@ -18,7 +18,9 @@ static float *pack_term(const nas__term *t, int32_t first, int32_t n, float *out
                 for (int32_t i = 0; i < n; i++) {
                     const size_t o = (size_t)((first + i) / (t->up * t->up)) * per_output;
                     if (tap[i] < 0) continue;
-                    *out++ = t->weight[o + (size_t)tap[i] * (size_t)t->channels + (size_t)c];
+                    const float w = t->weight[o + (size_t)tap[i] * (size_t)t->channels + (size_t)c];
+                    *out++ = w;
+                    if (t->twice) *out++ = w;
                 }
             }
         }

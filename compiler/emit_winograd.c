@@ -10,7 +10,8 @@ typedef struct pen {
     nas_buf *out;
     const nas__stage *s;
     nas__winograd m;
-    const char *real; /* type of an element */
+    const char *real;    /* type of an element */
+    const char *operand; /* of a weight in a multiply-add */
     int32_t lanes;
     int32_t wide;  /* floats of a channel at a point */
     int32_t plane; /* floats of a point in V */
@@ -89,7 +90,7 @@ static void emit_point(const pen *k, int32_t first, int32_t n) {
         nas_buf_puts(out, "                        {\n                            const vf ");
         for (int32_t v = 0; v < vectors; v++)
             nas_buf_printf(out, "%sx%d = load(s + %d)", v > 0 ? ", " : "", v, kx + v * k->lanes);
-        nas_buf_puts(out, ";\n                            vf b;\n");
+        nas_buf_printf(out, ";\n                            %sb;\n", k->operand);
         for (int32_t i = 0; i < n; i++) {
             if (!has[i]) continue;
             nas_buf_printf(out, "                            SPLAT(b, w + %d);", weight++);
@@ -209,7 +210,11 @@ void nas__emit_winograd(const nas__program *p, const nas__stage *s, const char *
                         nas_buf *out) {
     const nas__term *t = &s->terms[0];
     const char *real = nas__real(p);
-    pen k = {.out = out, .s = s, .real = real, .lanes = p->plan.lanes};
+    pen k = {.out = out,
+             .s = s,
+             .real = real,
+             .operand = nas__weight_operand(p),
+             .lanes = p->plan.lanes};
     k.m = nas__winograd_of(s->tile.rows, t->kernel_h);
     k.wide = nas__winograd_wide(s, s->tile.span, k.lanes);
     k.plane = t->channels * k.wide;

@@ -202,6 +202,7 @@ static nas_status lower_conv_transpose(nas_ctx *ctx, nas__program *p, const nas_
     nas__term t = {.source = stage_of[node->inputs[0]],
                    .channels = in->c,
                    .up = c->stride_h,
+                   .twice = nas__weights_twice(p),
                    .up_h = c->kernel_h,
                    .up_w = c->kernel_w,
                    .up_top = c->pad_top,
@@ -430,7 +431,8 @@ size_t nas__weight_floats(const nas__stage *stage) {
     size_t floats = (size_t)stage->channels * (stage->act == NAS__ACT_PRELU ? 2 : 1);
     if (stage->tile.rows > 0) return floats + nas__winograd_weight_floats(stage);
     for (int32_t i = 0; i < stage->n_terms; i++)
-        floats += tap_count(stage, &stage->terms[i]) * (size_t)stage->terms[i].channels;
+        floats += tap_count(stage, &stage->terms[i]) * (size_t)stage->terms[i].channels *
+                  (stage->terms[i].twice ? 2 : 1);
     return floats;
 }
 

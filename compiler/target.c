@@ -31,6 +31,7 @@
 #define CASCADE SKYLAKE ",avx512vnni"
 #define ICELAKE CASCADE ",avx512vbmi,avx512vbmi2,avx512ifma,avx512bitalg,avx512vpopcntdq"
 #define SAPPHIRE ICELAKE ",avx512fp16,amx_tile,amx_int8,amx_bf16"
+#define HALVES CASCADE ",avx512fp16"
 #define WIDE " -mprefer-vector-width=512"
 
 /* gcc for 64-bit Arm moves loads up before it hands out registers, so that a full tile spills: 7 to 15 stores in a pass
@@ -48,7 +49,8 @@
 
 enum { KIB = 1024 };
 
-/* Worst row of an architecture first: "native" takes the last one that runs here. Cache sizes are those of the smallest
+/* Worst row of an architecture first: "native" takes the last one that runs here, in half precision the last of those that
+ * compute in it. Cache sizes are those of the smallest
  * common processor of the row. runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
  * without the V extension a vector is four of them. */
 static nas_target targets[] = {
@@ -58,6 +60,8 @@ static nas_target targets[] = {
      HASWELL, "-march=x86-64"},
     {"x86-64-avx512", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=skylake-avx512" WIDE,
      false, "x86-64", SKYLAKE, "-march=x86-64"},
+    {"x86-64-avx512fp16", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER,
+     "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64"},
     {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
      false, "x86-64", CASCADE, "-march=x86-64"},
     {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
@@ -126,9 +130,13 @@ static void prepare(void) {
         targets[i].runs_here = runs_here(&targets[i]);
 }
 
-nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out) {
+static void prepare_once(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     (void)pthread_once(&once, prepare); /* cannot fail with these arguments */
+}
+
+nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out) {
+    prepare_once();
     nas_buf known = {0};
     for (int i = TARGET_COUNT - 1; i >= 0; i--) {
         const nas_target *row = &targets[i];
@@ -145,6 +153,35 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
     return status;
 }
 
+static bool in_list(const char *list, const char *name, size_t len) {
+    for (const char *p = list; *p != '\0';) {
+        const size_t n = strcspn(p, ",");
+        if (n == len && memcmp(p, name, n) == 0) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+/* Arithmetic on vectors of _Float16, which kernels for x86-64 write 64 bytes long. */
+static bool has_halves(const char *arch, const char *needs, int32_t vector_bytes) {
+    if (strcmp(arch, "x86-64") == 0) return vector_bytes == 64 && in_list(needs, "avx512fp16", 10);
+    return in_list(needs, "asimdhp", 7);
+}
+
+static bool computes_in(const nas_target *row, nas_dtype dtype) {
+    return dtype == NAS_DTYPE_FP32 || has_halves(row->arch, row->needs, row->vector_bytes);
+}
+
+nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out) {
+    prepare_once();
+    for (int i = TARGET_COUNT - 1; i >= 0; i--) {
+        if (!targets[i].runs_here || !computes_in(&targets[i], dtype)) continue;
+        *out = &targets[i];
+        return NAS_OK;
+    }
+    return nas_target_find(ctx, "native", out);
+}
+
 static bool has_all(const nas_target *row, nas_target_has has, void *user) {
     for (const char *p = row->needs; *p != '\0';) {
         char feature[32];
@@ -158,24 +195,16 @@ static bool has_all(const nas_target *row, nas_target_has has, void *user) {
     return true;
 }
 
-nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_target_has has, void *user,
-                           const nas_target **out) {
+nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
+                           void *user, const nas_target **out) {
     for (int i = TARGET_COUNT - 1; i >= 0; i--) {
         if (strcmp(targets[i].arch, arch) != 0 || targets[i].compiler[0] == '$' ||
-            !has_all(&targets[i], has, user))
+            !computes_in(&targets[i], dtype) || !has_all(&targets[i], has, user))
             continue;
         return nas_target_find(ctx, targets[i].name, out); /* which also prepares the table */
     }
+    if (dtype != NAS_DTYPE_FP32) return nas_target_best(ctx, arch, NAS_DTYPE_FP32, has, user, out);
     return nas_fail(ctx, NAS_ERR_NOTFOUND, "no target for architecture '%s'", arch);
-}
-
-static bool in_list(const char *list, const char *name, size_t len) {
-    for (const char *p = list; *p != '\0';) {
-        const size_t n = strcspn(p, ",");
-        if (n == len && memcmp(p, name, n) == 0) return true;
-        p += n + (p[n] == ',');
-    }
-    return false;
 }
 
 /* Has the processor what the target's kernels are written for? */
@@ -191,23 +220,35 @@ static nas_status cpu_suits(nas_ctx *ctx, const cpu *c, const nas_target *target
     return NAS_OK;
 }
 
-#define HALF "asimdhp" /* arithmetic on vectors of _Float16 */
+/* "a, b" of the rows of an architecture that compute in half precision, all rows for NULL; of the processors of `target`. */
+static void list_halves(const nas_target *target, const char *arch, nas_buf *out) {
+    for (int i = 0; i < TARGET_COUNT; i++) {
+        const nas_target *row = &targets[i];
+        if ((arch == NULL || strcmp(row->arch, arch) == 0) && computes_in(row, NAS_DTYPE_FP16))
+            nas_buf_printf(out, "%s%s", out->len > 0 ? ", " : "", row->name);
+    }
+    bool any = false;
+    for (int i = 0; i < CPU_COUNT && arch != NULL; i++) {
+        const cpu *c = &cpus[i];
+        if (strcmp(c->arch, arch) != 0 || !has_halves(arch, c->needs, target->vector_bytes))
+            continue;
+        nas_buf_printf(out, "%s%s", any ? ", " : ", or name a processor that does: ", c->name);
+        any = true;
+    }
+}
 
 nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype) {
-    if (dtype == NAS_DTYPE_FP32 || in_list(target->needs, HALF, sizeof HALF - 1)) return NAS_OK;
+    if (computes_in(target, dtype)) return NAS_OK;
     nas_buf known = {0};
-    for (int i = 0; i < CPU_COUNT; i++) {
-        const cpu *c = &cpus[i];
-        if (strcmp(c->arch, target->arch) == 0 && in_list(c->needs, HALF, sizeof HALF - 1))
-            nas_buf_printf(&known, "%s%s", known.len > 0 ? ", " : "", c->name);
-    }
+    list_halves(target, target->arch, &known);
     const bool some = known.len > 0;
+    if (!some) list_halves(target, NULL, &known);
     const nas_status status = nas_fail(
         ctx, NAS_ERR_UNSUPPORTED,
-        "target %s (%s): it is not known to compute in half precision (fp16); %s%s%s", target->name,
-        target->flags, some ? "take target aarch64-fp16, or name a processor that does: " : "",
-        some ? known.data : "only 64-bit Arm processors do here, see target aarch64-fp16",
-        some ? "; or dtype fp32" : "; or take dtype fp32");
+        "target %s (%s): it is not known to compute in half precision (fp16); %s%s; or "
+        "take dtype fp32",
+        target->name, target->flags, some ? "take target " : "of other architectures do targets ",
+        known.data != NULL ? known.data : "");
     nas_buf_deinit(&known);
     return status;
 }

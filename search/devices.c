@@ -77,15 +77,6 @@ static nas_dtype dtype_of(const nas__study *s) {
     return strcmp(s->config->compile.dtype, "fp16") == 0 ? NAS_DTYPE_FP16 : NAS_DTYPE_FP32;
 }
 
-/* The row for what a device reports. The best one for integers need not compute in half precision. */
-static nas_status best_target(const nas__study *s, const char *arch, nas_device *handle,
-                              const nas_target **row) {
-    if (dtype_of(s) == NAS_DTYPE_FP16 && strcmp(arch, "aarch64") == 0 &&
-        device_has(handle, "asimdhp"))
-        return nas_target_find(s->ctx, "aarch64-fp16", row);
-    return nas_target_best(s->ctx, arch, device_has, handle, row);
-}
-
 /* Row and processor that a device is compiled for; handle NULL: not yet opened, "auto" is refused. */
 static nas_status find_target(nas__study *s, const nas_config_device *d, nas_device *handle,
                               nas_target *out) {
@@ -93,12 +84,14 @@ static nas_status find_target(nas__study *s, const nas_config_device *d, nas_dev
     const char *name = target_name(s, d);
     const char *arch = handle == NULL ? "" : nas_device_facts_of(handle)->arch;
     nas_status status = NAS_OK;
-    if (strcmp(name, "auto") != 0) {
+    const bool open = strcmp(name, "auto") == 0;
+    if (!open && strcmp(name, "native") != 0) {
         status = nas_target_find(s->ctx, name, &row);
-    } else if (strcmp(d->connect, "local") == 0 || arch[0] == '\0') { /* or nothing runs at all */
-        status = nas_target_find(s->ctx, "native", &row);
+    } else if (!open || strcmp(d->connect, "local") == 0 ||
+               arch[0] == '\0') { /* or nothing runs at all */
+        status = nas_target_native(s->ctx, dtype_of(s), &row);
     } else {
-        status = best_target(s, arch, handle, &row);
+        status = nas_target_best(s->ctx, arch, dtype_of(s), device_has, handle, &row);
     }
     if (status != NAS_OK)
         return nas_wrap(s->ctx, status, "%s target", d->target[0] != '\0' ? d->name : "compile");

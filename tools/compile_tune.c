@@ -80,8 +80,8 @@ static const char *name_of(const nas_device *device, const char *connect, char *
 static nas_status open_device(nas_ctx *ctx, const nas_compile_tune_options *o, bool choose_target,
                               nas_compile_options *compile, nas_compile_tune *t) {
     const nas_target *row = NULL;
-    nas_status status =
-        nas_sparse_device_open(ctx, o->device, o->key_file, compile->cache_dir, &t->device, &row);
+    nas_status status = nas_sparse_device_open(ctx, o->device, o->key_file, compile->cache_dir,
+                                               compile->dtype, &t->device, &row);
     if (status != NAS_OK) return status;
     if (choose_target) compile->target = row;
     status = nas_device_suits(ctx, t->device, compile->target->arch, compile->target->needs);

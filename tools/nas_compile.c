@@ -23,13 +23,13 @@ static const char help_text[] =
     "\n"
     "  -o DIR               where the result goes; created\n"
     "  --target NAME        native (default), x86-64, x86-64-avx2, x86-64-avx512, "
-    "x86-64-avx512vnni, x86-64-amx,\n"
-    "                       aarch64-linux, aarch64-fp16, aarch64-dotprod, aarch64-i8mm, "
-    "aarch64-android, armv7-linux,\n"
-    "                       riscv64-linux\n"
+    "x86-64-avx512fp16,\n"
+    "                       x86-64-avx512vnni, x86-64-amx, aarch64-linux, aarch64-fp16, "
+    "aarch64-dotprod,\n"
+    "                       aarch64-i8mm, aarch64-android, armv7-linux, riscv64-linux\n"
     "  --cpu NAME           a processor of that target, e.g. cortex-a76: its flags and caches\n"
     "  --dtype fp32|fp16    what it computes in and keeps weights in (default fp32); fp16 halves "
-    "the memory on Arm\n"
+    "the memory on\n"
     "                       processors that compute in it, of networks that compile by rows "
     "(docs/half_precision.md)\n"
     "  --threads N          most threads that the program can use (default 2, at most 64)\n"
@@ -380,6 +380,13 @@ static nas_status use_recipe(nas_ctx *ctx, const command_line *cl, nas_graph *gr
     return status;
 }
 
+/* Without a target or a processor it is the best row for what the network computes in. */
+static nas_status settle_target(nas_ctx *ctx, const command_line *cl,
+                                nas_compile_options *options) {
+    if (strcmp(cl->target, "native") != 0 || cl->cpu != NULL) return NAS_OK;
+    return nas_target_native(ctx, options->dtype, &options->target);
+}
+
 /* ---- results -------------------------------------------------------------------------------------------------------- */
 
 static nas_status print(nas_ctx *ctx, const nas_buf *text) {
@@ -530,14 +537,14 @@ static nas_status find_device(nas_ctx *ctx, const command_line *cl, nas_compile_
     request->device_name = request->on_device ? cl->target : "native";
     if (request->on_device) {
         const nas_status status = nas_sparse_device_open(
-            ctx, cl->target, cl->key, options->cache_dir, &request->device, &row);
+            ctx, cl->target, cl->key, options->cache_dir, options->dtype, &request->device, &row);
         if (status == NAS_OK && cl->cpu == NULL) options->target = row;
         return status;
     }
     nas_ctx *quiet = nas_ctx_child(ctx);
     if (quiet == NULL) return NAS_ERR_NOMEM;
-    if (nas_sparse_device_open(quiet, "local", NULL, options->cache_dir, &request->device, &row) !=
-        NAS_OK) {
+    if (nas_sparse_device_open(quiet, "local", NULL, options->cache_dir, options->dtype,
+                               &request->device, &row) != NAS_OK) {
         fprintf(stderr, "note: the table is not kept for searches: %s\n", nas_ctx_message(quiet));
         request->device = NULL;
     }
@@ -583,6 +590,7 @@ static int run(nas_ctx *ctx, const command_line *cl) {
     const bool wrong_usage = status != NAS_OK;
     if (status == NAS_OK && cl->model != NULL) status = import(ctx, cl, &graph);
     if (status == NAS_OK && cl->recipe != NULL) status = use_recipe(ctx, cl, graph, &options);
+    if (status == NAS_OK) status = settle_target(ctx, cl, &options);
     if (status == NAS_OK) status = open_tune(ctx, cl, &options, &tune);
     if (status == NAS_OK)
         status = cl->break_even ? break_even(ctx, cl, graph, &options, tune.db)

@@ -15,7 +15,7 @@ static bool device_has(void *user, const char *feature) {
 }
 
 nas_status nas_sparse_device_open(nas_ctx *ctx, const char *target, const char *key,
-                                  const char *work_dir, nas_device **device,
+                                  const char *work_dir, nas_dtype dtype, nas_device **device,
                                   const nas_target **row) {
     nas_device_options o = nas_device_options_default();
     o.name = target;
@@ -26,8 +26,8 @@ nas_status nas_sparse_device_open(nas_ctx *ctx, const char *target, const char *
     if (status != NAS_OK) return status;
     const char *arch = nas_device_facts_of(*device)->arch;
     status = strcmp(target, "local") == 0 || arch[0] == '\0'
-                 ? nas_target_find(ctx, "native", row)
-                 : nas_target_best(ctx, arch, device_has, *device, row);
+                 ? nas_target_native(ctx, dtype, row)
+                 : nas_target_best(ctx, arch, dtype, device_has, *device, row);
     return nas_wrap(ctx, status, "%s", target);
 }
 

@@ -1,4 +1,5 @@
 /* test_devices.c - studies on several devices: simulated ones, and agents on loopback that are killed on the way. */
+#include "compiler/compiler.h"
 #include "db/db.h"
 #include "tests/search/program.h"
 
@@ -210,6 +211,28 @@ Test(search_devices, programs_of_a_device_compute_in_half_precision_where_asked)
     nas_buf_append(&text, "", 1);
     assert_says(text.data, "_Float16");
     nas_buf_deinit(&text);
+}
+
+/* Without a target by name it is this processor's row for halves, which is not that for integers; else the reason. */
+Test(search_devices, half_precision_here_takes_the_row_that_has_it) {
+    write_config("[objectives]\nminimise = [\"latency_p50_ms\"]\n[compile]\n"
+                 "target = \"auto\"\ndtype = \"fp16\"\n[[device]]\nname = \"a\"\n"
+                 "connect = \"simulated\"\n");
+    const nas_target *row = NULL;
+    cr_assert(eq(int, (int)nas_target_native(ctx, NAS_DTYPE_FP16, &row), (int)NAS_OK));
+    nas_process_result r = search();
+    if (nas_target_check_dtype(ctx, row, NAS_DTYPE_FP16) != NAS_OK) {
+        cr_assert(eq(int, r.exit_code, NAS_EXIT_FAILED), "%s", r.err.data);
+        assert_says(r.err.data, "half precision (fp16)");
+        nas_process_result_deinit(&r);
+        return;
+    }
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    char expected[64];
+    (void)snprintf(expected, sizeof expected, "%s\n", row->name);
+    cr_expect(eq(str, (char *)query("SELECT DISTINCT target FROM v_measurement"), expected));
+    cr_expect(eq(str, (char *)query("SELECT count(*) FROM v_trial WHERE state = 'FAIL'"), "0\n"));
 }
 
 Test(search_devices, a_study_of_a_device_that_is_gone_names_what_changed) {

@@ -217,7 +217,7 @@ Test(search_study, dry_run_prints_the_plan_and_writes_nothing) {
 
 typedef struct bad_case {
     const char *name;
-    const char *args[4];
+    const char *args[5];
     int exit_code;
     const char *says;
 } bad_case;
@@ -230,7 +230,10 @@ Test(search_study, bad_input_gives_its_exit_code_and_says_what_to_do) {
          NAS_EXIT_FAILED,
          "/no/such/cc"},
         {"unknown target", {"--set", "compile.target=z80", NULL}, NAS_EXIT_FAILED, "x86-64"},
-        {"halves", {"--set", "compile.dtype=fp16", NULL}, NAS_EXIT_FAILED, "compile.dtype, device"},
+        {"halves",
+         {"--set", "compile.dtype=fp16", "--set", "compile.target=x86-64-avx2", NULL},
+         NAS_EXIT_FAILED,
+         "compile.dtype, device"},
         {"disk", {"--set", "budget.disk_mb=1000000000", NULL}, NAS_EXIT_FAILED, "free some space"},
         {"data folder",
          {"--set", "data.train=/no/such/folder", NULL},

@@ -1,4 +1,5 @@
 /* test_nas_compile.c - the program as people start it: from an ONNX file to a program that answers, and every refusal. */
+#include "compiler/compiler.h"
 #include "db/db.h"
 #include "ir/graph.h"
 
@@ -429,7 +430,18 @@ Test(tools_nas_compile, half_precision_is_for_processors_that_compute_in_it) {
                    "--recipe r.json " ARM "--explain $C",
                    hash);
     expect(line, 0, "half precision");
-    expect("$P rows.onnx --recipe r.json --explain $C", 1, "half precision (fp16)");
+    expect("$P rows.onnx --recipe r.json --target x86-64-avx2 --explain $C", 1,
+           "take target x86-64-avx512fp16");
+    expect("$P rows.onnx --recipe r.json --target x86-64-avx512fp16 --explain $C", 0,
+           "half precision: rows and weights");
+    /* Without a target: the row of this processor that computes in halves, if it has one. */
+    const nas_target *native = NULL;
+    OK(nas_target_native(ctx, NAS_DTYPE_FP16, &native));
+    const bool halves = nas_target_check_dtype(ctx, native, NAS_DTYPE_FP16) == NAS_OK;
+    expect("$P rows.onnx --dtype fp16 -o o $C", halves ? 0 : 1,
+           halves ? native->name : "half precision (fp16)");
+    expect("$P rows.onnx --recipe r.json -o o $C", halves ? 0 : 1,
+           halves ? native->name : "half precision (fp16)");
     expect("$P rows.onnx --recipe r.json --dtype fp32 --explain $C && echo whole", 0, "whole");
     (void)snprintf(line, sizeof line,
                    "echo '{\"graph_hash\": \"%s\", \"dtype\": 16}' > r.json; $P rows.onnx "

@@ -23,7 +23,7 @@ static const pace two_units = {4, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 2.5, 32, 10, 5
 static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 1.5, 64, 20, 7};
 /* Two units for vectors of 64 bytes, Intel's servers: broadcasts are operands in memory, loads and multiply-adds keep up
  * with one another, and it is the way of the weights to L1 and of the sums between parts that shows. */
-static const pace wide = {4, 15, 0.05, 0.02, 2, 1, 2, 1.5, 0.32, 30, 10, 5.4};
+static const pace wide = {4, 15, 0.1, 0.02, 2, 1, 2, 1.5, 0.32, 30, 10, 5.4};
 
 static const pace *pace_of(const nas_target *target) {
     if (target->vector_bytes != 64) return &two_units;
@@ -83,7 +83,7 @@ static double weights_cycles(const nas_target *target, double block, int32_t vec
         const double excess = width / unit->l2 - 0.5 * step; /* above half its rate */
         return excess > 0 ? 2 * excess : 0;
     }
-    const double line = 0.3, odd = 0.5, far_bytes = 18; /* lines come in pairs */
+    const double line = 0.45, odd = 0.5, far_bytes = 18; /* lines come in pairs */
     double cycles = line * (vectors - 1) + (vectors == 3 ? odd : 0);
     if (block > 0.25 * target->l2_bytes) {
         const double excess = width / far_bytes - 0.8 * step;
@@ -173,9 +173,10 @@ static double winograd_streams(const nas_target *target, const nas__conv *c,
         /* So few products hardly hide what comes from memory for the first batch, and from L2 what V and M leave it. */
         const double over = scratch - 0.125 * target->l2_bytes;
         const double near = (0.3 * weights + (over > 0 ? 2 * over : 0)) / p->l2;
-        if (weights + scratch <= 0.6 * target->l2_bytes) return near;
+        const double first = weights > 0.3 * target->l2_bytes ? 0.8 * weights / p->memory : 0;
+        if (weights + scratch <= 0.6 * target->l2_bytes) return near + first / batches;
         const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / p->l3 : 0;
-        return near + spill + 0.8 * weights * (1 / p->memory + (batches - 1) / p->l3) / batches;
+        return near + spill + (first + 0.8 * weights * (batches - 1) / p->l3) / batches;
     }
     if (p == &in_halves) {
         const double held = weights + scratch, beyond = held - 0.9 * target->l2_bytes;
@@ -201,7 +202,9 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
         double step = product_cycles(unit, way->pixels, kind.vectors);
-        if (unit == &wide) step += weights_cycles(target, target->l1_bytes, kind.vectors, step);
+        if (unit == &wide)
+            step += weights_cycles(target, (double)c->in_c * kind.vectors * target->vector_bytes,
+                                   kind.vectors, step);
         mul += (kind.to - kind.from) *
                (c->in_c * step + unit->call + unit->product_result * way->pixels * kind.vectors);
     }

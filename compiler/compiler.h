@@ -41,6 +41,8 @@ typedef struct nas_target {
     const char *arch;           /* "x86-64", "aarch64", "armv7", "riscv64" */
     const char *needs;          /* features a program needs, comma-separated: rt/cpu_check.h */
     const char *base_flags;     /* for the main program, which has to start anywhere on `arch` */
+    bool
+        splits_vectors; /* computes a vector in two parts: one multiply-add of a vector a cycle, not two */
 } nas_target;
 
 /* What a network computes in, and its activations and weights are kept in. Its input and output are floats either way. */
@@ -49,8 +51,9 @@ typedef enum nas_dtype {
     NAS_DTYPE_FP16  /* half precision, on processors that compute in it; networks by rows */
 } nas_dtype;
 
-/* nas_target_find - "native" picks the best row this CPU can run; else by name, also a row that does not run here
- * (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
+/* nas_target_find - "native" picks the best row this CPU can run, with the caches and `splits_vectors` of the CPU where the
+ * row has vectors of 64 bytes; else by name, also a row that does not run here (its runs_here is false: it compiles, its
+ * program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
 
 /* nas_target_native - the best row of those that this CPU can run and that compute in `dtype`: the one for integers need not

@@ -144,8 +144,12 @@ static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {28, 1}, {14, 2}, {6, 4}}
 
 /* Weights of one part of the sum that leave most of L1 to the input; 0 when the whole sum does. */
 static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t vectors) {
+    enum {
+        MOST = 12 << 10
+    }; /* of vectors of 64 bytes; larger parts crowd the pixels: measured with L1 of 48 KiB */
     const nas__conv_runs r = nas__conv_run(c, 0);
-    const double step = (double)vectors * target->vector_bytes, room = 0.4 * target->l1_bytes;
+    const double step = (double)vectors * target->vector_bytes, share = 0.4 * target->l1_bytes;
+    const double room = target->vector_bytes == 64 && share > MOST ? MOST : share;
     if (c->kernel_h * r.taps * r.length * step <= room || r.length % 4 != 0) return 0;
     const int32_t parts = (int32_t)ceil(r.length * step / room);
     return (ceil_div(r.length, parts) + 3) / 4 * 4;

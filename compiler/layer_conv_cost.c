@@ -1,8 +1,6 @@
 /* layer_conv_cost.c - what a way of a dense convolution is expected to take, in cycles. */
 #include "compiler/layer_conv_internal.h"
 
-#include <string.h>
-
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
 }
@@ -17,15 +15,19 @@ typedef struct pace {
     double product_result; /* of a product of Winograd, which has no activation */
     double transform;      /* of a point: about three additions, a load, a store */
     double crowd;          /* of a pixel that others of the tile drive out of L1 */
+    double part;           /* of a vector of sums that goes on with the next part of the sum */
     double l2, l3, memory; /* bytes */
 } pace;
-static const pace two_units = {4, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 32, 10, 5};
+static const pace two_units = {4, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 2.5, 32, 10, 5};
 /* Zen 4 computes vectors of 64 bytes in halves: everything else is twice as fast beside them. */
-static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 64, 20, 7};
+static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 1.5, 64, 20, 7};
+/* Two units for vectors of 64 bytes, Intel's servers: broadcasts are operands in memory, loads and multiply-adds keep up
+ * with one another, and it is the way of the weights to L1 and of the sums between parts that shows. */
+static const pace wide = {4, 15, 0.1, 0.02, 2, 1, 2, 1.5, 0.32, 30, 10, 5.4};
 
 static const pace *pace_of(const nas_target *target) {
-    const bool halves = target->vector_bytes == 64 && strstr(target->needs, "amx") == NULL;
-    return halves ? &in_halves : &two_units;
+    if (target->vector_bytes != 64) return &two_units;
+    return target->splits_vectors ? &in_halves : &wide;
 }
 
 static double product_cycles(const pace *p, int32_t pixels, int32_t vectors) {
@@ -39,6 +41,7 @@ static double product_cycles(const pace *p, int32_t pixels, int32_t vectors) {
 static double stream_cycles(const nas_target *target, double bytes) {
     const pace *p = pace_of(target);
     if (bytes <= 0.5 * target->l2_bytes) return 0.3 * bytes / p->l2;
+    if (p == &wide) return 0.3 * bytes / p->memory; /* of a network nothing else is near */
     return bytes <= 8.0 * target->l2_bytes ? 0.3 * bytes / p->l3 : bytes / p->memory;
 }
 
@@ -46,16 +49,18 @@ static double stream_cycles(const nas_target *target, double bytes) {
  * all that the products do not last for. */
 static double hidden_stream_cycles(const nas_target *target, double bytes, double work) {
     const double all = stream_cycles(target, bytes);
-    if (bytes <= 8.0 * target->l2_bytes) return all;
+    if (bytes <= 8.0 * target->l2_bytes || pace_of(target) == &wide) return all;
     return all - work > 0.5 * all ? all - work : 0.5 * all;
 }
 
-/* Pixels of a tile that lie a multiple of 4 KiB apart share a set of L1, which has room for eight lines: how many more there
- * are, each of them fetched again for every step. */
+/* Pixels of a tile that lie a multiple of 4 KiB apart share a set of L1, which has room for eight lines, or for as many as
+ * make up its size where the sets are 64: how many more there are, each of them fetched again for every step. */
 static int32_t crowded(const nas_target *target, const nas__conv *c, int32_t rows,
                        int32_t columns) {
-    enum { WAYS = 8, LINE = 64, SETS_MAX = 256 };
-    const int32_t sets = target->l1_bytes / (WAYS * LINE);
+    enum { WAYS = 8, LINE = 64, SETS_WIDE = 64, SETS_MAX = 256 };
+    const bool is_wide = pace_of(target) == &wide;
+    const int32_t sets = is_wide ? SETS_WIDE : target->l1_bytes / (WAYS * LINE);
+    const int32_t ways = is_wide ? target->l1_bytes / (SETS_WIDE * LINE) : WAYS;
     int32_t held[SETS_MAX] = {0}, over = 0;
     if (sets < 1 || sets > SETS_MAX) return 0;
     for (int32_t i = 0; i < rows * columns; i++) {
@@ -64,8 +69,34 @@ static int32_t crowded(const nas_target *target, const nas__conv *c, int32_t row
         held[at * sizeof(float) / LINE % (size_t)sets]++;
     }
     for (int32_t i = 0; i < sets; i++)
-        over += held[i] >= WAYS ? held[i] : 0; /* the weights need a line, too */
+        over += held[i] >= ways ? held[i] : 0; /* the weights need a line, too */
     return over;
+}
+
+/* What a step takes longer because weights that do not stay in L1, `block` bytes of a block of outputs, come from L2 or,
+ * beside those of the next block that are asked for ahead, do not stay there either. */
+static double weights_cycles(const nas_target *target, double block, int32_t vectors, double step) {
+    const pace *unit = pace_of(target);
+    const double width = (double)vectors * target->vector_bytes;
+    if (block <= 0.75 * target->l1_bytes) return 0;
+    if (unit != &wide) {
+        const double excess = width / unit->l2 - 0.5 * step; /* above half its rate */
+        return excess > 0 ? 2 * excess : 0;
+    }
+    const double line = 0.45, odd = 0.5, far_bytes = 18; /* lines come in pairs */
+    double cycles = line * (vectors - 1) + (vectors == 3 ? odd : 0);
+    if (block > 0.25 * target->l2_bytes) {
+        const double excess = width / far_bytes - 0.8 * step;
+        cycles += excess > 0.1 * step ? excess : 0.1 * step;
+    }
+    return cycles;
+}
+
+/* What the sums of a tile cost beside its products: results, and sums that wait for another part. The more of them there are,
+ * the fewer products pass by meanwhile. */
+static double sums_cycles(const pace *unit, double parts, int32_t vectors) {
+    const double part = unit == &wide ? unit->part * vectors : unit->part;
+    return parts * unit->call + (unit->result + (parts - 1) * part) * vectors;
 }
 
 static double direct_cycles(const nas_target *target, const nas__conv *c,
@@ -84,15 +115,12 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
             const double crowd = unit->crowd * crowded(target, c, rows, t.columns - narrow);
             for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
                 const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-                const double width = (double)kind.vectors * target->vector_bytes;
                 double step = product_cycles(unit, pixels, kind.vectors) + crowd;
-                const double excess = width / unit->l2 - 0.5 * step;
-                if (way->depth == 0 && pixels > 1 && steps * width > 0.75 * target->l1_bytes &&
-                    excess > 0)
-                    step += 2 * excess; /* weights from L2 for each tile, above half its rate */
-                cycles +=
-                    (double)bands * n * (kind.to - kind.from) *
-                    (steps * step + parts * (unit->call + unit->result * pixels * kind.vectors));
+                if (way->depth == 0 && pixels > 1)
+                    step += weights_cycles(target, steps * kind.vectors * target->vector_bytes,
+                                           kind.vectors, step);
+                cycles += (double)bands * n * (kind.to - kind.from) *
+                          (steps * step + sums_cycles(unit, parts, pixels * kind.vectors));
             }
         }
     }
@@ -105,7 +133,7 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
     const double output = (double)c->out_h * c->out_w * c->out_c * 4;
     const double passes = way->outer == 0 ? units : 1;
     cycles = cycles * c->groups + stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
-    if (unit == &in_halves) {
+    if (unit != &two_units) {
         if (way->outer == 1 && output > 0.5 * target->l2_bytes)
             cycles += stream_cycles(target, output); /* no chain of layers goes on with it */
         if (weights <= 0.5 * target->l1_bytes) return cycles; /* they stay there */
@@ -134,13 +162,22 @@ int32_t nas__conv_winograd_tiles(const nas__conv *c, const nas__conv_way *way) {
     return ceil_div(c->out_h, m) * ceil_div(c->out_w, m);
 }
 
-/* What memory adds to the `work` of one batch. */
+/* What memory adds to the `work` of one of the batches. */
 static double winograd_streams(const nas_target *target, const nas__conv *c,
-                               const nas__conv_way *way, double work) {
+                               const nas__conv_way *way, double work, int32_t batches) {
     const int32_t a = nas__conv_winograd_edge(way) + 2;
     const double weights = 4.0 * a * a * c->in_c * c->out_c;
     const double scratch = 4.0 * (double)nas__conv_winograd_scratch(target, c, way);
     const pace *p = pace_of(target);
+    if (p == &wide) {
+        /* So few products hardly hide what comes from memory for the first batch, and from L2 what V and M leave it. */
+        const double over = scratch - 0.125 * target->l2_bytes;
+        const double near = (0.3 * weights + (over > 0 ? 2 * over : 0)) / p->l2;
+        const double first = weights > 0.3 * target->l2_bytes ? 0.8 * weights / p->memory : 0;
+        if (weights + scratch <= 0.6 * target->l2_bytes) return near + first / batches;
+        const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / p->l3 : 0;
+        return near + spill + (first + 0.8 * weights * (batches - 1) / p->l3) / batches;
+    }
     if (p == &in_halves) {
         const double held = weights + scratch, beyond = held - 0.9 * target->l2_bytes;
         if (beyond <= 0) return 0.3 * weights / p->l2;
@@ -164,15 +201,18 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     double mul = 0;
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        double step = product_cycles(unit, way->pixels, kind.vectors);
+        if (unit == &wide)
+            step += weights_cycles(target, (double)c->in_c * kind.vectors * target->vector_bytes,
+                                   kind.vectors, step);
         mul += (kind.to - kind.from) *
-               (c->in_c * product_cycles(unit, way->pixels, kind.vectors) + unit->call +
-                unit->product_result * way->pixels * kind.vectors);
+               (c->in_c * step + unit->call + unit->product_result * way->pixels * kind.vectors);
     }
     const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
                   out_vectors = ceil_div(c->out_c, b.lanes);
     const double transform = tiles * points * unit->transform * (in_vectors + out_vectors);
     const double work = points * products * mul;
-    return work + transform + batches * winograd_streams(target, c, way, work / batches);
+    return work + transform + batches * winograd_streams(target, c, way, work / batches, batches);
 }
 
 double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {

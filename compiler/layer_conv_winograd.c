@@ -27,14 +27,20 @@ typedef struct geometry {
     size_t in_plane, out_plane; /* floats from point to point, off the powers of two */
 } geometry;
 
+/* What counts as large beside the caches: they share the next one, which a larger L2 does not make larger. */
+static double near_bytes(const nas_target *target) {
+    enum { MOST = 1 << 20 };
+    return target->l2_bytes < MOST ? target->l2_bytes : MOST;
+}
+
 bool nas__conv_winograd_far(const nas_target *target, const nas__conv *c) {
     return target->vector_bytes == 64 &&
-           4.0 * c->out_h * (double)c->out_row > (double)FAR * target->l2_bytes;
+           4.0 * c->out_h * (double)c->out_row > FAR * near_bytes(target);
 }
 
 bool nas__conv_winograd_asks(const nas_target *target, const nas__conv *c) {
     return target->vector_bytes == 64 && nas__conv_streams(target, c) != NAS__FAR_WEIGHTS &&
-           4.0 * c->out_h * (double)c->in_row > (double)NEXT * target->l2_bytes;
+           4.0 * c->out_h * (double)c->in_row > NEXT * near_bytes(target);
 }
 
 static geometry geometry_of(const nas_target *target, const nas__conv *c,

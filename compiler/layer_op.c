@@ -258,15 +258,9 @@ int32_t nas__op_output_units(const nas__view *in) {
 }
 
 void nas__op_emit_output(const nas_target *target, const nas__view *in, nas_buf *out) {
-    const nas_shape *s = &in->shape;
     nas_buf_puts(out, "KERNEL void ");
     nas__op_output_name(target, in, out);
     nas_buf_puts(out, arguments);
-    nas_buf_printf(out,
-                   "    for (long y = begin; y < end; y++) {\n"
-                   "        const float *i = in + y * %zu;\n"
-                   "        float *o = out + y * %d;\n",
-                   in->row, s->w);
-    nas__op_planes(target, in, false, "o", "i", out);
-    nas_buf_puts(out, "    }\n}\n\n");
+    nas__op_planes(target, in, false, out);
+    nas_buf_puts(out, "}\n\n");
 }

@@ -21,10 +21,9 @@ void nas__op_emit_product(const nas_target *target, const nas__op *op, nas_buf *
  * pixels: floor(i * in / size), or half pixels with ties towards zero. */
 void nas__op_emit_nearest(const char *axis, int32_t in, int32_t size, bool half, const char *indent,
                           nas_buf *out);
-/* nas__op_planes - between planes [c][h][w] at `plane` and pixels of a view at `pixel`, row y: blocks of LANES x LANES
- * numbers turned in registers, the rest one by one. to_pixels: from the planes, else to them. */
-void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,
-                    const char *plane, const char *pixel, nas_buf *out);
+/* nas__op_planes - body of a kernel for the rows [begin, end): between planes [c][h][w] and pixels of a view; blocks of
+ * LANES x LANES numbers turned in registers, the rest one by one. to_pixels: from planes `in`, else to planes `out`. */
+void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels, nas_buf *out);
 /* nas__op_act - text of the activation of `value`. */
 void nas__op_act(const nas__op *op, const char *value, nas_buf *out);
 /* nas__op_each - a loop of whole vectors over `length` floats and its rest. `body` writes one step: at index `c`, with

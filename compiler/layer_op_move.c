@@ -175,28 +175,62 @@ static void open_axis(char name, int32_t length, int32_t lanes, const char *inde
     }
 }
 
+/* Rows of pixels that one block of channels goes through before the next: along a plane they are adjacent, so that its
+ * lines are read or written whole, while the pixels stay in the cache. */
+static int32_t rows_of_block(const nas_target *target, const nas__view *view) {
+    enum { ROWS_MAX = 16 };
+    const double rows = 0.25 * target->l2_bytes / ((double)view->row * sizeof(float));
+    return rows < 1 ? 1 : rows > ROWS_MAX ? ROWS_MAX : (int32_t)rows;
+}
+
+/* Several blocks of channels. Pixels without gaps between the rows go on from row to row. Lines of planes to be written
+ * are asked for a block of rows, or a call, before. */
+static void emit_blocks(const nas_target *target, const nas__view *view, const block *b,
+                        nas_buf *out) {
+    const nas_shape *s = &view->shape;
+    const int32_t lanes = b->lanes, rows = rows_of_block(target, view);
+    const bool joined = rows > 1 && s->w >= lanes && view->row == (size_t)s->w * (size_t)b->pitch;
+    nas_buf_printf(out,
+                   "    for (long top = begin; top < end; top += %d) {\n"
+                   "        const long under = top + %d < end ? top + %d : end;\n",
+                   rows, rows, rows);
+    open_axis('c', s->c, lanes, "        ", out);
+    nas_buf_printf(out, "            for (long y = top; y < %s; y++) {\n",
+                   joined ? "top + 1" : "under");
+    nas_buf_printf(out,
+                   b->to_pixels ? "                const float *i = in + y * %d;\n"
+                                  "                float *o = out + y * %zu;\n"
+                                : "                float *o = out + y * %d;\n"
+                                  "                const float *i = in + y * %zu;\n",
+                   s->w, view->row);
+    if (joined) {
+        nas_buf_printf(out,
+                       "                const long n = (under - top) * %d;\n"
+                       "                for (long x0 = 0; x0 < n; x0 += LANES) {\n"
+                       "                    const long x = x0 < n - LANES ? x0 : n - LANES;\n",
+                       s->w);
+    } else {
+        open_axis('x', s->w, lanes, "                ", out);
+    }
+    for (int32_t i = 0; i < b->channels && !b->to_pixels; i++) {
+        /* no prefetcher of the processor asks for lines in order to write them */
+        nas_buf_printf(out,
+                       "                    __builtin_prefetch(%s + (c + %d) * %zu + x + (under - "
+                       "top) * %d, 1);\n",
+                       b->plane, i, b->step, s->w);
+    }
+    emit_block(b, "                    ", out);
+    nas_buf_puts(out, "                }\n            }\n        }\n    }\n");
+}
+
 /* Blocks turn in registers. What is narrower than a vector goes number by number, unless vectors have masks. */
-void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels,
-                    const char *plane, const char *pixel, nas_buf *out) {
+void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pixels, nas_buf *out) {
     const nas_shape *s = &view->shape;
     const int32_t lanes = target->vector_bytes / 4, pitch = view->pitch;
     const size_t step = (size_t)s->h * (size_t)s->w;
-    if (step == 1 || (s->c == 1 && pitch == 1)) { /* the same order */
-        nas_buf_printf(out, "        memcpy(%s, %s, sizeof(float) * %d);\n",
-                       to_pixels ? pixel : plane, to_pixels ? plane : pixel, s->w * s->c);
-        return;
-    }
+    const char *const plane = to_pixels ? "i" : "o", *const pixel = to_pixels ? "o" : "i";
     const int32_t least = target->vector_bytes == 64 ? lanes / 4 : lanes;
-    if (s->w < least || s->c < least) {
-        char to[96], from[96];
-        (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, step);
-        (void)snprintf(to_pixels ? to : from, sizeof to, "%s[x * %d + c]", pixel, pitch);
-        nas_buf_printf(out,
-                       "        for (long x = 0; x < %d; x++) {\n"
-                       "            for (long c = 0; c < %d; c++) %s = %s;\n        }\n",
-                       s->w, s->c, to, from);
-        return;
-    }
+    const bool same = step == 1 || (s->c == 1 && pitch == 1); /* the same order */
     const block b = {.lanes = lanes,
                      .columns = s->w < lanes ? s->w : lanes,
                      .channels = s->c < lanes ? s->c : lanes,
@@ -205,19 +239,33 @@ void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pix
                      .to_pixels = to_pixels,
                      .plane = plane,
                      .pixel = pixel};
-    open_axis('x', s->w, lanes, "        ", out);
-    open_axis('c', s->c, lanes, "            ", out);
-    emit_block(&b, "                ", out);
-    nas_buf_puts(out, "            }\n        }\n");
-}
-
-static void emit_input(const nas_target *target, const nas__op *op, nas_buf *out) {
+    if (!same && s->w >= least && s->c > lanes) {
+        emit_blocks(target, view, &b, out);
+        return;
+    }
     open_row(out);
     nas_buf_printf(out,
-                   "        const float *i = in + y * %d;\n"
-                   "        float *o = out + y * %zu;\n",
-                   op->out.shape.w, op->out.row);
-    nas__op_planes(target, &op->out, true, "i", "o", out);
+                   to_pixels ? "        const float *i = in + y * %d;\n"
+                               "        float *o = out + y * %zu;\n"
+                             : "        float *o = out + y * %d;\n"
+                               "        const float *i = in + y * %zu;\n",
+                   s->w, view->row);
+    if (same) {
+        nas_buf_printf(out, "        memcpy(o, i, sizeof(float) * %d);\n", s->w * s->c);
+    } else if (s->w < least || s->c < least) {
+        char to[96], from[96];
+        (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, step);
+        (void)snprintf(to_pixels ? to : from, sizeof to, "%s[x * %d + c]", pixel, pitch);
+        nas_buf_printf(out,
+                       "        for (long x = 0; x < %d; x++) {\n"
+                       "            for (long c = 0; c < %d; c++) %s = %s;\n        }\n",
+                       s->w, s->c, to, from);
+    } else {
+        open_axis('x', s->w, lanes, "        ", out);
+        open_axis('c', s->c, lanes, "            ", out);
+        emit_block(&b, "                ", out);
+        nas_buf_puts(out, "            }\n        }\n");
+    }
     nas_buf_puts(out, "    }\n");
 }
 
@@ -225,7 +273,7 @@ void nas__op_emit_move(const nas_target *target, const nas__op *op, nas_buf *out
     const size_t row = op->in[0].row, pitch = (size_t)op->in[0].pitch;
     const int32_t *begin = op->node->begin;
     const nas_op code = op->node->op;
-    if (code == NAS_OP_INPUT) emit_input(target, op, out);
+    if (code == NAS_OP_INPUT) nas__op_planes(target, &op->out, true, out);
     if (code == NAS_OP_CONCAT) emit_strided(op, row, pitch, 1, 0, out);
     if (code == NAS_OP_SLICE) {
         emit_strided(op, row, pitch, 1,

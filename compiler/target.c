@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #define HERE "x86-64"
@@ -50,37 +51,37 @@
 enum { KIB = 1024 };
 
 /* Worst row of an architecture first: "native" takes the last one that runs here, in half precision the last of those that
- * compute in it. Cache sizes are those of the smallest
- * common processor of the row. runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
+ * compute in it. Cache sizes are those of the smallest common processor of the row; AVX-512 is taken to be that of Zen 4.
+ * runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
  * without the V extension a vector is four of them. */
 static nas_target targets[] = {
     {"x86-64", 16, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=x86-64", false, "x86-64", "",
-     "-march=x86-64"},
+     "-march=x86-64", false},
     {"x86-64-avx2", 32, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=haswell", false, "x86-64",
-     HASWELL, "-march=x86-64"},
+     HASWELL, "-march=x86-64", false},
     {"x86-64-avx512", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=skylake-avx512" WIDE,
-     false, "x86-64", SKYLAKE, "-march=x86-64"},
+     false, "x86-64", SKYLAKE, "-march=x86-64", true},
     {"x86-64-avx512fp16", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER,
-     "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64"},
+     "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64", false},
     {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
-     false, "x86-64", CASCADE, "-march=x86-64"},
+     false, "x86-64", CASCADE, "-march=x86-64", true},
     {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
-     "x86-64", SAPPHIRE, "-march=x86-64"},
+     "x86-64", SAPPHIRE, "-march=x86-64", false},
     {"aarch64-linux", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8-a" LATE, false,
-     "aarch64", "asimd", "-march=armv8-a"},
+     "aarch64", "asimd", "-march=armv8-a", false},
     {"aarch64-fp16", 16, 32, 32 * KIB, 128 * KIB, ARM_COMPILER, "-march=armv8.2-a+fp16" LATE, false,
-     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a"},
+     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a", false},
     {"aarch64-dotprod", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod" LATE,
-     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a"},
+     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a", false},
     {"aarch64-i8mm", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER,
      "-march=armv8.2-a+dotprod+i8mm" LATE, false, "aarch64", "asimd,atomics,asimddp,i8mm",
-     "-march=armv8-a"},
+     "-march=armv8-a", false},
     {"aarch64-android", 16, 32, 32 * KIB, 512 * KIB, NDK_CLANG, "-march=armv8-a", false, "aarch64",
-     "asimd", "-march=armv8-a"},
+     "asimd", "-march=armv8-a", false},
     {"armv7-linux", 16, 16, 32 * KIB, 256 * KIB, "arm-linux-gnueabihf-gcc", ARMV7_FLAGS, false,
-     "armv7", "neon,vfpv4", ""},
+     "armv7", "neon,vfpv4", "", false},
     {"riscv64-linux", 16, 8, 32 * KIB, 512 * KIB, "riscv64-linux-gnu-gcc", "-march=rv64gc", false,
-     "riscv64", "", "-march=rv64gc"},
+     "riscv64", "", "-march=rv64gc", false},
 };
 enum { TARGET_COUNT = sizeof targets / sizeof targets[0] };
 
@@ -125,32 +126,17 @@ static bool runs_here(const nas_target *t) {
            cpu_missing(t->needs, &len) == NULL;
 }
 
-static void prepare(void) {
-    for (int i = 0; i < TARGET_COUNT; i++)
-        targets[i].runs_here = runs_here(&targets[i]);
-}
-
-static void prepare_once(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, prepare); /* cannot fail with these arguments */
-}
-
-nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out) {
-    prepare_once();
-    nas_buf known = {0};
-    for (int i = TARGET_COUNT - 1; i >= 0; i--) {
-        const nas_target *row = &targets[i];
-        if ((row->runs_here && strcmp(name, "native") == 0) || strcmp(name, row->name) == 0) {
-            nas_buf_deinit(&known);
-            *out = row;
-            return NAS_OK;
-        }
-        nas_buf_printf(&known, ", %s", row->name);
-    }
-    const nas_status status = nas_fail(ctx, NAS_ERR_NOTFOUND, "target '%s': known are native%s",
-                                       name, known.data != NULL ? known.data : "");
-    nas_buf_deinit(&known);
-    return status;
+/* AMD's family of Zen 3 and 4, of which the latter has AVX-512, computes vectors of 64 bytes in halves. */
+static bool splits_vectors(void) {
+#if defined(__x86_64__)
+    enum { AMD_EBX = 0x68747541, ZEN_3_4 = 0x19 }; /* "Auth" */
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(0, &a, &b, &c, &d) == 0 || b != AMD_EBX) return false;
+    if (__get_cpuid(1, &a, &b, &c, &d) == 0) return false;
+    return (a >> 8 & 15) + (a >> 20 & 255) == ZEN_3_4;
+#else
+    return false;
+#endif
 }
 
 static bool in_list(const char *list, const char *name, size_t len) {
@@ -172,14 +158,67 @@ static bool computes_in(const nas_target *row, nas_dtype dtype) {
     return dtype == NAS_DTYPE_FP32 || has_halves(row->arch, row->needs, row->vector_bytes);
 }
 
-nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out) {
+/* Bytes of a cache as the system tells them, or `row` where it says nothing sensible. */
+static int32_t cache_bytes(long found, int32_t row) {
+    return found >= row / 4 && found <= 64L * row ? (int32_t)found : row;
+}
+
+/* The rows for this processor, for floats and for half precision: a row with vectors of 64 bytes covers processors that want
+ * different kernels. */
+static nas_target natives[2];
+
+static void describe_native(nas_dtype dtype, nas_target *native) {
+    for (int i = 0; i < TARGET_COUNT; i++) {
+        if (targets[i].runs_here && computes_in(&targets[i], dtype)) *native = targets[i];
+    }
+    if (native->vector_bytes != 64) return;
+    native->splits_vectors = splits_vectors();
+#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+    native->l1_bytes = cache_bytes(sysconf(_SC_LEVEL1_DCACHE_SIZE), native->l1_bytes);
+    native->l2_bytes = cache_bytes(sysconf(_SC_LEVEL2_CACHE_SIZE), native->l2_bytes);
+#endif
+}
+
+static void prepare(void) {
+    for (int i = 0; i < TARGET_COUNT; i++)
+        targets[i].runs_here = runs_here(&targets[i]);
+    describe_native(NAS_DTYPE_FP32, &natives[0]);
+    describe_native(NAS_DTYPE_FP16, &natives[1]);
+}
+
+static void prepare_once(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, prepare); /* cannot fail with these arguments */
+}
+
+nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out) {
     prepare_once();
-    for (int i = TARGET_COUNT - 1; i >= 0; i--) {
-        if (!targets[i].runs_here || !computes_in(&targets[i], dtype)) continue;
-        *out = &targets[i];
+    nas_buf known = {0};
+    if (strcmp(name, "native") == 0 && natives[0].name != NULL) {
+        *out = &natives[0];
         return NAS_OK;
     }
-    return nas_target_find(ctx, "native", out);
+    for (int i = TARGET_COUNT - 1; i >= 0; i--) {
+        const nas_target *row = &targets[i];
+        if (strcmp(name, row->name) == 0) {
+            nas_buf_deinit(&known);
+            *out = row;
+            return NAS_OK;
+        }
+        nas_buf_printf(&known, ", %s", row->name);
+    }
+    const nas_status status = nas_fail(ctx, NAS_ERR_NOTFOUND, "target '%s': known are native%s",
+                                       name, known.data != NULL ? known.data : "");
+    nas_buf_deinit(&known);
+    return status;
+}
+
+nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out) {
+    prepare_once();
+    const nas_target *native = &natives[dtype == NAS_DTYPE_FP16];
+    if (native->name == NULL) return nas_target_find(ctx, "native", out);
+    *out = native;
+    return NAS_OK;
 }
 
 static bool has_all(const nas_target *row, nas_target_has has, void *user) {
@@ -271,6 +310,7 @@ nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const cha
         out->needs = c->needs;
         out->l1_bytes = c->l1_bytes;
         out->l2_bytes = c->l2_bytes;
+        out->splits_vectors = false; /* none of the table does */
         out->runs_here = runs_here(out);
         return NAS_OK;
     }

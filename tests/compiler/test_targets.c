@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static nas_ctx *ctx;
 static char dir[64];
@@ -63,6 +64,26 @@ Test(compiler_targets, a_processor_sets_flags_and_caches_and_keeps_the_vectors) 
     cr_assert(t.l1_bytes == 64 * 1024 && t.l2_bytes == 512 * 1024 && t.vector_bytes == 16);
     cr_assert(eq(int, (int)nas_target_find_cpu(ctx, find("x86-64-avx2"), "znver3", &t), NAS_OK));
     cr_assert(eq(str, (char *)t.flags, "-march=znver3"));
+}
+
+/* Rows with vectors of 64 bytes assume Zen 4; a processor by name, and this one, are what they are. */
+Test(compiler_targets, vectors_of_64_bytes_are_those_of_the_processor) {
+    cr_assert(find("x86-64-avx512")->splits_vectors && find("x86-64-avx512vnni")->splits_vectors);
+    cr_assert(not(find("x86-64-avx2")->splits_vectors || find("x86-64-amx")->splits_vectors));
+    nas_target t;
+    cr_assert(eq(int,
+                 (int)nas_target_find_cpu(ctx, find("x86-64-avx512vnni"), "sapphirerapids", &t),
+                 NAS_OK));
+    cr_assert(t.l1_bytes == 48 * 1024 && t.l2_bytes == 2048 * 1024 && !t.splits_vectors);
+    const nas_target *here = find("native"), *row = find(here->name);
+    if (here->vector_bytes != 64) {
+        cr_assert(here->l1_bytes == row->l1_bytes && here->l2_bytes == row->l2_bytes);
+        return;
+    }
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    cr_assert(here->l2_bytes == (l2 >= 256 * 1024 ? l2 : row->l2_bytes));
+#endif
 }
 
 Test(compiler_targets, processors_with_matrix_products_keep_them) {

@@ -123,6 +123,8 @@ int32_t *nas__sparse_order(const nas__conv *conv, int32_t group);
 /* The two transpositions of SPARSE_PANEL and SPARSE_CODE: layer_conv_sparse_turn.c. Functions NAME_gather<vectors>,
  * NAME_finish<vectors>, the stores of a group of joined outputs inside its function, macros that they need. */
 void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out);
+/* nas__turn_quads_helper - the macro QUADS_OF_FOUR(v, a, b, c, d): quarters of a vector of 64 bytes from memory. */
+const char *nas__turn_quads_helper(void);
 void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out);
 void nas__turn_emit_finish(const nas__conv *conv, const nas__conv_way *way, const char *name,

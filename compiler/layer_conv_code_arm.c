@@ -187,6 +187,7 @@ const nas__code_writer nas__code_arm = {.arch = "aarch64",
                                         .block = 1,
                                         .round = 4,
                                         .weight_bytes = 8,
+                                        .weights_max = 60000,
                                         .word_bytes = 4,
                                         .directive = ".inst",
                                         .write = write_code};

@@ -177,6 +177,7 @@ typedef struct nas__code_writer {
     bool parts;           /* the sum may be cut */
     bool asks;            /* it can ask for what the next tile needs */
     int32_t weight_bytes; /* of instructions and of the stream, about, of one weight for a block */
+    int32_t weights_max;  /* of a mask: more code than that comes from beyond L2 */
     int32_t word_bytes;   /* of an operand of the directive */
     const char *directive;
     void (*write)(const nas__conv *conv, const nas__conv_way *way, const nas__code_asks *asks,

@@ -222,7 +222,7 @@ static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__con
 /* A tile is one block, which leaves most of L1 to the values and the sums; code that takes much of L2 is read once for a few
  * of them. */
 static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
-    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536, FEW_BLOCKS = 3 };
+    enum { STEPS_MAX = 65536, FEW_BLOCKS = 3 };
     const nas__code_writer *w = nas__sparse_code_writer(target);
     if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
     nas__conv_way way = {
@@ -234,7 +234,7 @@ static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv
     if (!w->parts) most = NAS__CODE_VECTORS;
     way.vectors = w->block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
     if (w->parts) way.depth = depth_of(target, c, way.vectors, 0.625);
-    if (way.entries > WEIGHTS_MAX) return 0;
+    if (way.entries > w->weights_max) return 0;
     out[0] = way;
     return 1;
 }

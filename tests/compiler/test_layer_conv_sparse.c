@@ -585,6 +585,29 @@ Test(compiler_layer_conv_sparse, masks_are_machine_code_in_the_section_of_the_pr
     tensors_free(&t);
 }
 
+/* A weight of AVX-512 is a third of the code that it is on AVX2. */
+Test(compiler_layer_conv_sparse, masks_of_many_weights_are_code_where_code_is_short) {
+    static const char *const names[] = {"x86-64-avx2", "x86-64-avx512"};
+    enum { STEPS = 1000, OUTPUTS = 100 };
+    static uint8_t kept[OUTPUTS * STEPS];
+    for (int32_t i = 0; i < OUTPUTS * STEPS; i++)
+        kept[i] = i % 4 != 0;
+    const shape_row row = {STEPS, OUTPUTS,        2,           8, 1, 1, 1, 1, 1, 1, 0, 0,
+                           false, NAS__LACT_NONE, MASK_NOTHING};
+    nas__conv c = conv_of(&row);
+    c.kept = kept;
+    for (int32_t i = 0; i < 2; i++) {
+        const nas_target *target = NULL;
+        cr_assert(eq(int, (int)nas_target_find(ctx, names[i], &target), NAS_OK));
+        nas__conv_way ways[NAS__CONV_WAYS_MAX];
+        const int32_t n = nas__conv_ways(target, &c, ways);
+        bool code = false;
+        for (int32_t k = 0; k < n; k++)
+            code = code || ways[k].algorithm == NAS__CONV_SPARSE_CODE;
+        cr_assert(code == (i == 1), "%s", names[i]);
+    }
+}
+
 /* On AVX-512 lists ask for the next tile's pixels or outputs where those do not fit L2; elsewhere this was not measured. */
 Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
     static const struct {

@@ -421,12 +421,15 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8 };
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
     const bool winograd =
         way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
     const int32_t memory = (int32_t)nas__conv_streams(target, c) +
                            (winograd && nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0) +
-                           (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0);
+                           (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0) +
+                           (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way)
+                                ? SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c)
+                                : 0);
     const int n =
         snprintf(all, sizeof all,
                  "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "

@@ -164,7 +164,9 @@ static void put_group(assembler *a, const nas__conv *c, const nas__conv_way *way
     put_add(a, X_SUMS, l.n * row - row);
 }
 
-static void write_code(const nas__conv *c, const nas__conv_way *way, nas_buf *out) {
+static void write_code(const nas__conv *c, const nas__conv_way *way, const nas__code_asks *asks,
+                       nas_buf *out) {
+    (void)asks; /* it does not */
     /* d8 to d15 belong to the caller: stp from [sp, #-64]!, ldp to [sp], #64 */
     static const uint32_t enter[] = {0x6DBC27E8u, 0x6D012FEAu, 0x6D0237ECu, 0x6D033FEEu};
     static const uint32_t leave[] = {0x6D412FEAu, 0x6D4237ECu, 0x6D433FEEu, 0x6CC427E8u,
@@ -185,6 +187,7 @@ const nas__code_writer nas__code_arm = {.arch = "aarch64",
                                         .block = 1,
                                         .round = 4,
                                         .weight_bytes = 8,
+                                        .weights_max = 60000,
                                         .word_bytes = 4,
                                         .directive = ".inst",
                                         .write = write_code};

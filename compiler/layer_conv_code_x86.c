@@ -2,12 +2,14 @@
  * outputs and passes over blocks of pixel vectors, and their frame. Displacements are one byte; the bases move on where they
  * no longer reach.
  *
- *     rdi panel [pass][step][vector of the block][lane], rsi stream, rdx sums [output][pixel], ecx part, r8d passes */
+ *     rdi panel [pass][step][vector of the block][lane], rsi stream, rdx sums [output][pixel], ecx part, r8d passes,
+ *     r9 what the next tile needs, where it asks for that */
 #include "compiler/layer_conv_code_x86.h"
 
 enum {
     NEAR = 128, /* a displacement or an immediate of one byte: -128 to 127 */
-    WORD_BYTES = 8
+    WORD_BYTES = 8,
+    LINE = 64
 };
 
 void nas__x86_put(nas__x86_code *a, const uint8_t *bytes, size_t n) {
@@ -53,6 +55,26 @@ int32_t nas__x86_vector(nas__x86_code *a, int32_t offset) {
     return offset - a->panel_at;
 }
 
+/* What the lines of a pass, spread over its steps, are at this one: prefetcht1 or prefetchw of [r9 + displacement]. */
+static void put_asks(nas__x86_code *a, const nas__x86_group *g, int32_t step) {
+    const int64_t n = g->to - g->from, lines = g->asks.lines;
+    const bool write = g->asks.what == NAS__ASKS_OUTPUTS;
+    const uint8_t bytes[] = {0x41, 0x0F, write ? 0x0D : 0x18, write ? 0x89 : 0x91};
+    if (g->asks.what == NAS__ASKS_NONE) return;
+    for (int64_t k = lines * step / n; k < lines * (step + 1) / n; k++) {
+        nas__x86_put(a, bytes, sizeof bytes);
+        nas__x86_put_i32(a, (int32_t)k * LINE);
+    }
+}
+
+/* add r9: to what the next pass asks for */
+static void put_next_asks(nas__x86_code *a, const nas__code_asks *asks) {
+    static const uint8_t add[] = {0x49, 0x81, 0xC1};
+    if (asks->what == NAS__ASKS_NONE) return;
+    nas__x86_put(a, add, sizeof add);
+    nas__x86_put_i32(a, asks->lines * LINE);
+}
+
 /* One pass, from the biases or the sums so far to the sums. */
 static void put_pass(nas__x86_code *a, const nas__x86_group *g) {
     const nas__x86_isa *isa = a->isa;
@@ -67,8 +89,10 @@ static void put_pass(nas__x86_code *a, const nas__x86_group *g) {
         }
         if (g->from == 0) nas__x86_next_value(a);
     }
-    for (int32_t k = g->from; k < g->to; k++)
+    for (int32_t k = g->from; k < g->to; k++) {
         isa->put_step(a, g, k, (k - g->from) * block * bytes);
+        put_asks(a, g, k - g->from);
+    }
     for (int32_t o = 0; o < g->n; o++) {
         for (int32_t v = 0; v < block; v++)
             isa->put_move(a, true, o * block + v, NAS__X86_SUMS,
@@ -78,7 +102,7 @@ static void put_pass(nas__x86_code *a, const nas__x86_group *g) {
 
 /* One group of outputs: the code above for each pass, with the same weights. column: bytes of a pass in the panel. */
 static void put_group(nas__x86_code *a, const nas__x86_group *g, bool once, int32_t column) {
-    static const uint8_t begin[] = {0x4C, 0x89, 0xCF, 0x4C, 0x89, 0xD2}; /* rdi = r9, rdx = r10 */
+    static const uint8_t begin[] = {0x4C, 0x89, 0xDF, 0x4C, 0x89, 0xD2}; /* rdi = r11, rdx = r10 */
     static const uint8_t count[] = {0x44, 0x89, 0xC1};                   /* ecx = r8d */
     static const uint8_t again[] = {0xFF, 0xC9, 0x0F, 0x85};             /* dec ecx, jnz */
     nas__x86_put(a, begin, sizeof begin);
@@ -87,6 +111,7 @@ static void put_group(nas__x86_code *a, const nas__x86_group *g, bool once, int3
     a->advanced = 0;
     a->panel_at = 0;
     put_pass(a, g);
+    put_next_asks(a, &g->asks);
     if (once) return;
     const int32_t advanced = a->advanced;
     put_add(a, NAS__X86_PANEL, column - a->panel_at);
@@ -98,9 +123,9 @@ static void put_group(nas__x86_code *a, const nas__x86_group *g, bool once, int3
 }
 
 /* All groups of the steps [from, to). */
-static void put_part(nas__x86_code *a, const nas__conv *c, const nas__conv_way *way, int32_t from,
-                     int32_t to, int32_t depth) {
-    static const uint8_t enter[] = {0x49, 0x89, 0xF9, 0x49, 0x89, 0xD2}; /* r9 = rdi, r10 = rdx */
+static void put_part(nas__x86_code *a, const nas__conv *c, const nas__conv_way *way,
+                     const nas__code_asks *asks, int32_t from, int32_t to, int32_t depth) {
+    static const uint8_t enter[] = {0x49, 0x89, 0xFB, 0x49, 0x89, 0xD2}; /* r11 = rdi, r10 = rdx */
     static const uint8_t leave[] = {0xC5, 0xF8, 0x77, 0xC3};             /* vzeroupper; ret */
     nas__x86_put(a, enter, sizeof enter);
     put_add(a, NAS__X86_WEIGHTS, a->values * 4 + a->isa->value_reach);
@@ -112,6 +137,7 @@ static void put_part(nas__x86_code *a, const nas__conv *c, const nas__conv_way *
                                       c->out_c - first < way->group ? c->out_c - first : way->group,
                                   .from = from,
                                   .to = to,
+                                  .asks = *asks,
                                   .row = way->vectors * a->isa->vector_bytes};
         put_group(a, &g, way->vectors == a->isa->block,
                   depth * a->isa->block * a->isa->vector_bytes);
@@ -137,7 +163,7 @@ static void patch(nas__x86_code *a, size_t at) {
 
 /* Parts one after another: each begins with a branch to the next one unless it is the one that is asked for. */
 static void write_code(const nas__x86_isa *isa, const nas__conv *c, const nas__conv_way *way,
-                       nas_buf *out) {
+                       const nas__code_asks *asks, nas_buf *out) {
     static const uint8_t trap[] = {0xCC};
     const int32_t steps = c->kernel_h * c->kernel_w * c->in_c;
     const int32_t depth = way->depth > 0 ? way->depth : steps;
@@ -145,7 +171,7 @@ static void write_code(const nas__x86_isa *isa, const nas__conv *c, const nas__c
     for (int32_t from = 0; from < steps; from += depth) {
         const bool last = from + depth >= steps;
         const size_t branch = last ? 0 : put_branch(&a, from / depth);
-        put_part(&a, c, way, from, last ? steps : from + depth, depth);
+        put_part(&a, c, way, asks, from, last ? steps : from + depth, depth);
         if (!last) patch(&a, branch);
     }
     while (a.bytes.len % WORD_BYTES != 0 && !a.bytes.failed)
@@ -153,12 +179,14 @@ static void write_code(const nas__x86_isa *isa, const nas__conv *c, const nas__c
     *out = a.bytes;
 }
 
-static void write_avx2(const nas__conv *c, const nas__conv_way *way, nas_buf *out) {
-    write_code(&nas__x86_avx2, c, way, out);
+static void write_avx2(const nas__conv *c, const nas__conv_way *way, const nas__code_asks *asks,
+                       nas_buf *out) {
+    write_code(&nas__x86_avx2, c, way, asks, out);
 }
 
-static void write_avx512(const nas__conv *c, const nas__conv_way *way, nas_buf *out) {
-    write_code(&nas__x86_avx512, c, way, out);
+static void write_avx512(const nas__conv *c, const nas__conv_way *way, const nas__code_asks *asks,
+                         nas_buf *out) {
+    write_code(&nas__x86_avx512, c, way, asks, out);
 }
 
 const nas__code_writer nas__code_avx2 = {.arch = "x86-64",
@@ -168,6 +196,7 @@ const nas__code_writer nas__code_avx2 = {.arch = "x86-64",
                                          .round = 1,
                                          .parts = true,
                                          .weight_bytes = 28,
+                                         .weights_max = 60000,
                                          .word_bytes = WORD_BYTES,
                                          .directive = ".quad",
                                          .write = write_avx2};
@@ -178,7 +207,9 @@ const nas__code_writer nas__code_avx512 = {.arch = "x86-64",
                                            .block = 1,
                                            .round = 1,
                                            .parts = true,
+                                           .asks = true,
                                            .weight_bytes = 11,
+                                           .weights_max = 160000,
                                            .word_bytes = WORD_BYTES,
                                            .directive = ".quad",
                                            .write = write_avx512};

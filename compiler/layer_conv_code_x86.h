@@ -29,6 +29,7 @@ typedef struct nas__x86_group {
     int32_t first, n;
     int32_t from, to; /* steps */
     int32_t row;      /* bytes from output to output of the sums */
+    nas__code_asks asks;
 } nas__x86_group;
 
 /* Displacements of one byte count in units: values of the stream and vectors of the panel are at most `reach` units below

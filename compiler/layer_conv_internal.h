@@ -123,6 +123,8 @@ int32_t *nas__sparse_order(const nas__conv *conv, int32_t group);
 /* The two transpositions of SPARSE_PANEL and SPARSE_CODE: layer_conv_sparse_turn.c. Functions NAME_gather<vectors>,
  * NAME_finish<vectors>, the stores of a group of joined outputs inside its function, macros that they need. */
 void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out);
+/* nas__turn_quads_helper - the macro QUADS_OF_FOUR(v, a, b, c, d): quarters of a vector of 64 bytes from memory. */
+const char *nas__turn_quads_helper(void);
 void nas__turn_emit_gather(const nas__conv *conv, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out);
 void nas__turn_emit_finish(const nas__conv *conv, const nas__conv_way *way, const char *name,
@@ -145,11 +147,27 @@ void nas__run_emit_helpers(nas_buf *out);
 /* nas__run_emit_sum - as nas__sparse_emit_sum. */
 void nas__run_emit_sum(const nas__conv_way *way, const size_t *offsets, int32_t pixels,
                        int32_t vectors, nas_buf *out);
+/* nas__sparse_asks - what SPARSE_PANEL and SPARSE_CODE ask for while they walk the lists of a tile: the pixels of the next
+ * one or where its outputs go, whichever does not fit L2. Only where tiles lie one after another. */
+typedef enum nas__sparse_ahead {
+    NAS__ASKS_NONE,
+    NAS__ASKS_PIXELS,
+    NAS__ASKS_OUTPUTS
+} nas__sparse_ahead;
+nas__sparse_ahead nas__sparse_asks(const nas_target *target, const nas__conv *conv);
+/* nas__sparse_asks_bytes - of a whole tile; 0: it asks for nothing. */
+int32_t nas__sparse_asks_bytes(const nas_target *target, const nas__conv *conv,
+                               const nas__conv_way *way);
 /* nas__sparse_emit_panel - the whole kernel of SPARSE_PANEL. */
 void nas__sparse_emit_panel(const nas_target *target, const nas__conv *conv,
                             const nas__conv_way *way, const char *name, nas_buf *out);
 /* The mask as machine code: layer_conv_sparse_code.c. A writer is the assembler of one architecture: the function
- * (panel, stream, sums, part, passes) of all groups, as bytes in whole words of `directive`. */
+ * (panel, stream, sums, part, passes) of all groups, as bytes in whole words of `directive`; of a writer that asks ahead
+ * with one more parameter, from where. */
+typedef struct nas__code_asks {
+    nas__sparse_ahead what;
+    int32_t lines; /* of 64 bytes, in each pass of each group */
+} nas__code_asks;
 typedef struct nas__code_writer {
     const char *arch;
     int32_t vector_bytes;
@@ -157,15 +175,21 @@ typedef struct nas__code_writer {
     int32_t block;        /* vectors of pixels that a step takes together */
     int32_t round;        /* the stream of a group is filled up to a multiple of so many values */
     bool parts;           /* the sum may be cut */
+    bool asks;            /* it can ask for what the next tile needs */
     int32_t weight_bytes; /* of instructions and of the stream, about, of one weight for a block */
+    int32_t weights_max;  /* of a mask: more code than that comes from beyond L2 */
     int32_t word_bytes;   /* of an operand of the directive */
     const char *directive;
-    void (*write)(const nas__conv *conv, const nas__conv_way *way, nas_buf *out);
+    void (*write)(const nas__conv *conv, const nas__conv_way *way, const nas__code_asks *asks,
+                  nas_buf *out);
 } nas__code_writer;
 extern const nas__code_writer nas__code_avx2, nas__code_avx512, nas__code_arm;
 enum { NAS__CODE_VECTORS = 7 }; /* of a tile of blocks of one, at most */
 /* nas__sparse_code_writer - NULL when the target has none. */
 const nas__code_writer *nas__sparse_code_writer(const nas_target *target);
+/* nas__sparse_code_asks - of a way of SPARSE_CODE. */
+nas__code_asks nas__sparse_code_asks(const nas_target *target, const nas__conv *conv,
+                                     const nas__conv_way *way);
 bool nas__code_keeps(const nas__conv *conv, int32_t output, int32_t step);
 nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *conv,
                                    const nas__conv_way *way);
@@ -184,6 +208,12 @@ typedef struct nas__panel_tiling {
 } nas__panel_tiling;
 nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *conv,
                                   const nas__conv_way *way);
+/* nas__panel_scale - what an entry of a list counts for a step of the sum: 1, or, so that no multiplication is needed, where
+ * its vectors are; then steps lie way->vectors vectors apart in narrow tiles too. */
+int32_t nas__panel_scale(const nas_target *target, const nas__conv_way *way);
+/* nas__panel_staged - are joined groups stored in whole vectors of outputs, by way of the sums? A vector of 16 lanes is a line
+ * of the cache. Pixels of many outputs often lie so that lines written in quarters do not stay until the next quarter comes. */
+bool nas__panel_staged(const nas__conv_way *way, int32_t lanes);
 size_t nas__panel_scratch(const nas_target *target, const nas__conv *conv,
                           const nas__conv_way *way);
 

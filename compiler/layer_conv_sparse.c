@@ -53,7 +53,7 @@ nas__sparse_layout nas__sparse_layout_of(const nas_target *target, const nas__co
     } else if (panel) {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
         l.lists = t.parts * t.groups;
-        l.small = t.depth <= SMALL_MAX;
+        l.small = (int64_t)(t.depth - 1) * nas__panel_scale(target, way) <= SMALL_MAX;
         start_words = (size_t)l.lists + 1;
         outputs = (size_t)(t.groups * way->group);
         values = (size_t)way->entries * (size_t)way->group;
@@ -259,7 +259,7 @@ static nas_status pack_panel(nas_ctx *ctx, const nas_target *target, const nas__
                              const int32_t *order, const float *weight, const float *bias,
                              const float *slope, float *out) {
     const nas__panel_tiling t = nas__panel_tile(target, c, way);
-    const size_t steps = (size_t)steps_of(c);
+    const size_t steps = (size_t)steps_of(c), scale = (size_t)nas__panel_scale(target, way);
     const int32_t lanes = target->vector_bytes / 4;
     float *value = out + l->values;
     int32_t entry = 0, list = 0;
@@ -274,7 +274,7 @@ static nas_status pack_panel(nas_ctx *ctx, const nas_target *target, const nas__
                 const int32_t first = g * way->group;
                 if (!nas__sparse_keeps(c, order, first, way->group, k)) continue;
                 if (entry == l->entries) return wrong_mask(ctx, c);
-                put_entry(l, out, entry++, (size_t)(k - part * t.depth));
+                put_entry(l, out, entry++, (size_t)(k - part * t.depth) * scale);
                 for (int32_t i = first; i < first + way->group; i++)
                     *value++ = i < c->out_c ? weight[(size_t)order[i] * steps + (size_t)k] : 0;
             }

@@ -29,6 +29,22 @@ const nas__code_writer *nas__sparse_code_writer(const nas_target *target) {
     return NULL;
 }
 
+static int32_t parts_of(const nas__conv *c, const nas__conv_way *way) {
+    const int32_t steps = c->kernel_h * c->kernel_w * c->in_c;
+    return way->depth > 0 ? (steps + way->depth - 1) / way->depth : 1;
+}
+
+nas__code_asks nas__sparse_code_asks(const nas_target *target, const nas__conv *c,
+                                     const nas__conv_way *way) {
+    enum { LINE = 64 };
+    const nas__code_writer *w = nas__sparse_code_writer(target);
+    if (w == NULL || !w->asks) return (nas__code_asks){NAS__ASKS_NONE, 0};
+    const int32_t groups = (c->out_c + way->group - 1) / way->group;
+    const int32_t turns = LINE * parts_of(c, way) * groups * (way->vectors / way->pixels);
+    const int32_t bytes = nas__sparse_asks_bytes(target, c, way);
+    return (nas__code_asks){nas__sparse_asks(target, c), (bytes + turns - 1) / turns};
+}
+
 bool nas__code_keeps(const nas__conv *c, int32_t output, int32_t step) {
     const size_t steps = (size_t)c->kernel_h * (size_t)c->kernel_w * (size_t)c->in_c;
     return output < c->out_c && c->kept[(size_t)output * steps + (size_t)step] != 0;
@@ -53,7 +69,8 @@ nas__machine_code nas__sparse_code(const nas_target *target, const nas__conv *c,
                                    const nas__conv_way *way) {
     const nas__code_writer *w = nas__sparse_code_writer(target);
     nas__machine_code code = {.word_bytes = w->word_bytes, .directive = w->directive};
-    w->write(c, way, &code.bytes);
+    const nas__code_asks asks = nas__sparse_code_asks(target, c, way);
+    w->write(c, way, &asks, &code.bytes);
     return code;
 }
 
@@ -88,11 +105,6 @@ static int32_t part_of(const nas__conv *c, const nas__conv_way *way, int32_t par
     const int32_t depth = way->depth > 0 ? way->depth : steps;
     *from = part * depth;
     return *from + depth < steps ? *from + depth : steps;
-}
-
-static int32_t parts_of(const nas__conv *c, const nas__conv_way *way) {
-    const int32_t steps = c->kernel_h * c->kernel_w * c->in_c;
-    return way->depth > 0 ? (steps + way->depth - 1) / way->depth : 1;
 }
 
 /* Values of the group from `first` on for the steps [from, to), without what fills it up. */

@@ -8,6 +8,11 @@
 
 #include <stdio.h>
 
+enum {
+    SIXTEEN = 16, /* lanes of AVX-512 */
+    SCALED = 2    /* floats that an entry counts there */
+};
+
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
 }
@@ -33,6 +38,15 @@ nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *c,
     return t;
 }
 
+int32_t nas__panel_scale(const nas_target *target, const nas__conv_way *way) {
+    const int32_t lanes = target->vector_bytes / 4;
+    return lanes == SIXTEEN ? way->vectors * lanes / SCALED : 1;
+}
+
+bool nas__panel_staged(const nas__conv_way *way, int32_t lanes) {
+    return way->algorithm == NAS__CONV_SPARSE_PANEL && way->joined && lanes == SIXTEEN;
+}
+
 size_t nas__panel_scratch(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
     const nas__panel_tiling t = nas__panel_tile(target, c, way);
     const int32_t pixels = way->vectors * (target->vector_bytes / 4);
@@ -40,11 +54,68 @@ size_t nas__panel_scratch(const nas_target *target, const nas__conv *c, const na
     return (size_t)pixels * (size_t)(t.depth + (rows > c->out_c ? rows : c->out_c) + 1);
 }
 
+/* Do pixels lie one after another from row to row as they do within one? */
+static bool without_gaps(const nas__conv *c) {
+    const size_t width = (size_t)c->out_w;
+    return (size_t)c->stride_h * c->in_row == width * (size_t)(c->stride_w * c->in_pitch) &&
+           c->out_row == width * (size_t)c->out_pitch &&
+           (!c->has_residual || c->residual_row == width * (size_t)c->residual_pitch);
+}
+
+/* ---- what the next tile needs ------------------------------------------------------------------------------------- */
+
+enum { LINE = 64 };
+
+/* Measured on a processor with AVX-512 alone: there the sums of a tile take less time than its pixels from beyond L2. */
+nas__sparse_ahead nas__sparse_asks(const nas_target *target, const nas__conv *c) {
+    const double outputs = 4.0 * c->out_h * c->out_w * c->out_c;
+    if (target->vector_bytes != LINE) return NAS__ASKS_NONE;
+    if (nas__conv_streams(target, c) == NAS__FAR_PIXELS && without_gaps(c)) return NAS__ASKS_PIXELS;
+    const bool follow =
+        c->out_pitch == c->out_c && c->out_row == (size_t)c->out_w * (size_t)c->out_c;
+    return outputs > target->l2_bytes && follow ? NAS__ASKS_OUTPUTS : NAS__ASKS_NONE;
+}
+
+int32_t nas__sparse_asks_bytes(const nas_target *target, const nas__conv *c,
+                               const nas__conv_way *way) {
+    const int32_t pixels = way->vectors * (target->vector_bytes / 4);
+    switch (nas__sparse_asks(target, c)) {
+    case NAS__ASKS_NONE: return 0;
+    case NAS__ASKS_PIXELS: return 4 * pixels * c->in_pitch;
+    case NAS__ASKS_OUTPUTS: return 4 * pixels * c->out_pitch;
+    }
+    return 0;
+}
+
+static const char *ask_of(nas__sparse_ahead what) {
+    return what == NAS__ASKS_OUTPUTS ? "AHEAD_TO" : "AHEAD";
+}
+
+/* How the lists of a tile ask. What they ask for is spread evenly over their entries, whose number is not in the text. */
+typedef struct stream {
+    nas__sparse_ahead what;
+    int32_t bytes; /* of a tile */
+    int32_t lines; /* of an entry: enough where a quarter of them is left */
+} stream;
+
+static stream stream_of(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                        const nas__panel_tiling *t) {
+    enum { LINES_MAX = 4 };
+    const double entries = (double)t->groups * c->kernel_h * c->kernel_w * c->in_c / 4;
+    stream s = {.what = nas__sparse_asks(target, c),
+                .bytes = nas__sparse_asks_bytes(target, c, way)};
+    s.lines = (int32_t)(s.bytes / LINE / entries) + 1;
+    if (s.lines > LINES_MAX) s.lines = LINES_MAX;
+    return s;
+}
+
 /* ---- lists -------------------------------------------------------------------------------------------------------- */
 
-static void emit_products(int32_t group, int32_t vectors, int32_t lanes, nas_buf *out) {
+/* Products of one entry: vectors at s, weights from v[first] on. */
+static void emit_products(int32_t group, int32_t vectors, int32_t lanes, int32_t first,
+                          nas_buf *out) {
     if (group == 1) { /* each vector is used once: straight from memory */
-        nas_buf_puts(out, "        const vf b = splat(v[0]);\n");
+        nas_buf_printf(out, "        const vf b = splat(v[%d]);\n", first);
         for (int32_t p = 0; p < vectors; p++)
             nas_buf_printf(out, "        MADM(a0_%d, b, s + %d);\n", p, p * lanes);
         return;
@@ -52,7 +123,7 @@ static void emit_products(int32_t group, int32_t vectors, int32_t lanes, nas_buf
     if (group < 4) { /* the weights stay in registers, inputs come one at a time */
         nas_buf_puts(out, "        const vf ");
         for (int32_t g = 0; g < group; g++)
-            nas_buf_printf(out, "%sb%d = splat(v[%d])", g > 0 ? ", " : "", g, g);
+            nas_buf_printf(out, "%sb%d = splat(v[%d])", g > 0 ? ", " : "", g, first + g);
         nas_buf_puts(out, ";\n        vf x;\n");
         for (int32_t p = 0; p < vectors; p++) {
             nas_buf_printf(out, "        x = load(s + %d);", p * lanes);
@@ -67,32 +138,67 @@ static void emit_products(int32_t group, int32_t vectors, int32_t lanes, nas_buf
         nas_buf_printf(out, "%sx%d = load(s + %d)", p > 0 ? ", " : "", p, p * lanes);
     nas_buf_puts(out, ";\n        vf b;\n");
     for (int32_t g = 0; g < group; g++) {
-        nas_buf_printf(out, "        b = splat(v[%d]);", g);
+        nas_buf_printf(out, "        b = splat(v[%d]);", first + g);
         for (int32_t p = 0; p < vectors; p++)
             nas_buf_printf(out, " MADD(a%d_%d, b, x%d);", g, p, p);
         nas_buf_puts(out, "\n");
     }
 }
 
+/* The loop over a list. On AVX-512 multiply-adds are all that two of its ports do in time, and steps of the loop take turns
+ * from them: two entries each, whose numbers are those of their vectors (nas__panel_scale). */
+static void emit_list(const nas__conv_way *way, const stream *ahead, int32_t vectors, int32_t lanes,
+                      nas_buf *out) {
+    const int32_t group = way->group;
+    const int32_t each = lanes == SIXTEEN ? 2 : 1;
+    const int32_t unit = each > 1 ? SCALED : vectors * lanes;
+    nas_buf_printf(out,
+                   each > 1 ? "    for (; to - i > 1; i += %d, v += %d) {\n"
+                            : "    for (; i < to; i += %d, v += %d) {\n",
+                   each, each * group);
+    for (int32_t k = 0; ahead->what != NAS__ASKS_NONE && k < ahead->lines * each; k++)
+        nas_buf_printf(out, "        %s(ahead); ahead += gap;\n", ask_of(ahead->what));
+    for (int32_t k = 0; k < each; k++) {
+        if (each > 1) nas_buf_puts(out, "        {\n");
+        nas_buf_printf(out, "        const float *s = panel + i[%d] * %dL;\n", k, unit);
+        emit_products(group, vectors, lanes, k * group, out);
+        if (each > 1) nas_buf_puts(out, "        }\n");
+    }
+    nas_buf_puts(out, "    }\n");
+    if (each == 1) return;
+    nas_buf_printf(out, "    if (i < to) {\n        const float *s = panel + i[0] * %dL;\n", unit);
+    emit_products(group, vectors, lanes, 0, out);
+    nas_buf_puts(out, "    }\n");
+}
+
 /* ---- groups -------------------------------------------------------------------------------------------------------- */
 
 /* One group: its sums over the steps in the panel, on top of those of earlier parts. */
 static void emit_sums(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
-                      const char *index, const char *name, int32_t vectors, int32_t lanes,
-                      nas_buf *out) {
+                      const stream *ahead, const char *index, const char *name, int32_t vectors,
+                      int32_t lanes, nas_buf *out) {
     const int32_t pixels = vectors * lanes, group = way->group;
+    const bool staged = nas__panel_staged(way, lanes), joined = way->joined && !staged;
     nas_buf_printf(out,
                    "TILE void %s_sum%d(const float *panel, float *sums, const int *outputs, const "
-                   "%s *i, const %s *to,\n    const float *v, const float *head%s%s) {\n",
-                   name, vectors, index, index, t->parts > 1 ? ", int part" : "",
-                   !way->joined      ? ""
+                   "%s *i, const %s *to,\n    const float *v, const float *head%s%s%s) {\n",
+                   name, vectors, index, index,
+                   ahead->what != NAS__ASKS_NONE ? ", const char *ahead, long gap" : "",
+                   t->parts > 1 ? ", int part" : "",
+                   !joined           ? ""
                    : c->has_residual ? ", float *out, const long *place, int n, const float "
                                        "*residual, const long *more"
                                      : ", float *out, const long *place, int n");
-    const bool stores = !way->joined || t->parts > 1;
+    const bool stores = !joined || t->parts > 1;
     for (int32_t g = 0; g < group && stores; g++)
-        nas_buf_printf(out, "    float *const y%d = sums + outputs[%d] * %d;\n", g, g, pixels);
-    if (!stores) nas_buf_puts(out, "    (void)sums;\n    (void)outputs;\n");
+        nas_buf_printf(out,
+                       staged ? "    float *const y%d = sums + %d * %d;\n"
+                              : "    float *const y%d = sums + outputs[%d] * %d;\n",
+                       g, g, pixels);
+    if (staged)
+        nas_buf_puts(out, "    (void)outputs;\n");
+    else if (!stores)
+        nas_buf_puts(out, "    (void)sums;\n    (void)outputs;\n");
     for (int32_t g = 0; g < group; g++) { /* the bias */
         char bias[48];
         (void)snprintf(bias, sizeof bias, way->joined ? "head[%d]" : "head[outputs[%d]]", g);
@@ -111,12 +217,8 @@ static void emit_sums(const nas__conv *c, const nas__conv_way *way, const nas__p
         }
         nas_buf_puts(out, "    }\n");
     }
-    nas_buf_printf(
-        out, "    for (; i < to; i++, v += %d) {\n        const float *s = panel + *i * %dL;\n",
-        group, pixels);
-    emit_products(group, vectors, lanes, out);
-    nas_buf_puts(out, "    }\n");
-    if (way->joined) {
+    emit_list(way, ahead, vectors, lanes, out);
+    if (joined) {
         if (t->parts > 1) nas_buf_printf(out, "    if (part == %d) {\n", t->parts - 1);
         nas__turn_emit_joined(c, vectors, lanes, out);
         if (t->parts > 1) nas_buf_puts(out, "        return;\n    }\n");
@@ -134,29 +236,37 @@ static void emit_sums(const nas__conv *c, const nas__conv_way *way, const nas__p
 
 /* The lists of one part, one group after another. */
 static void emit_groups(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
-                        const nas__sparse_layout *l, const char *name, int32_t vectors,
-                        nas_buf *out) {
-    nas_buf_printf(
-        out,
-        "        for (int g = 0; g < %d; g++, starts++)\n"
-        "            %s_sum%d(panel, sums, words + %zu + g * %d, list + starts[0], list "
-        "+ starts[1],\n                values + starts[0] * %dL, (const float *)(words + "
-        "%zu)%s%s",
-        t->groups, name, vectors, l->outputs, way->group, way->group, l->heads,
-        way->joined ? " + g * 4" : "", t->parts > 1 ? ", part" : "");
-    if (way->joined) {
+                        const stream *ahead, const nas__sparse_layout *l, const char *name,
+                        int32_t vectors, int32_t lanes, nas_buf *out) {
+    const bool staged = nas__panel_staged(way, lanes);
+    const int32_t blocks = lanes / way->group, pixels = vectors * lanes;
+    nas_buf_printf(out, "        for (int g = 0; g < %d; g++, starts++) {\n", t->groups);
+    nas_buf_printf(out, "            %s_sum%d(panel, sums", name, vectors);
+    if (staged) /* rows of whole vectors of outputs: one after another, or kept for the next part */
+        nas_buf_printf(out, t->parts > 1 ? " + g * %d" : " + g %% %d * %d",
+                       t->parts > 1 ? way->group * pixels : blocks, way->group * pixels);
+    nas_buf_printf(out,
+                   ", words + %zu + g * %d, list + starts[0], list + starts[1],\n"
+                   "                values + starts[0] * %dL, (const float *)(words + %zu)",
+                   l->outputs, way->group, way->group, l->heads);
+    if (way->joined) nas_buf_printf(out, " + g * %d", way->group);
+    if (ahead->what != NAS__ASKS_NONE)
+        nas_buf_printf(out, ", ahead + starts[0] * %d * gap, gap", ahead->lines);
+    if (t->parts > 1) nas_buf_puts(out, ", part");
+    if (way->joined && !staged) {
         nas_buf_printf(out, ", out + g * %d, to, n", way->group);
         if (c->has_residual) nas_buf_printf(out, ", residual + g * %d, more", way->group);
     }
-    nas_buf_puts(out, ");\n    }\n");
-}
-
-/* Do pixels lie one after another from row to row as they do within one? */
-static bool without_gaps(const nas__conv *c) {
-    const size_t width = (size_t)c->out_w;
-    return (size_t)c->stride_h * c->in_row == width * (size_t)(c->stride_w * c->in_pitch) &&
-           c->out_row == width * (size_t)c->out_pitch &&
-           (!c->has_residual || c->residual_row == width * (size_t)c->residual_pitch);
+    nas_buf_puts(out, ");\n");
+    if (staged) {
+        nas_buf_printf(out, "            if (%s(g %% %d == %d || g == %d))\n",
+                       t->parts > 1 ? "last && " : "", blocks, blocks - 1, t->groups - 1);
+        nas_buf_printf(out, "                %s_finish%d(sums", name, vectors);
+        if (t->parts > 1) nas_buf_printf(out, " + g / %d * %d", blocks, lanes * pixels);
+        nas_buf_printf(out, ", (const float *)(words + %zu), out, to%s, n, g / %d * LANES);\n",
+                       l->heads, c->has_residual ? ", residual, more" : "", blocks);
+    }
+    nas_buf_puts(out, "        }\n    }\n");
 }
 
 /* Where the pixels of a tile are; those that are none are where the last one is. */
@@ -194,8 +304,8 @@ static void emit_places(const nas__conv *c, const nas__panel_tiling *t, int32_t 
 
 /* A tile from pixel `x` of line `y` on, n pixels; the vectors' other lanes repeat the last one. */
 static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
-                      const nas__sparse_layout *l, const char *name, int32_t lanes, int32_t vectors,
-                      nas_buf *out) {
+                      const stream *ahead, const nas__code_asks *asks, const nas__sparse_layout *l,
+                      const char *name, int32_t lanes, int32_t vectors, nas_buf *out) {
     const int32_t pixels = vectors * lanes, steps = c->kernel_h * c->kernel_w * c->in_c;
     const bool residual = c->has_residual;
     nas_buf_printf(out,
@@ -218,7 +328,18 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
                        "    (void)list;\n    (void)starts;\n"
                        "    const int passes = n < %d ? (n + %d) / %d : %d;\n",
                        pixels, block - 1, block, vectors / way->pixels);
+    if (ahead->what == NAS__ASKS_PIXELS)
+        nas_buf_printf(out, "    const char *const ahead = (const char *)(at[%d] + %d);\n",
+                       pixels - 1, c->in_pitch);
+    if (ahead->what == NAS__ASKS_OUTPUTS)
+        nas_buf_printf(out, "    const char *const ahead = (const char *)(out + to[%d] + %d);\n",
+                       pixels - 1, c->out_pitch);
+    if (ahead->what != NAS__ASKS_NONE && !code)
+        nas_buf_printf(out, "    const long gap = %d / (starts[%d] * %d + 1) + 1;\n", ahead->bytes,
+                       t->parts * t->groups, ahead->lines);
     nas_buf_printf(out, "    for (int part = 0; part < %d; part++) {\n", t->parts);
+    if (t->parts > 1 && nas__panel_staged(way, lanes))
+        nas_buf_printf(out, "        const int last = part == %d;\n", t->parts - 1);
     if (t->parts > 1) {
         nas_buf_printf(out,
                        "        const int k = part * %d;\n"
@@ -227,10 +348,15 @@ static void emit_tile(const nas__conv *c, const nas__conv_way *way, const nas__p
     } else {
         nas_buf_printf(out, "        %s_gather%d(at, panel, 0, %d);\n", name, vectors, steps);
     }
-    if (code)
+    if (code && ahead->what != NAS__ASKS_NONE)
+        nas_buf_printf(out,
+                       "        %s_code(panel, values, sums, part, passes, ahead + part * %dL);\n"
+                       "    }\n",
+                       name, asks->lines * LINE * t->groups * vectors / way->pixels);
+    else if (code)
         nas_buf_printf(out, "        %s_code(panel, values, sums, part, passes);\n    }\n", name);
     else
-        emit_groups(c, way, t, l, name, vectors, out);
+        emit_groups(c, way, t, ahead, l, name, vectors, lanes, out);
     if (!way->joined)
         nas_buf_printf(out, "    %s_finish%d(sums, (const float *)(words + %zu), out, to%s, n);\n",
                        name, vectors, l->heads, residual ? ", residual, more" : "");
@@ -248,6 +374,9 @@ static const char memory_products[] =
     "\"m\"(*(const "
     "vf_anywhere *)(p)))\n"
     "#else\n#define MADM(a, x, p) (a += (x) * load(p))\n#endif\n#endif\n";
+
+static const char output_ahead[] = "#ifndef AHEAD_TO /* what will be written */\n"
+                                   "#define AHEAD_TO(p) __builtin_prefetch(p, 1, 2)\n#endif\n";
 
 static void emit_kernel(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
                         const char *name, int32_t lanes, nas_buf *out) {
@@ -291,21 +420,27 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
     const nas__panel_tiling t = nas__panel_tile(target, c, way);
     const nas__sparse_layout l = nas__sparse_layout_of(target, c, way);
     const int32_t lanes = target->vector_bytes / 4;
+    const bool code = way->algorithm == NAS__CONV_SPARSE_CODE;
+    const stream ahead = stream_of(target, c, way, &t);
+    const nas__code_asks asks =
+        code ? nas__sparse_code_asks(target, c, way) : (nas__code_asks){NAS__ASKS_NONE, 0};
     if (way->group == 1) nas_buf_puts(out, memory_products);
+    if (ahead.what == NAS__ASKS_OUTPUTS) nas_buf_puts(out, output_ahead);
     nas__turn_emit_helpers(way, lanes, out);
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t vectors = way->vectors - narrow;
         if ((narrow ? t.narrow : t.wide) == 0) continue;
         nas__turn_emit_gather(c, way, name, lanes, vectors, out);
-        if (!way->joined) nas__turn_emit_finish(c, way, name, lanes, vectors, out);
-        if (way->algorithm == NAS__CONV_SPARSE_CODE)
+        if (!way->joined || nas__panel_staged(way, lanes))
+            nas__turn_emit_finish(c, way, name, lanes, vectors, out);
+        if (code)
             nas_buf_printf(out,
                            "extern void %s_code(const float *panel, const float *weights, float "
-                           "*sums, int part, int passes) __asm__(\"%s_code\");\n",
-                           name, name);
+                           "*sums, int part, int passes%s) __asm__(\"%s_code\");\n",
+                           name, ahead.what != NAS__ASKS_NONE ? ", const char *ahead" : "", name);
         else
-            emit_sums(c, way, &t, nas__sparse_index(&l), name, vectors, lanes, out);
-        emit_tile(c, way, &t, &l, name, lanes, vectors, out);
+            emit_sums(c, way, &t, &ahead, nas__sparse_index(&l), name, vectors, lanes, out);
+        emit_tile(c, way, &t, &ahead, &asks, &l, name, lanes, vectors, out);
     }
     emit_kernel(c, way, &t, name, lanes, out);
 }

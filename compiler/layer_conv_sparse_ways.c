@@ -185,7 +185,7 @@ static int32_t with_depths(const nas_target *target, const nas__conv *c, nas__co
 /* The way of one group size and tiling, with the best of both orders of outputs. */
 static int32_t group_ways(const nas_target *target, const nas__conv *c, int32_t group,
                           int32_t outer, nas__conv_way *out) {
-    enum { JOINED_GROUP = 4 }; /* a quad of lanes */
+    enum { JOINED_GROUP = 4, LINE = 64 }; /* a quad of lanes; see nas__panel_staged */
     const int32_t accumulators = target->vector_registers >= 32 ? 24 : 12;
     nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
                          .pixels = 1,
@@ -199,7 +199,7 @@ static int32_t group_ways(const nas_target *target, const nas__conv *c, int32_t 
         if (nas__panel_tile(target, c, &rows).lines == 1) return 0;
     }
     way.vectors = ceil_div(t.vectors, t.wide + t.narrow); /* evenly */
-    way.joined = group == JOINED_GROUP && c->out_c % group == 0;
+    way.joined = (group == JOINED_GROUP || target->vector_bytes == LINE) && c->out_c % group == 0;
     way.entries = nas__sparse_entries(target, c, &way);
     int32_t n = with_depths(target, c, way, out);
     if (way.joined == 0) return n;
@@ -222,7 +222,7 @@ static int32_t panel_ways(const nas_target *target, const nas__conv *c, nas__con
 /* A tile is one block, which leaves most of L1 to the values and the sums; code that takes much of L2 is read once for a few
  * of them. */
 static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv_way *out) {
-    enum { WEIGHTS_MAX = 60000, STEPS_MAX = 65536, FEW_BLOCKS = 3 };
+    enum { STEPS_MAX = 65536, FEW_BLOCKS = 3 };
     const nas__code_writer *w = nas__sparse_code_writer(target);
     if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
     nas__conv_way way = {
@@ -234,7 +234,7 @@ static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv
     if (!w->parts) most = NAS__CODE_VECTORS;
     way.vectors = w->block * ceil_div(blocks, ceil_div(blocks, most)); /* evenly too */
     if (w->parts) way.depth = depth_of(target, c, way.vectors, 0.625);
-    if (way.entries > WEIGHTS_MAX) return 0;
+    if (way.entries > w->weights_max) return 0;
     out[0] = way;
     return 1;
 }

@@ -5,7 +5,11 @@
  * of the dense kernels. Rows of an entry are interleaved in registers, so that a lane has the inputs of one pixel. */
 #include "compiler/layer_qconv_internal.h"
 
-enum { PIXELS = 16, CHANNELS = 8 }; /* transposed together: 16 registers are enough */
+enum {
+    PIXELS = 16,
+    CHANNELS = 8, /* transposed together: 16 registers are enough */
+    WIDE = 16     /* those of AVX-512 */
+};
 
 typedef struct panel {
     const nas_target *target;
@@ -59,6 +63,24 @@ static const char plain_row[] =
     "typedef short q_short __attribute__((vector_size(2 * LANES), aligned(2), may_alias));\n"
     "#define Q_ROW(p) __builtin_convertvector(*(const q_short *)(p), vi)\n";
 
+/* Quarters of a vector of 64 bytes from and to memory: neither takes the port that shuffles take. */
+static const char wide_rows[] =
+    "#ifndef Q_QUARTER_OUT\n#ifdef __AVX512F__\n"
+    "#define Q_QUARTER_OUT(p, v, k) __asm__(\"vextracti32x4 $\" #k \", %1, %0\" : "
+    "\"=m\"(*(q_t16_in "
+    "*)(p)) : \"v\"(v))\n"
+    "#else\n"
+    "#define Q_QUARTER_OUT(p, v, k) __builtin_memcpy(p, (const char *)&(v) + 16 * (k), 16)\n"
+    "#endif\n"
+    "/* lane k: what the four lanes have as their k-th four bytes */\n"
+    "#define Q_FOURS(v) SHUFFLE(v, v, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)\n"
+    "#define Q_FLIP_4(flip) ((int)((flip)*0x01010101u))\n#endif\n";
+
+/* Bytes, and vectors of 64 of them. */
+static bool is_wide(const panel *d) {
+    return d->p.element == 1 && d->target->vector_bytes == 64;
+}
+
 static void emit_helpers(const panel *d, nas_buf *out) {
     nas_buf_printf(out, "#ifndef Q_PICK\n%s%s", block_helpers,
                    d->p.element == 2 ? words_rows : bytes_rows);
@@ -67,6 +89,8 @@ static void emit_helpers(const panel *d, nas_buf *out) {
     else
         nas_buf_puts(out, d->p.dot == NAS__DOT_NEON ? neon_mixes : x86_mixes);
     nas_buf_puts(out, "#endif\n");
+    if (d->p.lanes == WIDE) nas_buf_puts(out, nas__turn_quads_helper());
+    if (is_wide(d)) nas_buf_puts(out, wide_rows);
 }
 
 /* ---- the panel ---------------------------------------------------------------------------------------------------- */
@@ -94,9 +118,33 @@ static void emit_gather_block(const panel *d, int32_t n, const char *indent, nas
     }
 }
 
+/* 16 channels of 16 pixels, four pixels a vector: bytes and pairs are interleaved, then fours dealt out. 12 shuffles, 64 are
+ * those of two blocks of 8 channels in vectors of 16 bytes. */
+static void emit_gather_wide(const panel *d, const char *indent, nas_buf *out) {
+    nas_buf_printf(out, "%svi r0, r1, r2, r3;\n", indent);
+    for (int32_t i = 0; i < 4; i++)
+        nas_buf_printf(out, "%sQUADS_OF_FOUR(r%d, p[%d] + o, p[%d] + o, p[%d] + o, p[%d] + o);\n",
+                       indent, i, i, i + 4, i + 8, i + 12);
+    nas_buf_printf(out,
+                   "%sconst vi t0 = Q_LOW8(r0, r1), t1 = Q_HIGH8(r0, r1), t2 = Q_LOW8(r2, r3), "
+                   "t3 = Q_HIGH8(r2, r3);\n",
+                   indent);
+    for (int32_t i = 0; i < 4; i++) {
+        nas_buf_printf(out,
+                       "%sr%d = Q_%s16(t%d, t%d);\n%sr%d = Q_FOURS(r%d) ^ Q_FLIP_4(Q_FLIP_U%s);\n",
+                       indent, i, i % 2 == 0 ? "LOW" : "HIGH", i / 2, i / 2 + 2, indent, i, i,
+                       d->q->in_signed ? " ^ 128" : "");
+        for (int32_t k = 0; k < 4; k++)
+            nas_buf_printf(out, "%sQ_QUARTER_OUT(panel + v + %d, r%d, %d);\n", indent,
+                           (4 * i + k) * d->p.row, i, k);
+    }
+    nas_buf_printf(out, "%s(void)zero;\n", indent);
+}
+
 static void emit_gather(const panel *d, nas_buf *out) {
     const nas__conv *c = &d->q->conv;
-    const int32_t rest = c->in_c % CHANNELS, whole = c->in_c - rest;
+    const int32_t wide = is_wide(d) ? c->in_c / WIDE * WIDE : 0;
+    const int32_t rest = c->in_c % CHANNELS, whole = c->in_c - rest - wide;
     nas_buf_printf(out,
                    "/* panel[step][pixel]; the pixels of `at` are in the order of a row */\n"
                    "TILE void %s_gather(const unsigned char *const *at, qx *panel, int zero) {\n"
@@ -104,15 +152,19 @@ static void emit_gather(const panel *d, nas_buf *out) {
                    "        long o = tap / %d * %zuL + tap %% %d * %dL;\n",
                    d->name, c->kernel_h * c->kernel_w, c->kernel_w,
                    (size_t)c->dilation_h * c->in_row, c->kernel_w, c->dilation_w * c->in_pitch);
-    for (int32_t part = 0; part < 2; part++) {
-        const int32_t n = part == 0 ? CHANNELS : rest;
-        if (part == 0 ? whole == 0 : rest == 0) continue;
+    for (int32_t part = 0; part < 3; part++) {
+        const int32_t all = part == 0 ? wide : part == 1 ? whole : rest;
+        const int32_t n = part == 0 ? WIDE : part == 1 ? CHANNELS : rest;
+        if (all == 0) continue;
         nas_buf_printf(out,
                        "        for (int c = 0; c < %d; c += %d, o += %d, panel += %d) {\n"
                        "            for (int v = 0; v < %d; v += %d) {\n"
                        "                const unsigned char *const *p = at + v;\n",
-                       part == 0 ? whole : rest, n, n, n * d->p.row, d->p.row, PIXELS);
-        emit_gather_block(d, n, "                ", out);
+                       all, n, n, n * d->p.row, d->p.row, PIXELS);
+        if (part == 0)
+            emit_gather_wide(d, "                ", out);
+        else
+            emit_gather_block(d, n, "                ", out);
         nas_buf_puts(out, "            }\n        }\n");
     }
     nas_buf_puts(out, "    }\n}\n");

@@ -71,7 +71,7 @@ typedef struct nas__conv_way {
     int32_t
         group; /* SPARSE_PANEL: outputs that share a list; SPARSE_CODE: whose sums are in registers; SPARSE_RUN: inputs of a run, 4 or 8 */
     int32_t
-        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored from registers; 0: any outputs */
+        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored as soon as they can be; 0: any outputs */
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
     double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;

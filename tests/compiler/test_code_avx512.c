@@ -95,7 +95,7 @@ Test(compiler_code_avx512, a_step_loads_its_vector_once_and_multiplies_for_each_
     }
     const nas__conv c = {
         .in_c = STEPS, .out_c = OUTPUTS, .kernel_h = 1, .kernel_w = 1, .groups = 1, .kept = kept};
-    const nas__x86_group g = {&c, 0, OUTPUTS, 0, STEPS, 64};
+    const nas__x86_group g = {.conv = &c, .n = OUTPUTS, .to = STEPS, .row = 64};
     nas__x86_code a = {.isa = &nas__x86_avx512, .weight_at = -REACH_VALUES};
     nas_buf text = {0};
     int32_t value = -REACH_VALUES, panel = 0;
@@ -123,4 +123,31 @@ Test(compiler_code_avx512, a_step_loads_its_vector_once_and_multiplies_for_each_
     check(&text, &a.bytes);
     nas_buf_deinit(&text);
     nas_buf_deinit(&a.bytes);
+}
+
+/* A mask that keeps nothing: what is left is the frame, and in it what a pass asks for, spread over its steps. */
+Test(compiler_code_avx512, a_pass_asks_for_lines_of_the_next_tile) {
+    enum { STEPS = 4, LINES = 3 };
+    static const uint8_t kept[STEPS];
+    const nas__conv c = {
+        .in_c = STEPS, .out_c = 1, .kernel_h = 1, .kernel_w = 1, .groups = 1, .kept = kept};
+    const nas__conv_way way = {
+        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = 1, .vectors = 2, .group = 1};
+    for (int32_t write = 0; write < 2; write++) {
+        const nas__code_asks asks = {write != 0 ? NAS__ASKS_OUTPUTS : NAS__ASKS_PIXELS, LINES};
+        nas_buf bytes = {0}, text = {0};
+        nas__code_avx512.write(&c, &way, &asks, &bytes);
+        nas_buf_puts(&text, "mov %rdi, %r11\nmov %rdx, %r10\nadd $512, %rsi\n"
+                            "mov %r11, %rdi\nmov %r10, %rdx\nmov %r8d, %ecx\n"
+                            "1: vbroadcastss -512(%rsi), %zmm0\n");
+        for (int32_t k = 0; k < LINES; k++)
+            nas_buf_printf(&text, "{disp32} %s %d(%%r9)\n", write != 0 ? "prefetchw" : "prefetcht1",
+                           64 * k);
+        nas_buf_puts(&text, "{disp8} vmovups %zmm0, 0(%rdx)\nadd $192, %r9\n"
+                            "add $256, %rdi\nadd $64, %rdx\ndec %ecx\n{disp32} jnz 1b\n"
+                            "vzeroupper\nret\n.balign 8, 0xcc\n");
+        check(&text, &bytes);
+        nas_buf_deinit(&text);
+        nas_buf_deinit(&bytes);
+    }
 }

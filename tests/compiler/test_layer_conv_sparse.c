@@ -69,6 +69,9 @@ static const shape_row shapes[] = {
     {5200, 8, 1, 4, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_SET4}, /* wide indices */
     /* so many weights that tiles of machine code are several blocks of vectors, in parts of the sum */
     {600, 41, 5, 22, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_UNSTRUCTURED},
+    /* images that do not fit L2: tiles ask for the pixels of the next one, or for where its outputs go */
+    {256, 8, 33, 33, 1, 1, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_1X4},
+    {16, 200, 37, 41, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_PRELU, MASK_1X2},
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
@@ -530,7 +533,7 @@ Test(compiler_layer_conv_sparse, masks_as_code_agree_with_the_reference_avx512) 
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
     if (target->runs_here)
-        check_target(target, 20);
+        check_target(target, 4);
     else
         cr_log_info("this processor has no AVX-512");
 }
@@ -580,6 +583,63 @@ Test(compiler_layer_conv_sparse, masks_are_machine_code_in_the_section_of_the_pr
         nas_buf_deinit(&text);
     }
     tensors_free(&t);
+}
+
+/* A weight of AVX-512 is a third of the code that it is on AVX2. */
+Test(compiler_layer_conv_sparse, masks_of_many_weights_are_code_where_code_is_short) {
+    static const char *const names[] = {"x86-64-avx2", "x86-64-avx512"};
+    enum { STEPS = 1000, OUTPUTS = 100 };
+    static uint8_t kept[OUTPUTS * STEPS];
+    for (int32_t i = 0; i < OUTPUTS * STEPS; i++)
+        kept[i] = i % 4 != 0;
+    const shape_row row = {STEPS, OUTPUTS,        2,           8, 1, 1, 1, 1, 1, 1, 0, 0,
+                           false, NAS__LACT_NONE, MASK_NOTHING};
+    nas__conv c = conv_of(&row);
+    c.kept = kept;
+    for (int32_t i = 0; i < 2; i++) {
+        const nas_target *target = NULL;
+        cr_assert(eq(int, (int)nas_target_find(ctx, names[i], &target), NAS_OK));
+        nas__conv_way ways[NAS__CONV_WAYS_MAX];
+        const int32_t n = nas__conv_ways(target, &c, ways);
+        bool code = false;
+        for (int32_t k = 0; k < n; k++)
+            code = code || ways[k].algorithm == NAS__CONV_SPARSE_CODE;
+        cr_assert(code == (i == 1), "%s", names[i]);
+    }
+}
+
+/* On AVX-512 lists ask for the next tile's pixels or outputs where those do not fit L2; elsewhere this was not measured. */
+Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
+    static const struct {
+        const char *target;
+        int32_t in_c, out_c, height;
+        const char *asks, *not ;
+    } rows[] = {{"x86-64-avx512", 256, 8, 40, "AHEAD(ahead)", "AHEAD_TO(ahead)"},
+                {"x86-64-avx512", 8, 256, 40, "AHEAD_TO(ahead)", "AHEAD(ahead)"},
+                {"x86-64-avx512", 256, 8, 4, NULL, "AHEAD"},
+                {"x86-64-avx2", 256, 8, 40, NULL, "AHEAD"}};
+    nas_rng rng = nas_rng_stream(16, 0, "ahead");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const nas_target *target = NULL;
+        cr_assert(eq(int, (int)nas_target_find(ctx, rows[i].target, &target), NAS_OK));
+        const shape_row row = {
+            rows[i].in_c, rows[i].out_c,  rows[i].height, 40, 1, 1, 1, 1, 1, 1, 0, 0,
+            false,        NAS__LACT_NONE, MASK_1X4};
+        tensors t = tensors_of(&rng, &row);
+        nas__conv_way way = {.algorithm = NAS__CONV_SPARSE_PANEL,
+                             .vectors = 3,
+                             .pixels = 1,
+                             .group = 4,
+                             .joined = 1};
+        nas_buf text = {0};
+        nas__conv_emit(target, &t.conv, &way, &text);
+        cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+        if (rows[i].asks != NULL)
+            cr_assert(ne(ptr, strstr(text.data, rows[i].asks), NULL), "row %zu", i);
+        cr_assert(eq(ptr, strstr(text.data, rows[i].not ), NULL), "row %zu", i);
+        nas_buf_deinit(&text);
+        tensors_free(&t);
+    }
 }
 
 /* A kernel's text and name depend on the shape alone: other zeros compile nothing. */

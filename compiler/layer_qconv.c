@@ -37,6 +37,11 @@ nas__dot nas__matrix_of(const nas_target *target) {
     return dot == NAS__DOT_VNNI && needs(target, "amx_int8") ? NAS__DOT_AMX : dot;
 }
 
+/* Of all that multiply bytes at 64 at once, those that have avx512fp16 do so on two ports, Zen 4 on half of each. */
+int32_t nas__dots_a_cycle(const nas_target *target) {
+    return needs(target, "avx512fp16") ? 2 : 1;
+}
+
 int32_t nas__dot_group(nas__dot dot) {
     switch (dot) {
     case NAS__DOT_PLAIN: return 1;
@@ -329,7 +334,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const bool many = target->vector_registers >= 32;
     int32_t n = 0;
     if (q->out_plane > 0) {
-        n = nas__q_pixels_ways(q, out);
+        n = nas__q_pixels_ways(target, q, out);
         qsort(out, (size_t)n, sizeof *out, by_cycles);
         return n;
     }

@@ -84,6 +84,9 @@ nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int3
 nas__q_blocks nas__q_block_of(const nas_target *target, const nas__conv *conv,
                               const nas__qconv_way *way);
 
+/* nas__dots_a_cycle - products of whole vectors that a core starts in one. */
+int32_t nas__dots_a_cycle(const nas_target *target);
+
 /* nas__q_dot - what multiplies in a way other than MATRIX. */
 nas__dot nas__q_dot(const nas_target *target, const nas__qconv_way *way);
 
@@ -222,7 +225,8 @@ size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs); /* bytes */
 /* nas__q_pixels_turns - do tiles take turns, one being added while the sums of the other become codes? */
 bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way);
 bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x);
-int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 size_t nas__q_pixels_scratch(const nas__qconv *q);
 size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */
 /* nas__q_prelu_factor - the float that does what multiplier m of a prelu does, for codes of one side of the zero point; 0 and

@@ -100,7 +100,7 @@ static double share_used(const nas__qconv *q, int32_t first, int32_t outputs) {
     return (double)used / (taps * outputs);
 }
 
-/* Zen 4: one product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
+/* One product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
 static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
     const double finish = (q->single ? 1.75
@@ -129,7 +129,34 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     return cycles * c->out_h;
 }
 
-int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
+/* Two products a cycle, on the ports that all other work on vectors goes to as well; two loads, which count twice where they
+ * cross lines. */
+static double cycles_of_two(const nas__qconv *q, const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const double finish = (q->single ? 4.5
+                           : q->half ? 9
+                                     : 12) +
+                          (q->conv.has_residual ? 8 : 0) + (q->prelu ? 6 : 0);
+    const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
+    double cycles = 0;
+    for (int32_t b = 0; b * way->vectors < c->out_c; b++) {
+        const int32_t outputs = nas__q_pixels_outputs(q, way, b);
+        for (int32_t v = 0; v < vectors; v += way->pixels) {
+            const int32_t wide = min_i32(way->pixels, vectors - v);
+            const double sums = outputs * wide,
+                         used = sums * share_used(q, b * way->vectors, outputs);
+            const double loads = (c->kernel_w > 1 ? 2 : 1) * wide + outputs;
+            const double latency = 5; /* of a product, all of which wait for the one before */
+            double step = 0.5 * (used > loads ? used : loads);
+            if (step < latency) step = latency;
+            cycles += products_of_sum * step + 0.5 * finish * sums + 12;
+        }
+    }
+    return cycles * c->out_h;
+}
+
+int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
     static const int32_t tiles[][2] = {{2, 4}, {6, 4}, {3, 8}};
     int32_t n = 0;
     for (int32_t i = 0; i < 3; i++) {
@@ -139,7 +166,7 @@ int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WA
                               .stored_bits = 8};
         if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
         if (q->absent != NULL && tiles[i][0] == 2) continue; /* few products for what they load */
-        way.cycles = cycles_of(q, &way);
+        way.cycles = nas__dots_a_cycle(target) > 1 ? cycles_of_two(q, &way) : cycles_of(q, &way);
         bool listed = false;
         for (int32_t k = 0; k < n; k++)
             listed = listed || (out[k].pixels == way.pixels && out[k].vectors == way.vectors);

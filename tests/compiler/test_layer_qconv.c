@@ -611,6 +611,25 @@ Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
     check_named("aarch64-i8mm", false);
 }
 
+/* Vectors of pixels of the tile that is taken first. */
+static int32_t pixels_on(const char *name) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
+    const planes_row row = {
+        {16, 16, 1, 8, 640, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 0, HALF};
+    nas__qconv q = conv_of(&row.shape);
+    lay_planes(&q, &row);
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(ge(int, nas__qconv_ways(target, &q, ways), 2));
+    return ways[0].pixels;
+}
+
+/* Small tiles hide what makes codes of sums behind the products of one port; two ports have to be fed by fewer loads. */
+Test(compiler_layer_qconv, tiles_of_planes_are_large_where_two_products_start_in_a_cycle) {
+    cr_assert(eq(int, pixels_on("x86-64-avx512vnni"), 2));
+    cr_assert(eq(int, pixels_on("x86-64-avx512vnni2"), 6));
+}
+
 /* A convolution of one weight, on planes; its sums are the multiples of the weight and the bias. */
 static bool scales_all_sums(int32_t multiplier, int8_t weight, int32_t zero_out, bool *checked) {
     const nas_target *target = NULL;

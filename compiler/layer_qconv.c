@@ -474,8 +474,9 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
     if (nas__qconv_exponents(q, way)) (void)snprintf(group, sizeof group, "|powers");
     if (q->out_plane > 0 || q->prelu) {
-        (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d", q->in_plane, q->out_plane,
-                       q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu);
+        (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d %d %d %d %d", q->in_plane,
+                       q->out_plane, q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu,
+                       (int)q->late, (int)q->open_low, (int)q->open_high, q->dots);
     }
     if (q->absent != NULL) {
         char taps[NAS_SHA256_HEX];

@@ -210,7 +210,8 @@ enum {
     NAS__Q_PIXEL_LANES = 16,
     NAS__Q_PIXEL_GROUP = 4, /* channels of a word */
     NAS__Q_PIXEL_HEAD =
-        4, /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
+        4, /* words of an output in front of the weights of a block: multiplier (2; `single`: 1, then with `late` the lower,
+              upper bounds of four channels beside the first two), bias, slope below 0 */
     NAS__Q_PIXEL_ROWS = 16 /* rows of outputs whose inputs are staged together */
 };
 typedef struct nas__q_steps {
@@ -232,6 +233,8 @@ size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /*
 /* nas__q_prelu_factor - the float that does what multiplier m of a prelu does, for codes of one side of the zero point; 0 and
  * false where there is none. */
 bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, float *out);
+/* nas__q_pair - part i of the pairs of `dots` words that add the residual. */
+int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i);
 void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
                         int32_t zero, uint8_t *out);
 void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,

@@ -233,9 +233,10 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
-/* {pixels, vectors}: accumulators, weights, one broadcast and one product fit the registers. */
+/* {pixels, vectors}: accumulators, weights, one broadcast and one product fit the registers. The last one leaves no room for a
+ * product by itself. */
 static const int32_t tiles_16[][2] = {{6, 2}, {4, 2}, {12, 1}, {3, 3}, {1, 8}};
-static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {6, 4}, {24, 1}, {1, 12}};
+static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {6, 4}, {24, 1}, {1, 12}, {14, 2}};
 enum { TILES = 5 };
 
 static int by_cycles(const void *a, const void *b) {
@@ -346,7 +347,8 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const int32_t most = ceil_div(c->out_c / c->groups, target->vector_bytes / 4);
     const int32_t least = q->weight_bits == 2 ? 2 : q->weight_bits <= 4 || q->powers ? 4 : 8;
     const int32_t stored[2] = {least, nas__dot_of(target) == NAS__DOT_PAIR ? 16 : 8};
-    for (int32_t i = 0; i < TILES; i++) {
+    const int32_t tiles = nas__dot_of(target) == NAS__DOT_VNNI ? TILES + 1 : TILES;
+    for (int32_t i = 0; i < tiles; i++) {
         const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
         const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
         for (int32_t k = 0; k < 2; k++) {

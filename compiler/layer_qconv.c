@@ -37,6 +37,10 @@ nas__dot nas__matrix_of(const nas_target *target) {
     return dot == NAS__DOT_VNNI && needs(target, "amx_int8") ? NAS__DOT_AMX : dot;
 }
 
+int32_t nas__dots_a_cycle(const nas_target *target) {
+    return target->vector_bytes == 64 && !target->splits_vectors ? 2 : 1;
+}
+
 int32_t nas__dot_group(nas__dot dot) {
     switch (dot) {
     case NAS__DOT_PLAIN: return 1;
@@ -228,9 +232,10 @@ static double direct_cycles(const nas_target *target, const nas__qconv *q,
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
-/* {pixels, vectors}: accumulators, weights, one broadcast and one product fit the registers. */
+/* {pixels, vectors}: accumulators, weights, one broadcast and one product fit the registers. The last one leaves no room for a
+ * product by itself. */
 static const int32_t tiles_16[][2] = {{6, 2}, {4, 2}, {12, 1}, {3, 3}, {1, 8}};
-static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {6, 4}, {24, 1}, {1, 12}};
+static const int32_t tiles_32[][2] = {{12, 2}, {8, 3}, {6, 4}, {24, 1}, {1, 12}, {14, 2}};
 enum { TILES = 5 };
 
 static int by_cycles(const void *a, const void *b) {
@@ -329,7 +334,7 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const bool many = target->vector_registers >= 32;
     int32_t n = 0;
     if (q->out_plane > 0) {
-        n = nas__q_pixels_ways(q, out);
+        n = nas__q_pixels_ways(target, q, out);
         qsort(out, (size_t)n, sizeof *out, by_cycles);
         return n;
     }
@@ -341,7 +346,8 @@ int32_t nas__qconv_ways(const nas_target *target, const nas__qconv *q,
     const int32_t most = ceil_div(c->out_c / c->groups, target->vector_bytes / 4);
     const int32_t least = q->weight_bits == 2 ? 2 : q->weight_bits <= 4 || q->powers ? 4 : 8;
     const int32_t stored[2] = {least, nas__dot_of(target) == NAS__DOT_PAIR ? 16 : 8};
-    for (int32_t i = 0; i < TILES; i++) {
+    const int32_t tiles = nas__dot_of(target) == NAS__DOT_VNNI ? TILES + 1 : TILES;
+    for (int32_t i = 0; i < tiles; i++) {
         const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
         const nas__conv_tiling t = nas__conv_tile(c, tile[0]);
         for (int32_t k = 0; k < 2; k++) {
@@ -469,8 +475,9 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
     if (nas__qconv_is_sparse(way)) (void)snprintf(group, sizeof group, "|%d", way->group);
     if (nas__qconv_exponents(q, way)) (void)snprintf(group, sizeof group, "|powers");
     if (q->out_plane > 0 || q->prelu) {
-        (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d", q->in_plane, q->out_plane,
-                       q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu);
+        (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d %d %d %d %d", q->in_plane,
+                       q->out_plane, q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu,
+                       (int)q->late, (int)q->open_low, (int)q->open_high, q->dots);
     }
     if (q->absent != NULL) {
         char taps[NAS_SHA256_HEX];

@@ -84,6 +84,9 @@ nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int3
 nas__q_blocks nas__q_block_of(const nas_target *target, const nas__conv *conv,
                               const nas__qconv_way *way);
 
+/* nas__dots_a_cycle - products of whole vectors that a core starts in one. */
+int32_t nas__dots_a_cycle(const nas_target *target);
+
 /* nas__q_dot - what multiplies in a way other than MATRIX. */
 nas__dot nas__q_dot(const nas_target *target, const nas__qconv_way *way);
 
@@ -207,7 +210,8 @@ enum {
     NAS__Q_PIXEL_LANES = 16,
     NAS__Q_PIXEL_GROUP = 4, /* channels of a word */
     NAS__Q_PIXEL_HEAD =
-        4, /* words of an output in front of the weights of a block: multiplier (2), bias, slope below 0 */
+        4, /* words of an output in front of the weights of a block: multiplier (2; `single`: 1, then with `late` the lower,
+              upper bounds of four channels beside the first two), bias, slope below 0 */
     NAS__Q_PIXEL_ROWS = 16 /* rows of outputs whose inputs are staged together */
 };
 typedef struct nas__q_steps {
@@ -222,12 +226,15 @@ size_t nas__q_pixels_block(const nas__qconv *q, int32_t outputs); /* bytes */
 /* nas__q_pixels_turns - do tiles take turns, one being added while the sums of the other become codes? */
 bool nas__q_pixels_turns(const nas__qconv *q, const nas__qconv_way *way);
 bool nas__q_pixels_absent(const nas__qconv *q, int32_t o, int32_t y, int32_t x);
-int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
+int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 size_t nas__q_pixels_scratch(const nas__qconv *q);
 size_t nas__q_pixels_weights(const nas__qconv *q, const nas__qconv_way *way); /* without the head */
 /* nas__q_prelu_factor - the float that does what multiplier m of a prelu does, for codes of one side of the zero point; 0 and
  * false where there is none. */
 bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, float *out);
+/* nas__q_pair - part i of the pairs of `dots` words that add the residual. */
+int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i);
 void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
                         int32_t zero, uint8_t *out);
 void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,

@@ -75,8 +75,14 @@ static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas
             return nas_fail(ctx, NAS_ERR_INVALID, "weight code %d of a tap that is left out",
                             d->weight[i]);
     }
-    if (q->single && !nas__qconv_is_single(q, d))
+    if (q->out_plane == 0) return NAS_OK;
+    nas__qconv found = *q;
+    nas__qconv_look(&found, d);
+    if (q->single && !found.single)
         return nas_fail(ctx, NAS_ERR_INVALID, "sums that single precision does not scale exactly");
+    if ((q->dots > 0 && (found.dots == 0 || found.dots > q->dots)) || (q->late && !found.late) ||
+        (q->open_low && !found.open_low) || (q->open_high && !found.open_high))
+        return nas_fail(ctx, NAS_ERR_INVALID, "bounds or multipliers other than were looked at");
     return NAS_OK;
 }
 
@@ -272,6 +278,8 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
             (void)nas__q_prelu_factor(data, data->multiplier_between, false, &above); /* checked */
             memcpy((uint8_t *)out + 4 * NAS__Q_ABOVE, &above, sizeof above);
         }
+        for (int32_t i = 0; i < q->dots; i++)
+            put_i32((uint8_t *)out + 4 * (NAS__Q_PAIRS + i), nas__q_pair(q, data, i));
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;

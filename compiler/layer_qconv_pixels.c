@@ -100,7 +100,7 @@ static double share_used(const nas__qconv *q, int32_t first, int32_t outputs) {
     return (double)used / (taps * outputs);
 }
 
-/* Zen 4: one product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
+/* One product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
 static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
     const double finish = (q->single ? 1.75
@@ -129,7 +129,37 @@ static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
     return cycles * c->out_h;
 }
 
-int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
+/* Two products a cycle, on the ports that all other work on vectors goes to as well; two loads, which count twice where they
+ * cross lines. */
+static double cycles_of_two(const nas__qconv *q, const nas__qconv_way *way) {
+    const nas__conv *c = &q->conv;
+    const double finish = (q->single ? 3
+                           : q->half ? 9
+                                     : 12) +
+                          (q->dots > 0            ? 3.5 + q->dots
+                           : q->conv.has_residual ? 8
+                                                  : 0) +
+                          (q->prelu ? q->late ? 4.5 : 6.5 : 0);
+    const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
+    double cycles = 0;
+    for (int32_t b = 0; b * way->vectors < c->out_c; b++) {
+        const int32_t outputs = nas__q_pixels_outputs(q, way, b);
+        for (int32_t v = 0; v < vectors; v += way->pixels) {
+            const int32_t wide = min_i32(way->pixels, vectors - v);
+            const double sums = outputs * wide,
+                         used = sums * share_used(q, b * way->vectors, outputs);
+            const double loads = (c->kernel_w > 1 ? 2 : 1) * wide + outputs;
+            const double latency = 5; /* of a product, all of which wait for the one before */
+            double step = 0.5 * (used > loads ? used : loads);
+            if (step < latency) step = latency;
+            cycles += products_of_sum * step + 0.5 * finish * sums + 12;
+        }
+    }
+    return cycles * c->out_h;
+}
+
+int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
+                           nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
     static const int32_t tiles[][2] = {{2, 4}, {6, 4}, {3, 8}};
     int32_t n = 0;
     for (int32_t i = 0; i < 3; i++) {
@@ -139,7 +169,7 @@ int32_t nas__q_pixels_ways(const nas__qconv *q, nas__qconv_way out[NAS__QCONV_WA
                               .stored_bits = 8};
         if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
         if (q->absent != NULL && tiles[i][0] == 2) continue; /* few products for what they load */
-        way.cycles = cycles_of(q, &way);
+        way.cycles = nas__dots_a_cycle(target) > 1 ? cycles_of_two(q, &way) : cycles_of(q, &way);
         bool listed = false;
         for (int32_t k = 0; k < n; k++)
             listed = listed || (out[k].pixels == way.pixels && out[k].vectors == way.vectors);
@@ -228,7 +258,7 @@ static bool factor_of(const nas__qconv *q, const nas__qconv_data *data, int32_t 
     return false;
 }
 
-bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data) {
+static bool is_single(const nas__qconv *q, const nas__qconv_data *data) {
     float f = 0;
     if (q->has_left) return false;
     for (int32_t o = 0; o < q->conv.out_c; o++) {
@@ -236,6 +266,59 @@ bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data) {
         if (q->prelu && !nas__q_prelu_factor(data, data->below[o], true, &f)) return false;
     }
     return !q->prelu || nas__q_prelu_factor(data, data->multiplier_between, false, &f);
+}
+
+/* ---- what the numbers allow ---------------------------------------------------------------------------------------- */
+
+static int32_t type_least(const nas__qconv *q) {
+    return q->out_signed ? -128 : 0;
+}
+
+/* What a prelu makes of the lowest or highest code in front of it. */
+static int32_t prelu_bound(const nas__qconv_data *data, int32_t o, bool high) {
+    const nas_requant *r = &data->between;
+    const int32_t x = (high ? r->high : r->low) - r->zero_out;
+    return nas_quant_add(x, x < 0 ? data->below[o] : data->multiplier_between, 0, 0,
+                         &data->requant);
+}
+
+/* A prelu that never falls may have the bounds of its code applied to its result, if that has 16 bits without them. */
+static bool may_be_late(const nas__qconv *q, const nas__qconv_data *data) {
+    for (int32_t o = 0; o < q->conv.out_c; o++) {
+        const int32_t below = data->below[o], above = data->multiplier_between;
+        const double steepest = ldexp(below > above ? below : above, -NAS_QUANT_ADD_BITS);
+        const double most = ldexp((double)largest_sum(q, data, o) * data->multiplier[o], -31) + 1;
+        if (below < 0 || most * steepest > INT16_MAX - 512) return false;
+    }
+    return true;
+}
+
+/* How many words it takes to add up to each multiplier. */
+static int32_t dots_of(const nas__qconv_data *data) {
+    enum { DOTS_MAX = 3 };
+    const int32_t a = data->multiplier_between, b = data->requant.multiplier_residual;
+    const int32_t n = ceil_div(a > b ? a : b, INT16_MAX);
+    return n <= DOTS_MAX ? n : 0;
+}
+
+int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i) {
+    const int64_t a = data->multiplier_between, b = data->requant.multiplier_residual;
+    const int64_t low = a * (i + 1) / q->dots - a * i / q->dots,
+                  high = b * (i + 1) / q->dots - b * i / q->dots;
+    return (int32_t)(high << 16 | low);
+}
+
+void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data) {
+    const nas_requant *r = &data->requant;
+    q->single = is_single(q, data);
+    q->dots = q->single && q->joins ? dots_of(data) : 0;
+    q->late = q->single && q->prelu && may_be_late(q, data);
+    q->open_low = r->low <= type_least(q);
+    q->open_high = r->high >= type_least(q) + 255;
+    for (int32_t o = 0; o < q->conv.out_c && q->late; o++) {
+        q->open_low = q->open_low && prelu_bound(data, o, false) == type_least(q);
+        q->open_high = q->open_high && prelu_bound(data, o, true) == type_least(q) + 255;
+    }
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
@@ -254,6 +337,15 @@ static size_t byte_of(const nas__q_steps *s, int32_t outputs, int32_t y, int32_t
     const int32_t group = s->staged ? 0 : i / GROUP, column = s->staged ? x / GROUP : x;
     const int32_t word = (y * s->groups + group) * s->columns + column;
     return (size_t)(word * outputs * GROUP + (s->staged ? x : i) % GROUP);
+}
+
+/* Bounds of a block whose prelu is late: one byte a channel; those beyond the last one hold 0 as well as they may. */
+static void put_bounds(const nas__qconv_data *data, int32_t first, int32_t n, uint8_t *out) {
+    for (int32_t k = 0; k < ceil_div(n, GROUP) * GROUP; k++) {
+        uint8_t *at = out + 8 * (k / GROUP * GROUP) + 4 + k % GROUP;
+        at[0] = (uint8_t)(k < n ? prelu_bound(data, first + k, false) : data->requant.low);
+        at[8] = (uint8_t)(k < n ? prelu_bound(data, first + k, true) : data->requant.high);
+    }
 }
 
 /* What scales output o, as floats. */
@@ -293,6 +385,7 @@ void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const na
             put_i64(out + 8 * k, q->half ? 2 * m : m);
             if (q->prelu) put_i32(out + 12 * padded + 4 * k, data->below[first + k]);
         }
+        if (q->late) put_bounds(data, first, n, out);
         out += nas__q_pixels_block(q, n);
     }
 }

@@ -33,6 +33,31 @@ static const char *residual_argument(const nas__qconv *q) {
 
 /* ---- codes -------------------------------------------------------------------------------------------------------- */
 
+/* Bounds of the bytes of all channels; where they are of each channel they lie in front of its weights. */
+static void emit_bounds(const nas__qconv *q, nas_buf *out) {
+    if (q->late) return;
+    if (!q->open_low) nas_buf_puts(out, "    const MI low = _mm512_set1_epi8((char)h[2]);\n");
+    if (!q->open_high) nas_buf_puts(out, "    const MI high = _mm512_set1_epi8((char)h[3]);\n");
+}
+
+/* Codes between, minus their zero point, are words; so are the parts of the multipliers. A residual lies beside them. */
+static void emit_join_constants(const nas__qconv *q, nas_buf *out) {
+    nas_buf_printf(out,
+                   "    const MI least = _mm512_set1_epi16((short)(h[9] - h[8])), most = "
+                   "_mm512_set1_epi16((short)(h[10] - h[8]));\n"
+                   "    const vi round = q_splat((int)(32768u + (unsigned)h[1] * 65536u - "
+                   "(unsigned)(h[6] + %d) * (unsigned)h[7]));\n",
+                   q->residual_signed ? 128 : 0);
+    for (int32_t i = 0; i < q->dots; i++) {
+        const int32_t at = NAS__Q_PAIRS + i;
+        nas_buf_printf(
+            out,
+            "    const vi front_%d = q_splat(h[%d]), behind_%d = q_splat((int)((unsigned)"
+            "h[%d] << 16 | (unsigned)h[%d] >> 16));\n",
+            i, at, i, at, at);
+    }
+}
+
 /* Vectors that all sums are scaled with. */
 static void emit_constants(const nas__qconv *q, nas_buf *out) {
     const bool between = q->joins || q->prelu, zero = !between && !q->conv.has_residual;
@@ -43,10 +68,12 @@ static void emit_constants(const nas__qconv *q, nas_buf *out) {
         nas_buf_printf(out, "    const MI half = _mm512_set1_epi64(%s0x80000000LL);\n",
                        zero ? "((long long)h[1] * 65536 * 65536) + " : "");
     }
-    if (between && q->single) {
-        nas_buf_printf(
-            out, "    const vi least = q_splat(h[9] - h[8] + 0x4b400000), most = q_splat(h[10] - "
-                 "h[8] + 0x4b400000);\n");
+    if (q->dots > 0) {
+        emit_join_constants(q, out);
+    } else if (between && q->single) {
+        if (!q->late)
+            nas_buf_puts(out, "    const vi least = q_splat(h[9] - h[8] + 0x4b400000), most = "
+                              "q_splat(h[10] - h[8] + 0x4b400000);\n");
         nas_buf_puts(out, q->prelu
                               ? "    const vf above = (vf)q_splat(h[12]), end = splat(0x1.8p+23f + "
                                 "(float)h[1]);\n"
@@ -60,9 +87,9 @@ static void emit_constants(const nas__qconv *q, nas_buf *out) {
             "    const vi round = q_splat(32768 + h[1] * 65536%s), m1 = q_splat(h[11]);\n",
             q->joins ? " - h[6] * h[7]" : "");
     }
-    if (q->conv.has_residual) nas_buf_puts(out, "    const vi m2 = q_splat(h[7]);\n");
-    nas_buf_puts(out, "    const MI low = _mm512_set1_epi8((char)h[2]), high = "
-                      "_mm512_set1_epi8((char)h[3]);\n");
+    if (q->conv.has_residual && q->dots == 0)
+        nas_buf_puts(out, "    const vi m2 = q_splat(h[7]);\n");
+    emit_bounds(q, out);
 }
 
 /* What each output is scaled with, from `w` on. */
@@ -103,7 +130,8 @@ static void emit_code(const nas__qconv *q, char sums, int32_t v, int32_t o, int3
     if (!q->single && !q->half && !residual && !q->prelu) nas_buf_puts(out, " + h[1]");
     if (q->single && residual && !q->joins) nas_buf_puts(out, " - 0x4b400000");
     nas_buf_puts(out, ";\n");
-    if (q->joins || q->prelu)
+    if (q->dots > 0) return;
+    if ((q->joins || q->prelu) && !q->late)
         nas_buf_printf(out, "    t%d = q_min(q_max(t%d, least), most);\n", k, k);
     if (q->prelu && q->single)
         nas_buf_printf(out, "    t%d = q_bent(t%d, above, (vf)below_%d, end);\n", k, k, o);
@@ -130,28 +158,86 @@ typedef struct group {
 
 static void emit_residual(const nas__qconv *q, const group *g, nas_buf *out) {
     if (!q->conv.has_residual) return;
-    nas_buf_printf(out, "    r = q_pixels(residual + %zu, %d);\n",
+    nas_buf_printf(out, "    r = q_pixels(residual + %zu, %d)%s;\n",
                    (size_t)(g->first / GROUP) * q->residual_plane + (size_t)(g->v * LANES * GROUP),
-                   g->pixels);
+                   g->pixels,
+                   q->dots > 0 && q->residual_signed ? " ^ q_splat((int)0x80808080u)" : "");
+}
+
+/* Channels k and k + 1 of a group, if there are two, and the residual: their sums end in the upper halves. */
+static void emit_join(const nas__qconv *q, const group *g, int32_t k, nas_buf *out) {
+    static const char *const places[] = {"front", "behind"};
+    const bool two = g->first + k + 1 < g->outputs;
+    nas_buf_printf(out, "    words = q_between(t%d, ", k);
+    nas_buf_printf(out, two ? "t%d, least, most);\n" : "(vi){0}, least, most);\n", k + 1);
+    for (int32_t i = 0; i < (two ? 2 : 1); i++) {
+        nas_buf_printf(out, "    pairs = q_%s(words, r, q_of_%d_%d());\n    t%d = ", places[i], k,
+                       k + 1, k + i);
+        for (int32_t n = 0; n < q->dots; n++)
+            nas_buf_puts(out, "q_dot_words(");
+        nas_buf_puts(out, "round");
+        for (int32_t n = 0; n < q->dots; n++)
+            nas_buf_printf(out, ", pairs, %s_%d)", places[i], n);
+        nas_buf_puts(out, ";\n");
+    }
+}
+
+/* What is to be done with channel k of a group once its sum, and perhaps those in front of it, are scaled. */
+static void emit_scaled(const nas__qconv *q, const group *g, int32_t k, nas_buf *out) {
+    if (q->dots > 0 && (k % 2 == 1 || g->first + k + 1 == g->outputs))
+        emit_join(q, g, k / 2 * 2, out);
+}
+
+static void channel_text(const group *g, int32_t k, nas_buf *out) {
+    if (g->first + k < g->outputs)
+        nas_buf_printf(out, "t%d", k);
+    else
+        nas_buf_puts(out, "(vi){0}");
+}
+
+/* Bytes of the codes in registers t<k>: floats behind 0x1.8p+23 end in 16 bits of them. */
+static void emit_bytes(const nas__qconv *q, const group *g, nas_buf *out) {
+    const char type = q->out_signed ? 's' : 'u', *half = q->dots > 0 ? "higher" : "lower";
+    if (q->single && (!q->conv.has_residual || q->dots > 0)) {
+        nas_buf_printf(out, "    bytes = q_narrow_%c(", type);
+        for (int32_t k = 0; k < GROUP; k += 2) {
+            nas_buf_printf(out, "q_%s(", half);
+            channel_text(g, k, out);
+            nas_buf_puts(out, ", ");
+            channel_text(g, k + 1, out);
+            nas_buf_puts(out, k == 0 ? "), " : "));\n");
+        }
+    } else {
+        nas_buf_printf(out, "    bytes = q_pack_%c(", type);
+        for (int32_t k = 0; k < GROUP; k++) {
+            channel_text(g, k, out);
+            nas_buf_puts(out, k + 1 < GROUP ? ", " : ");\n");
+        }
+    }
+    for (int32_t k = 0; k < 2; k++) {
+        const char *name = k == 0 ? "low" : "high";
+        if (k == 0 ? q->open_low : q->open_high) continue;
+        nas_buf_printf(out, "    bytes = q_%s_%c(bytes, ", k == 0 ? "least" : "most", type);
+        if (q->late)
+            nas_buf_printf(out, "(MI)q_splat4(w + %d));\n", 8 * (g->first + k) + 4);
+        else
+            nas_buf_printf(out, "%s);\n", name);
+    }
 }
 
 static void emit_put(const nas__qconv *q, const group *g, nas_buf *out) {
-    nas_buf_printf(out, "    q_put_pixels(out + %zu, q_%s_%c(",
+    emit_bytes(q, g, out);
+    nas_buf_printf(out, "    q_put_pixels(out + %zu, bytes, %d);\n",
                    (size_t)(g->first / GROUP) * q->out_plane + (size_t)(g->v * LANES * GROUP),
-                   q->single && !q->conv.has_residual ? "cut" : "pack", q->out_signed ? 's' : 'u');
-    for (int32_t k = 0; k < GROUP; k++) {
-        if (g->first + k < g->outputs)
-            nas_buf_printf(out, "t%d, ", k);
-        else
-            nas_buf_puts(out, "(vi){0}, ");
-    }
-    nas_buf_printf(out, "low, high), %d);\n", g->pixels);
+                   g->pixels);
 }
 
 static void emit_codes(const nas__qconv *q, const group *g, nas_buf *out) {
     emit_residual(q, g, out);
-    for (int32_t o = g->first; o < min_i32(g->outputs, g->first + GROUP); o++)
+    for (int32_t o = g->first; o < min_i32(g->outputs, g->first + GROUP); o++) {
         emit_code(q, 'a', g->v, o, o - g->first, out);
+        emit_scaled(q, g, o - g->first, out);
+    }
     emit_put(q, g, out);
 }
 
@@ -160,6 +246,7 @@ static void emit_variables(const nas__qconv *q, int32_t outputs, nas_buf *out) {
     for (int32_t k = 1; k < min_i32(GROUP, outputs); k++)
         nas_buf_printf(out, ", t%d", k);
     nas_buf_puts(out, q->conv.has_residual ? ", r;\n" : ";\n");
+    nas_buf_puts(out, q->dots > 0 ? "    MI bytes, words, pairs;\n" : "    MI bytes;\n");
 }
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
@@ -300,10 +387,10 @@ static void emit_piece(const pixels *d, char sums, int32_t i, nas_buf *out) {
     const group g = {0, GROUP, i / (GROUP + 1), LANES};
     const int32_t o = i % (GROUP + 1);
     if (o == 0) emit_residual(d->q, &g, out);
-    if (o == GROUP)
-        emit_put(d->q, &g, out);
-    else
-        emit_code(d->q, sums, g.v, o, o, out);
+    if (o == GROUP) emit_put(d->q, &g, out);
+    if (o == GROUP) return;
+    emit_code(d->q, sums, g.v, o, o, out);
+    emit_scaled(d->q, &g, o, out);
 }
 
 /* The first products of each of `sums`, one after the other, and between them the codes of `others`. */

@@ -294,8 +294,8 @@ static nas_status look_at_codes(nas_ctx *ctx, const nas__layers *l, nas__layer *
     return NAS_OK;
 }
 
-/* Is single precision exact? Numbers that the packer will refuse are its business; without numbers nobody knows. */
-static nas_status find_single(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
+/* What do the numbers allow? Numbers that the packer will refuse are its business; without numbers nobody knows. */
+static nas_status look_at_numbers(nas_ctx *ctx, const nas__layers *l, nas__layer *layer) {
     const nas_param *bias = param_of(l, layer->node, 1), *slope = param_of(l, layer->slope, 0);
     if (param_of(l, layer->node, 0)->data == NULL || (bias != NULL && bias->data == NULL) ||
         (slope != NULL && slope->data == NULL))
@@ -303,7 +303,7 @@ static nas_status find_single(nas_ctx *ctx, const nas__layers *l, nas__layer *la
     channels c = {0};
     nas__qconv_data data = {0};
     const nas_status status = numbers_of(ctx, l, layer, &c, &data);
-    layer->qconv.single = status == NAS_OK && nas__qconv_is_single(&layer->qconv, &data);
+    if (status == NAS_OK) nas__qconv_look(&layer->qconv, &data);
     channels_free(&c);
     return status == NAS_ERR_NOMEM ? status : NAS_OK;
 }
@@ -355,7 +355,7 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
         q->half = ratio_max(l, layer) < 0.5;
         q->prelu = layer->slope != NAS_VALUE_NONE;
         status = find_absent(ctx, l, layer);
-        if (status == NAS_OK) status = find_single(ctx, l, layer);
+        if (status == NAS_OK) status = look_at_numbers(ctx, l, layer);
         if (status != NAS_OK) return status;
     }
     if (q->conv.has_residual) {

@@ -44,8 +44,14 @@ typedef struct nas__qconv {
         powers; /* every weight is 0 or +-2^i, i of 0..6: four bits are enough, whatever weight_bits says */
     bool has_left; /* the layer needs nas_requant.left > 0 */
     bool half;     /* every multiplier is below 2^30, and nothing is shifted left */
-    bool single;   /* nas__qconv_is_single of its numbers */
     bool prelu;    /* the sum is rounded to a code of its own, then prelu makes another of it */
+    /* What nas__qconv_look finds in the numbers of a layer whose values lie in planes; all false or 0 is always right. */
+    bool single; /* single precision is exact: see nas__qconv_look */
+    bool
+        late; /* with single and prelu: the code in front needs no bounds, the result has others by channel */
+    bool open_low, open_high; /* results have no bounds but those of their type, below, above */
+    int32_t
+        dots; /* with single and joins: products of pairs of words that add the residual; 0: other products */
     /* Values in planes, for ways of the algorithm PIXELS alone, which take no other: bytes from the codes of four channels
      * to those of the next four; 0: [h][w][c]. out_plane > 0 says which. */
     size_t in_plane, out_plane, residual_plane;
@@ -105,10 +111,10 @@ int32_t nas__qconv_shared(const nas_target *target, const nas__qconv_way *way);
 /* nas__qconv_sparse_products - as nas__sparse_products. */
 double nas__qconv_sparse_products(const nas_target *target, const nas__qconv *q,
                                   const nas__qconv_way *way);
-/* nas__qconv_is_single - is single precision exact? Sums are scaled by one fused multiplication and addition, which rounds
- * once: sums of up to 24 bits, results of less than 16 bits, multipliers of up to 24 bits unless another float gives the
- * same codes. A prelu must round all codes as it should. */
-bool nas__qconv_is_single(const nas__qconv *q, const nas__qconv_data *data);
+/* nas__qconv_look - sets single, late, open_low, open_high and dots. Single precision is exact where sums are of up to 24
+ * bits, results of less than 16 and multipliers of up to 24, unless another float gives the same codes: then one fused
+ * multiplication and addition, which rounds once, scales a sum. A prelu must round all codes as it should. */
+void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data);
 /* nas__qconv_pixels_legal - can it be computed on values in planes? */
 bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *conv);
 /* nas__q_plane_bytes - of a row of one plane: `width` pixels as whole vectors, and a border beside them. */
@@ -218,6 +224,7 @@ enum {
     NAS__Q_HIGH_BETWEEN,
     NAS__Q_MULTIPLIER_BETWEEN,
     NAS__Q_ABOVE, /* the float that is multiplied with instead, where `single` */
+    NAS__Q_PAIRS, /* `dots` of them: words of both multipliers, that of the code in front, which add up to them */
     NAS__Q_ZERO_IN_2 = 8,
     NAS__Q_MULTIPLIER_1,
     NAS__Q_MULTIPLIER_2,

@@ -45,11 +45,14 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
                              : " residual u8",
         q->joins ? " joined" : "", q->has_left ? " left" : "");
     if (q->out_plane == 0) return;
-    nas_buf_printf(out, " planes %zu,%zu,%zu%s%s%s", q->in_plane, q->out_plane, q->residual_plane,
+    nas_buf_printf(out, " planes %zu,%zu,%zu%s%s%s%s%s%s", q->in_plane, q->out_plane,
+                   q->residual_plane,
                    q->single ? " single"
                    : q->half ? " half"
                              : "",
-                   q->prelu ? " prelu" : "", q->absent != NULL ? " gaps" : "");
+                   q->prelu ? " prelu" : "", q->absent != NULL ? " gaps" : "",
+                   q->late ? " late" : "", q->open_low ? "" : " low", q->open_high ? "" : " high");
+    if (q->dots > 0) nas_buf_printf(out, " dots %d", q->dots);
 }
 
 /* Like all that a kernel is known by: what it is, and a hash of its text. */

@@ -71,15 +71,15 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
         if (status == NAS_OK)
             status = nas_quant_add_multiplier(ctx, 1, &w->data.multiplier_between);
         for (int32_t o = 0; o < q->conv.out_c; o++)
-            w->below[o] = w->data.multiplier_between / 4;
+            w->below[o] = w->data.multiplier_between / (q->late && q->open_low ? 1 : 4);
         w->data.below = w->below;
     }
     w->data.between = *r;
     if (q->conv.has_residual) {
         r->zero_residual = q->residual_signed ? 0 : 128;
-        if (status == NAS_OK) status = nas_quant_add_multiplier(ctx, 0.5, &r->multiplier_residual);
+        if (status == NAS_OK) status = nas_quant_add_multiplier(ctx, 0.49, &r->multiplier_residual);
         if (status == NAS_OK)
-            status = nas_quant_add_multiplier(ctx, 0.5, &w->data.multiplier_between);
+            status = nas_quant_add_multiplier(ctx, 0.49, &w->data.multiplier_between);
     }
     return status;
 }

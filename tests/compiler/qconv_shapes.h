@@ -79,8 +79,9 @@ typedef struct planes_row {
     enum {
         WIDE,
         HALF,
-        SINGLE_FLOAT
-    } scaling; /* any multipliers; below a half; such that floats are exact */
+        SINGLE_FLOAT,
+        WORDS
+    } scaling; /* any multipliers; below a half; such that floats are exact; and what follows has 16 bits */
 } planes_row;
 static const planes_row planes_shapes[] = {
     {{12, 12, 1, 5, 64, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, ANY, DENSE}, 1, 0, SINGLE_FLOAT},
@@ -101,6 +102,12 @@ static const planes_row planes_shapes[] = {
      0,
      0,
      SINGLE_FLOAT},
+    {{12, 12, 1, 5, 70, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 1, 0, WORDS},
+    {{1, 6, 1, 4, 130, 5, 5, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE}, 1, 0, WORDS},
+    {{9, 22, 1, 3, 66, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, EXTREME, DENSE}, 1, 0, WORDS},
+    {{12, 16, 1, 3, 96, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 0, WORDS},
+    {{8, 14, 1, 3, 77, 3, 3, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 8, EXTREME, DENSE}, 0, 0, WORDS},
+    {{8, 6, 1, 5, 40, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 8, EXTREME, DENSE}, 0, 0, WORDS},
 };
 
 #endif

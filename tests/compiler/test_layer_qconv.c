@@ -120,7 +120,7 @@ static void lay_planes(nas__qconv *q, const planes_row *row) {
     nas__conv *c = &q->conv;
     const size_t groups = (size_t)(c->out_c + 3) / 4;
     q->half = row->scaling != WIDE;
-    q->single = row->scaling == SINGLE_FLOAT;
+    q->single = row->scaling >= SINGLE_FLOAT;
     if (row->gaps) q->absent = gaps;
     q->prelu = row->prelu;
     q->out_plane = nas__q_plane_bytes(c->out_w, row->shape.out_extra);
@@ -219,6 +219,20 @@ static void fill_words(tensors *t) {
     }
 }
 
+/* Where floats are not to be exact only the bounds are looked at. */
+static void look_at_numbers(const planes_row *row, tensors *t) {
+    nas__qconv *q = &t->q;
+    if (row->scaling >= SINGLE_FLOAT) {
+        nas__qconv_look(q, &t->data);
+        cr_assert(q->single);
+    } else {
+        const int32_t least = q->out_signed ? -128 : 0;
+        q->open_low = t->data.requant.low == least;
+        q->open_high = t->data.requant.high == least + 255;
+    }
+    if (row->scaling == WORDS) cr_assert(q->prelu ? q->late : q->dots > 0);
+}
+
 static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *planes) {
     tensors t = {.q = conv_of(row)};
     const nas__conv *c = &t.q.conv;
@@ -261,10 +275,12 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
                                .zero_in = row->in_signed ? code_between(rng, -128, 127)
                                                          : code_between(rng, 0, 255),
                                .requant = requant_of(rng, &t.q)};
+    const bool words = planes != NULL && planes->scaling == WORDS;
     if (t.q.joins || t.q.prelu) {
         t.data.between = requant_of(rng, &t.q);
         t.data.between.left = t.data.requant.left;
-        t.data.multiplier_between = code_between(rng, 1000, 200000) / 16 * 16;
+        t.data.multiplier_between = code_between(rng, 1000, words ? 98000 : 200000) / 16 * 16;
+        if (words) t.data.requant.multiplier_residual = 1 + (int32_t)nas_rng_below(rng, 98301);
     }
     const double spread = 255.0 * most * sqrt((double)taps);
     for (int32_t o = 0; o < c->out_c; o++) {
@@ -276,9 +292,9 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
         if (t.q.half && t.multiplier[o] >= 1 << 30) t.multiplier[o] = (1 << 30) - 1;
         if (t.q.single && t.multiplier[o] >= 1 << 23) t.multiplier[o] = (1 << 22) + 1;
         /* of few bits, so that there are ties, and a float for each */
-        if (t.q.prelu) t.below[o] = 16 * code_between(rng, -6000, 6000);
+        if (t.q.prelu) t.below[o] = 16 * code_between(rng, words ? 0 : -6000, 6000);
     }
-    if (t.q.single) cr_assert(nas__qconv_is_single(&t.q, &t.data));
+    if (planes != NULL) look_at_numbers(planes, &t);
     memset(t.want, 0xA5, t.out_bytes);
     quant_reference_conv(&t.q, &t.data, t.in, t.residual, t.want);
     if (t.q.out_plane > 0) fill_words(&t);
@@ -611,6 +627,27 @@ Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
     check_named("aarch64-i8mm", false);
 }
 
+/* Vectors of pixels of the tile that is taken first. */
+static int32_t pixels_on(bool splits_vectors) {
+    const nas_target *named = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &named), NAS_OK));
+    nas_target target = *named;
+    target.splits_vectors = splits_vectors;
+    const planes_row row = {
+        {16, 16, 1, 8, 640, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, ANY, DENSE}, 0, 0, HALF};
+    nas__qconv q = conv_of(&row.shape);
+    lay_planes(&q, &row);
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    cr_assert(ge(int, nas__qconv_ways(&target, &q, ways), 2));
+    return ways[0].pixels;
+}
+
+/* Small tiles hide what makes codes of sums behind the products of one port; two ports have to be fed by fewer loads. */
+Test(compiler_layer_qconv, tiles_of_planes_are_large_where_two_products_start_in_a_cycle) {
+    cr_assert(eq(int, pixels_on(true), 2));
+    cr_assert(eq(int, pixels_on(false), 6));
+}
+
 /* A convolution of one weight, on planes; its sums are the multiples of the weight and the bias. */
 static bool scales_all_sums(int32_t multiplier, int8_t weight, int32_t zero_out, bool *checked) {
     const nas_target *target = NULL;
@@ -626,9 +663,9 @@ static bool scales_all_sums(int32_t multiplier, int8_t weight, int32_t zero_out,
                                   .multiplier = &multiplier,
                                   .zero_in = 0,
                                   .requant = {.zero_out = zero_out, .low = 0, .high = 255}};
-    *checked = nas__qconv_is_single(&q, &data);
+    nas__qconv_look(&q, &data);
+    *checked = q.single;
     if (!*checked) return true;
-    q.single = true;
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
     cr_assert(ge(int, nas__qconv_ways(target, &q, ways), 1));
     uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &q, &ways[0]), 1);

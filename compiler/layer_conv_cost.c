@@ -189,6 +189,9 @@ static double winograd_streams(const nas_target *target, const nas__conv *c,
     return hidden_stream_cycles(target, weights, work) + spill;
 }
 
+/* What a way may take longer in one thread and be preferred to one that a second thread could not shorten at all. */
+static const double UNEVEN = 0.1;
+
 static double winograd_cycles(const nas_target *target, const nas__conv *c,
                               const nas__conv_way *way) {
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
@@ -212,7 +215,10 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
                   out_vectors = ceil_div(c->out_c, b.lanes);
     const double transform = tiles * points * unit->transform * (in_vectors + out_vectors);
     const double work = points * products * mul;
-    return work + transform + batches * winograd_streams(target, c, way, work / batches, batches);
+    const double all =
+        work + transform + batches * winograd_streams(target, c, way, work / batches, batches);
+    const int32_t units = nas__conv_winograd_units(target, c, way);
+    return all * (1 + UNEVEN * (2.0 * ceil_div(units, 2) / units - 1));
 }
 
 double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {

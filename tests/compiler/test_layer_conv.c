@@ -2,6 +2,7 @@
  *
  * All kernels of one target go into one program, built with AddressSanitizer. It reads packed floats, gives each kernel
  * buffers of exactly the promised size, and writes the outputs of two splits of the units. */
+#include "compiler/layer_conv_internal.h"
 #include "compiler/layers_internal.h"
 
 #include <criterion/criterion.h>
@@ -538,4 +539,18 @@ Test(compiler_layer_conv, winograd_of_large_tiles_wins_where_products_hide_its_w
     c = conv_of(&row);
     cr_assert(nas__conv_ways(target, &c, ways) > 1);
     cr_assert(eq(int, (int)ways[0].algorithm, NAS__CONV_WINOGRAD_2));
+}
+
+/* 8x8 images have four tiles of F(4x4,3x3): one unit would leave a second thread without work. */
+Test(compiler_layer_conv, winograd_of_few_tiles_leaves_work_for_a_second_thread) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512vnni", &target), NAS_OK));
+    nas_target server;
+    cr_assert(eq(int, (int)nas_target_find_cpu(ctx, target, "sapphirerapids", &server), NAS_OK));
+    const shape_row row = {64, 64, 1, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, true, NAS__LACT_RELU};
+    const nas__conv c = conv_of(&row);
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    cr_assert(nas__conv_ways(&server, &c, ways) > 1);
+    cr_assert(ways[0].algorithm == NAS__CONV_WINOGRAD_4);
+    cr_assert(nas__conv_winograd_units(&server, &c, &ways[0]) % 2 == 0);
 }

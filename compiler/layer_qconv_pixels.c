@@ -100,62 +100,61 @@ static double share_used(const nas__qconv *q, int32_t first, int32_t outputs) {
     return (double)used / (taps * outputs);
 }
 
+/* A tile of a way: `used` of its sums' products are not left out. */
+typedef struct tile_work {
+    int32_t outputs, wide;
+    double sums, used;
+} tile_work;
+
 /* One product a cycle, beside it other work on other ports; a load in two cycles where it crosses lines. */
-static double cycles_of(const nas__qconv *q, const nas__qconv_way *way) {
+static double tile_of_one(const nas__qconv *q, const nas__qconv_way *way, const tile_work *t) {
     const nas__conv *c = &q->conv;
     const double finish = (q->single ? 1.75
                            : q->half ? 3.5
                                      : 5.5) +
-                          (q->conv.has_residual ? 4.5 : 0) +
-                          (q->prelu ? q->single ? 2.25 : 3.5 : 0);
-    const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
-    double cycles = 0;
-    for (int32_t b = 0; b * way->vectors < c->out_c; b++) {
-        const int32_t outputs = nas__q_pixels_outputs(q, way, b);
-        for (int32_t v = 0; v < vectors; v += way->pixels) {
-            const int32_t wide = min_i32(way->pixels, vectors - v);
-            const double products = outputs * wide;
-            const double loads = (c->kernel_w > 1 ? 2.0 : 1.0) * wide + 0.5 * outputs;
-            const double used = products * share_used(q, b * way->vectors, outputs);
-            const double sums = products_of_sum * (used > loads ? used : loads);
-            /* two instructions a cycle, of them one product */
-            const double mixed = 0.5 * sums + finish * products;
-            if (wide == way->pixels && outputs == GROUP && nas__q_pixels_turns(q, way))
-                cycles += (sums > mixed ? sums : mixed) + 0.5 * products + 8;
-            else
-                cycles += sums + finish * products + 16;
-        }
-    }
-    return cycles * c->out_h;
+                          (c->has_residual ? 4.5 : 0) + (q->prelu ? q->single ? 2.25 : 3.5 : 0);
+    const double loads = (c->kernel_w > 1 ? 2.0 : 1.0) * t->wide + 0.5 * t->outputs;
+    const double products = total_steps(q) * (t->used > loads ? t->used : loads);
+    /* two instructions a cycle, of them one product */
+    const double mixed = 0.5 * products + finish * t->sums;
+    if (t->wide == way->pixels && t->outputs == GROUP && nas__q_pixels_turns(q, way))
+        return (products > mixed ? products : mixed) + 0.5 * t->sums + 8;
+    return products + finish * t->sums + 16;
 }
 
 /* Two products a cycle, on the ports that all other work on vectors goes to as well; two loads, which count twice where they
  * cross lines. */
-static double cycles_of_two(const nas__qconv *q, const nas__qconv_way *way) {
+static double tile_of_two(const nas__qconv *q, const nas__qconv_way *way, const tile_work *t) {
+    (void)way; /* its tiles take no turns */
     const nas__conv *c = &q->conv;
     const double finish = (q->single ? 3
                            : q->half ? 9
                                      : 12) +
-                          (q->dots > 0            ? 3.5 + q->dots
-                           : q->conv.has_residual ? 8
-                                                  : 0) +
+                          (q->dots > 0       ? 3.5 + q->dots
+                           : c->has_residual ? 8
+                                             : 0) +
                           (q->prelu ? q->late ? 4.5 : 6.5 : 0);
-    const int32_t vectors = ceil_div(c->out_w, LANES), products_of_sum = total_steps(q);
+    const double loads = (c->kernel_w > 1 ? 2 : 1) * t->wide + t->outputs;
+    const double latency = 5; /* of a product, all of which wait for the one before */
+    const double step = 0.5 * (t->used > loads ? t->used : loads);
+    return total_steps(q) * (step < latency ? latency : step) + 0.5 * finish * t->sums + 12;
+}
+
+static double cycles_of(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    const bool two = nas__dots_a_cycle(target) > 1;
+    const int32_t vectors = ceil_div(q->conv.out_w, LANES);
     double cycles = 0;
-    for (int32_t b = 0; b * way->vectors < c->out_c; b++) {
+    for (int32_t b = 0; b * way->vectors < q->conv.out_c; b++) {
         const int32_t outputs = nas__q_pixels_outputs(q, way, b);
+        const double share = share_used(q, b * way->vectors, outputs);
         for (int32_t v = 0; v < vectors; v += way->pixels) {
-            const int32_t wide = min_i32(way->pixels, vectors - v);
-            const double sums = outputs * wide,
-                         used = sums * share_used(q, b * way->vectors, outputs);
-            const double loads = (c->kernel_w > 1 ? 2 : 1) * wide + outputs;
-            const double latency = 5; /* of a product, all of which wait for the one before */
-            double step = 0.5 * (used > loads ? used : loads);
-            if (step < latency) step = latency;
-            cycles += products_of_sum * step + 0.5 * finish * sums + 12;
+            tile_work t = {.outputs = outputs, .wide = min_i32(way->pixels, vectors - v)};
+            t.sums = t.outputs * t.wide;
+            t.used = t.sums * share;
+            cycles += two ? tile_of_two(q, way, &t) : tile_of_one(q, way, &t);
         }
     }
-    return cycles * c->out_h;
+    return cycles * q->conv.out_h;
 }
 
 int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
@@ -169,7 +168,7 @@ int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
                               .stored_bits = 8};
         if (way.vectors > GROUP && q->conv.out_c <= GROUP) continue;
         if (q->absent != NULL && tiles[i][0] == 2) continue; /* few products for what they load */
-        way.cycles = nas__dots_a_cycle(target) > 1 ? cycles_of_two(q, &way) : cycles_of(q, &way);
+        way.cycles = cycles_of(target, q, &way);
         bool listed = false;
         for (int32_t k = 0; k < n; k++)
             listed = listed || (out[k].pixels == way.pixels && out[k].vectors == way.vectors);

@@ -1,7 +1,8 @@
 /* exec_backward.c - gradients of one chunk of images, step by step from the output back. A value's gradient lies where the
  * value does, in a space of its own; readers add to it. A convolution's input gradient is a convolution over the output's
- * gradient where image and result are of one size, otherwise one matrix product a tap from the output's places to the input's, so that
- * strides and borders need no kernel of their own. Normalisations are affine maps: their statistics are constants here. */
+ * gradient where image and result are of one size, otherwise one matrix product a tap from the output's places to the
+ * input's, so that strides and borders need no kernel of their own. Normalisations are affine maps: their statistics are
+ * constants here. */
 #include "eval/exec_internal.h"
 
 #include <math.h>

@@ -67,6 +67,17 @@ typedef bool (*nas_target_has)(void *user, const char *feature);
 nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
                            void *user, const nas_target **out);
 
+/* What a processor tells of itself. */
+typedef struct nas_target_cpu {
+    const char *vendor; /* as CPUID and /proc/cpuinfo spell it, "AuthenticAMD"; "" = not told */
+    int32_t family;
+    int64_t l1_bytes, l2_bytes; /* of one core; 0 = not told */
+} nas_target_cpu;
+
+/* nas_target_adapt - gives a row with vectors of 64 bytes, which covers processors that want different kernels, the caches and
+ * `splits_vectors` of one of them, as far as they were told. Other rows stay as they are. */
+void nas_target_adapt(nas_target *row, const nas_target_cpu *told);
+
 /* nas_target_check_dtype - UNSUPPORTED naming the target, and targets and processors that do, where it does not compute in
  * `dtype`. */
 nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype);

@@ -126,19 +126,6 @@ static bool runs_here(const nas_target *t) {
            cpu_missing(t->needs, &len) == NULL;
 }
 
-/* AMD's family of Zen 3 and 4, of which the latter has AVX-512, computes vectors of 64 bytes in halves. */
-static bool splits_vectors(void) {
-#if defined(__x86_64__)
-    enum { AMD_EBX = 0x68747541, ZEN_3_4 = 0x19 }; /* "Auth" */
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid(0, &a, &b, &c, &d) == 0 || b != AMD_EBX) return false;
-    if (__get_cpuid(1, &a, &b, &c, &d) == 0) return false;
-    return (a >> 8 & 15) + (a >> 20 & 255) == ZEN_3_4;
-#else
-    return false;
-#endif
-}
-
 static bool in_list(const char *list, const char *name, size_t len) {
     for (const char *p = list; *p != '\0';) {
         const size_t n = strcspn(p, ",");
@@ -159,24 +146,48 @@ static bool computes_in(const nas_target *row, nas_dtype dtype) {
 }
 
 /* Bytes of a cache as the system tells them, or `row` where it says nothing sensible. */
-static int32_t cache_bytes(long found, int32_t row) {
-    return found >= row / 4 && found <= 64L * row ? (int32_t)found : row;
+static int32_t cache_bytes(int64_t found, int32_t row) {
+    return found >= row / 4 && found <= INT64_C(64) * row ? (int32_t)found : row;
 }
 
-/* The rows for this processor, for floats and for half precision: a row with vectors of 64 bytes covers processors that want
- * different kernels. */
+void nas_target_adapt(nas_target *row, const nas_target_cpu *told) {
+    enum { ZEN_3_4 = 0x19 }; /* AMD's family of Zen 3 and 4, of which the latter has AVX-512 */
+    if (row->vector_bytes != 64) return;
+    if (told->vendor[0] != '\0')
+        row->splits_vectors = strcmp(told->vendor, "AuthenticAMD") == 0 && told->family == ZEN_3_4;
+    row->l1_bytes = cache_bytes(told->l1_bytes, row->l1_bytes);
+    row->l2_bytes = cache_bytes(told->l2_bytes, row->l2_bytes);
+}
+
+/* The rows for this processor, for floats and for half precision. */
 static nas_target natives[2];
 
+/* What this processor tells; vendor: room for its name. */
+static nas_target_cpu this_cpu(char vendor[13]) {
+    nas_target_cpu told = {.vendor = vendor};
+    vendor[0] = '\0';
+#if defined(__x86_64__)
+    unsigned name[3] = {0}, a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(0, &a, &name[0], &name[2], &name[1]) && __get_cpuid(1, &a, &b, &c, &d)) {
+        memcpy(vendor, name, 12);
+        vendor[12] = '\0';
+        told.family = (int32_t)((a >> 8 & 15) + ((a >> 8 & 15) == 15 ? a >> 20 & 255 : 0));
+    }
+#endif
+#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+    told.l1_bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    told.l2_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return told;
+}
+
 static void describe_native(nas_dtype dtype, nas_target *native) {
+    char vendor[13];
     for (int i = 0; i < TARGET_COUNT; i++) {
         if (targets[i].runs_here && computes_in(&targets[i], dtype)) *native = targets[i];
     }
-    if (native->vector_bytes != 64) return;
-    native->splits_vectors = splits_vectors();
-#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
-    native->l1_bytes = cache_bytes(sysconf(_SC_LEVEL1_DCACHE_SIZE), native->l1_bytes);
-    native->l2_bytes = cache_bytes(sysconf(_SC_LEVEL2_CACHE_SIZE), native->l2_bytes);
-#endif
+    const nas_target_cpu told = this_cpu(vendor);
+    nas_target_adapt(native, &told);
 }
 
 static void prepare(void) {

@@ -49,6 +49,7 @@ typedef struct nas__cluster {
     nas__cpu_set cpus;
     int n_cpus;
     int64_t capacity, min_khz, max_khz; /* -1 unknown */
+    int64_t l1d_bytes, l2_bytes;        /* of its first CPU; -1 unknown */
 } nas__cluster;
 
 typedef struct nas__policy {

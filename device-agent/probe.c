@@ -249,7 +249,7 @@ static void member(nas_json *j, nas_sha256 *hash, const char *key, const char *t
 }
 
 static void probe_cpu(nas_json *j, nas_sha256 *hash) {
-    char model[256] = "", features[4096] = "";
+    char model[256] = "", features[4096] = "", vendor[32] = "", family[32] = "";
     int code = 0;
     char *info = cpuinfo_read(&code);
     if (code == 0) {
@@ -259,6 +259,8 @@ static void probe_cpu(nas_json *j, nas_sha256 *hash) {
             (void)field(info, models[i], model, sizeof model);
         for (size_t i = 0; i < 3 && features[0] == '\0'; i++)
             (void)field(info, flags[i], features, sizeof features);
+        (void)field(info, "vendor_id", vendor, sizeof vendor);
+        (void)field(info, "cpu family", family, sizeof family);
     }
     nas_free(info);
     /* "isa" lines of RISC-V say more than the letters of its HWCAP. */
@@ -274,6 +276,12 @@ static void probe_cpu(nas_json *j, nas_sha256 *hash) {
     nas_json_object(j);
     member(j, hash, "model", model);
     member(j, hash, "features", features);
+    if (vendor[0] != '\0') { /* x86 alone; not hashed: the model says it, too */
+        nas_json_key(j, "vendor");
+        nas_json_string(j, vendor);
+        nas_json_key(j, "family");
+        nas_json_int(j, strtol(family, NULL, 10));
+    }
     nas_json_key(j, "has");
     nas__features_json(j, features);
     nas_json_key(j, "online");

@@ -96,6 +96,29 @@ static bool same_kind(const nas__cluster *c, int64_t capacity, int64_t max_khz) 
     return true;
 }
 
+/* Bytes of the cache of data at `level` that a CPU reads through, which its files give as "512K"; -1 unknown. */
+static int64_t cache_bytes(int cpu, int64_t level) {
+    enum { CACHES_MAX = 8 };
+    for (int i = 0; i < CACHES_MAX; i++) {
+        char file[32], path[128], text[32];
+        (void)snprintf(file, sizeof file, "cache/index%d/level", i);
+        if (cpu_number(cpu, file) != level) continue;
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/type", cpu,
+                       i);
+        if (nas__probe_text(path, text, sizeof text) != 0 || strcmp(text, "Instruction") == 0)
+            continue;
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu,
+                       i);
+        char *end = NULL;
+        if (nas__probe_text(path, text, sizeof text) != 0) return -1;
+        const long n = strtol(text, &end, 10);
+        const int64_t unit = *end == 'M' ? 1 << 20 : 1 << 10;
+        return n > 0 && n < 1 << 20 && (*end == 'K' || *end == 'M') && end[1] == '\0' ? n * unit
+                                                                                      : -1;
+    }
+    return -1;
+}
+
 static void add_cpu(nas__topology *t, int cpu) {
     const int64_t capacity = cpu_number(cpu, "cpu_capacity"),
                   max_khz = cpu_number(cpu, "cpufreq/cpuinfo_max_freq"),
@@ -105,8 +128,11 @@ static void add_cpu(nas__topology *t, int cpu) {
         at++;
     if (at == NAS__CLUSTERS_MAX) at = NAS__CLUSTERS_MAX - 1; /* more kinds than exist anywhere */
     if (at == t->n) {
-        t->cluster[t->n++] =
-            (nas__cluster){.capacity = capacity, .max_khz = max_khz, .min_khz = min_khz};
+        t->cluster[t->n++] = (nas__cluster){.capacity = capacity,
+                                            .max_khz = max_khz,
+                                            .min_khz = min_khz,
+                                            .l1d_bytes = cache_bytes(cpu, 1),
+                                            .l2_bytes = cache_bytes(cpu, 2)};
     }
     nas__cluster *c = &t->cluster[at];
     c->cpus.has[cpu] = true;
@@ -198,6 +224,8 @@ void nas__topology_json(nas_json *j, const nas__topology *t) {
         number_or_reason(j, "capacity", c->capacity);
         number_or_reason(j, "min_khz", c->min_khz);
         number_or_reason(j, "max_khz", c->max_khz);
+        number_or_reason(j, "l1d_bytes", c->l1d_bytes);
+        number_or_reason(j, "l2_bytes", c->l2_bytes);
         nas_json_key(j, "policies");
         nas_json_array(j);
         for (int k = 0; k < t->n_policies; k++) {

@@ -128,6 +128,25 @@ static void copy_text(char *out, size_t size, const json_t *text) {
     if (json_is_string(text)) (void)snprintf(out, size, "%s", json_string_value(text));
 }
 
+/* What one number of a CPU's description says, 0 where there is none. */
+static int64_t number_of(const json_t *number, int64_t most) {
+    const json_int_t n = json_integer_value(number); /* 0 unless it is one */
+    return n > 0 && n <= most ? n : 0;
+}
+
+/* Clusters are listed from the slowest to the fastest. */
+static void read_processor(const json_t *cpu, nas_device_facts *f) {
+    enum { CPUS_MAX = 4096, FAMILIES_MAX = 4096, CACHE_MAX = 1 << 30 };
+    const json_t *clusters = json_object_get(cpu, "clusters");
+    const size_t n = json_array_size(clusters);
+    const json_t *fastest = n > 0 ? json_array_get(clusters, n - 1) : NULL;
+    f->cpus = (int32_t)number_of(json_object_get(cpu, "online"), CPUS_MAX);
+    f->family = (int32_t)number_of(json_object_get(cpu, "family"), FAMILIES_MAX);
+    f->l1_bytes = number_of(json_object_get(fastest, "l1d_bytes"), CACHE_MAX);
+    f->l2_bytes = number_of(json_object_get(fastest, "l2_bytes"), CACHE_MAX);
+    copy_text(f->vendor, sizeof f->vendor, json_object_get(cpu, "vendor"));
+}
+
 static void read_facts(const json_t *root, nas_device_facts *f, nas_buf *features) {
     const json_t *cpu = json_object_get(root, "cpu"), *system = json_object_get(root, "system");
     char machine[32] = "";
@@ -143,11 +162,7 @@ static void read_facts(const json_t *root, nas_device_facts *f, nas_buf *feature
     f->virtual_clock = strncmp(clock, "virtual", 7) == 0;
     copy_text(f->os, sizeof f->os, json_object_get(system, "os"));
     if (f->model[0] == '\0') copy_text(f->model, sizeof f->model, json_object_get(cpu, "model"));
-    const json_t *online = json_object_get(cpu, "online");
-    if (json_is_integer(online) && json_integer_value(online) > 0 &&
-        json_integer_value(online) <= 4096) {
-        f->cpus = (int32_t)json_integer_value(online);
-    }
+    read_processor(cpu, f);
     add_features(features, json_object_get(cpu, "features"));
 }
 

@@ -85,8 +85,11 @@ typedef struct nas_device_facts {
     char arch[16];  /* as nas_target.arch: "x86-64", "aarch64", "armv7", "riscv64"; "" = not told */
     char os[16];    /* "android", "linux"; "" = not told */
     char model[64]; /* of the processor, or of the phone; "" = not told */
-    char serial[64];    /* adb serial; "" when the device is no phone */
-    int32_t cpus;       /* online; 0 = not told */
+    char serial[64];            /* adb serial; "" when the device is no phone */
+    int32_t cpus;               /* online; 0 = not told */
+    char vendor[16];            /* of an x86 processor, "AuthenticAMD"; "" = not told */
+    int32_t family;             /* as its vendor counts; 0 = not told */
+    int64_t l1_bytes, l2_bytes; /* of data in one of its fastest cores; 0 = not told */
     bool virtual_clock; /* its clock counts instructions (clock_source "virtual..."): an emulated
                            device, all of whose times are simulated */
 } nas_device_facts;

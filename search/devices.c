@@ -77,26 +77,46 @@ static nas_dtype dtype_of(const nas__study *s) {
     return strcmp(s->config->compile.dtype, "fp16") == 0 ? NAS_DTYPE_FP16 : NAS_DTYPE_FP32;
 }
 
-/* Row and processor that a device is compiled for; handle NULL: not yet opened, "auto" is refused. */
-static nas_status find_target(nas__study *s, const nas_config_device *d, nas_device *handle,
-                              nas_target *out) {
+/* The best row for a device that is not this machine, as far as its agent tells. */
+static nas_status best_target(nas__study *s, nas_device *handle, nas_target *out) {
+    const nas_device_facts *f = nas_device_facts_of(handle);
+    const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes};
+    const nas_target *row = NULL;
+    const nas_status status =
+        nas_target_best(s->ctx, f->arch, dtype_of(s), device_has, handle, &row);
+    if (status != NAS_OK) return status;
+    *out = *row;
+    nas_target_adapt(out, &cpu);
+    return NAS_OK;
+}
+
+/* handle NULL: not yet opened. */
+static nas_status find_row(nas__study *s, const nas_config_device *d, nas_device *handle,
+                           nas_target *out) {
     const nas_target *row = NULL;
     const char *name = target_name(s, d);
-    const char *arch = handle == NULL ? "" : nas_device_facts_of(handle)->arch;
+    const bool here = strcmp(d->connect, "local") == 0 || handle == NULL ||
+                      nas_device_facts_of(handle)->arch[0] == '\0'; /* or nothing runs at all */
     nas_status status = NAS_OK;
-    const bool open = strcmp(name, "auto") == 0;
-    if (!open && strcmp(name, "native") != 0) {
-        status = nas_target_find(s->ctx, name, &row);
-    } else if (!open || strcmp(d->connect, "local") == 0 ||
-               arch[0] == '\0') { /* or nothing runs at all */
+    if (strcmp(name, "auto") == 0 && !here) return best_target(s, handle, out);
+    if (strcmp(name, "auto") == 0 || strcmp(name, "native") == 0) {
         status = nas_target_native(s->ctx, dtype_of(s), &row);
     } else {
-        status = nas_target_best(s->ctx, arch, dtype_of(s), device_has, handle, &row);
+        status = nas_target_find(s->ctx, name, &row);
     }
+    if (status == NAS_OK) *out = *row;
+    return status;
+}
+
+/* Row and processor that a device is compiled for; handle NULL: not yet opened, "auto" is this machine. */
+static nas_status find_target(nas__study *s, const nas_config_device *d, nas_device *handle,
+                              nas_target *out) {
+    nas_target row;
+    nas_status status = find_row(s, d, handle, &row);
     if (status != NAS_OK)
         return nas_wrap(s->ctx, status, "%s target", d->target[0] != '\0' ? d->name : "compile");
-    *out = *row;
-    if (d->cpu[0] != '\0') status = nas_target_find_cpu(s->ctx, row, d->cpu, out);
+    *out = row;
+    if (d->cpu[0] != '\0') status = nas_target_find_cpu(s->ctx, &row, d->cpu, out);
     if (status == NAS_OK) status = nas_target_check_dtype(s->ctx, out, dtype_of(s));
     if (status == NAS_ERR_UNSUPPORTED && dtype_of(s) != NAS_DTYPE_FP32)
         return nas_wrap(s->ctx, status, "compile.dtype, device '%s'", d->name);

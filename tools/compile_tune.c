@@ -79,11 +79,10 @@ static const char *name_of(const nas_device *device, const char *connect, char *
 
 static nas_status open_device(nas_ctx *ctx, const nas_compile_tune_options *o, bool choose_target,
                               nas_compile_options *compile, nas_compile_tune *t) {
-    const nas_target *row = NULL;
     nas_status status = nas_sparse_device_open(ctx, o->device, o->key_file, compile->cache_dir,
-                                               compile->dtype, &t->device, &row);
+                                               compile->dtype, &t->device, &t->target);
     if (status != NAS_OK) return status;
-    if (choose_target) compile->target = row;
+    if (choose_target) compile->target = &t->target;
     status = nas_device_suits(ctx, t->device, compile->target->arch, compile->target->needs);
     if (status != NAS_OK) return nas_wrap(ctx, status, "--device %s", o->device);
     t->hooks = (nas_tune_device){

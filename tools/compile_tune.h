@@ -21,6 +21,7 @@ typedef struct nas_compile_tune {
     int64_t measured;
     nas_device *device; /* NULL: this machine */
     char device_name[256];
+    nas_target target; /* of the device, where nobody chose another one */
     nas_tune_memory memory;
     nas_tune_device hooks;
 } nas_compile_tune;

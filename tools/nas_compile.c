@@ -529,22 +529,22 @@ static nas_status produce(nas_ctx *ctx, const command_line *cl, const nas_graph 
     return write_bundle(ctx, cl, graph, options);
 }
 
-/* Whose numbers they will be. Without an agent this machine can still be measured, only not for searches. */
+/* Whose numbers they will be; `row`: room for what that device is compiled for. Without an agent this machine can still be
+ * measured, only not for searches. */
 static nas_status find_device(nas_ctx *ctx, const command_line *cl, nas_compile_options *options,
-                              nas_sparse_gain *request) {
-    const nas_target *row = NULL;
+                              nas_target *row, nas_sparse_gain *request) {
     request->on_device = nas_sparse_device_is(cl->target);
     request->device_name = request->on_device ? cl->target : "native";
     if (request->on_device) {
         const nas_status status = nas_sparse_device_open(
-            ctx, cl->target, cl->key, options->cache_dir, options->dtype, &request->device, &row);
+            ctx, cl->target, cl->key, options->cache_dir, options->dtype, &request->device, row);
         if (status == NAS_OK && cl->cpu == NULL) options->target = row;
         return status;
     }
     nas_ctx *quiet = nas_ctx_child(ctx);
     if (quiet == NULL) return NAS_ERR_NOMEM;
     if (nas_sparse_device_open(quiet, "local", NULL, options->cache_dir, options->dtype,
-                               &request->device, &row) != NAS_OK) {
+                               &request->device, row) != NAS_OK) {
         fprintf(stderr, "note: the table is not kept for searches: %s\n", nas_ctx_message(quiet));
         request->device = NULL;
     }
@@ -561,9 +561,10 @@ static nas_status break_even(nas_ctx *ctx, const command_line *cl, const nas_gra
                                .dtype = cl->dtype,
                                .seconds = cl->cell_s,
                                .db = db};
+    nas_target row;
     nas_status status =
         nas_rows_format_parse(ctx, cl->format != NULL ? cl->format : "table", &request.format);
-    if (status == NAS_OK) status = find_device(ctx, cl, options, &request);
+    if (status == NAS_OK) status = find_device(ctx, cl, options, &row, &request);
     if (status == NAS_OK) status = nas_sparse_gain_print(ctx, options, &request);
     nas_device_close(request.device);
     return status;

@@ -14,21 +14,31 @@ static bool device_has(void *user, const char *feature) {
     return nas_device_has_feature(user, feature);
 }
 
-nas_status nas_sparse_device_open(nas_ctx *ctx, const char *target, const char *key,
+static nas_status target_of(nas_ctx *ctx, const char *connect, nas_dtype dtype, nas_device *device,
+                            nas_target *out) {
+    const nas_device_facts *f = nas_device_facts_of(device);
+    const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes};
+    const bool here = strcmp(connect, "local") == 0 || f->arch[0] == '\0';
+    const nas_target *row = NULL;
+    const nas_status status = here ? nas_target_native(ctx, dtype, &row)
+                                   : nas_target_best(ctx, f->arch, dtype, device_has, device, &row);
+    if (status != NAS_OK) return status;
+    *out = *row;
+    if (!here) nas_target_adapt(out, &cpu);
+    return NAS_OK;
+}
+
+nas_status nas_sparse_device_open(nas_ctx *ctx, const char *connect, const char *key,
                                   const char *work_dir, nas_dtype dtype, nas_device **device,
-                                  const nas_target **row) {
+                                  nas_target *target) {
     nas_device_options o = nas_device_options_default();
-    o.name = target;
-    o.connect = target;
+    o.name = connect;
+    o.connect = connect;
     o.key_file = key;
     o.work_dir = work_dir;
     nas_status status = nas_device_open(ctx, &o, device);
-    if (status != NAS_OK) return status;
-    const char *arch = nas_device_facts_of(*device)->arch;
-    status = strcmp(target, "local") == 0 || arch[0] == '\0'
-                 ? nas_target_native(ctx, dtype, row)
-                 : nas_target_best(ctx, arch, dtype, device_has, *device, row);
-    return nas_wrap(ctx, status, "%s", target);
+    if (status == NAS_OK) status = target_of(ctx, connect, dtype, *device, target);
+    return nas_wrap(ctx, status, "%s", connect);
 }
 
 /* ---- one layer ---------------------------------------------------------------------------------------------------- */

@@ -7,11 +7,11 @@
 
 /* nas_sparse_device_is - does `target` name a device ("local", "adb:SERIAL", "http://...") and not a row of the table? */
 bool nas_sparse_device_is(const char *target);
-/* nas_sparse_device_open - and what to compile for: the best row of its processor for `dtype`, see nas_target_best. `key`: of an
- * agent at http, else NULL. */
-nas_status nas_sparse_device_open(nas_ctx *ctx, const char *target, const char *key,
+/* nas_sparse_device_open - and what to compile for: the best row of its processor for `dtype`, see nas_target_best, with what
+ * its agent tells of caches and vectors. `key`: of an agent at http, else NULL. */
+nas_status nas_sparse_device_open(nas_ctx *ctx, const char *connect, const char *key,
                                   const char *work_dir, nas_dtype dtype, nas_device **device,
-                                  const nas_target **row);
+                                  nas_target *target);
 /* nas_sparse_device_measure - as nas_break_even_measure. The compiler's estimate picks the kernels of both programs, as it
  * would in a network without tuning; medians of whole inferences of the layer, which the copies of input and output are part
  * of. `direct_ns` is that of dense, `peak_gflops` 0. */

@@ -86,6 +86,29 @@ Test(compiler_targets, vectors_of_64_bytes_are_those_of_the_processor) {
 #endif
 }
 
+Test(compiler_targets, a_row_takes_what_a_processor_tells_of_itself) {
+    enum { KIB = 1024 };
+    static const struct {
+        const char *row;
+        nas_target_cpu cpu;
+        bool splits;
+        int32_t l1, l2;
+    } cases[] = {
+        {"x86-64-avx512vnni", {"GenuineIntel", 6, 48 * KIB, 2048 * KIB}, false, 48, 2048},
+        {"x86-64-avx512vnni", {"AuthenticAMD", 0x19, 32 * KIB, 1024 * KIB}, true, 32, 1024},
+        {"x86-64-avx512vnni", {"AuthenticAMD", 0x1a, 48 * KIB, 1024 * KIB}, false, 48, 1024},
+        {"x86-64-avx512vnni", {"", 0, 0, 0}, true, 32, 1024}, /* told nothing: the table's */
+        {"x86-64-avx512vnni", {"GenuineIntel", 6, 1, INT64_MAX}, false, 32, 1024}, /* no caches */
+        {"x86-64-avx2", {"AuthenticAMD", 0x19, 48 * KIB, 512 * KIB}, false, 32, 1024}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        nas_target t = *find(cases[i].row);
+        nas_target_adapt(&t, &cases[i].cpu);
+        cr_expect(eq(int, t.splits_vectors, cases[i].splits), "case %zu", i);
+        cr_expect(eq(int, t.l1_bytes, cases[i].l1 *KIB), "case %zu", i);
+        cr_expect(eq(int, t.l2_bytes, cases[i].l2 *KIB), "case %zu", i);
+    }
+}
+
 Test(compiler_targets, processors_with_matrix_products_keep_them) {
     static const char *const names[] = {"neoverse-v1", "neoverse-n2", "cortex-a510", "cortex-a710",
                                         "cortex-x2"};

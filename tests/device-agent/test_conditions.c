@@ -93,6 +93,32 @@ Test(device_agent_conditions, clusters_are_found_and_picked_by_name) {
         ne(ptr, (void *)(uintptr_t)nas__topology_pick(&t, "fast", 1, list, sizeof list), NULL));
 }
 
+Test(device_agent_conditions, caches_of_a_cluster_are_those_of_its_first_cpu) {
+    static const struct {
+        const char *file, *text;
+    } files[] = {{"index0/level", "1"}, {"index0/type", "Instruction"}, {"index0/size", "64K"},
+                 {"index1/level", "1"}, {"index1/type", "Data"},        {"index1/size", "32K"},
+                 {"index2/level", "2"}, {"index2/type", "Unified"},     {"index2/size", "1M"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[96];
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu1/cache/%s", files[i].file);
+        tree_write(root, path, files[i].text);
+    }
+    nas__topology t;
+    nas__topology_read(&t);
+    cr_assert(t.cluster[0].l1d_bytes == -1 && t.cluster[0].l2_bytes == -1);
+    cr_assert(t.cluster[1].l1d_bytes == 32 << 10 && t.cluster[1].l2_bytes == 1 << 20);
+    nas_buf text = {0};
+    nas_json j = nas_json_begin(&text);
+    nas__topology_json(&j, &t);
+    cr_assert(ne(ptr, strstr(text.data, "\"l1d_bytes\":32768,\"l2_bytes\":1048576"), NULL), "%s",
+              text.data);
+    nas_buf_deinit(&text);
+    tree_write(root, "/sys/devices/system/cpu/cpu1/cache/index2/size", "a lot");
+    nas__topology_read(&t);
+    cr_assert(t.cluster[1].l2_bytes == -1 && t.cluster[1].l1d_bytes == 32 << 10);
+}
+
 Test(device_agent_conditions, cpus_without_capacity_are_told_apart_by_their_top_clock) {
     char path[160];
     nas__topology t;

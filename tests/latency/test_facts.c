@@ -44,6 +44,23 @@ Test(latency_facts, the_document_of_a_phone_gives_what_a_target_is_chosen_by) {
     done(&d);
 }
 
+Test(latency_facts, vendor_and_caches_are_those_of_the_fastest_cores_or_untold) {
+    nas_device d = device_of("{\"cpu\":{\"vendor\":\"GenuineIntel\",\"family\":6,\"clusters\":["
+                             "{\"l1d_bytes\":1024,\"l2_bytes\":2048},"
+                             "{\"l1d_bytes\":49152,\"l2_bytes\":{\"unavailable\":\"No data\"}}]}}",
+                             "");
+    const nas_device_facts *f = nas_device_facts_of(&d);
+    cr_expect(eq(str, (char *)(uintptr_t)f->vendor, "GenuineIntel"));
+    cr_expect(f->family == 6 && f->l1_bytes == 49152 && f->l2_bytes == 0);
+    done(&d);
+    d = device_of("{\"cpu\":{\"family\":-1,\"clusters\":[{\"l1d_bytes\":1e99,\"l2_bytes\":"
+                  "9223372036854775807}]}}",
+                  "");
+    f = nas_device_facts_of(&d);
+    cr_expect(f->family == 0 && f->l1_bytes == 0 && f->l2_bytes == 0 && f->vendor[0] == '\0');
+    done(&d);
+}
+
 Test(latency_facts, names_of_kernel_compiler_and_people_mean_the_same) {
     static const struct {
         const char *features, *name;

@@ -2,6 +2,7 @@
 #include "compiler/compiler.h"
 #include "db/db.h"
 #include "ir/graph.h"
+#include "tests/tools/program.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -9,10 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static nas_ctx *ctx;
-static char folder[64], program[4096], onnx[128];
+static char folder[64], onnx[128];
 
 #define OK(expr) cr_assert(eq(int, (int)(expr), (int)NAS_OK), "%s", nas_ctx_message(ctx))
 
@@ -40,10 +40,6 @@ static void setup(void) {
     (void)snprintf(folder, sizeof folder, "/tmp/nas-compile-XXXXXX");
     cr_assert(ne(ptr, mkdtemp(folder), NULL));
     (void)snprintf(onnx, sizeof onnx, "%s/sample.onnx", folder);
-    const char *bin = getenv("NAS_BIN_DIR");
-    (void)snprintf(program, sizeof program, "%s/nas-compile",
-                   bin != NULL ? bin : "build/release/bin");
-    cr_assert(nas_file_exists(program), "%s is not built (make check-tools builds it)", program);
     nas_graph *g = sample();
     OK(nas_onnx_export(ctx, g, onnx));
     nas_graph_free(g);
@@ -56,33 +52,12 @@ static void teardown(void) {
 
 TestSuite(tools_nas_compile, .init = setup, .fini = teardown, .timeout = 120);
 
-/* Runs `line` in the folder; $P is the program, $C puts the cache into the folder. Exit code; both streams in `out`. */
 static int shell(const char *line, nas_buf *out) {
-    char script[16384], here[4096];
-    cr_assert(ne(ptr, getcwd(here, sizeof here), NULL));
-    (void)snprintf(script, sizeof script, "P=%s%s%s; C='--cache %s/cache'; cd %s && { %s; } 2>&1",
-                   program[0] == '/' ? "" : here, program[0] == '/' ? "" : "/", program, folder,
-                   folder, line);
-    const char *const argv[] = {"sh", "-c", script, NULL};
-    nas_process_options o = nas_process_options_default();
-    o.argv = argv;
-    o.timeout_ms = 100 * 1000;
-    nas_process_result r = {0};
-    OK(nas_process_run(ctx, &o, &r));
-    nas_buf_clear(out);
-    nas_buf_append(out, r.out.data, r.out.len);
-    const int code = r.exit_code;
-    nas_process_result_deinit(&r);
-    return code;
+    return tool_shell(ctx, folder, line, out);
 }
 
 static void expect(const char *line, int code, const char *text) {
-    nas_buf out = {0};
-    const int got = shell(line, &out);
-    cr_assert(eq(int, got, code), "%s: %s", line, out.data);
-    cr_assert(ne(ptr, strstr(out.data != NULL ? out.data : "", text), NULL), "%s: '%s' lacks '%s'",
-              line, out.data, text);
-    nas_buf_deinit(&out);
+    tool_expect(ctx, folder, line, code, text);
 }
 
 /* The same convolution by definition, planar. */

@@ -1,5 +1,6 @@
 /* test_nas_query.c - the program as people start it: answers, formats, exit codes, beside a living or killed study. */
 #include "db/db.h"
+#include "tests/tools/program.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -19,10 +20,7 @@ static void setup(void) {
                    access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     cr_assert(ne(ptr, mkdtemp(folder), NULL));
     (void)snprintf(db_path, sizeof db_path, "%s/study.db", folder);
-    const char *bin = getenv("NAS_BIN_DIR");
-    (void)snprintf(program, sizeof program, "%s/nas-query",
-                   bin != NULL ? bin : "build/release/bin");
-    cr_assert(nas_file_exists(program), "%s is not built (make check-tools builds it)", program);
+    tool_program("nas-query", program);
 }
 
 static void teardown(void) {

@@ -3,6 +3,7 @@
 #include "db/sparse_cells.h"
 #include "ir/sparsity.h"
 #include "latency/latency.h"
+#include "tests/tools/program.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -10,10 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static nas_ctx *ctx;
-static char folder[64], program[4096];
+static char folder[64];
 
 #define OK(expr) cr_assert(eq(int, (int)(expr), (int)NAS_OK), "%s", nas_ctx_message(ctx))
 
@@ -48,10 +48,6 @@ static void setup(void) {
     ctx = nas_ctx_new();
     (void)snprintf(folder, sizeof folder, "/tmp/nas-sparse-XXXXXX");
     cr_assert(ne(ptr, mkdtemp(folder), NULL));
-    const char *bin = getenv("NAS_BIN_DIR");
-    (void)snprintf(program, sizeof program, "%s/nas-compile",
-                   bin != NULL ? bin : "build/release/bin");
-    cr_assert(nas_file_exists(program), "%s is not built (make check-tools builds it)", program);
     nas_graph *g = sample();
     export(g, "sample.onnx");
     nas_graph_free(g);
@@ -64,33 +60,12 @@ static void teardown(void) {
 
 TestSuite(tools_sparse, .init = setup, .fini = teardown, .timeout = 120);
 
-/* Runs `line` in the folder; $P is the program, $C puts the cache into the folder. Both streams in `out`. */
 static int shell(const char *line, nas_buf *out) {
-    char script[16384], here[4096];
-    cr_assert(ne(ptr, getcwd(here, sizeof here), NULL));
-    (void)snprintf(script, sizeof script, "P=%s%s%s; C='--cache %s/cache'; cd %s && { %s; } 2>&1",
-                   program[0] == '/' ? "" : here, program[0] == '/' ? "" : "/", program, folder,
-                   folder, line);
-    const char *const argv[] = {"sh", "-c", script, NULL};
-    nas_process_options o = nas_process_options_default();
-    o.argv = argv;
-    o.timeout_ms = 100 * 1000;
-    nas_process_result r = {0};
-    OK(nas_process_run(ctx, &o, &r));
-    nas_buf_clear(out);
-    nas_buf_append(out, r.out.data, r.out.len);
-    const int code = r.exit_code;
-    nas_process_result_deinit(&r);
-    return code;
+    return tool_shell(ctx, folder, line, out);
 }
 
 static void expect(const char *line, int code, const char *text) {
-    nas_buf out = {0};
-    const int got = shell(line, &out);
-    cr_assert(eq(int, got, code), "%s: %s", line, out.data);
-    cr_assert(ne(ptr, strstr(out.data != NULL ? out.data : "", text), NULL), "%s: '%s' lacks '%s'",
-              line, out.data, text);
-    nas_buf_deinit(&out);
+    tool_expect(ctx, folder, line, code, text);
 }
 
 /* A recipe for the sample: `entries` after the hash. */

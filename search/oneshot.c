@@ -268,14 +268,15 @@ static nas_status take_logs(nas_ctx *ctx, const nas_oneshot *o, const nas_graph 
     return status;
 }
 
-nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
-                                      size_t most, nas_oneshot_reference *out) {
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                      nas_class_split split, size_t most,
+                                      nas_oneshot_reference *out) {
     const size_t all = nas_class_data_count(o->data, split), n = all < most ? all : most;
-    const int32_t classes = nas_graph_node(o->model, nas_graph_output(o->model))->shape.c;
+    const int32_t classes = nas_graph_node(graph, nas_graph_output(graph))->shape.c;
     *out = (nas_oneshot_reference){.images = n, .classes = classes, .split = split};
     out->logs = nas_alloc_array(ctx, n * (size_t)classes, sizeof *out->logs);
     if (out->logs == NULL) return NAS_ERR_NOMEM;
-    const nas_status status = take_logs(ctx, o, o->model, split, n, out->logs);
+    const nas_status status = take_logs(ctx, o, graph, split, n, out->logs);
     if (status != NAS_OK) nas_oneshot_reference_deinit(out);
     return status;
 }

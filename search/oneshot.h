@@ -79,16 +79,17 @@ typedef struct nas_oneshot_score {
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out);
 
-/* What the dense network answers: the log of each class's share, for the first images of one split. */
+/* What a network answers, mostly the dense one: the log of each class's share, for the first images of one split. */
 typedef struct nas_oneshot_reference {
     double *logs; /* [images][classes] */
     size_t images;
     int32_t classes;
     nas_class_split split;
 } nas_oneshot_reference;
-/* nas_oneshot_reference_take - of at most `most` images. */
-nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
-                                      size_t most, nas_oneshot_reference *out);
+/* nas_oneshot_reference_take - of at most `most` images; graph: o->model, or what was made of it. */
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                      nas_class_split split, size_t most,
+                                      nas_oneshot_reference *out);
 void nas_oneshot_reference_deinit(nas_oneshot_reference *reference);
 /* nas_oneshot_divergence - mean over the images of KL(dense network || graph), nats. Labels are not looked at, and where weights
  * move by small independent errors it grows with the sum of their squares: it adds up over layers where a cross-entropy, which

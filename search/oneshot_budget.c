@@ -152,7 +152,7 @@ static nas_status weigh(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t
     }
     status = nas_graph_clone(ctx, o->model, &work);
     if (status == NAS_OK)
-        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REWARD, SIZE_MAX, &dense);
+        status = nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REWARD, SIZE_MAX, &dense);
     for (size_t i = 0; i < t->n_layers && status == NAS_OK; i++) {
         tell(o, "sensitivity of layers", (double)i, (double)t->n_layers);
         status = weigh_layer(ctx, o, t, i, kind == NAS_ONESHOT_MEASURED, &dense, work);

@@ -265,7 +265,8 @@ static nas_status decide(nas_ctx *ctx, chooser *c) {
     if (all[NAS_ONESHOT_MOVED].is_set)
         best = NAS_ONESHOT_MOVED; /* it started from the better one */
     if (uniform->is_set && uniform->divergence < all[best].divergence) best = NAS_ONESHOT_UNIFORM;
-    nas_status status = nas_oneshot_reference_take(ctx, c->o, NAS_CLASS_REWARD, SIZE_MAX, &dense);
+    nas_status status =
+        nas_oneshot_reference_take(ctx, c->o, c->o->model, NAS_CLASS_REWARD, SIZE_MAX, &dense);
     if (status == NAS_OK) status = finish(ctx, c, &dense, &all[best]);
     if (status == NAS_OK && uniform->is_set && best != NAS_ONESHOT_UNIFORM &&
         memcmp(uniform->choice, all[best].choice, c->t->n_layers * sizeof *uniform->choice) != 0) {
@@ -292,7 +293,7 @@ nas_status nas_oneshot_choose(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_ta
     chooser c = {.o = o, .t = table, .p = options, .out = out};
     *out = (nas_oneshot_choice){0};
     nas_status status =
-        nas_oneshot_reference_take(ctx, o, NAS_CLASS_REWARD, options->images, &c.dense);
+        nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REWARD, options->images, &c.dense);
     for (int i = 0; i < NAS_ONESHOT_WAY_COUNT && status == NAS_OK; i++) {
         out->candidates[i].choice =
             nas_alloc_array(ctx, table->n_layers, sizeof *out->candidates[i].choice);
@@ -305,4 +306,21 @@ nas_status nas_oneshot_choose(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_ta
     nas_oneshot_reference_deinit(&c.dense);
     if (status != NAS_OK) nas_oneshot_choice_deinit(out);
     return status;
+}
+
+static void unfinish(nas_oneshot_candidate *k) {
+    nas_graph_free(k->graph);
+    nas_free(k->results);
+    k->graph = NULL;
+    k->results = NULL;
+    k->has_turn = k->turn_misses = false;
+}
+
+nas_status nas_oneshot_choose_finish(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *table,
+                                     const nas_oneshot_choose_options *options,
+                                     nas_oneshot_choice *choice) {
+    chooser c = {.o = o, .t = table, .p = options, .out = choice};
+    for (int i = 0; i < NAS_ONESHOT_WAY_COUNT; i++)
+        unfinish(&choice->candidates[i]);
+    return decide(ctx, &c);
 }

@@ -118,30 +118,37 @@ static int32_t neighbour(const chooser *c, size_t layer, int32_t from, bool dear
     return best;
 }
 
+/* Every layer's next levels, and what they change in the network of `at`. */
 static nas_status probe(nas_ctx *ctx, const chooser *c, const nas_oneshot_candidate *at,
                         moves *all) {
-    nas_graph *work = NULL;
-    nas_status status = nas_oneshot_table_network(ctx, c->o, c->t, at->choice, &work);
-    for (size_t i = 0; i < c->t->n_layers && status == NAS_OK; i++) {
+    const size_t layers = c->t->n_layers;
+    nas_graph *graph = NULL;
+    nas_oneshot_probe *probes = nas_alloc_array(ctx, layers * MOVES, sizeof *probes);
+    double *found = nas_alloc_array(ctx, layers * MOVES, sizeof *found);
+    size_t n = 0, next = 0;
+    nas_status status = probes == NULL || found == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    tell(c->o, "moves between levels", c->out->rounds, c->p->rounds);
+    for (size_t i = 0; i < layers; i++) {
         const int32_t stay = at->choice[i];
-        tell(c->o, "moves between levels", (double)i, (double)c->t->n_layers);
-        all[i].to[STAY] = stay;
-        all[i].to[CHEAPER] = neighbour(c, i, stay, false);
-        all[i].to[DEARER] = neighbour(c, i, stay, true);
+        const int32_t to[MOVES] = {stay, neighbour(c, i, stay, false), neighbour(c, i, stay, true)};
+        memcpy(all[i].to, to, sizeof to);
         for (int m = 0; m < MOVES && status == NAS_OK; m++) {
-            double divergence = at->divergence;
-            const int32_t k = all[i].to[m];
-            if (k != stay) status = nas_oneshot_table_put(ctx, c->o, c->t, i, k, work);
-            if (status == NAS_OK && k != stay)
-                status = nas_oneshot_divergence(ctx, c->o, work, &c->dense, &divergence);
-            all[i].levels[m] =
-                (nas_budget_level){entry(c, i, k)->cost, divergence - at->divergence};
+            if (to[m] != stay) probes[n++] = (nas_oneshot_probe){i, to[m]};
         }
-        if (status == NAS_OK) status = nas_oneshot_table_put(ctx, c->o, c->t, i, stay, work);
     }
+    if (status == NAS_OK) status = nas_oneshot_table_network(ctx, c->o, c->t, at->choice, &graph);
     if (status == NAS_OK)
-        tell(c->o, "moves between levels", (double)c->t->n_layers, (double)c->t->n_layers);
-    nas_graph_free(work);
+        status = nas_oneshot_table_probe(ctx, c->o, c->t, graph, &c->dense, probes, n, found);
+    for (size_t i = 0; i < layers && status == NAS_OK; i++) {
+        for (int m = 0; m < MOVES; m++) {
+            const bool changes = all[i].to[m] != all[i].to[STAY];
+            all[i].levels[m] = (nas_budget_level){entry(c, i, all[i].to[m])->cost,
+                                                  changes ? found[next++] - at->divergence : 0};
+        }
+    }
+    nas_graph_free(graph);
+    nas_free(probes);
+    nas_free(found);
     return status;
 }
 

@@ -1,7 +1,9 @@
-/* bench_compress.c - one-shot compression of ResNet-20 on CIFAR-10: second order, each layer for itself and all in turn, against
- * magnitude and rounding, then mixed precision against the same bits everywhere at equal size. Prints the tables of
- * docs/compress.md.
- * Usage: bench_compress [--data FOLDER] [--seeds N] [--part tables|mixed|all] [--row NAME] [--first SEED] [--sensitivity NAME] */
+/* bench_compress.c - one-shot compression of a residual network on CIFAR-10: second order, each layer for itself and all in turn,
+ * against magnitude and rounding, then mixed precision against the same bits everywhere at equal size, image by image. Prints the
+ * tables of docs/compress.md.
+ * Usage: bench_compress [--data FOLDER] [--net resnet20|resnet56] [--seeds N] [--first SEED] [--part tables|rounded|mixed|all]
+ *                       [--row NAME]                              of the tables, one row
+ *                       [--sizes N] [--sensitivity NAME]          of mixed bits: the first N sizes */
 #include "search/oneshot.h"
 #include "search/oneshot_choose.h"
 
@@ -11,6 +13,13 @@
 #include <string.h>
 
 enum { SEEDS_MAX = 16, LAYERS_MAX = 256 };
+
+typedef struct arguments {
+    const char *folder, *part, *only, *network;
+    long seeds, first; /* seeds of the calibration: first, first + 1, ... */
+    long sizes;        /* of mixed bits */
+    nas_oneshot_sensitivity sensitivity;
+} arguments;
 
 typedef struct row {
     const char *name;
@@ -103,102 +112,205 @@ static nas_status tables(nas_ctx *ctx, nas_oneshot *o, int seeds, double dense, 
     return status;
 }
 
-/* One row: the network that a candidate stands for on REPORT images, beside its divergence from the dense one on REWARD images. */
-static nas_status print_candidate(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_candidate *k,
-                                  const int32_t *bits, const char *what, const char *mark) {
-    nas_oneshot_score s = {0};
-    nas_oneshot_reference report = {0};
-    double divergence = 0;
-    nas_status status = nas_oneshot_evaluate(ctx, o, k->graph, NAS_CLASS_REPORT, &s);
-    if (status == NAS_OK)
-        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REPORT, SIZE_MAX, &report);
-    if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, k->graph, &report, &divergence);
-    nas_oneshot_reference_deinit(&report);
-    if (status != NAS_OK) return status;
-    printf("%s | %.0f | %.4f | %.4f | %.4f | %.2f | %.4f | ", what, k->total.cost, k->divergence,
-           k->turn_divergence, divergence, 100 * s.top1, s.cross_entropy);
-    for (size_t i = 0; i < o->n_layers; i++)
-        printf("%d", (int)bits[k->choice[i]]);
-    printf(" | %s |\n", mark);
-    (void)fflush(stdout);
+/* ---- mixed bits against the same bits everywhere --------------------------------------------------------------------------- */
+
+enum { LEVELS = 6, SAME = 3, SIZES = 3 };
+static const int32_t level_bits[LEVELS] = {2, 3, 4, 5, 6, 8}; /* the first SAME are compared with */
+
+/* Half way between the bytes of two levels everywhere; compared with the mean of these two networks. */
+static const struct {
+    const char *name;
+    size_t fits, above; /* levels: the best same one that fits, the other end */
+} sizes[SIZES] = {{"3", 1, 1}, {"2.5", 0, 1}, {"4", 2, 2}};
+
+typedef enum form { ROUNDED, BY_ITSELF, ONE_BY_ONE, FORMS } form;
+static const char *const form_names[FORMS] = {"rounding", "each for itself", "in turn"};
+
+/* A network on the REPORT images, or a mean of several. */
+typedef struct scored {
+    double *right; /* [images] 1 where the answer is; NULL: nothing yet */
+    double top1, cross_entropy, divergence, bytes;
+} scored;
+
+static void scored_deinit(scored *s) {
+    nas_free(s->right);
+    *s = (scored){0};
+}
+
+static nas_status scored_add(nas_ctx *ctx, scored *to, const scored *x, double weight, size_t n) {
+    if (to->right == NULL) to->right = nas_alloc_array(ctx, n, sizeof *to->right);
+    if (to->right == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < n; i++)
+        to->right[i] += weight * x->right[i];
+    to->top1 += weight * x->top1;
+    to->cross_entropy += weight * x->cross_entropy;
+    to->divergence += weight * x->divergence;
+    to->bytes += weight * x->bytes;
     return NAS_OK;
 }
 
-enum { LEVELS = 6, LIMITS = 3 };
+typedef struct comparison {
+    nas_oneshot *o;
+    long seeds;
+    nas_oneshot_reference dense; /* of REPORT images */
+    nas_oneshot_table table;
+    scored same[FORMS][SAME];                         /* of this seed */
+    scored all_same[FORMS][SIZES], all[FORMS][SIZES]; /* means of the seeds */
+} comparison;
 
-/* At one limit: every candidate that was finished, the chosen one marked; what was only estimated is named. */
-static nas_status mixed_at(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *t, double limit,
-                           const int32_t *bits, int seed, const char *name) {
-    nas_oneshot_choose_options options = nas_oneshot_choose_options_default();
-    nas_oneshot_choice choice;
-    options.limit = limit;
-    nas_status status = nas_oneshot_choose(ctx, o, t, &options, &choice);
-    for (int w = 0; w < NAS_ONESHOT_WAY_COUNT && status == NAS_OK; w++) {
-        const nas_oneshot_candidate *k = &choice.candidates[w];
-        if (!k->is_set) continue;
-        printf("| %d | %s | ", seed, name);
-        if (k->has_turn) {
-            status = print_candidate(ctx, o, k, bits, nas_oneshot_way_name((nas_oneshot_way)w),
-                                     w == (int)choice.best ? "chosen" : "");
-        } else {
-            printf("%s | %.0f | %.4f | | | | | ", nas_oneshot_way_name((nas_oneshot_way)w),
-                   k->total.cost, k->divergence);
-            for (size_t i = 0; i < o->n_layers; i++)
-                printf("%d", (int)bits[k->choice[i]]);
-            printf(" | |\n");
+static nas_status score_network(nas_ctx *ctx, const comparison *c, const nas_oneshot_candidate *k,
+                                scored *out) {
+    nas_oneshot_reference answers = {0};
+    const nas_oneshot_reference *dense = &c->dense;
+    const double n = (double)dense->images;
+    nas_status status =
+        nas_oneshot_reference_take(ctx, c->o, k->graph, NAS_CLASS_REPORT, SIZE_MAX, &answers);
+    *out = (scored){.bytes = k->turn_cost};
+    if (status == NAS_OK) out->right = nas_alloc_array(ctx, dense->images, sizeof *out->right);
+    if (out->right == NULL) status = NAS_ERR_NOMEM;
+    for (size_t i = 0; status == NAS_OK && i < dense->images; i++) {
+        const double *of = dense->logs + i * (size_t)dense->classes,
+                     *logs = answers.logs + i * (size_t)dense->classes;
+        const int32_t label = nas_class_data_label(c->o->data, NAS_CLASS_REPORT, i);
+        int32_t best = 0;
+        for (int32_t j = 0; j < dense->classes; j++) {
+            if (logs[j] > logs[best]) best = j;
+            out->divergence += exp(of[j]) * (of[j] - logs[j]) / n;
         }
+        out->right[i] = best == label;
+        out->top1 += out->right[i] / n;
+        out->cross_entropy -= logs[label] / n;
     }
+    nas_oneshot_reference_deinit(&answers);
+    return status;
+}
+
+/* Points gained, with the standard error of the mean of the images' differences; images that only one gets right. */
+static void print_gain(const scored *same, const scored *mixed, size_t images) {
+    double only_same = 0, only_mixed = 0, square = 0;
+    const double n = (double)images;
+    for (size_t i = 0; i < images; i++) {
+        const double gained = mixed->right[i] - same->right[i];
+        only_same += fmax(-gained, 0);
+        only_mixed += fmax(gained, 0);
+        square += gained * gained;
+    }
+    const double mean = (only_mixed - only_same) / n;
+    printf("%+.2f | %.2f | %.0f, %.0f", 100 * mean,
+           100 * sqrt((square / n - mean * mean) / (n - 1)), only_same, only_mixed);
+}
+
+static void print_row(const comparison *c, form f, int size, const scored *same,
+                      const scored *mixed) {
+    printf("%s | %s | %.0f, %.0f | %.2f, %.2f | ", form_names[f], sizes[size].name, same->bytes,
+           mixed->bytes, 100 * same->top1, 100 * mixed->top1);
+    print_gain(same, mixed, c->dense.images);
+    printf(" | %.4f, %.4f | %.4f, %.4f | ", same->cross_entropy, mixed->cross_entropy,
+           same->divergence, mixed->divergence);
+}
+
+/* What was chosen within one size beside the same bits everywhere: a row, and its share of the means. */
+static nas_status compare(nas_ctx *ctx, comparison *c, const nas_oneshot_choice *choice, long seed,
+                          form f, int size) {
+    const nas_oneshot_candidate *best = &choice->candidates[choice->best],
+                                *uniform = &choice->candidates[NAS_ONESHOT_UNIFORM];
+    const size_t n = c->dense.images, fits = sizes[size].fits;
+    scored same = {0}, mixed = {0};
+    nas_status status = NAS_OK;
+    if (!uniform->has_turn) uniform = best; /* the same levels */
+    if ((size_t)uniform->choice[0] != fits)
+        return nas_fail(ctx, NAS_ERR_INTERNAL, "%s: %d bits everywhere are the best that fit",
+                        form_names[f], (int)level_bits[uniform->choice[0]]);
+    if (c->same[f][fits].right == NULL) status = score_network(ctx, c, uniform, &c->same[f][fits]);
+    if (status == NAS_OK) status = score_network(ctx, c, best, &mixed);
+    if (status == NAS_OK) status = scored_add(ctx, &same, &c->same[f][fits], 0.5, n);
+    if (status == NAS_OK) status = scored_add(ctx, &same, &c->same[f][sizes[size].above], 0.5, n);
+    if (status == NAS_OK) {
+        printf("| %ld | ", seed);
+        print_row(c, f, size, &same, &mixed);
+        for (size_t i = 0; i < c->o->n_layers; i++)
+            printf("%d", (int)level_bits[best->choice[i]]);
+        printf(" |\n");
+        (void)fflush(stdout);
+        const double share = 1 / (double)c->seeds;
+        status = scored_add(ctx, &c->all_same[f][size], &same, share, n);
+        if (status == NAS_OK) status = scored_add(ctx, &c->all[f][size], &mixed, share, n);
+    }
+    scored_deinit(&same);
+    scored_deinit(&mixed);
+    return status;
+}
+
+static nas_status mixed_of_size(nas_ctx *ctx, comparison *c, long seed, bool plain, int size) {
+    nas_oneshot_choose_options options = nas_oneshot_choose_options_default();
+    nas_oneshot_choice choice = {0};
+    options.sequential = false;
+    for (size_t i = 0; i < c->table.n_layers; i++)
+        options.limit += 0.5 * (c->table.entries[i * LEVELS + sizes[size].fits].cost +
+                                c->table.entries[i * LEVELS + sizes[size].above].cost);
+    nas_status status = nas_oneshot_choose(ctx, c->o, &c->table, &options, &choice);
+    if (status == NAS_OK)
+        status = compare(ctx, c, &choice, seed, plain ? ROUNDED : BY_ITSELF, size);
+    options.sequential = true;
+    if (status == NAS_OK && !plain)
+        status = nas_oneshot_choose_finish(ctx, c->o, &c->table, &options, &choice);
+    if (status == NAS_OK && !plain) status = compare(ctx, c, &choice, seed, ONE_BY_ONE, size);
     nas_oneshot_choice_deinit(&choice);
     return status;
 }
 
-/* At the bytes of 3 and of 4 bits everywhere, and half way between 2 and 3: what nas-compress --budget would hand out beside the
- * same bits everywhere. Choices from REWARD images, scores from REPORT. */
-static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, int first, int seeds,
-                        nas_oneshot_sensitivity sensitivity) {
-    static const int32_t bits[LEVELS] = {2, 3, 4, 5, 6, 8};
-    static const char *const names[LIMITS] = {"3", "2.5", "4"};
+static nas_status mixed_of_seed(nas_ctx *ctx, comparison *c, long seed, bool plain, int n_sizes,
+                                nas_oneshot_sensitivity sensitivity) {
     nas_layer_scheme levels[LEVELS * LAYERS_MAX]; /* [LEVELS][n_layers] */
-    const nas_layer_options options = nas_layer_options_default();
-    const size_t n = o->n_layers;
+    nas_layer_options options = nas_layer_options_default();
+    const size_t n = c->o->n_layers;
+    if (n > LAYERS_MAX) return nas_fail(ctx, NAS_ERR_RANGE, "%zu layers", n);
     for (size_t k = 0; k < LEVELS * n; k++) {
         levels[k] = nas_layer_scheme_default();
-        levels[k].bits = bits[k / n];
+        levels[k].bits = level_bits[k / n];
     }
-    printf("\n| seed | bits | network | bytes | divergence: layers for themselves | in turn | of "
-           "report "
-           "images | top-1 | cross-entropy | bits of the layers | |\n|---|---|---|---|---|---|---|"
-           "---|---|---|---|\n");
-    nas_status status = NAS_OK;
-    for (int s = first; s < first + seeds && status == NAS_OK; s++) {
-        nas_oneshot_table t = {0};
-        double cost[3] = {0}; /* of 2, 3, 4 bits everywhere */
-        status = nas_oneshot_calibrate(ctx, o, (uint64_t)s);
-        if (status == NAS_OK)
-            status = nas_oneshot_table_make(ctx, o, levels, LEVELS, &options, NAS_ONESHOT_BYTES,
-                                            sensitivity, &t);
-        for (size_t i = 0; status == NAS_OK && i < n; i++) {
-            for (size_t k = 0; k < 3; k++)
-                cost[k] += t.entries[i * LEVELS + k].cost;
-        }
-        const double limits[LIMITS] = {cost[1], 0.5 * (cost[0] + cost[1]), cost[2]};
-        for (int k = 0; k < LIMITS && status == NAS_OK; k++)
-            status = mixed_at(ctx, o, &t, limits[k], bits, s, names[k]);
-        nas_oneshot_table_deinit(&t);
-    }
+    if (plain) options.solver = NAS_SOLVER_MAGNITUDE;
+    nas_status status = nas_oneshot_calibrate(ctx, c->o, (uint64_t)seed);
+    if (status == NAS_OK)
+        status = nas_oneshot_table_make(ctx, c->o, levels, LEVELS, &options, NAS_ONESHOT_BYTES,
+                                        plain ? NAS_ONESHOT_MEASURED : sensitivity, &c->table);
+    for (int k = 0; k < n_sizes && status == NAS_OK; k++)
+        status = mixed_of_size(ctx, c, seed, plain, k);
+    nas_oneshot_table_deinit(&c->table);
+    for (int i = 0; i < FORMS * SAME; i++)
+        scored_deinit(&c->same[i / SAME][i % SAME]);
     return status;
 }
 
-typedef struct arguments {
-    const char *folder, *part, *only;
-    long seeds, first; /* seeds of the calibration: first, first + 1, ... */
-    nas_oneshot_sensitivity sensitivity;
-} arguments;
+/* What nas-compress --budget would hand out beside the same bits everywhere. Choices from REWARD images, scores from REPORT.
+ * plain: rounding (--method magnitude), for which calibration images say nothing; otherwise layers for themselves and in turn. */
+static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, const arguments *a, bool plain) {
+    comparison c = {.o = o, .seeds = plain ? 1 : a->seeds};
+    nas_status status =
+        nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REPORT, SIZE_MAX, &c.dense);
+    printf("\n| seed | layers | bits | bytes: same everywhere, mixed | top-1 | gained | standard "
+           "error | right in one alone | cross-entropy | divergence | bits of the layers |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (long s = a->first; s < a->first + c.seeds && status == NAS_OK; s++)
+        status = mixed_of_seed(ctx, &c, s, plain, (int)a->sizes, a->sensitivity);
+    for (int i = 0; i < FORMS * SIZES; i++) {
+        scored *same = &c.all_same[i / SIZES][i % SIZES], *all = &c.all[i / SIZES][i % SIZES];
+        if (status == NAS_OK && c.seeds > 1 && all->right != NULL) {
+            printf("| mean | ");
+            print_row(&c, (form)(i / SIZES), i % SIZES, same, all);
+            printf("|\n");
+        }
+        scored_deinit(same);
+        scored_deinit(all);
+    }
+    nas_oneshot_reference_deinit(&c.dense);
+    return status;
+}
 
 static nas_status run(nas_ctx *ctx, const arguments *a) {
     const char *folder = a->folder;
     char onnx[512], train[512], test[512];
-    (void)snprintf(onnx, sizeof onnx, "%s/cifar_resnet_weights/resnet20.onnx", folder);
+    (void)snprintf(onnx, sizeof onnx, "%s/cifar_resnet_weights/%s.onnx", folder, a->network);
     (void)snprintf(train, sizeof train, "%s/cifar10/train_1.bin", folder);
     (void)snprintf(test, sizeof test, "%s/cifar10/test_dev.bin", folder);
     const char *const needed[] = {onnx, train, test};
@@ -227,10 +339,13 @@ static nas_status run(nas_ctx *ctx, const arguments *a) {
     if (status == NAS_OK)
         printf("%s\ndense: %.2f %% of %zu report images\n\n", nas_class_data_describe(o.data),
                100 * dense.top1, dense.images);
-    if (status == NAS_OK && strcmp(a->part, "mixed") != 0)
+    const bool all = strcmp(a->part, "all") == 0;
+    if (status == NAS_OK && (all || strcmp(a->part, "tables") == 0))
         status = tables(ctx, &o, (int)a->seeds, 100 * dense.top1, a->only);
-    if (status == NAS_OK && strcmp(a->part, "tables") != 0)
-        status = mixed(ctx, &o, (int)a->first, (int)a->seeds, a->sensitivity);
+    if (status == NAS_OK && (all || strcmp(a->part, "rounded") == 0))
+        status = mixed(ctx, &o, a, true);
+    if (status == NAS_OK && (all || strcmp(a->part, "mixed") == 0))
+        status = mixed(ctx, &o, a, false);
     nas_oneshot_close(&o);
     return status;
 }
@@ -238,25 +353,29 @@ static nas_status run(nas_ctx *ctx, const arguments *a) {
 int main(int argc, char **argv) {
     arguments a = {.folder = "../shared/data",
                    .part = "all",
+                   .network = "resnet20",
                    .seeds = 3,
                    .first = 1,
+                   .sizes = SIZES,
                    .sensitivity = NAS_ONESHOT_SCALED};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
         if (strcmp(argv[i], "--data") == 0) a.folder = value;
         if (strcmp(argv[i], "--seeds") == 0) a.seeds = strtol(value, NULL, 10);
         if (strcmp(argv[i], "--first") == 0) a.first = strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--sizes") == 0) a.sizes = strtol(value, NULL, 10);
         if (strcmp(argv[i], "--part") == 0) a.part = value;
+        if (strcmp(argv[i], "--net") == 0) a.network = value;
         if (strcmp(argv[i], "--row") == 0) a.only = value;
         if (strcmp(argv[i], "--sensitivity") == 0)
             a.sensitivity = nas_oneshot_sensitivity_find(value);
     }
     if (a.seeds < 1 || a.seeds > SEEDS_MAX || a.first < 0 || a.first > INT32_MAX - SEEDS_MAX ||
-        a.sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT) {
+        a.sizes < 1 || a.sizes > SIZES || a.sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT) {
         fprintf(stderr,
-                "error: --seeds wants 1 to %d, --first a number from 0 on, --sensitivity scaled, "
-                "measured or error\n",
-                SEEDS_MAX);
+                "error: --seeds wants 1 to %d, --first a number from 0 on, --sizes 1 to %d, "
+                "--sensitivity scaled, measured or error\n",
+                SEEDS_MAX, SIZES);
         return NAS_EXIT_USAGE;
     }
     nas_ctx *ctx = nas_ctx_new();

@@ -31,6 +31,27 @@ typedef void (*nas_exec_read_fn)(void *arg, size_t index, float *hwc);
 nas_status nas_exec_run(nas_ctx *ctx, nas_exec *exec, size_t n, nas_exec_read_fn read, void *arg,
                         float *out);
 
+/* ---- one layer exchanged -------------------------------------------------------------------------------------------- */
+
+/* One convolution with the weights and bias that it has in graphs[graph]. */
+typedef struct nas_exec_variant {
+    nas_value conv;
+    size_t graph;
+} nas_exec_variant;
+/* nas_exec_answer_fn - what the network with variant `variant` answers to image `image`: hwc as in nas_exec_run, valid during the
+ * call. Called by several threads, never twice for one pair. */
+typedef void (*nas_exec_answer_fn)(void *arg, size_t variant, size_t image, const float *hwc);
+
+/* nas_exec_run_variants - for each variant what nas_exec_run gives of `graph` with that one convolution exchanged, bit for bit.
+ * What comes before a convolution is computed once for all of its variants and those of later ones: about half of the work.
+ * variants: conv never falls; graphs have the nodes of `graph`. Keeps all values of a chunk, and the weights of each graph.
+ * Errors: INVALID (order, no convolution, other nodes), those of nas_exec_new. Polls cancel. */
+nas_status nas_exec_run_variants(nas_ctx *ctx, const nas_graph *graph,
+                                 const nas_graph *const *graphs, size_t n_graphs,
+                                 const nas_exec_options *options, const nas_exec_variant *variants,
+                                 size_t n_variants, size_t n, nas_exec_read_fn read, void *arg,
+                                 nas_exec_answer_fn answer, void *answer_arg);
+
 /* ---- what least-squares repair needs ------------------------------------------------------------------------------ */
 
 /* Second moments of what a convolution reads, over sampled output positions: with a row x = (patch [kh][kw][c_in], 1),

@@ -72,12 +72,16 @@ void nas__exec_round(const nas_exec *exec, nas_value v, float *space, int32_t n)
  * its ends. Adds the gradient of the scale to *sum (LSQ, see eval/class_train.h). */
 void nas__exec_round_back(const nas_exec *exec, nas_value v, const float *space, float *grads,
                           int32_t n, float *sum);
+/* nas__exec_pack - weights of `from`, which has the nodes of the executor's graph, to packed [exec->packed_floats], zeroed. */
+void nas__exec_pack(const nas_exec *exec, const nas_graph *from, float *packed);
 const nas__exec_value *nas__exec_root(const nas_exec *exec, nas_value v);
 /* nas__exec_at - element (0,0,0) of the first image of a value in a worker's space. */
 float *nas__exec_at(const nas_exec *exec, float *space, nas_value v);
 /* nas__exec_load - images [first, first + n) of the caller into the input value. */
 void nas__exec_load(const nas_exec *exec, float *space, size_t first, int32_t n,
                     nas_exec_read_fn read, void *arg, float *scratch);
+/* nas__exec_store - a value of one image, [h][w][c]. */
+void nas__exec_store(const nas_exec *exec, float *space, nas_value v, int32_t image, float *hwc);
 /* nas__exec_run_step - one step for n <= chunk images, when what it reads is there. */
 void nas__exec_run_step(const nas_exec *exec, const nas__exec_step *step, float *space, int32_t n);
 /* nas__exec_forward - all steps before node `stop` for n <= chunk images in a worker's space. */

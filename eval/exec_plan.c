@@ -280,7 +280,7 @@ static float *pack_back_tap(const nas__exec_step *s, const float *weight, int32_
     return to;
 }
 
-static void pack_back(nas_exec *e, const nas__exec_step *s, const float *weight, float *to) {
+static void pack_back(const nas_exec *e, const nas__exec_step *s, const float *weight, float *to) {
     const int32_t vectors = nas__exec_lanes_up(s->group_in) / NAS__EXEC_LANES;
     const int32_t outer = s->back_taps == NULL ? s->n_taps : 1, inner = s->n_taps / outer;
     for (int32_t tap = 0; tap < outer; tap++) {
@@ -293,12 +293,13 @@ static void pack_back(nas_exec *e, const nas__exec_step *s, const float *weight,
     }
 }
 
-static void pack_conv(nas_exec *e, const nas__exec_step *s) {
-    const nas_node *node = nas_graph_node(e->graph, s->node);
-    const float *weight = nas_graph_param_const(e->graph, node->params[0])->data;
+static void pack_conv(const nas_exec *e, const nas_graph *from, const nas__exec_step *s,
+                      float *packed) {
+    const nas_node *node = nas_graph_node(from, s->node);
+    const float *weight = nas_graph_param_const(from, node->params[0])->data;
     const float *bias =
-        node->conv.has_bias ? nas_graph_param_const(e->graph, node->params[1])->data : NULL;
-    float *to = e->packed + s->weights, *bias_to = e->packed + s->bias;
+        node->conv.has_bias ? nas_graph_param_const(from, node->params[1])->data : NULL;
+    float *to = packed + s->weights, *bias_to = packed + s->bias;
     const size_t width = (size_t)s->vectors * NAS__EXEC_LANES;
     if (nas__exec_is_depthwise(e->graph, node)) { /* [c][tap] to [tap][c] */
         for (int32_t c = 0; c < s->group_out; c++) {
@@ -313,21 +314,21 @@ static void pack_conv(nas_exec *e, const nas__exec_step *s) {
         pack_group(e, s, weight + (size_t)g * filters, to + (size_t)g * s->group_weights);
         if (e->keep)
             pack_back(e, s, weight + (size_t)g * filters,
-                      e->packed + s->back_weights + (size_t)g * s->back_group);
+                      packed + s->back_weights + (size_t)g * s->back_group);
         for (int32_t o = 0; o < s->group_out; o++)
             bias_to[(size_t)g * width + (size_t)o] = bias == NULL ? 0 : bias[g * s->group_out + o];
     }
 }
 
-static void pack_norm(nas_exec *e, const nas__exec_step *s) {
-    const nas_node *node = nas_graph_node(e->graph, s->node);
+static void pack_norm(const nas_graph *from, const nas__exec_step *s, float *packed) {
+    const nas_node *node = nas_graph_node(from, s->node);
     const float *p[4];
     for (int i = 0; i < 4; i++)
-        p[i] = nas_graph_param_const(e->graph, node->params[i])->data;
+        p[i] = nas_graph_param_const(from, node->params[i])->data;
     for (int32_t c = 0; c < node->shape.c; c++) {
         const float scale = p[0][c] / sqrtf(p[3][c] + node->epsilon);
-        e->packed[s->weights + (size_t)c] = scale;
-        e->packed[s->bias + (size_t)c] = p[1][c] - p[2][c] * scale;
+        packed[s->weights + (size_t)c] = scale;
+        packed[s->bias + (size_t)c] = p[1][c] - p[2][c] * scale;
     }
 }
 
@@ -345,11 +346,18 @@ static void write_constant(const nas_exec *e, float *space, nas_value v) {
     }
 }
 
+void nas__exec_pack(const nas_exec *e, const nas_graph *from, float *packed) {
+    for (int32_t i = 0; i < e->n_steps; i++) {
+        const nas_op op = nas_graph_node(from, e->steps[i].node)->op;
+        if (op == NAS_OP_CONV) pack_conv(e, from, &e->steps[i], packed);
+        if (op == NAS_OP_BATCH_NORM) pack_norm(from, &e->steps[i], packed);
+    }
+}
+
 void nas_exec_update(nas_exec *e) {
+    nas__exec_pack(e, e->graph, e->packed);
     for (int32_t i = 0; i < e->n_steps; i++) {
         const nas_op op = nas_graph_node(e->graph, e->steps[i].node)->op;
-        if (op == NAS_OP_CONV) pack_conv(e, &e->steps[i]);
-        if (op == NAS_OP_BATCH_NORM) pack_norm(e, &e->steps[i]);
         for (int32_t t = 0; op == NAS_OP_CONSTANT && t < e->options.threads; t++)
             write_constant(e, e->spaces[t], e->steps[i].node);
     }

@@ -373,6 +373,13 @@ void nas__exec_load(const nas_exec *e, float *space, size_t first, int32_t n, na
     }
 }
 
+void nas__exec_store(const nas_exec *e, float *space, nas_value v, int32_t image, float *hwc) {
+    const operand o = operand_of(e, space, v);
+    const size_t c = (size_t)o.v->c;
+    for (int32_t p = 0; p < o.v->h * o.v->w; p++)
+        memcpy(hwc + (size_t)p * c, pixel(&o, image, p / o.v->w, p % o.v->w), c * sizeof *hwc);
+}
+
 /* ---- running ------------------------------------------------------------------------------------------------------ */
 
 typedef struct run_all {
@@ -397,14 +404,11 @@ static nas_status run_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     nas__exec_load(e, space, first, n, r->read, r->arg,
                    r->scratch + (size_t)worker * r->image_floats);
     nas__exec_forward(e, space, n, NAS_GRAPH_NODES_MAX);
-    const operand o = operand_of(e, space, nas_graph_output(e->graph));
-    const size_t c = (size_t)o.v->c, pixels = (size_t)o.v->h * (size_t)o.v->w;
-    for (int32_t image = 0; image < n; image++) {
-        float *to = r->out + (first + (size_t)image) * pixels * c;
-        for (size_t p = 0; p < pixels; p++)
-            memcpy(to + p * c, pixel(&o, image, (int32_t)p / o.v->w, (int32_t)p % o.v->w),
-                   c * sizeof *to);
-    }
+    const nas_value output = nas_graph_output(e->graph);
+    const nas__exec_value *v = nas__exec_root(e, output);
+    const size_t floats = (size_t)v->h * (size_t)v->w * (size_t)v->c;
+    for (int32_t image = 0; image < n; image++)
+        nas__exec_store(e, space, output, image, r->out + (first + (size_t)image) * floats);
     return NAS_OK;
 }
 

@@ -209,14 +209,19 @@ static double surprise(const float *scores, int32_t classes, int32_t label, bool
     return -log_offset(scores, classes) - (double)scores[label];
 }
 
+bool nas__oneshot_is_coded(const nas_graph *graph) {
+    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
+        if (nas_graph_node(graph, v)->quant.is_set) return true;
+    }
+    return false;
+}
+
 /* Where values are stored as codes, integers decide. */
 nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                             size_t n, nas_class_reader *reader, float *scores) {
     nas_exec *e = NULL;
-    for (nas_value v = 0; v < nas_graph_node_count(graph); v++) {
-        if (nas_graph_node(graph, v)->quant.is_set)
-            return nas_codes_run(ctx, graph, options, n, nas_class_reader_read, reader, scores);
-    }
+    if (nas__oneshot_is_coded(graph))
+        return nas_codes_run(ctx, graph, options, n, nas_class_reader_read, reader, scores);
     nas_status status = nas_exec_new(ctx, graph, options, &e);
     if (status == NAS_OK) status = nas_exec_run(ctx, e, n, nas_class_reader_read, reader, scores);
     nas_exec_free(e);
@@ -246,36 +251,41 @@ nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_gr
     return status;
 }
 
-/* Logs of the shares of all classes, for the first n images. */
-static nas_status take_logs(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
-                            nas_class_split split, size_t n, double *logs) {
-    const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
-    const nas_node *output = nas_graph_node(graph, nas_graph_output(graph));
-    const int32_t classes = output->shape.c;
-    nas_class_reader reader = {o->data, split};
-    float *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof *scores);
-    const nas_status status =
-        scores == NULL ? NAS_ERR_NOMEM : nas__oneshot_run(ctx, graph, &options, n, &reader, scores);
-    for (size_t i = 0; status == NAS_OK && i < n; i++) {
-        const float *of = scores + i * (size_t)classes;
-        const bool is_softmax = output->op == NAS_OP_SOFTMAX;
-        const double offset = is_softmax ? 0 : log_offset(of, classes);
-        for (int32_t k = 0; k < classes; k++)
-            logs[i * (size_t)classes + (size_t)k] =
-                is_softmax ? log(fmax((double)of[k], 1e-30)) : (double)of[k] + offset;
-    }
-    nas_free(scores);
-    return status;
+/* The log of the share of one class; offset: log_offset of the scores. */
+static double log_of(float score, double offset, bool is_softmax) {
+    return is_softmax ? log(fmax((double)score, 1e-30)) : (double)score + offset;
 }
 
-nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
-                                      size_t most, nas_oneshot_reference *out) {
+/* Scores of the first n images. *scores: the caller frees. */
+static nas_status take_scores(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                              nas_class_split split, size_t n, float **scores) {
+    const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
+    const int32_t classes = nas_graph_node(graph, nas_graph_output(graph))->shape.c;
+    nas_class_reader reader = {o->data, split};
+    *scores = nas_alloc_array(ctx, n * (size_t)classes, sizeof **scores);
+    if (*scores == NULL) return NAS_ERR_NOMEM;
+    return nas__oneshot_run(ctx, graph, &options, n, &reader, *scores);
+}
+
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                      nas_class_split split, size_t most,
+                                      nas_oneshot_reference *out) {
     const size_t all = nas_class_data_count(o->data, split), n = all < most ? all : most;
-    const int32_t classes = nas_graph_node(o->model, nas_graph_output(o->model))->shape.c;
+    const nas_node *output = nas_graph_node(graph, nas_graph_output(graph));
+    const int32_t classes = output->shape.c;
+    float *scores = NULL;
     *out = (nas_oneshot_reference){.images = n, .classes = classes, .split = split};
     out->logs = nas_alloc_array(ctx, n * (size_t)classes, sizeof *out->logs);
-    if (out->logs == NULL) return NAS_ERR_NOMEM;
-    const nas_status status = take_logs(ctx, o, o->model, split, n, out->logs);
+    nas_status status =
+        out->logs == NULL ? NAS_ERR_NOMEM : take_scores(ctx, o, graph, split, n, &scores);
+    for (size_t i = 0; status == NAS_OK && i < n; i++) {
+        const float *of = scores + i * (size_t)classes;
+        const double offset = log_offset(of, classes);
+        for (int32_t k = 0; k < classes; k++)
+            out->logs[i * (size_t)classes + (size_t)k] =
+                log_of(of[k], offset, output->op == NAS_OP_SOFTMAX);
+    }
+    nas_free(scores);
     if (status != NAS_OK) nas_oneshot_reference_deinit(out);
     return status;
 }
@@ -285,17 +295,28 @@ void nas_oneshot_reference_deinit(nas_oneshot_reference *reference) {
     *reference = (nas_oneshot_reference){0};
 }
 
+double nas__oneshot_diverge(const double *logs, const float *scores, int32_t classes,
+                            bool is_softmax) {
+    const double offset = log_offset(scores, classes);
+    double sum = 0;
+    for (int32_t k = 0; k < classes; k++)
+        sum += exp(logs[k]) * (logs[k] - log_of(scores[k], offset, is_softmax));
+    return sum;
+}
+
 nas_status nas_oneshot_divergence(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                   const nas_oneshot_reference *reference, double *out) {
-    const size_t n = reference->images * (size_t)reference->classes;
-    double sum = 0, *logs = nas_alloc_array(ctx, n, sizeof *logs);
+    const bool is_softmax = nas_graph_node(graph, nas_graph_output(graph))->op == NAS_OP_SOFTMAX;
+    const size_t classes = (size_t)reference->classes;
+    double sum = 0;
+    float *scores = NULL;
     const nas_status status =
-        logs == NULL ? NAS_ERR_NOMEM
-                     : take_logs(ctx, o, graph, reference->split, reference->images, logs);
-    for (size_t i = 0; status == NAS_OK && i < n; i++)
-        sum += exp(reference->logs[i]) * (reference->logs[i] - logs[i]);
+        take_scores(ctx, o, graph, reference->split, reference->images, &scores);
+    for (size_t i = 0; status == NAS_OK && i < reference->images; i++)
+        sum += nas__oneshot_diverge(reference->logs + i * classes, scores + i * classes,
+                                    reference->classes, is_softmax);
     *out = sum / (double)reference->images;
-    nas_free(logs);
+    nas_free(scores);
     return status;
 }
 

@@ -65,6 +65,8 @@ nas_status nas_oneshot_apply_sequential(nas_ctx *ctx, nas_oneshot *o,
 /* nas__oneshot_read_sample - calibration image `index` as an nas_exec_read_fn; arg is the nas_oneshot. */
 void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 
+/* nas__oneshot_is_coded - whether values have quantizations, so that integers compute it. */
+bool nas__oneshot_is_coded(const nas_graph *graph);
 /* nas__oneshot_run - answers [n][outputs] of images of a split; of a network with quantizations as integers compute them. */
 nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                             size_t n, nas_class_reader *reader, float *scores);
@@ -79,22 +81,27 @@ typedef struct nas_oneshot_score {
 nas_status nas_oneshot_evaluate(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                 nas_class_split split, nas_oneshot_score *out);
 
-/* What the dense network answers: the log of each class's share, for the first images of one split. */
+/* What a network answers, mostly the dense one: the log of each class's share, for the first images of one split. */
 typedef struct nas_oneshot_reference {
     double *logs; /* [images][classes] */
     size_t images;
     int32_t classes;
     nas_class_split split;
 } nas_oneshot_reference;
-/* nas_oneshot_reference_take - of at most `most` images. */
-nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, nas_class_split split,
-                                      size_t most, nas_oneshot_reference *out);
+/* nas_oneshot_reference_take - of at most `most` images; graph: o->model, or what was made of it. */
+nas_status nas_oneshot_reference_take(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
+                                      nas_class_split split, size_t most,
+                                      nas_oneshot_reference *out);
 void nas_oneshot_reference_deinit(nas_oneshot_reference *reference);
 /* nas_oneshot_divergence - mean over the images of KL(dense network || graph), nats. Labels are not looked at, and where weights
  * move by small independent errors it grows with the sum of their squares: it adds up over layers where a cross-entropy, which
  * errors may lower too, does not. */
 nas_status nas_oneshot_divergence(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,
                                   const nas_oneshot_reference *reference, double *out);
+
+/* nas__oneshot_diverge - the same of one image: logs [classes] of the dense network, scores [classes] of the other one. */
+double nas__oneshot_diverge(const double *logs, const float *scores, int32_t classes,
+                            bool is_softmax);
 
 /* nas_oneshot_pattern - the sparsity that a text names: "2:4" (of 4 inputs 2 stay; "2:4x8": the same in 8 outputs), "1x4",
  * "1x4r" (filters rearranged), "block4x4", "punched8x4" (outputs x inputs), "filter", "channel", "pattern", "periodic",

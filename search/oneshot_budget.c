@@ -97,17 +97,73 @@ static nas_status copy_layer(nas_ctx *ctx, const nas_graph *from, nas_graph *to,
                                        weight->scales);
 }
 
-/* ---- losses ---------------------------------------------------------------------------------------------------------------- */
+/* ---- probes ---------------------------------------------------------------------------------------------------------------- */
 
-/* Divergence of the dense network with one layer of another. */
-static nas_status diverge(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *level,
-                          nas_graph *work, nas_value v, const nas_oneshot_reference *dense,
-                          double *out) {
-    nas_status status = copy_layer(ctx, level, work, v);
-    if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, work, dense, out);
-    if (status == NAS_OK) status = copy_layer(ctx, o->model, work, v); /* scales do no harm here */
+typedef struct probing {
+    const nas_oneshot_reference *dense;
+    bool is_softmax;
+    double *of; /* [probes][images] */
+} probing;
+
+static void take_answer(void *arg, size_t probe, size_t image, const float *scores) {
+    const probing *p = arg;
+    const nas_oneshot_reference *dense = p->dense;
+    p->of[probe * dense->images + image] = nas__oneshot_diverge(
+        dense->logs + image * (size_t)dense->classes, scores, dense->classes, p->is_softmax);
+}
+
+static nas_status probe_floats(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                               const nas_graph *graph, const nas_oneshot_reference *dense,
+                               const nas_oneshot_probe *probes, size_t n, double *out) {
+    const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
+    nas_class_reader reader = {o->data, dense->split};
+    probing p = {.dense = dense,
+                 .is_softmax =
+                     nas_graph_node(graph, nas_graph_output(graph))->op == NAS_OP_SOFTMAX};
+    nas_exec_variant *variants = nas_alloc_array(ctx, n, sizeof *variants);
+    p.of = nas_alloc_array(ctx, n * dense->images, sizeof *p.of);
+    nas_status status = variants == NULL || p.of == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    for (size_t k = 0; k < n && status == NAS_OK; k++)
+        variants[k] = (nas_exec_variant){o->layers[probes[k].layer], (size_t)probes[k].level};
+    if (status == NAS_OK)
+        status = nas_exec_run_variants(ctx, graph, (const nas_graph *const *)t->graphs, t->n_levels,
+                                       &options, variants, n, dense->images, nas_class_reader_read,
+                                       &reader, take_answer, &p);
+    for (size_t k = 0; k < n && status == NAS_OK; k++) {
+        out[k] = 0;
+        for (size_t i = 0; i < dense->images; i++)
+            out[k] += p.of[k * dense->images + i];
+        out[k] /= (double)dense->images;
+    }
+    nas_free(variants);
+    nas_free(p.of);
     return status;
 }
+
+/* A network that came with codes for its values is run whole for each probe. */
+static nas_status probe_codes(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                              const nas_graph *graph, const nas_oneshot_reference *dense,
+                              const nas_oneshot_probe *probes, size_t n, double *out) {
+    nas_graph *work = NULL;
+    nas_status status = nas_graph_clone(ctx, graph, &work);
+    for (size_t k = 0; k < n && status == NAS_OK; k++) {
+        const nas_value v = o->layers[probes[k].layer];
+        status = copy_layer(ctx, t->graphs[probes[k].level], work, v);
+        if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, work, dense, &out[k]);
+        if (status == NAS_OK) status = copy_layer(ctx, graph, work, v); /* scales do no harm here */
+    }
+    nas_graph_free(work);
+    return status;
+}
+
+nas_status nas_oneshot_table_probe(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                   const nas_graph *graph, const nas_oneshot_reference *dense,
+                                   const nas_oneshot_probe *probes, size_t n, double *out) {
+    return nas__oneshot_is_coded(graph) ? probe_codes(ctx, o, t, graph, dense, probes, n, out)
+                                        : probe_floats(ctx, o, t, graph, dense, probes, n, out);
+}
+
+/* ---- losses ---------------------------------------------------------------------------------------------------------------- */
 
 /* The level of the largest output error. */
 static size_t worst_level(const nas_oneshot_table *t, size_t layer) {
@@ -119,49 +175,65 @@ static size_t worst_level(const nas_oneshot_table *t, size_t layer) {
     return worst;
 }
 
-static nas_status weigh_layer(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
-                              size_t layer, bool all, const nas_oneshot_reference *dense,
-                              nas_graph *work) {
-    const nas_layer_result *r = t->results + layer * t->n_levels;
-    const size_t worst = worst_level(t, layer);
-    nas_budget_level *entries = t->entries + layer * t->n_levels;
-    double scale = 0;
-    for (size_t k = 0; k < t->n_levels; k++) {
-        if (r[k].relative_loss <= 0 || (!all && k != worst)) continue;
-        const nas_status status =
-            diverge(ctx, o, t->graphs[k], work, o->layers[layer], dense, &entries[k].loss);
-        if (status != NAS_OK) return status;
-        scale = entries[k].loss / r[k].relative_loss;
+/* What there is to measure: every level, or the worst one of each layer. */
+static size_t list_probes(const nas_oneshot_table *t, bool all, nas_oneshot_probe *probes) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_layers; i++) {
+        const size_t worst = worst_level(t, i);
+        for (size_t k = 0; k < t->n_levels; k++) {
+            if (t->results[i * t->n_levels + k].relative_loss > 0 && (all || k == worst))
+                probes[n++] = (nas_oneshot_probe){i, (int32_t)k};
+        }
     }
-    /* a layer that nothing seems to hurt still prefers its smaller errors */
+    return n;
+}
+
+/* A layer that nothing seems to hurt still prefers its smaller errors. */
+static void weigh_layer(nas_oneshot_table *t, size_t layer, bool all) {
+    const nas_layer_result *r = t->results + layer * t->n_levels;
+    nas_budget_level *entries = t->entries + layer * t->n_levels;
+    const size_t worst = worst_level(t, layer);
+    const double scale =
+        r[worst].relative_loss > 0 ? entries[worst].loss / r[worst].relative_loss : 0;
     for (size_t k = 0; k < t->n_levels; k++)
         entries[k].loss = all ? entries[k].loss + 1e-6 * r[k].relative_loss
                               : fmax(scale, 1e-6) * r[k].relative_loss;
-    return NAS_OK;
+}
+
+static nas_status measure_losses(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
+                                 bool all) {
+    nas_oneshot_reference dense = {0};
+    const size_t cells = t->n_layers * t->n_levels;
+    nas_oneshot_probe *probes = nas_alloc_array(ctx, cells, sizeof *probes);
+    double *found = nas_alloc_array(ctx, cells, sizeof *found);
+    nas_status status = probes == NULL || found == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    tell(o, "sensitivity of layers", 0, 1);
+    if (status == NAS_OK)
+        status = nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REWARD, SIZE_MAX, &dense);
+    const size_t n = status == NAS_OK ? list_probes(t, all, probes) : 0;
+    if (status == NAS_OK)
+        status = nas_oneshot_table_probe(ctx, o, t, o->model, &dense, probes, n, found);
+    for (size_t k = 0; k < n && status == NAS_OK; k++)
+        t->entries[probes[k].layer * t->n_levels + (size_t)probes[k].level].loss = found[k];
+    if (status == NAS_OK) tell(o, "sensitivity of layers", 1, 1);
+    nas_oneshot_reference_deinit(&dense);
+    nas_free(probes);
+    nas_free(found);
+    return nas_wrap(ctx, status, "sensitivity");
 }
 
 static nas_status weigh(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot_table *t,
                         nas_oneshot_sensitivity kind) {
-    nas_oneshot_reference dense = {0};
-    nas_graph *work = NULL;
-    nas_status status = NAS_OK;
+    const bool all = kind == NAS_ONESHOT_MEASURED;
     if (kind == NAS_ONESHOT_ERROR) {
         for (size_t i = 0; i < t->n_layers * t->n_levels; i++)
             t->entries[i].loss = t->results[i].relative_loss;
         return NAS_OK;
     }
-    status = nas_graph_clone(ctx, o->model, &work);
-    if (status == NAS_OK)
-        status = nas_oneshot_reference_take(ctx, o, NAS_CLASS_REWARD, SIZE_MAX, &dense);
-    for (size_t i = 0; i < t->n_layers && status == NAS_OK; i++) {
-        tell(o, "sensitivity of layers", (double)i, (double)t->n_layers);
-        status = weigh_layer(ctx, o, t, i, kind == NAS_ONESHOT_MEASURED, &dense, work);
-    }
-    if (status == NAS_OK)
-        tell(o, "sensitivity of layers", (double)t->n_layers, (double)t->n_layers);
-    nas_oneshot_reference_deinit(&dense);
-    nas_graph_free(work);
-    return nas_wrap(ctx, status, "sensitivity");
+    const nas_status status = measure_losses(ctx, o, t, all);
+    for (size_t i = 0; i < t->n_layers && status == NAS_OK; i++)
+        weigh_layer(t, i, all);
+    return status;
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------------------- */

@@ -53,6 +53,16 @@ nas_status nas_oneshot_table_pick(nas_ctx *ctx, const nas_oneshot *o, const nas_
 /* nas_oneshot_table_network - the network with choice[i] for layer i. */
 nas_status nas_oneshot_table_network(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                      const int32_t *choice, nas_graph **out);
+/* A network with one layer at another level. */
+typedef struct nas_oneshot_probe {
+    size_t layer;
+    int32_t level;
+} nas_oneshot_probe;
+/* nas_oneshot_table_probe - out [n]: what each makes of the divergence of `graph`, which stays as it is. probes: layer never
+ * falls. */
+nas_status nas_oneshot_table_probe(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                                   const nas_graph *graph, const nas_oneshot_reference *dense,
+                                   const nas_oneshot_probe *probes, size_t n, double *out);
 /* nas_oneshot_table_put - one layer of `graph` as it is at `level`; where that is dense, scales that the layer had before stay
  * and say nothing: good for scores, not for delivery. */
 nas_status nas_oneshot_table_put(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,

@@ -118,30 +118,37 @@ static int32_t neighbour(const chooser *c, size_t layer, int32_t from, bool dear
     return best;
 }
 
+/* Every layer's next levels, and what they change in the network of `at`. */
 static nas_status probe(nas_ctx *ctx, const chooser *c, const nas_oneshot_candidate *at,
                         moves *all) {
-    nas_graph *work = NULL;
-    nas_status status = nas_oneshot_table_network(ctx, c->o, c->t, at->choice, &work);
-    for (size_t i = 0; i < c->t->n_layers && status == NAS_OK; i++) {
+    const size_t layers = c->t->n_layers;
+    nas_graph *graph = NULL;
+    nas_oneshot_probe *probes = nas_alloc_array(ctx, layers * MOVES, sizeof *probes);
+    double *found = nas_alloc_array(ctx, layers * MOVES, sizeof *found);
+    size_t n = 0, next = 0;
+    nas_status status = probes == NULL || found == NULL ? NAS_ERR_NOMEM : NAS_OK;
+    tell(c->o, "moves between levels", c->out->rounds, c->p->rounds);
+    for (size_t i = 0; i < layers; i++) {
         const int32_t stay = at->choice[i];
-        tell(c->o, "moves between levels", (double)i, (double)c->t->n_layers);
-        all[i].to[STAY] = stay;
-        all[i].to[CHEAPER] = neighbour(c, i, stay, false);
-        all[i].to[DEARER] = neighbour(c, i, stay, true);
+        const int32_t to[MOVES] = {stay, neighbour(c, i, stay, false), neighbour(c, i, stay, true)};
+        memcpy(all[i].to, to, sizeof to);
         for (int m = 0; m < MOVES && status == NAS_OK; m++) {
-            double divergence = at->divergence;
-            const int32_t k = all[i].to[m];
-            if (k != stay) status = nas_oneshot_table_put(ctx, c->o, c->t, i, k, work);
-            if (status == NAS_OK && k != stay)
-                status = nas_oneshot_divergence(ctx, c->o, work, &c->dense, &divergence);
-            all[i].levels[m] =
-                (nas_budget_level){entry(c, i, k)->cost, divergence - at->divergence};
+            if (to[m] != stay) probes[n++] = (nas_oneshot_probe){i, to[m]};
         }
-        if (status == NAS_OK) status = nas_oneshot_table_put(ctx, c->o, c->t, i, stay, work);
     }
+    if (status == NAS_OK) status = nas_oneshot_table_network(ctx, c->o, c->t, at->choice, &graph);
     if (status == NAS_OK)
-        tell(c->o, "moves between levels", (double)c->t->n_layers, (double)c->t->n_layers);
-    nas_graph_free(work);
+        status = nas_oneshot_table_probe(ctx, c->o, c->t, graph, &c->dense, probes, n, found);
+    for (size_t i = 0; i < layers && status == NAS_OK; i++) {
+        for (int m = 0; m < MOVES; m++) {
+            const bool changes = all[i].to[m] != all[i].to[STAY];
+            all[i].levels[m] = (nas_budget_level){entry(c, i, all[i].to[m])->cost,
+                                                  changes ? found[next++] - at->divergence : 0};
+        }
+    }
+    nas_graph_free(graph);
+    nas_free(probes);
+    nas_free(found);
     return status;
 }
 
@@ -265,7 +272,8 @@ static nas_status decide(nas_ctx *ctx, chooser *c) {
     if (all[NAS_ONESHOT_MOVED].is_set)
         best = NAS_ONESHOT_MOVED; /* it started from the better one */
     if (uniform->is_set && uniform->divergence < all[best].divergence) best = NAS_ONESHOT_UNIFORM;
-    nas_status status = nas_oneshot_reference_take(ctx, c->o, NAS_CLASS_REWARD, SIZE_MAX, &dense);
+    nas_status status =
+        nas_oneshot_reference_take(ctx, c->o, c->o->model, NAS_CLASS_REWARD, SIZE_MAX, &dense);
     if (status == NAS_OK) status = finish(ctx, c, &dense, &all[best]);
     if (status == NAS_OK && uniform->is_set && best != NAS_ONESHOT_UNIFORM &&
         memcmp(uniform->choice, all[best].choice, c->t->n_layers * sizeof *uniform->choice) != 0) {
@@ -292,7 +300,7 @@ nas_status nas_oneshot_choose(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_ta
     chooser c = {.o = o, .t = table, .p = options, .out = out};
     *out = (nas_oneshot_choice){0};
     nas_status status =
-        nas_oneshot_reference_take(ctx, o, NAS_CLASS_REWARD, options->images, &c.dense);
+        nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REWARD, options->images, &c.dense);
     for (int i = 0; i < NAS_ONESHOT_WAY_COUNT && status == NAS_OK; i++) {
         out->candidates[i].choice =
             nas_alloc_array(ctx, table->n_layers, sizeof *out->candidates[i].choice);
@@ -305,4 +313,21 @@ nas_status nas_oneshot_choose(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_ta
     nas_oneshot_reference_deinit(&c.dense);
     if (status != NAS_OK) nas_oneshot_choice_deinit(out);
     return status;
+}
+
+static void unfinish(nas_oneshot_candidate *k) {
+    nas_graph_free(k->graph);
+    nas_free(k->results);
+    k->graph = NULL;
+    k->results = NULL;
+    k->has_turn = k->turn_misses = false;
+}
+
+nas_status nas_oneshot_choose_finish(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *table,
+                                     const nas_oneshot_choose_options *options,
+                                     nas_oneshot_choice *choice) {
+    chooser c = {.o = o, .t = table, .p = options, .out = choice};
+    for (int i = 0; i < NAS_ONESHOT_WAY_COUNT; i++)
+        unfinish(&choice->candidates[i]);
+    return decide(ctx, &c);
 }

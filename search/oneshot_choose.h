@@ -55,6 +55,11 @@ typedef struct nas_oneshot_choice {
 /* nas_oneshot_choose - deterministic. Errors: those of nas_budget_solve and of compressing. */
 nas_status nas_oneshot_choose(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *table,
                               const nas_oneshot_choose_options *options, nas_oneshot_choice *out);
+/* nas_oneshot_choose_finish - the last word once more, with other options->sequential: what nas_oneshot_choose with them would
+ * give, without its moves. choice: of the same table and limit. On failure nothing stands for choice->best. */
+nas_status nas_oneshot_choose_finish(nas_ctx *ctx, nas_oneshot *o, const nas_oneshot_table *table,
+                                     const nas_oneshot_choose_options *options,
+                                     nas_oneshot_choice *choice);
 void nas_oneshot_choice_deinit(nas_oneshot_choice *choice);
 
 #endif

@@ -300,6 +300,71 @@ Test(compress_executor, moments_are_symmetric_and_count_their_samples) {
     nas_free(images);
 }
 
+typedef struct answers {
+    float *of; /* [variants][images][NET_CLASSES] */
+    size_t images;
+} answers;
+
+static void keep_answer(void *arg, size_t variant, size_t image, const float *hwc) {
+    const answers *a = arg;
+    memcpy(a->of + (variant * a->images + image) * NET_CLASSES, hwc, NET_CLASSES * sizeof *hwc);
+}
+
+/* Every plain convolution exchanged for that of each of two other networks, against the whole network with it exchanged. */
+Test(compress_executor, variants_are_what_the_network_with_one_convolution_exchanged_gives) {
+    enum { IMAGES = 7, VARIANTS_MAX = 64 };
+    float *images = noise_images(IMAGES);
+    const nas_exec_options o = {.chunk = 3, .threads = 2};
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net), *others[2] = {NULL, NULL};
+        nas_exec_variant variants[VARIANTS_MAX];
+        size_t n = 0;
+        for (size_t k = 0; k < 2; k++) {
+            OK(nas_graph_clone(ctx, g, &others[k]));
+            for (int32_t p = 0; p < nas_graph_param_count(g); p++) {
+                nas_param *param = nas_graph_param(others[k], p);
+                for (size_t i = 0; i < param->count; i++)
+                    param->data[i] *= k == 0 ? 0.5F : -1.25F;
+            }
+        }
+        for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+            for (size_t k = 0; k < 2 && nas_graph_node(g, v)->op == NAS_OP_CONV; k++)
+                variants[n++] = (nas_exec_variant){v, k};
+        }
+        answers a = {nas_alloc_array(ctx, n * IMAGES * NET_CLASSES, sizeof(float)), IMAGES};
+        OK(nas_exec_run_variants(ctx, g, (const nas_graph *const *)others, 2, &o, variants, n,
+                                 IMAGES, read_noise, images, keep_answer, &a));
+        for (size_t k = 0; k < n; k++) {
+            nas_graph *whole = NULL;
+            nas_exec *e = NULL;
+            float out[IMAGES * NET_CLASSES];
+            const nas_node *node = nas_graph_node(g, variants[k].conv);
+            OK(nas_graph_clone(ctx, g, &whole));
+            for (int i = 0; i < 1 + node->conv.has_bias; i++) {
+                const nas_param *p =
+                    nas_graph_param_const(others[variants[k].graph], node->params[i]);
+                memcpy(nas_graph_param(whole, node->params[i])->data, p->data,
+                       p->count * sizeof *p->data);
+            }
+            OK(nas_exec_new(ctx, whole, &o, &e));
+            OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, out));
+            cr_assert(memcmp(out, a.of + k * IMAGES * NET_CLASSES, sizeof out) == 0,
+                      "net %d, '%s', network %zu", net, node->name, variants[k].graph);
+            nas_exec_free(e);
+            nas_graph_free(whole);
+        }
+        const nas_exec_variant swapped[2] = {variants[n - 1], variants[0]};
+        cr_assert(nas_exec_run_variants(ctx, g, (const nas_graph *const *)others, 2, &o, swapped, 2,
+                                        IMAGES, read_noise, images, keep_answer,
+                                        &a) == NAS_ERR_INVALID);
+        nas_free(a.of);
+        nas_graph_free(others[0]);
+        nas_graph_free(others[1]);
+        nas_graph_free(g);
+    }
+    nas_free(images);
+}
+
 /* What a convolution answers at one place, from its weights: the product that moments are made of. */
 static double through(const double *gram, int32_t size, const nas_graph *g, nas_value conv,
                       size_t i, size_t output) {

@@ -74,8 +74,8 @@ Test(search_oneshot_choose, divergence_is_zero_of_the_network_itself_and_grows_a
     nas_oneshot_reference all, some;
     double itself = -1, last = 0;
     fixture_open(&f, 2);
-    OK(nas_oneshot_reference_take(ctx, &f.o, NAS_CLASS_REWARD, SIZE_MAX, &all));
-    OK(nas_oneshot_reference_take(ctx, &f.o, NAS_CLASS_REWARD, 40, &some));
+    OK(nas_oneshot_reference_take(ctx, &f.o, f.o.model, NAS_CLASS_REWARD, SIZE_MAX, &all));
+    OK(nas_oneshot_reference_take(ctx, &f.o, f.o.model, NAS_CLASS_REWARD, 40, &some));
     cr_assert(all.images == nas_class_data_count(f.o.data, NAS_CLASS_REWARD) && some.images == 40);
     OK(nas_oneshot_divergence(ctx, &f.o, f.o.model, &all, &itself));
     cr_assert(itself == 0, "%g", itself);
@@ -118,6 +118,28 @@ Test(search_oneshot_choose,
         cr_assert((double)bytes <= f.options.limit && best->turn_cost == (double)bytes);
         nas_oneshot_choice_deinit(&c);
     }
+    fixture_close(&f);
+}
+
+Test(search_oneshot_choose, finishing_again_in_turn_is_choosing_in_turn) {
+    fixture f = {0};
+    nas_oneshot_choice again, turn;
+    fixture_open(&f, 2);
+    f.options.sequential = false;
+    OK(nas_oneshot_choose(ctx, &f.o, &f.t, &f.options, &again));
+    const double alone = again.candidates[again.best].turn_divergence;
+    f.options.sequential = true;
+    OK(nas_oneshot_choose_finish(ctx, &f.o, &f.t, &f.options, &again));
+    OK(nas_oneshot_choose(ctx, &f.o, &f.t, &f.options, &turn));
+    cr_assert(again.best == turn.best && again.rounds == turn.rounds);
+    for (int i = 0; i < NAS_ONESHOT_WAY_COUNT; i++) {
+        const nas_oneshot_candidate *a = &again.candidates[i], *b = &turn.candidates[i];
+        cr_assert(a->is_set == b->is_set && a->has_turn == b->has_turn);
+        cr_assert(a->turn_cost == b->turn_cost && a->turn_divergence == b->turn_divergence);
+    }
+    cr_assert(again.candidates[again.best].turn_divergence != alone);
+    nas_oneshot_choice_deinit(&again);
+    nas_oneshot_choice_deinit(&turn);
     fixture_close(&f);
 }
 

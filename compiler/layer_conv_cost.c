@@ -162,6 +162,15 @@ int32_t nas__conv_winograd_tiles(const nas__conv *c, const nas__conv_way *way) {
     return ceil_div(c->out_h, m) * ceil_div(c->out_w, m);
 }
 
+/* What pixels that are asked for ahead drive out of L2, where weights and scratch take `held` bytes. */
+static double crowd_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
+                           double held) {
+    const int32_t m = nas__conv_winograd_edge(way);
+    const double pixels = 4.0 * way->batch * (m + 2) * m * c->in_pitch;
+    const double over = held + pixels - 0.43 * target->l2_bytes;
+    return over > 0 && nas__conv_winograd_asks(target, c) ? over / pace_of(target)->l3 : 0;
+}
+
 /* What memory adds to the `work` of one of the batches. */
 static double winograd_streams(const nas_target *target, const nas__conv *c,
                                const nas__conv_way *way, double work, int32_t batches) {
@@ -186,7 +195,8 @@ static double winograd_streams(const nas_target *target, const nas__conv *c,
     }
     /* V and M written and read again, in pieces that no prefetcher follows once they leave L2 */
     const double spill = scratch > 0.5 * target->l2_bytes ? 2 * scratch / p->memory : 0;
-    return hidden_stream_cycles(target, weights, work) + spill;
+    return hidden_stream_cycles(target, weights, work) + spill +
+           crowd_cycles(target, c, way, weights + scratch);
 }
 
 /* What a way may take longer in one thread and be preferred to one that a second thread could not shorten at all. */
@@ -213,7 +223,9 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     }
     const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
                   out_vectors = ceil_div(c->out_c, b.lanes);
-    const double transform = tiles * points * unit->transform * (in_vectors + out_vectors);
+    /* Part of a vector takes longer to load: measured with 3 channels. */
+    const int32_t parts = unit == &two_units && c->in_c % b.lanes > 0;
+    const double transform = tiles * points * unit->transform * (in_vectors + parts + out_vectors);
     const double work = points * products * mul;
     const double all =
         work + transform + batches * winograd_streams(target, c, way, work / batches, batches);

@@ -126,6 +126,15 @@ static const char avx512_stream[] =
     "#define STREAMED() __asm__ volatile(\"sfence\" ::: \"memory\")\n"
     "#else\n#define stream(p, v) store(p, v)\n#define STREAMED() ((void)0)\n#endif\n";
 
+static const char avx_stream[] =
+    "#if defined(__AVX__)\n"
+    "HELPER void stream(float *p, vf v) {\n"
+    "    if ((unsigned long)p % sizeof v != 0)\n        store(p, v);\n"
+    "    else\n        __asm__(\"vmovntps %1, %0\" : \"=m\"(*(vf_anywhere *)p) : \"x\"(v));\n"
+    "}\n"
+    "#define STREAMED() __asm__ volatile(\"sfence\" ::: \"memory\")\n"
+    "#else\n#define stream(p, v) store(p, v)\n#define STREAMED() ((void)0)\n#endif\n";
+
 static const char generic_minmax[] =
     "HELPER vf vmax(vf a, vf b) {\n    return choose(a > b, a, b);\n}\n"
     "HELPER vf vmin(vf a, vf b) {\n    return choose(a < b, a, b);\n}\n";
@@ -197,7 +206,7 @@ void nas__emit_vector_prelude(const nas_target *target, nas_buf *out) {
         nas_buf_printf(out, "#if defined(%s)\n%s", bytes == 64 ? "__AVX512F__" : "__AVX__",
                        bytes == 64 ? avx512_partial : avx_partial);
         nas_buf_printf(out, "#else\n%s#endif\n", generic_partial);
-        if (bytes == 64) nas_buf_puts(out, avx512_stream);
+        nas_buf_puts(out, bytes == 64 ? avx512_stream : avx_stream);
     } else {
         nas_buf_puts(out, generic_partial);
     }

@@ -257,6 +257,14 @@ static bool factor_of(const nas__qconv *q, const nas__qconv_data *data, int32_t 
     return false;
 }
 
+uint32_t nas__q_factor(const nas__qconv *q, const nas__qconv_data *data, int32_t channel) {
+    float f = 0;
+    uint32_t bits = 0;
+    (void)factor_of(q, data, channel, &f); /* checked */
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
 static bool is_single(const nas__qconv *q, const nas__qconv_data *data) {
     float f = 0;
     if (q->has_left) return false;
@@ -310,7 +318,7 @@ int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i)
 void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data) {
     const nas_requant *r = &data->requant;
     q->single = is_single(q, data);
-    q->dots = q->single && q->joins ? dots_of(data) : 0;
+    q->dots = q->single && q->joins && q->out_plane > 0 ? dots_of(data) : 0;
     q->late = q->single && q->prelu && may_be_late(q, data);
     q->open_low = r->low <= type_least(q);
     q->open_high = r->high >= type_least(q) + 255;

@@ -210,7 +210,7 @@ bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, flo
 /* The largest size of a sum of output o. */
 static int64_t largest_sum(const nas__qconv *q, const nas__qconv_data *data, int32_t o) {
     const nas__conv *c = &q->conv;
-    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)c->in_c;
+    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups);
     const int32_t least = (q->in_signed ? -128 : 0) - data->zero_in, most = least + 255;
     int64_t low = data->bias[o], high = data->bias[o];
     for (size_t i = 0; i < n; i++) {

@@ -718,6 +718,25 @@ Test(compiler_layer_qconv, floats_scale_every_sum_as_integers_do) {
     cr_assert(ge(int, singles, 100));
 }
 
+/* Sums of nine products, whatever the number of channels. */
+Test(compiler_layer_qconv, floats_scale_the_sums_of_single_channels) {
+    enum { CHANNELS = 200, TAPS = 9 };
+    const shape_row row = {CHANNELS, CHANNELS, CHANNELS, 4, 4, 3, 3, 1, 1,   1,    1,
+                           0,        0,        0,        0, 0, 0, 0, 8, ANY, DENSE};
+    nas__qconv q = conv_of(&row);
+    int8_t weights[CHANNELS * TAPS];
+    int32_t bias[CHANNELS] = {0}, multiplier[CHANNELS];
+    memset(weights, 127, sizeof weights);
+    for (int i = 0; i < CHANNELS; i++)
+        multiplier[i] = (1 << 20) + 1;
+    const nas__qconv_data data = {.weight = weights,
+                                  .bias = bias,
+                                  .multiplier = multiplier,
+                                  .requant = {.low = 0, .high = 255}};
+    nas__qconv_look(&q, &data);
+    cr_assert(q.single && q.open_low && q.open_high);
+}
+
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));

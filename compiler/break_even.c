@@ -66,9 +66,11 @@ static bool integers(const subject *s) {
     return s->options->bits == 8;
 }
 
-/* uint8 to uint8, weights of 8 bits: what most quantized layers are. */
+/* uint8 to uint8, weights of 8 bits, sums that floats scale: what most quantized layers are. */
 static nas__qconv qconv_of(const subject *s, const uint8_t *kept) {
-    nas__qconv q = {.conv = s->conv, .weight_bits = 8};
+    const bool looks = nas__qconv_looks(s->options->compile->target);
+    nas__qconv q = {
+        .conv = s->conv, .weight_bits = 8, .single = looks, .open_low = looks, .open_high = looks};
     q.conv.act = NAS__LACT_NONE; /* bounds of the codes */
     q.conv.kept = kept;
     return q;

@@ -37,6 +37,20 @@ nas__dot nas__matrix_of(const nas_target *target) {
     return dot == NAS__DOT_VNNI && needs(target, "amx_int8") ? NAS__DOT_AMX : dot;
 }
 
+bool nas__qconv_looks(const nas_target *target) {
+    return nas__dot_of(target) == NAS__DOT_PAIR && target->vector_bytes == 32;
+}
+
+bool nas__q_is_single(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    if (!q->single || q->out_plane > 0 || !nas__qconv_looks(target)) return false;
+    return nas__q_deals_outputs(target, way) || way->batch > 0 ||
+           (way->algorithm == NAS__QCONV_DEPTHWISE && nas__q_deals(way));
+}
+
+bool nas__q_is_open(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    return nas__q_is_single(target, q, way) && way->batch == 0 && q->open_low && q->open_high;
+}
+
 int32_t nas__dots_a_cycle(const nas_target *target) {
     return target->vector_bytes == 64 && !target->splits_vectors ? 2 : 1;
 }
@@ -138,7 +152,7 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
         return (size_t)(2 * vectors * target->vector_bytes) +
                (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
     }
-    return (size_t)(nas__q_head_vectors(target, way) * nas__q_heads(way, vectors) *
+    return (size_t)(nas__q_head_vectors(target, q, way) * nas__q_heads(way, vectors) *
                     target->vector_bytes) +
            (size_t)steps_of(target, q, way) * (size_t)nas__q_step_bytes(target, way, vectors);
 }
@@ -174,9 +188,16 @@ double nas__q_finish_cycles(const nas_target *target, const nas__qconv *q) {
     return alone + (q->conv.has_residual ? 2 : 0);
 }
 
+/* Of one vector of sums that floats scale, timed (Zen 3). */
+static double single_cycles(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way) {
+    return (nas__q_is_open(target, q, way) ? 2.5 : 2.9) + (q->conv.has_residual ? 2 : 0);
+}
+
 /* Of all vectors of one pixel. Long vectors (timed, Zen 4): four are packed together for less than two, or than one. */
 static double finish_cycles(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way, int32_t heads) {
+    if (nas__q_is_single(target, q, way)) return single_cycles(target, q, way) * heads;
     if (target->vector_bytes < 64 || !nas__q_deals_outputs(target, way))
         return nas__q_finish_cycles(target, q) * heads;
     const int32_t four = way->split > 1 ? 0 : heads / 4 * 4;
@@ -478,6 +499,11 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         (void)snprintf(group, sizeof group, "|%zu %zu %zu %d %d %d %d %d %d %d", q->in_plane,
                        q->out_plane, q->residual_plane, (int)q->half, (int)q->single, (int)q->prelu,
                        (int)q->late, (int)q->open_low, (int)q->open_high, q->dots);
+    }
+    if (nas__q_is_single(target, q, way)) {
+        const size_t n = strlen(group);
+        (void)snprintf(group + n, sizeof group - n, "|single%s",
+                       nas__q_is_open(target, q, way) ? " open" : "");
     }
     if (q->absent != NULL) {
         char taps[NAS_SHA256_HEX];

@@ -4,7 +4,8 @@
  * and weights: 4 to each vector in turn, over 8 or 16 bytes of codes; packed, they lie in their own order again. The products
  * of the requantization have no sign: the biases are 2^31 too large, and what that adds to a result, the multiplier itself, is
  * subtracted together with the addition of the zero point. A block begins with biases, doubled multipliers, those of the odd
- * lanes in the even ones, and what is added. */
+ * lanes in the even ones, and what is added. Where floats scale the sums (nas__q_is_single), with biases and factors: the sum
+ * of a product and 0x1.8p+23, which is rounded once, ends in the result. */
 #include "compiler/layer_qconv_internal.h"
 
 #include <string.h>
@@ -18,8 +19,9 @@ bool nas__q_deals_outputs(const nas_target *target, const nas__qconv_way *way) {
     return way->algorithm == NAS__QCONV_DIRECT && (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI);
 }
 
-int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv_way *way) {
-    return nas__q_deals_outputs(target, way) ? 4 : 2;
+int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way) {
+    return nas__q_deals_outputs(target, way) && !nas__q_is_single(target, q, way) ? 4 : 2;
 }
 
 /* Vectors that are packed together, of those left. Outputs in two sums do not fill their last vector. */
@@ -42,8 +44,14 @@ static void put_i32(uint8_t *at, uint32_t value) {
     memcpy(at, &value, sizeof value);
 }
 
-void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *d, int32_t channel, int32_t bias,
-                      int32_t slot, int32_t array_bytes, uint8_t *out) {
+void nas__q_pack_head(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                      const nas__qconv_data *d, int32_t channel, int32_t bias, int32_t slot,
+                      int32_t array_bytes, uint8_t *out) {
+    if (nas__q_is_single(target, q, way)) {
+        put_i32(out + 4 * slot, (uint32_t)bias);
+        put_i32(out + 4 * slot + array_bytes, nas__q_factor(q, d, channel));
+        return;
+    }
     const uint32_t m = (uint32_t)d->multiplier[channel], zero = (uint32_t)d->requant.zero_out;
     uint8_t *at = out + 4 * slot;
     put_i32(at, (uint32_t)bias + (q->has_left ? 0 : 1U << 31));
@@ -57,7 +65,14 @@ void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *d, int32_t cha
 
 /* ---- text of one pixel ------------------------------------------------------------------------------------------- */
 
-void nas__q_emit_residual_constant(const nas__qconv *q, nas_buf *out) {
+void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
+                                 const nas__qconv_way *way, nas_buf *out) {
+    if (nas__q_is_single(target, q, way)) {
+        nas_buf_printf(out, "    const __m256 shift = _mm256_set1_ps(0x1.8p+23f%s);\n",
+                       !q->conv.has_residual ? " + (float)h[1]"
+                       : q->joins            ? ""
+                                             : " + (float)(64 * h[1] + 32)");
+    }
     if (!q->conv.has_residual) return;
     nas_buf_printf(out, "    const vi rest = q_splat(%s(h[%d] + %d) * h[%d]);\n",
                    q->joins ? "32768 + h[1] * 65536 - " : "512 - ", (int)NAS__Q_ZERO_RESIDUAL,
@@ -77,15 +92,20 @@ static void emit_residual(const nas__qconv *q, int32_t width, int32_t n, size_t 
     nas_buf_puts(out, q->residual_signed ? ");\n" : ";\n");
 }
 
-static void emit_value(const nas_target *target, const nas__qconv *q, int32_t pixel, int32_t v,
-                       int32_t size, int32_t k, int32_t vectors, nas_buf *out) {
+static void emit_value(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                       int32_t pixel, int32_t v, int32_t size, int32_t k, int32_t vectors,
+                       nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
     nas_buf_printf(out, "        const vi t%d = ", k);
     if (q->conv.has_residual) nas_buf_puts(out, q->joins ? "q_join_dealt(" : "q_plus_dealt(");
-    nas_buf_printf(out,
-                   q->has_left ? "(vi)q_scale_%d(q_left_%d(a%d_%d, h)" : "(vi)q_scale_%d(a%d_%d",
-                   bytes, q->has_left ? bytes : pixel, q->has_left ? pixel : v, v);
-    nas_buf_printf(out, ", m + %d, %d)", v * bytes, vectors * bytes);
+    if (nas__q_is_single(target, q, way)) {
+        nas_buf_printf(out, "(vi)q_single_%d(a%d_%d, m + %d, shift)", bytes, pixel, v, v * bytes);
+    } else {
+        nas_buf_printf(
+            out, q->has_left ? "(vi)q_scale_%d(q_left_%d(a%d_%d, h)" : "(vi)q_scale_%d(a%d_%d",
+            bytes, q->has_left ? bytes : pixel, q->has_left ? pixel : v, v);
+        nas_buf_printf(out, ", m + %d, %d)", v * bytes, vectors * bytes);
+    }
     if (q->conv.has_residual) {
         if (size == 4)
             nas_buf_printf(out, ", (vi)q_dealt_u_%d(r, %d), rest, h)", bytes, k);
@@ -104,6 +124,8 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
     const char type = q->out_signed ? 's' : 'u';
     const char *vector = lanes == 16 ? "__m512i" : "__m256i",
                *prefix = lanes == 16 ? "_mm512" : "_mm256";
+    const bool open = nas__q_is_open(target, q, way);
+    const char *codes = open ? "_open" : "", *with = open ? "" : ", h";
     nas_buf_puts(out, "    Q_NEW(m);\n");
     for (int32_t v = 0; v < vectors;) {
         const int32_t size = together(way, vectors - v), first = v * lanes, width = size * lanes;
@@ -111,16 +133,17 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
         nas_buf_puts(out, "    {\n");
         if (q->conv.has_residual) emit_residual(q, width, n, residual_at + (size_t)first, out);
         for (int32_t k = 0; k < size; k++)
-            emit_value(target, q, pixel, v + k, size, k, vectors, out);
+            emit_value(target, q, way, pixel, v + k, size, k, vectors, out);
         nas_buf_printf(out, "        q_keep_%s%d(out + %zu, ", n == keep ? "" : "part_", keep,
                        out_at + (size_t)first);
         if (size == 4) {
             nas_buf_printf(out,
-                           "q_codes_%c_%d(%s_packs_epi32((%s)t0, (%s)t1), %s_packs_epi32((%s)t2, "
-                           "(%s)t3), h)",
-                           type, keep, prefix, vector, vector, prefix, vector, vector);
+                           "q_codes_%c%s_%d(%s_packs_epi32((%s)t0, (%s)t1), "
+                           "%s_packs_epi32((%s)t2, (%s)t3)%s)",
+                           type, codes, keep, prefix, vector, vector, prefix, vector, vector, with);
         } else {
-            nas_buf_printf(out, size == 2 ? "q_two_%c(t0, t1, h)" : "q_one_%c(t0, h)", type);
+            nas_buf_printf(out, size == 2 ? "q_two_%c%s(t0, t1%s)" : "q_one_%c%s(t0%s)", type,
+                           codes, with);
         }
         nas_buf_printf(out, n == keep ? ");\n" : ", %d);\n", n);
         nas_buf_puts(out, "    }\n");
@@ -134,7 +157,8 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
  *   q_bytes_W, q_part_W, q_keep_part_W   all, the first n bytes
  *   q_scale_W    a*m rounded, of sums that are 2^31 too large, plus what follows the multipliers: products without sign of the
  *                even and of the odd lanes, whose upper halves are the results
- *   q_codes_*_W  of four vectors of dealt results, packed to two of words; q_two_*, q_one_*: of as many whole vectors */
+ *   q_single_W   the same by floats, `shift` is 0x1.8p+23 plus what is added
+ *   q_codes_*_W  of four vectors of dealt results, packed to two of words; q_two_*, q_one_*: of as many whole vectors; *_open: without bounds */
 static const char deals[] =
     "#define Q_NEW(p) __asm__(\"\" : \"+r\"(p)) /* what is there is loaded again */\n"
     "#define Q_DEALS(W, V, P) \\\n"
@@ -189,6 +213,16 @@ static const char deals_copies[] =
     "#define Q_PART(W, V, P) V v = {0}; __builtin_memcpy(&v, p, (unsigned)n); return v;\n"
     "#define Q_KEEP_PART(W, P) __builtin_memcpy(p, &v, (unsigned)n);\n";
 
+/* Floats, and codes without bounds. */
+static const char singles[] =
+    "#define Q_SINGLES(W, V, F, P) \\\n"
+    "HELPER q_ints_##W q_single_##W(q_ints_##W a, const unsigned char *m, F shift) { \\\n"
+    "    return (q_ints_##W)P##_fmadd_ps(P##_cvtepi32_ps((V)a), (F)q_bytes_##W(m), shift) - "
+    "0x4b400000; \\\n} \\\n"
+    "HELPER V q_codes_u_open_##W(V s, V t) { return P##_packus_epi16(s, t); } \\\n"
+    "HELPER V q_codes_s_open_##W(V s, V t) { return P##_packs_epi16(s, t); }\n"
+    "Q_SINGLES(16, __m128i, __m128, _mm)\nQ_SINGLES(32, __m256i, __m256, _mm256)\n";
+
 static const char deals_vnni[] = "#define Q_DOTS(W, V, P) \\\n"
                                  "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
                                  "    return (q_ints_##W)P##_dpbusd_epi32((V)acc, x, w); }\n";
@@ -218,12 +252,15 @@ static const char some_512[] =
 static const char some_256[] =
     "typedef __m128i q_pair;\n"
     "#define Q_SOME(kind, pack, type) \\\n"
-    "HELPER __m128i q_two_##kind(vi s, vi t, const int *h) { \\\n"
+    "HELPER __m128i q_two_##kind##_open(vi s, vi t) { \\\n"
     "    const __m256i w = _mm256_packs_epi32((__m256i)s, (__m256i)t); \\\n"
-    "    const __m128i b = _mm_##pack(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)); "
-    "\\\n"
+    "    return _mm_##pack(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)); \\\n} \\\n"
+    "HELPER __m128i q_two_##kind(vi s, vi t, const int *h) { \\\n"
+    "    const __m128i b = q_two_##kind##_open(s, t); \\\n"
     "    return _mm_min_##type(_mm_max_##type(b, _mm_set1_epi8((char)h[2])), "
     "_mm_set1_epi8((char)h[3])); \\\n} \\\n"
+    "HELPER __m128i q_one_##kind##_open(vi t) { \\\n"
+    "    return _mm_shuffle_epi32(q_two_##kind##_open(t, t), 8); \\\n} \\\n"
     "HELPER __m128i q_one_##kind(vi t, const int *h) { \\\n"
     "    return _mm_shuffle_epi32(q_two_##kind(t, t, h), 8); \\\n}\n"
     "Q_SOME(u, packus_epi16, epu8)\nQ_SOME(s, packs_epi16, epi8)\n"
@@ -248,5 +285,6 @@ void nas__q_emit_deal_prelude(const nas_target *target, nas_buf *out) {
                    dot == NAS__DOT_VNNI ? deals_vnni : deals_pair, deals);
     nas_buf_printf(out, "Q_DEALS(16, __m128i, _mm)\nQ_DEALS(32, __m256i, _mm256)\n%s",
                    wide ? "Q_DEALS(64, __m512i, _mm512)\n" : "");
-    nas_buf_printf(out, "%s%s", wide ? some_512 : some_256, residuals);
+    nas_buf_printf(out, "%s%s%s", nas__qconv_looks(target) ? singles : "",
+                   wide ? some_512 : some_256, residuals);
 }

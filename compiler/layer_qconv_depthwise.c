@@ -42,9 +42,18 @@ static int32_t rows_of_product(const nas_target *target) {
     return nas__dot_group(nas__dot_of(target));
 }
 
-/* Biases, multipliers twice, what is added behind them; then [column of taps][group of rows][vector]. */
-static int32_t part_bytes(const nas_target *target, const nas__conv *c, int32_t width) {
-    return DEALT * width * (4 + c->kernel_w * ceil_div(c->kernel_h, rows_of_product(target)));
+/* In front of the weights of a part, each for all of it: biases, multipliers twice, what is added behind them; or biases and
+ * factors (nas__q_is_single). */
+static int32_t arrays_of(const nas_target *target, const nas__qconv *q) {
+    const nas__qconv_way way = {.algorithm = NAS__QCONV_DEPTHWISE, .vectors = DEALT};
+    return nas__q_is_single(target, q, &way) ? 2 : 4;
+}
+
+/* Those; then [column of taps][group of rows][vector]. */
+static int32_t part_bytes(const nas_target *target, const nas__qconv *q, int32_t width) {
+    const nas__conv *c = &q->conv;
+    return DEALT * width *
+           (arrays_of(target, q) + c->kernel_w * ceil_div(c->kernel_h, rows_of_product(target)));
 }
 
 size_t nas__q_depthwise_weights(const nas_target *target, const nas__qconv *q,
@@ -57,7 +66,7 @@ size_t nas__q_depthwise_weights(const nas_target *target, const nas__qconv *q,
     }
     for (part p = {0}; p.first < c->out_c; p.first += p.n) {
         p = part_of(target, c->out_c, p.first);
-        n += (size_t)part_bytes(target, c, p.width);
+        n += (size_t)part_bytes(target, q, p.width);
     }
     return n;
 }
@@ -86,13 +95,18 @@ static void pack_channel(const nas_target *target, const nas__qconv *q, const na
     for (int32_t k = 0; k < taps; k++)
         sum += codes[k];
     const int32_t zero = d->zero_in + (q->in_signed ? 128 : 0);
-    put_i32(at, (uint32_t)d->bias[channel] - (uint32_t)(zero * sum) + (q->has_left ? 0 : 1U << 31));
-    put_i32(at + DEALT * width, 2 * m);
-    if (lane % 2 == 1) put_i32(at + 2 * DEALT * width - 4, 2 * m);
-    put_i32(at + 3 * DEALT * width, (q->conv.has_residual ? 0 : (uint32_t)d->requant.zero_out) - m);
+    const int32_t arrays = arrays_of(target, q);
+    const bool scaled = arrays > 2; /* by integers */
+    put_i32(at, (uint32_t)d->bias[channel] - (uint32_t)(zero * sum) +
+                    (q->has_left || !scaled ? 0 : 1U << 31));
+    put_i32(at + DEALT * width, scaled ? 2 * m : nas__q_factor(q, d, channel));
+    if (scaled && lane % 2 == 1) put_i32(at + 2 * DEALT * width - 4, 2 * m);
+    if (scaled)
+        put_i32(at + 3 * DEALT * width,
+                (q->conv.has_residual ? 0 : (uint32_t)d->requant.zero_out) - m);
     for (int32_t y = 0; y < c->kernel_h; y++) {
         for (int32_t x = 0; x < c->kernel_w; x++) {
-            uint8_t *dword = at + DEALT * width * (4 + x * groups + y / rows);
+            uint8_t *dword = at + DEALT * width * (arrays + x * groups + y / rows);
             const int16_t wide = codes[y * c->kernel_w + x];
             if (rows == 2)
                 memcpy(dword + 2 * (y % 2), &wide, sizeof wide);
@@ -109,7 +123,7 @@ void nas__q_depthwise_pack(const nas_target *target, const nas__qconv *q,
         p = part_of(target, channels, p.first);
         for (int32_t i = 0; i < p.n; i++)
             pack_channel(target, q, data, p.first + i, i, p.width, out);
-        out += part_bytes(target, &q->conv, p.width);
+        out += part_bytes(target, q, p.width);
     }
 }
 
@@ -117,12 +131,13 @@ void nas__q_depthwise_pack(const nas_target *target, const nas__qconv *q,
 
 /* Instructions, of which the vector units take two of 64 bytes or three of less. */
 static double dealt_cycles(const nas_target *target, const nas__qconv *q, int32_t columns) {
+    const double scale = arrays_of(target, q) > 2 ? 7 : 3;
     const nas__conv *c = &q->conv;
     const int32_t rows = rows_of_product(target), groups = ceil_div(c->kernel_h, rows);
     const int32_t inputs = (columns - 1) * min_i32(c->stride_w, c->kernel_w) + c->kernel_w;
     const double column = 0.5 * c->kernel_h + groups * (rows == 4 ? 8 : 6);
     const double products = DEALT * c->kernel_w * groups * (rows == 4 ? 1 : 2);
-    const double finish = DEALT * (7 + (c->has_residual ? 8 : 0) + (q->has_left ? 4 : 0)) + 6;
+    const double finish = DEALT * (scale + (c->has_residual ? 8 : 0) + (q->has_left ? 4 : 0)) + 6;
     return (inputs * column + columns * (products + finish)) / (target->vector_bytes == 64 ? 2 : 3);
 }
 
@@ -182,7 +197,9 @@ typedef struct dealt {
     int32_t columns;      /* of a tile */
     int32_t rows, groups; /* of a product; products of a column of taps */
     int32_t passes;       /* over the tile, for a share of the four vectors each */
+    int32_t arrays;       /* in front of the weights */
     bool held;            /* weights stay in registers */
+    bool open;            /* codes have no bounds */
 } dealt;
 
 static const char *type_of(int32_t width) {
@@ -193,7 +210,7 @@ static const char *prefix_of(int32_t width) {
 }
 
 static int32_t weights_at(const dealt *d, int32_t tap, int32_t group, int32_t k) {
-    return d->part.width * (DEALT * (4 + tap * d->groups + group) + k);
+    return d->part.width * (DEALT * (d->arrays + tap * d->groups + group) + k);
 }
 
 static void emit_held(const dealt *d, nas_buf *out) {
@@ -259,12 +276,16 @@ static void emit_words(const dealt *d, int32_t p, int32_t k, nas_buf *out) {
         nas_buf_printf(out, "%s(%s)", i == k ? "" : ", ", type_of(width));
         if (q->conv.has_residual)
             nas_buf_printf(out, "%s_%d(", q->joins ? "q_join" : "q_plus", width);
-        nas_buf_printf(out, "q_scale_%d(", width);
+        nas_buf_printf(out, "q_%s_%d(", d->arrays > 2 ? "scale" : "single", width);
         if (q->has_left)
             nas_buf_printf(out, "q_left_%d(a%d_%d, h)", width, p, i);
         else
             nas_buf_printf(out, "a%d_%d", p, i);
-        nas_buf_printf(out, ", w + %d, %d)", (DEALT + i) * width, DEALT * width);
+        nas_buf_printf(out, ", w + %d, ", (DEALT + i) * width);
+        if (d->arrays > 2)
+            nas_buf_printf(out, "%d)", DEALT * width);
+        else
+            nas_buf_puts(out, "shift)");
         if (q->conv.has_residual) {
             nas_buf_printf(out, ", q_dealt_%c_%d(r%d, %d), h)", q->residual_signed ? 's' : 'u',
                            width, p, i);
@@ -286,9 +307,9 @@ static void emit_finish(const dealt *d, int32_t p, int32_t pass, nas_buf *out) {
     for (int32_t k = pass * vectors; k < (pass + 1) * vectors; k += 2)
         emit_words(d, p, k, out);
     if (pass + 1 < d->passes) return;
-    nas_buf_printf(out, "        q_keep_%s%d(out + %d, q_codes_%c_%d(y%d_0, y%d_1, h)",
+    nas_buf_printf(out, "        q_keep_%s%d(out + %d, q_codes_%c%s_%d(y%d_0, y%d_1%s)",
                    whole ? "" : "part_", width, p * c->out_pitch, d->q->out_signed ? 's' : 'u',
-                   width, p, p);
+                   d->open ? "_open" : "", width, p, p, d->open ? "" : ", h");
     nas_buf_printf(out, whole ? ");\n" : ", %d);\n", d->part.n);
 }
 
@@ -339,6 +360,10 @@ static void emit_dealt_tile(const dealt *d, nas_buf *out) {
                        p);
     }
     if (d->held) emit_held(d, out);
+    if (d->arrays == 2)
+        nas_buf_printf(out, "    const %s shift = %s_set1_ps(0x1.8p+23f%s);\n",
+                       d->part.width == 32 ? "__m256" : "__m128", prefix_of(d->part.width),
+                       c->has_residual ? "" : " + (float)h[1]");
     for (int32_t pass = 0; pass < d->passes; pass++) {
         for (int32_t column = 0; column <= (d->columns - 1) * c->stride_w + last; column++) {
             if (!is_read(d, column)) continue;
@@ -434,10 +459,16 @@ static void emit_plain(const nas_target *target, const nas__qconv *q, const nas_
     }
 }
 
-static void emit_dealt(const nas_target *target, const nas__qconv *q, const nas__conv_tiling *t,
-                       const char *name, nas_buf *tiles, nas_buf *loops) {
+static void emit_dealt(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                       const nas__conv_tiling *t, const char *name, nas_buf *tiles,
+                       nas_buf *loops) {
     const nas__conv *c = &q->conv;
-    dealt d = {.target = target, .q = q, .name = name, .rows = rows_of_product(target)};
+    dealt d = {.target = target,
+               .q = q,
+               .name = name,
+               .rows = rows_of_product(target),
+               .arrays = arrays_of(target, q),
+               .open = nas__q_is_open(target, q, way)};
     d.groups = ceil_div(c->kernel_h, d.rows);
     d.passes = target->vector_registers >= 32 ? 1 : 2;
     d.held = d.rows == 4 && c->kernel_w * d.groups <= 3;
@@ -451,7 +482,7 @@ static void emit_dealt(const nas_target *target, const nas__qconv *q, const nas_
             d.columns = t->columns - narrow;
             emit_dealt_tile(&d, tiles);
         }
-        emit_blocks(q, t, name, at, d.part.n, blocks, (size_t)part_bytes(target, c, d.part.width),
+        emit_blocks(q, t, name, at, d.part.n, blocks, (size_t)part_bytes(target, q, d.part.width),
                     loops);
     }
 }
@@ -462,7 +493,7 @@ void nas__qconv_depthwise_emit(const nas_target *target, const nas__qconv *q,
     const nas__conv_tiling t = nas__conv_tile(&q->conv, min_i32(way->pixels, q->conv.out_w));
     nas_buf loops = {0};
     if (nas__q_deals(way))
-        emit_dealt(target, q, &t, name, out, &loops);
+        emit_dealt(target, q, way, &t, name, out, &loops);
     else
         emit_plain(target, q, &t, name, out, &loops);
     nas__q_emit_head(q, name, out);

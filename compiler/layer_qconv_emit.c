@@ -350,7 +350,7 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
         residual_argument(d->q), is_list(d) ? ", const " : "", is_list(d) ? d->index : "",
         is_list(d) ? " *i, const " : "", is_list(d) ? d->index : "", is_list(d) ? " *to" : "");
     const int32_t heads = nas__q_heads(d->way, vectors), lanes = d->target->vector_bytes / 4;
-    const int32_t arrays = nas__q_head_vectors(d->target, d->way);
+    const int32_t arrays = nas__q_head_vectors(d->target, d->q, d->way);
     if (d->way->split > 1) {
         emit_zeros(d->target, rows * columns, vectors, arrays, out);
     } else {
@@ -368,7 +368,7 @@ static void emit_tile(const direct *d, int32_t rows, int32_t columns, int32_t ve
     }
     const bool deals = nas__q_deals_outputs(d->target, d->way);
     if (deals)
-        nas__q_emit_residual_constant(d->q, out);
+        nas__q_emit_dealt_constants(d->target, d->q, d->way, out);
     else
         nas__q_emit_multipliers(d->target, heads, out);
     for (int32_t p = 0; p < rows * columns; p++) {

@@ -123,18 +123,29 @@ void nas__qconv_direct_emit(const nas_target *target, const nas__qconv *q,
 void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vectors, int32_t arrays,
                         nas_buf *out);
 
+/* nas__q_is_single - does the way scale sums in single precision? Heads hold factors then, no multipliers. Values in planes
+ * apart, those of which are their own business. */
+bool nas__q_is_single(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_is_open - and have its results no bounds but those of their type? */
+bool nas__q_is_open(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_factor - the bits of the float that scales the sums of a channel; q->single has been checked. */
+uint32_t nas__q_factor(const nas__qconv *q, const nas__qconv_data *data, int32_t channel);
+
 /* Channels dealt out over the vectors of sums, layer_qconv_deal.c; `vectors` are those of whole outputs. */
 bool nas__q_deals_outputs(const nas_target *target, const nas__qconv_way *way);
 /* nas__q_head_vectors - arrays at the begin of a block: of biases, multipliers ... */
-int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv_way *way);
+int32_t nas__q_head_vectors(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way);
 /* nas__q_slot - where a channel of a block lies: vector*lanes + lane. */
 int32_t nas__q_slot(const nas_target *target, const nas__qconv_way *way, int32_t vectors,
                     int32_t channel);
 /* nas__q_pack_head - one channel in arrays of array_bytes each. */
-void nas__q_pack_head(const nas__qconv *q, const nas__qconv_data *data, int32_t channel,
-                      int32_t bias, int32_t slot, int32_t array_bytes, uint8_t *out);
-/* nas__q_emit_residual_constant - in front of the pixels of a tile. */
-void nas__q_emit_residual_constant(const nas__qconv *q, nas_buf *out);
+void nas__q_pack_head(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                      const nas__qconv_data *data, int32_t channel, int32_t bias, int32_t slot,
+                      int32_t array_bytes, uint8_t *out);
+/* nas__q_emit_dealt_constants - in front of the pixels of a tile. */
+void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
+                                 const nas__qconv_way *way, nas_buf *out);
 /* nas__q_emit_dealt_epilogue - as nas__q_emit_epilogue; multipliers at `m`. */
 void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way, int32_t pixel, int32_t vectors,

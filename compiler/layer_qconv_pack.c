@@ -60,7 +60,7 @@ static void pack_head(const nas__qconv_data *d, uint8_t *out) {
     put_i32(out + 4 * NAS__Q_MULTIPLIER_BETWEEN, d->multiplier_between);
 }
 
-/* What pixels in lanes assume of all channels. */
+/* What kernels assume of all channels. */
 static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas__qconv_data *d) {
     for (int32_t o = 0; o < q->conv.out_c && q->half; o++) {
         if (d->multiplier[o] >= 1 << 30) {
@@ -75,7 +75,7 @@ static nas_status check_multipliers(nas_ctx *ctx, const nas__qconv *q, const nas
             return nas_fail(ctx, NAS_ERR_INVALID, "weight code %d of a tap that is left out",
                             d->weight[i]);
     }
-    if (q->out_plane == 0) return NAS_OK;
+    if (q->out_plane == 0 && !q->single && !q->open_low && !q->open_high) return NAS_OK;
     nas__qconv found = *q;
     nas__qconv_look(&found, d);
     if (q->single && !found.single)
@@ -166,10 +166,10 @@ static uint8_t *pack_dealt_heads(const packer *p, int32_t first, int32_t n, int3
     for (int32_t i = 0; i < n; i++) {
         const int8_t *w = p->data->weight + (size_t)(first + i) * p->taps;
         const int64_t bias = p->data->bias[first + i] - p->zero * sum_of(w, p->taps);
-        nas__q_pack_head(p->q, p->data, first + i, (int32_t)bias,
+        nas__q_pack_head(p->target, p->q, p->way, p->data, first + i, (int32_t)bias,
                          nas__q_slot(p->target, p->way, heads, i), bytes, out);
     }
-    return out + 4 * bytes;
+    return out + nas__q_head_vectors(p->target, p->q, p->way) * bytes;
 }
 
 /* [group][block]: bias, multipliers, then for each product of the taps the vectors of the block. */

@@ -210,7 +210,7 @@ bool nas__q_prelu_factor(const nas__qconv_data *data, int32_t m, bool below, flo
 /* The largest size of a sum of output o. */
 static int64_t largest_sum(const nas__qconv *q, const nas__qconv_data *data, int32_t o) {
     const nas__conv *c = &q->conv;
-    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)c->in_c;
+    const size_t n = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups);
     const int32_t least = (q->in_signed ? -128 : 0) - data->zero_in, most = least + 255;
     int64_t low = data->bias[o], high = data->bias[o];
     for (size_t i = 0; i < n; i++) {
@@ -255,6 +255,14 @@ static bool factor_of(const nas__qconv *q, const nas__qconv_data *data, int32_t 
         if (begins_alike(r, m, largest, near[i])) return true;
     }
     return false;
+}
+
+uint32_t nas__q_factor(const nas__qconv *q, const nas__qconv_data *data, int32_t channel) {
+    float f = 0;
+    uint32_t bits = 0;
+    (void)factor_of(q, data, channel, &f); /* checked */
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
 }
 
 static bool is_single(const nas__qconv *q, const nas__qconv_data *data) {
@@ -310,7 +318,7 @@ int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i)
 void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data) {
     const nas_requant *r = &data->requant;
     q->single = is_single(q, data);
-    q->dots = q->single && q->joins ? dots_of(data) : 0;
+    q->dots = q->single && q->joins && q->out_plane > 0 ? dots_of(data) : 0;
     q->late = q->single && q->prelu && may_be_late(q, data);
     q->open_low = r->low <= type_least(q);
     q->open_high = r->high >= type_least(q) + 255;

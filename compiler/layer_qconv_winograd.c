@@ -152,7 +152,7 @@ static int32_t transformed(const int8_t *w, size_t tap, const int32_t *down,
     return sum;
 }
 
-/* Bias and multipliers of all channels; then [point][chunk][block][pair of inputs][output][2]. */
+/* Bias and multipliers, or factors, of all channels; then [point][chunk][block][pair of inputs][output][2]. */
 void nas__qconv_winograd_pack(const nas_target *target, const nas__qconv *q,
                               const nas__qconv_way *way, const nas__qconv_data *data,
                               uint8_t *out) {
@@ -162,6 +162,10 @@ void nas__qconv_winograd_pack(const nas_target *target, const nas__qconv *q,
     const size_t head = (size_t)g.out_padded * sizeof(int32_t), channels = (size_t)c->out_c;
     memcpy(out, data->bias, channels * sizeof(int32_t));
     memcpy(out + head, data->multiplier, channels * sizeof(int32_t));
+    for (int32_t o = 0; o < c->out_c && nas__q_is_single(target, q, way); o++) {
+        const uint32_t factor = nas__q_factor(q, data, o);
+        memcpy(out + head + sizeof factor * (size_t)o, &factor, sizeof factor);
+    }
     out += 2 * head;
     for (int32_t o = 0, block = 0; o < c->out_c; o++) {
         if (o == nas__conv_block_first(&b, block + 1)) block++;
@@ -352,8 +356,8 @@ static void emit_sum(const geometry *g, const char *name, nas_buf *out) {
 }
 
 /* Requantizes and stores `vectors` vectors, the last of them with `last` lanes. */
-static void emit_output(const nas__qconv *q, const geometry *g, const char *name, int32_t vectors,
-                        int32_t last, nas_buf *out) {
+static void emit_output(const nas__qconv *q, const geometry *g, bool single, const char *name,
+                        int32_t vectors, int32_t last, nas_buf *out) {
     const nas__conv *c = &q->conv;
     const char type = q->out_signed ? 's' : 'u';
     nas_buf_printf(out,
@@ -364,9 +368,14 @@ static void emit_output(const nas__qconv *q, const geometry *g, const char *name
         const int32_t at = v * g->lanes * 4;
         nas_buf_printf(out,
                        "    vi s%d[%d];\n    %s_sum(s + %d, s%d);\n"
-                       "    const vi b%d = q_i32(w + %d), m%d = q_i32(w + %d);\n",
-                       v, g->m * g->m, name, v * g->lanes, v, v, at, v, at + 4 * g->out_padded);
+                       "    const vi b%d = q_i32(w + %d);\n",
+                       v, g->m * g->m, name, v * g->lanes, v, v, at);
+        nas_buf_printf(out,
+                       single ? "    const unsigned char *const m%d = w + %d;\n"
+                              : "    const vi m%d = q_i32(w + %d);\n",
+                       v, at + 4 * g->out_padded);
     }
+    if (single) nas_buf_puts(out, "    const __m256 shift = _mm256_set1_ps(0x1.8p+23f);\n");
     nas_buf_printf(out,
                    "    for (int y = 0; y < rows; y++) {\n"
                    "        for (int x = 0; x < columns; x++) {\n"
@@ -374,8 +383,11 @@ static void emit_output(const nas__qconv *q, const geometry *g, const char *name
                    c->out_row, c->out_pitch);
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "            vi t%d = s%d[y * %d + x] + b%d;\n", v, v, g->m, v);
-        nas_buf_printf(out, "            t%d = q_round(%st%d%s, m%d);\n", v,
-                       q->has_left ? "q_left(" : "", v, q->has_left ? ", h)" : "", v);
+        if (single)
+            nas_buf_printf(out, "            t%d = (vi)q_single_32(t%d, m%d, shift);\n", v, v, v);
+        else
+            nas_buf_printf(out, "            t%d = q_round(%st%d%s, m%d);\n", v,
+                           q->has_left ? "q_left(" : "", v, q->has_left ? ", h)" : "", v);
         if (c->has_residual) {
             nas_buf_printf(out,
                            "            t%d = %s(t%d, q_get_%c(residual + y * %zu + x * %d + "
@@ -425,11 +437,12 @@ static void emit_output_calls(const nas__qconv *q, const geometry *g, const char
     }
 }
 
-static void emit_outputs(const nas__qconv *q, const geometry *g, const char *name, nas_buf *out) {
+static void emit_outputs(const nas__qconv *q, const geometry *g, bool single, const char *name,
+                         nas_buf *out) {
     const int32_t whole = q->conv.out_c / g->lanes, rest = q->conv.out_c % g->lanes;
-    if (whole > 1) emit_output(q, g, name, 2, g->lanes, out);
-    if (whole > 0) emit_output(q, g, name, 1, g->lanes, out);
-    if (rest > 0) emit_output(q, g, name, 1, rest, out);
+    if (whole > 1) emit_output(q, g, single, name, 2, g->lanes, out);
+    if (whole > 0) emit_output(q, g, single, name, 1, g->lanes, out);
+    if (rest > 0) emit_output(q, g, single, name, 1, rest, out);
 }
 
 static void emit_products(const nas_target *target, const nas__qconv *q, const geometry *g,
@@ -474,7 +487,7 @@ void nas__qconv_winograd_emit(const nas_target *target, const nas__qconv *q,
         if (kind.from < kind.to) emit_product(&g, way, name, kind.vectors, out);
     }
     emit_sum(&g, name, out);
-    emit_outputs(q, &g, name, out);
+    emit_outputs(q, &g, nas__q_is_single(target, q, way), name, out);
     const int32_t wide = b.count - b.narrow;
     nas_buf_printf(out,
                    "KERNEL void %s(const void *in, void *out, const void *residual,\n"

@@ -355,9 +355,10 @@ static nas_status plan_conv(nas_ctx *ctx, const nas__layers *l, nas__layer *laye
         q->half = ratio_max(l, layer) < 0.5;
         q->prelu = layer->slope != NAS_VALUE_NONE;
         status = find_absent(ctx, l, layer);
-        if (status == NAS_OK) status = look_at_numbers(ctx, l, layer);
-        if (status != NAS_OK) return status;
     }
+    if (status == NAS_OK && (out.plane > 0 || nas__qconv_looks(l->target)))
+        status = look_at_numbers(ctx, l, layer);
+    if (status != NAS_OK) return status;
     if (q->conv.has_residual) {
         const nas__view residual = nas__layers_view(l, layer->inputs[1]);
         q->residual_plane = residual.plane;

@@ -45,13 +45,13 @@ typedef struct nas__qconv {
     bool has_left; /* the layer needs nas_requant.left > 0 */
     bool half;     /* every multiplier is below 2^30, and nothing is shifted left */
     bool prelu;    /* the sum is rounded to a code of its own, then prelu makes another of it */
-    /* What nas__qconv_look finds in the numbers of a layer whose values lie in planes; all false or 0 is always right. */
+    /* What nas__qconv_look finds in the numbers of a layer, for ways that make use of it; all false or 0 is always right. */
     bool single; /* single precision is exact: see nas__qconv_look */
     bool
         late; /* with single and prelu: the code in front needs no bounds, the result has others by channel */
     bool open_low, open_high; /* results have no bounds but those of their type, below, above */
     int32_t
-        dots; /* with single and joins: products of pairs of words that add the residual; 0: other products */
+        dots; /* planes, single and joins: products of pairs of words that add the residual; 0: other products */
     /* Values in planes, for ways of the algorithm PIXELS alone, which take no other: bytes from the codes of four channels
      * to those of the next four; 0: [h][w][c]. out_plane > 0 says which. */
     size_t in_plane, out_plane, residual_plane;
@@ -115,6 +115,8 @@ double nas__qconv_sparse_products(const nas_target *target, const nas__qconv *q,
  * bits, results of less than 16 and multipliers of up to 24, unless another float gives the same codes: then one fused
  * multiplication and addition, which rounds once, scales a sum. A prelu must round all codes as it should. */
 void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data);
+/* nas__qconv_looks - has the target kernels on [h][w][c] that make use of what is found? */
+bool nas__qconv_looks(const nas_target *target);
 /* nas__qconv_pixels_legal - can it be computed on values in planes? */
 bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *conv);
 /* nas__q_plane_bytes - of a row of one plane: `width` pixels as whole vectors, and a border beside them. */

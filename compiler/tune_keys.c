@@ -44,6 +44,8 @@ void nas__tune_qkernel_text(const nas__qconv *q, nas_buf *out) {
         : q->residual_signed ? " residual s8"
                              : " residual u8",
         q->joins ? " joined" : "", q->has_left ? " left" : "");
+    if (q->out_plane == 0 && q->single)
+        nas_buf_printf(out, " single%s%s", q->open_low ? "" : " low", q->open_high ? "" : " high");
     if (q->out_plane == 0) return;
     nas_buf_printf(out, " planes %zu,%zu,%zu%s%s%s%s%s%s", q->in_plane, q->out_plane,
                    q->residual_plane,

@@ -57,7 +57,7 @@ static nas_status scale_codes(nas_ctx *ctx, const nas__qconv *q, int32_t code_ma
     double ratio = q->has_left ? 1.5 : 40 / spread * (fraction ? 1 << NAS_QUANT_FRACTION : 1);
     if (!q->has_left && ratio >= 1) ratio = 0.75;
     if (q->half && ratio >= 0.5) ratio = 0.4;
-    if (q->single && ratio >= 0.004) ratio = 0.004;
+    if (q->single && ratio >= 0.0035) ratio = 0.0035; /* of sums of up to 2^23: 16 bits */
     nas_requant *r = &w->data.requant;
     r->low = q->out_signed ? -128 : 0;
     r->high = r->low + 255;

@@ -233,7 +233,21 @@ static void look_at_numbers(const planes_row *row, tensors *t) {
     if (row->scaling == WORDS) cr_assert(q->prelu ? q->late : q->dots > 0);
 }
 
-static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *planes) {
+/* Multipliers of more bits than a float has stay where floats do what they do; every other shape has no bounds. */
+static void look_at_pixels(nas_rng *rng, tensors *t) {
+    nas__qconv *q = &t->q;
+    if (coin(rng)) {
+        t->data.requant.low = q->out_signed ? -128 : 0;
+        t->data.requant.high = t->data.requant.low + 255;
+    }
+    nas__qconv_look(q, &t->data);
+    for (int32_t o = 0; o < q->conv.out_c && !q->single; o++)
+        t->multiplier[o] = (t->multiplier[o] & ((1 << 23) - 1)) | 1;
+    nas__qconv_look(q, &t->data);
+}
+
+static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *planes,
+                          bool looks) {
     tensors t = {.q = conv_of(row)};
     const nas__conv *c = &t.q.conv;
     if (planes != NULL) lay_planes(&t.q, planes);
@@ -295,6 +309,7 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row, const planes_row *
         if (t.q.prelu) t.below[o] = 16 * code_between(rng, words ? 0 : -6000, 6000);
     }
     if (planes != NULL) look_at_numbers(planes, &t);
+    if (looks) look_at_pixels(rng, &t);
     memset(t.want, 0xA5, t.out_bytes);
     quant_reference_conv(&t.q, &t.data, t.in, t.residual, t.want);
     if (t.q.out_plane > 0) fill_words(&t);
@@ -509,12 +524,12 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
                : kept;
 }
 
-static void check_target(const nas_target *target, bool in_planes) {
+static void check_target(const nas_target *target, bool in_planes, bool looks) {
     nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
     nas_rng rng = nas_rng_stream(12, 0, "layer_qconv");
     tensors all[CASES];
     nas__qconv_way ways[CASES][SPARSE_TRIED];
-    int32_t counts[CASES];
+    int32_t counts[CASES], singles = 0;
     const int from = in_planes ? FIXED + GENERATED : 0, to = in_planes ? CASES : FIXED + GENERATED;
     nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
@@ -526,7 +541,8 @@ static void check_target(const nas_target *target, bool in_planes) {
         const shape_row row = planes != NULL ? planes->shape
                               : i < FIXED    ? fixed_shapes[i]
                                              : generated_shape(&rng);
-        all[i] = tensors_of(&rng, &row, planes);
+        all[i] = tensors_of(&rng, &row, planes, looks);
+        singles += all[i].q.single;
         counts[i] = choose(target, &all[i].q, i, ways[i]);
         cr_assert(row.zeros == DENSE || (counts[i] == 0) == (row.zeros == FULL),
                   "%s shape %d: %d ways leave zeros out", target->name, i, counts[i]);
@@ -537,6 +553,7 @@ static void check_target(const nas_target *target, bool in_planes) {
         for (int32_t k = 0; k < counts[i]; k++)
             add_case(target, &all[i], &ways[i][k], &text, &calls, &raw);
     }
+    cr_assert(ge(int, singles, looks ? 30 : 0));
     nas_buf_puts(&text, main_text);
     nas_buf_puts(&text, calls.data);
     nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
@@ -567,30 +584,33 @@ static void check_target(const nas_target *target, bool in_planes) {
     nas_buf_deinit(&result);
 }
 
-static void check_named(const char *name, bool in_planes) {
+static void check_named(const char *name, bool in_planes, bool looks) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
     if (!on_path(target->compiler)) {
         (void)fprintf(stderr, "skipped: %s is not installed\n", target->compiler);
         return;
     }
-    check_target(target, in_planes);
+    check_target(target, in_planes, looks);
 }
 
 Test(compiler_layer_qconv, every_way_is_exact_on_plain_vectors) {
-    check_named("x86-64", false);
+    check_named("x86-64", false, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_pairs_of_words) {
-    check_named("x86-64-avx2", false);
+    check_named("x86-64-avx2", false, false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_where_floats_scale_its_sums) {
+    check_named("x86-64-avx2", false, true);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_wide_pairs_of_words) {
-    check_named("x86-64-avx512", false);
+    check_named("x86-64-avx512", false, false);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_vnni) {
-    check_named("x86-64-avx512vnni", false);
+    check_named("x86-64-avx512vnni", false, false);
 }
 Test(compiler_layer_qconv, every_way_compiles_on_tile_registers) {
-    check_named("x86-64-amx", false);
+    check_named("x86-64-amx", false, false);
 }
 
 /* No flags: plain vectors of 64 bytes and the helpers of the target on emulated instructions. */
@@ -600,7 +620,7 @@ static void check_emulation(const char *name, bool in_planes) {
     nas_target emulated = *target;
     emulated.flags = "";
     emulated.compiler = "gcc";
-    check_target(&emulated, in_planes);
+    check_target(&emulated, in_planes, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni) {
     check_emulation("x86-64-avx512vnni", false);
@@ -609,22 +629,22 @@ Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
     check_emulation("x86-64-amx", false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_planes) {
-    check_named("x86-64-avx512vnni", true);
+    check_named("x86-64-avx512vnni", true, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_planes_and_emulated_vnni) {
     check_emulation("x86-64-avx512vnni", true);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
-    check_named("aarch64-linux", false);
+    check_named("aarch64-linux", false, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_of_32_bits) {
-    check_named("armv7-linux", false);
+    check_named("armv7-linux", false, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
-    check_named("aarch64-dotprod", false);
+    check_named("aarch64-dotprod", false, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
-    check_named("aarch64-i8mm", false);
+    check_named("aarch64-i8mm", false, false);
 }
 
 /* Vectors of pixels of the tile that is taken first. */
@@ -698,6 +718,25 @@ Test(compiler_layer_qconv, floats_scale_every_sum_as_integers_do) {
     cr_assert(ge(int, singles, 100));
 }
 
+/* Sums of nine products, whatever the number of channels. */
+Test(compiler_layer_qconv, floats_scale_the_sums_of_single_channels) {
+    enum { CHANNELS = 200, TAPS = 9 };
+    const shape_row row = {CHANNELS, CHANNELS, CHANNELS, 4, 4, 3, 3, 1, 1,   1,    1,
+                           0,        0,        0,        0, 0, 0, 0, 8, ANY, DENSE};
+    nas__qconv q = conv_of(&row);
+    int8_t weights[CHANNELS * TAPS];
+    int32_t bias[CHANNELS] = {0}, multiplier[CHANNELS];
+    memset(weights, 127, sizeof weights);
+    for (int i = 0; i < CHANNELS; i++)
+        multiplier[i] = (1 << 20) + 1;
+    const nas__qconv_data data = {.weight = weights,
+                                  .bias = bias,
+                                  .multiplier = multiplier,
+                                  .requant = {.low = 0, .high = 255}};
+    nas__qconv_look(&q, &data);
+    cr_assert(q.single && q.open_low && q.open_high);
+}
+
 Test(compiler_layer_qconv, layers_that_differ_in_scales_alone_share_a_function) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
@@ -724,7 +763,7 @@ Test(compiler_layer_qconv, numbers_that_do_not_fit_are_refused) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "native", &target), NAS_OK));
     nas_rng rng = nas_rng_stream(3, 0, "layer_qconv");
-    tensors t = tensors_of(&rng, &fixed_shapes[7], NULL); /* one weight of two bits */
+    tensors t = tensors_of(&rng, &fixed_shapes[7], NULL, false); /* one weight of two bits */
     nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
     cr_assert(nas__qconv_ways(target, &t.q, ways) >= 1);
     uint8_t *block = nas_alloc_array(ctx, nas__qconv_weight_bytes(target, &t.q, &ways[0]), 1);

@@ -66,14 +66,17 @@ static bool without_gaps(const nas__conv *c) {
 
 enum { LINE = 64 };
 
-/* Measured on a processor with AVX-512 alone: there the sums of a tile take less time than its pixels from beyond L2. */
+/* The sums of a tile take less time than its pixels from beyond L2. Lines that will be written are worth asking for where a
+ * vector fills one (AVX-512): on AVX2 (Zen 3) that gained nothing. */
 nas__sparse_ahead nas__sparse_asks(const nas_target *target, const nas__conv *c) {
+    enum { AVX2 = 32 };
     const double outputs = 4.0 * c->out_h * c->out_w * c->out_c;
-    if (target->vector_bytes != LINE) return NAS__ASKS_NONE;
+    if (target->vector_bytes < AVX2) return NAS__ASKS_NONE; /* not measured */
     if (nas__conv_streams(target, c) == NAS__FAR_PIXELS && without_gaps(c)) return NAS__ASKS_PIXELS;
     const bool follow =
         c->out_pitch == c->out_c && c->out_row == (size_t)c->out_w * (size_t)c->out_c;
-    return outputs > target->l2_bytes && follow ? NAS__ASKS_OUTPUTS : NAS__ASKS_NONE;
+    return target->vector_bytes == LINE && outputs > target->l2_bytes && follow ? NAS__ASKS_OUTPUTS
+                                                                                : NAS__ASKS_NONE;
 }
 
 int32_t nas__sparse_asks_bytes(const nas_target *target, const nas__conv *c,

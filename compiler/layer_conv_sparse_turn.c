@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { EIGHT = 8, SIXTEEN = 16 }; /* lanes of AVX2, of AVX-512 */
+enum { SIXTEEN = 16 }; /* lanes of AVX-512 */
 
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
@@ -26,15 +26,7 @@ static const char helpers[] =
     "#define QUAD_OUT(p, v, q) __builtin_memcpy(p, (const char *)&(v) + 16 * (q), 16)\n"
     "#endif\n"
     "#define QUAD_IN(v, q, p) __builtin_memcpy((char *)&(v) + 16 * (q), p, 16)\n"
-    "#if __GNUC__ >= 12 || defined(__clang__) /* eight lanes: four at a, four at b */\n"
-    "#define QUADS(a, b) __builtin_shufflevector(*(const vq *)(a), *(const vq *)(b), 0, 1, 2, 3, "
-    "4, "
-    "5, 6, 7)\n"
-    "#else\n"
-    "HELPER vf quads(const float *a, const float *b) {\n"
-    "    vf v;\n    __builtin_memcpy(&v, a, 16);\n"
-    "    __builtin_memcpy((char *)&v + 16, b, 16);\n    return v;\n}\n"
-    "#define QUADS(a, b) quads(a, b)\n#endif\n#endif\n";
+    "#endif\n";
 
 /* Sixteen lanes: four each at a, b, c and d. */
 static const char four_quads[] =
@@ -54,7 +46,7 @@ const char *nas__turn_quads_helper(void) {
 }
 
 void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out) {
-    if (lanes < SIXTEEN && (way->joined || lanes == EIGHT)) nas_buf_puts(out, helpers);
+    if (lanes < SIXTEEN && way->joined) nas_buf_puts(out, helpers);
     if (lanes == SIXTEEN) nas_buf_puts(out, nas__turn_quads_helper());
 }
 
@@ -138,7 +130,6 @@ void nas__emit_transpose(int32_t lanes, const char *indent, nas_buf *out) {
 typedef struct block_rows {
     const char *before, *after;
     int32_t stride;
-    bool quads; /* of eight lanes: read in halves */
 } block_rows;
 
 /* Quads of the rows r0 .. r3 as columns: t<at + k> has the k-th lane of each quad of the four. */
@@ -157,22 +148,6 @@ static void emit_turned_four(int32_t at, int32_t lanes, const char *indent, nas_
         in_quads("t", at + 2 * i + 1, "u", i, i + 2, lanes, second, out);
     }
     nas_buf_puts(out, "\n");
-}
-
-/* Eight rows in memory as columns t0 .. t7: four rows each in both halves of a vector, a third fewer shuffles than of whole
- * rows, and inserting from memory is none. It reads twice as often: in the small tiles of machine code, which has its panel
- * and its sums in L1 and writes them in order, whole rows are faster (Zen 3: 16 cycles a block against 18). */
-static void emit_turned_quads(const block_rows *rows, const char *indent, nas_buf *out) {
-    declare("t", EIGHT, indent, out);
-    for (int32_t at = 0; at < EIGHT; at += 4) {
-        nas_buf_printf(out, "%s{\n", indent);
-        for (int32_t j = 0; j < 4; j++)
-            nas_buf_printf(out, "%sconst vf r%d = QUADS(%s%d%s + %d, %s%d%s + %d);\n", indent, j,
-                           rows->before, j * rows->stride, rows->after, at, rows->before,
-                           (j + 4) * rows->stride, rows->after, at);
-        emit_turned_four(at, EIGHT, indent, out);
-        nas_buf_printf(out, "%s}\n", indent);
-    }
 }
 
 /* Sixteen rows: four of them lie in a vector, a quarter of each. Inserting from memory takes either of the two units for
@@ -198,11 +173,7 @@ static void emit_turned_sixteen(const block_rows *rows, const char *indent, nas_
 /* A block of `lanes` rows as columns t0 ..; only `width` columns and `height` rows are there. */
 static void emit_turned(const block_rows *rows, int32_t lanes, int32_t height, int32_t width,
                         const char *indent, nas_buf *out) {
-    if (rows->quads && lanes == EIGHT && height == lanes && width == lanes) {
-        emit_turned_quads(rows, indent, out);
-        return;
-    }
-    if (rows->quads && lanes == SIXTEEN && height == lanes && width == lanes) {
+    if (lanes == SIXTEEN && height == lanes && width == lanes) {
         emit_turned_sixteen(rows, indent, out);
         return;
     }
@@ -226,7 +197,6 @@ static void emit_turned(const block_rows *rows, int32_t lanes, int32_t height, i
  * a step together. Floats from step to step, from block to block. */
 typedef struct panel_strides {
     int32_t step, block, vectors; /* vectors of a block */
-    bool quads;
 } panel_strides;
 
 /* Lists take all vectors of a step together, machine code takes one block after another. */
@@ -236,13 +206,13 @@ static panel_strides strides_of(const nas__conv *c, const nas__conv_way *way, in
     const bool code = way->algorithm == NAS__CONV_SPARSE_CODE;
     const int32_t row = lanes == SIXTEEN ? way->vectors : vectors; /* see nas__panel_scale */
     const int32_t of = code ? way->pixels : row;
-    return (panel_strides){of * lanes, depth * of * lanes, of, !code || lanes == SIXTEEN};
+    return (panel_strides){of * lanes, depth * of * lanes, of};
 }
 
 /* Channels [c, c + n) of the pixels at q0 ..; n < lanes is the rest of the channels. */
 static void emit_gather_block(int32_t lanes, const panel_strides *s, int32_t n, nas_buf *out) {
     const char *indent = "                ";
-    const block_rows rows = {"q", " + o", 1, s->quads};
+    const block_rows rows = {"q", " + o", 1};
     emit_turned(&rows, lanes, lanes, n, indent, out);
     for (int32_t j = 0; j < n; j++)
         nas_buf_printf(out, "%sstore(d + %d, t%d);\n", indent, j * s->step, j);
@@ -317,9 +287,9 @@ static void emit_store(const nas__conv *c, const char *value, const char *to, co
 
 /* Channels [c, c + n) of a vector of pixels; all: of pixels that are all there. */
 static void emit_finish_block(const nas__conv *c, int32_t lanes, int32_t vectors, int32_t n,
-                              bool all, bool quads, bool staged, nas_buf *out) {
+                              bool all, bool staged, nas_buf *out) {
     const char *indent = "                ";
-    const block_rows rows = {"s + ", "", vectors * lanes, quads};
+    const block_rows rows = {"s + ", "", vectors * lanes};
     nas_buf_printf(out, "%sconst float *const s = sums", indent);
     if (!staged) nas_buf_printf(out, " + (long)c * %d", vectors * lanes);
     nas_buf_puts(out, ";\n");
@@ -343,14 +313,14 @@ static void emit_finish_block(const nas__conv *c, int32_t lanes, int32_t vectors
 
 /* All channels of a vector of pixels; staged: those from c on, a vector or what is left. */
 static void emit_finish_vector(const nas__conv *c, int32_t lanes, int32_t vectors, bool all,
-                               bool quads, bool staged, nas_buf *out) {
+                               bool staged, nas_buf *out) {
     const int32_t rest = c->out_c % lanes, whole = c->out_c - rest;
     if (whole > 0) {
         if (staged)
             nas_buf_printf(out, "            if (c < %d) {\n", whole);
         else
             nas_buf_printf(out, "            for (int c = 0; c < %d; c += LANES) {\n", whole);
-        emit_finish_block(c, lanes, vectors, lanes, all, quads, staged, out);
+        emit_finish_block(c, lanes, vectors, lanes, all, staged, out);
         nas_buf_puts(out, "            }\n");
     }
     if (rest > 0) {
@@ -358,7 +328,7 @@ static void emit_finish_vector(const nas__conv *c, int32_t lanes, int32_t vector
             nas_buf_printf(out, "            if (c >= %d) {\n", whole);
         else
             nas_buf_printf(out, "            {\n                const int c = %d;\n", whole);
-        emit_finish_block(c, lanes, vectors, rest, all, quads, staged, out);
+        emit_finish_block(c, lanes, vectors, rest, all, staged, out);
         nas_buf_puts(out, "            }\n");
     }
 }
@@ -366,7 +336,6 @@ static void emit_finish_vector(const nas__conv *c, int32_t lanes, int32_t vector
 void nas__turn_emit_finish(const nas__conv *c, const nas__conv_way *way, const char *name,
                            int32_t lanes, int32_t vectors, nas_buf *out) {
     const bool staged = nas__panel_staged(way, lanes);
-    const bool quads = way->algorithm != NAS__CONV_SPARSE_CODE || lanes == SIXTEEN;
     nas_buf_printf(out,
                    "/* n pixels from [output][pixel] to where they belong */\n"
                    "TILE void %s_finish%d(const float *sums, const float *head, float *out, const "
@@ -383,9 +352,9 @@ void nas__turn_emit_finish(const nas__conv *c, const nas__conv_way *way, const c
                    "LANES%s) {\n        if (n >= LANES) {\n",
                    vectors, c->has_residual ? ", more += LANES" : "");
     emit_pixels("float", "out + to", lanes, "            ", out);
-    emit_finish_vector(c, lanes, vectors, true, quads, staged, out);
+    emit_finish_vector(c, lanes, vectors, true, staged, out);
     nas_buf_puts(out, "        } else { /* the last pixels */\n");
-    emit_finish_vector(c, lanes, vectors, false, quads, staged, out);
+    emit_finish_vector(c, lanes, vectors, false, staged, out);
     nas_buf_puts(out, "        }\n    }\n}\n");
 }
 

@@ -41,6 +41,9 @@ typedef struct tuner {
     size_t *param_at, n_floats;
     float *gradients;          /* [chunks][n_floats]; the sum ends in the first */
     float *velocity, *squares; /* momentum or first moments; Adam's second moments */
+    float *mean;               /* NULL, or [n_floats] of the weights */
+    uint32_t *order;           /* NULL, or the TUNE images as the epoch has them */
+    int64_t epoch;             /* of order; -1 before the first */
     float **grads;             /* [thread] a space each */
     float **scratch;           /* [thread] image and scratch of the backward pass */
     size_t image_floats;
@@ -324,6 +327,25 @@ static void apply(tuner *t, int32_t step) {
     nas_exec_update(t->e);
 }
 
+static void shuffle(tuner *t, int64_t epoch, uint32_t images) {
+    nas_rng rng = nas_rng_stream(t->o->seed, (uint64_t)epoch, "tune epoch");
+    for (uint32_t i = 0; i < images; i++)
+        t->order[i] = i;
+    for (uint32_t left = images; left > 1; left--) {
+        const uint32_t k = nas_rng_below(&rng, left), last = t->order[left - 1];
+        t->order[left - 1] = t->order[k];
+        t->order[k] = last;
+    }
+    t->epoch = epoch;
+}
+
+/* The image at a place of the endless row of epochs. */
+static uint32_t in_order(tuner *t, int64_t place, uint32_t images) {
+    if (place / images != t->epoch) shuffle(t, place / images, images);
+    return t->order[place % images];
+}
+
+/* Mirrors and places are the same whichever way images are chosen. */
 static void draw(tuner *t, int32_t step) {
     const nas_tune_options *o = t->o;
     nas_rng rng = nas_rng_stream(o->seed, (uint64_t)step, "tune batch");
@@ -331,7 +353,9 @@ static void draw(tuner *t, int32_t step) {
     const uint32_t places = (uint32_t)(2 * o->shift + 1);
     t->n = o->batch;
     for (int32_t i = 0; i < t->n; i++) {
-        t->batch[i] = (drawn){.index = nas_rng_below(&rng, images),
+        const uint32_t any = nas_rng_below(&rng, images);
+        const int64_t place = (int64_t)step * t->n + i;
+        t->batch[i] = (drawn){.index = t->order == NULL ? any : in_order(t, place, images),
                               .flip = nas_rng_below(&rng, 2) == 0 && o->flip,
                               .dy = (int32_t)nas_rng_below(&rng, places) - o->shift,
                               .dx = (int32_t)nas_rng_below(&rng, places) - o->shift};
@@ -350,13 +374,13 @@ static nas_status check(nas_ctx *ctx, const nas_graph *g, const nas_class_data *
                         const nas_tune_options *o) {
     if (o->batch < 1 || o->batch > BATCH_MAX || o->steps < 0 || o->threads < 1 || o->threads > 64 ||
         o->shift < 0 || o->shift > 1000 || !(o->temperature > 0) || !(o->learning_rate >= 0) ||
-        !(o->distill >= 0 && o->distill <= 1))
+        !(o->distill >= 0 && o->distill <= 1) || !(o->average >= 0 && o->average < 1))
         return nas_fail(
             ctx, NAS_ERR_INVALID,
             "training: batch %d (1..%d), steps %d, threads %d, shift %d, distill %g (0..1), "
-            "temperature %g (> 0)",
+            "temperature %g (> 0), average %g (0, or below 1)",
             (int)o->batch, BATCH_MAX, (int)o->steps, (int)o->threads, (int)o->shift, o->distill,
-            o->temperature);
+            o->temperature, o->average);
     const nas_value logits = logits_of(g);
     const nas_shape s = nas_graph_node(g, logits)->shape;
     if (s.h != 1 || s.w != 1 || s.c > CLASSES_MAX || s.c < nas_class_data_classes(data))
@@ -436,15 +460,45 @@ static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *
     return status;
 }
 
+/* Not the network that the training began with: while the mean is young, about the last ninth of its steps counts. */
+static void add_to_mean(tuner *t, int32_t step) {
+    const double keep = fmin(t->o->average, (1.0 + step) / (10.0 + step));
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        const nas_param *p = nas_graph_param_const(t->graph, k);
+        float *mean = t->mean + t->param_at[k];
+        for (size_t i = 0; i < p->count; i++)
+            mean[i] = step == 0 ? p->data[i] : mean[i] + (float)(1 - keep) * (p->data[i] - mean[i]);
+    }
+}
+
+static void end_with_mean(tuner *t) {
+    for (int32_t k = 0; k < nas_graph_param_count(t->graph); k++) {
+        nas_param *p = nas_graph_param(t->graph, k);
+        memcpy(p->data, t->mean + t->param_at[k], p->count * sizeof *p->data);
+    }
+}
+
+static nas_status alloc_train(nas_ctx *ctx, tuner *t) {
+    const size_t images = nas_class_data_count(t->data, NAS_CLASS_TUNE);
+    t->epoch = -1;
+    if (t->o->epochs) t->order = nas_arena_alloc(ctx, t->arena, images, sizeof *t->order);
+    if (t->o->average > 0) t->mean = nas_arena_alloc(ctx, t->arena, t->n_floats, sizeof *t->mean);
+    const bool failed =
+        (t->o->epochs && t->order == NULL) || (t->o->average > 0 && t->mean == NULL);
+    return failed ? NAS_ERR_NOMEM : NAS_OK;
+}
+
 static nas_status train(nas_ctx *ctx, tuner *t, nas_tune_progress progress, void *arg) {
-    nas_status status = NAS_OK;
+    nas_status status = alloc_train(ctx, t);
     for (int32_t step = 0; step < t->o->steps && status == NAS_OK; step++) {
         double loss = 0;
         draw(t, step);
         status = run_batch(ctx, t, &loss);
         if (status == NAS_OK) apply(t, step);
+        if (status == NAS_OK && t->mean != NULL) add_to_mean(t, step);
         if (status == NAS_OK && progress != NULL) status = progress(ctx, arg, step, loss);
     }
+    if (status == NAS_OK && t->mean != NULL && t->o->steps > 0) end_with_mean(t);
     return status;
 }
 
@@ -501,8 +555,9 @@ nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teach
                           nas_tune_progress progress, void *arg) {
     tuner t;
     quantized q = {.codes = codes, .n_codes = n_codes};
-    if (o->adam)
-        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "networks of integers are tuned by SGD alone");
+    if (o->adam || o->average > 0)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "networks of integers are tuned by SGD alone, without an average");
     for (size_t i = 0; i < n_codes; i++) {
         if (codes[i].scale > 0 && codes[i].low <= 0 && codes[i].high >= 0) continue;
         return nas_fail(ctx, NAS_ERR_INVALID, "code %zu: scale %g, %g to %g", i,

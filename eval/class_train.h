@@ -21,10 +21,15 @@ typedef struct nas_tune_options {
     double distill, temperature; /* 0..1; read when there is a teacher */
     bool flip;                   /* mirror images at random */
     int32_t shift;               /* move them by up to so many pixels */
+    bool epochs; /* every image once before any comes again; else each is drawn from all of them */
+    double average; /* share of a running mean of the weights that stays at each step, below 1 and
+                       at most (1 + step)/(10 + step): the network ends with the mean; 0 = with the
+                       weights of the last step */
     int32_t threads;
     uint64_t seed;
 } nas_tune_options;
-/* batch 64, 500 steps, rate 0.02, warm-up 20, momentum 0.9, decay 1e-4, clip 5, distill 0.5 at temperature 3, shift 2 */
+/* batch 64, 500 steps, rate 0.02, warm-up 20, momentum 0.9, decay 1e-4, clip 5, distill 0.5 at temperature 3, shift 2, images
+ * drawn from all of them, no average */
 nas_tune_options nas_tune_options_default(void);
 
 /* nas_tune_progress - called after each step; a failure ends the training and is handed on. */

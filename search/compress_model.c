@@ -164,6 +164,8 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     o.temperature = cfg->compress.temperature;
     o.flip = cfg->compress.flip;
     o.shift = cfg->compress.shift;
+    o.epochs = cfg->compress.epochs;
+    o.average = cfg->compress.average;
     o.threads = cfg->eval.threads;
     o.seed = cfg->study.seed + 1 + stream;
     return o;

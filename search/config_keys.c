@@ -246,6 +246,15 @@ static const nas__config_key keys[] = {
      .doc = "fine-tuning: mirrors images at random"},
     INTEGER("compress.shift", compress.shift, 0, 64, "pixels",
             "fine-tuning: moves images by up to so many"),
+    {.path = "compress.epochs",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.epochs),
+     .unit = "",
+     .doc = "fine-tuning: every image once before any comes again; else each is drawn from all of "
+            "them"},
+    NUMBER("compress.average", compress.average, false, 0, 0.99999, "",
+           "fine-tuning: a running mean of the weights keeps this share at each step, and the "
+           "network ends with the mean; 0: with the weights of the last step"),
 
     INTEGER("eval.threads", eval.threads, 1, 64, "threads",
             "training and scoring; results do not depend on it"),

@@ -248,6 +248,36 @@ Test(compress_executor, gradients_pass_convolutions_of_every_border) {
     nas_class_data_close(data);
 }
 
+typedef struct epoch_losses {
+    double *losses; /* [epochs] sums */
+    int32_t steps;  /* of an epoch */
+    double first;   /* of the first step */
+} epoch_losses;
+
+static nas_status add_loss(nas_ctx *c, void *arg, int32_t step, double loss) {
+    epoch_losses *sums = arg;
+    (void)c;
+    sums->losses[step / sums->steps] += loss;
+    if (step == 0) sums->first = loss;
+    return NAS_OK;
+}
+
+/* The mean of one weight, computed beside the trainer. */
+typedef struct weight_mean {
+    const nas_graph *graph;
+    double most, mean, last;
+} weight_mean;
+
+static nas_status add_weight(nas_ctx *c, void *arg, int32_t step, double loss) {
+    weight_mean *m = arg;
+    const double keep = fmin(m->most, (1.0 + step) / (10.0 + step));
+    (void)c;
+    (void)loss;
+    m->last = (double)nas_graph_param_const(m->graph, 0)->data[0];
+    m->mean = step == 0 ? m->last : keep * m->mean + (1 - keep) * m->last;
+    return NAS_OK;
+}
+
 Test(compress_executor, training_lowers_the_loss_with_the_same_bits_for_any_threads) {
     nas_class_data *data = digits(200);
     nas_tune_options o = nas_tune_options_default();
@@ -272,6 +302,70 @@ Test(compress_executor, training_lowers_the_loss_with_the_same_bits_for_any_thre
         nas_graph_free(g);
     }
     cr_assert(memcmp(&kept[0], &kept[1], sizeof kept[0]) == 0);
+    nas_class_data_close(data);
+}
+
+/* No step changes anything, so that the mean loss of an epoch's batches is that of all images, whatever their order. */
+Test(compress_executor, an_epoch_has_every_image_once) {
+    enum { IMAGES = 48, BATCH = 16, EPOCHS = 2 };
+    nas_class_data *data = digits(2 * IMAGES);
+    const size_t images = nas_class_data_count(data, NAS_CLASS_TUNE);
+    cr_assert_eq(images % BATCH, 0, "%zu images", images);
+    nas_graph *g = nets_new(1);
+    size_t total = 0;
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+        total += nas_graph_param(g, i)->count;
+    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
+    nas_tune_options o = nas_tune_options_default();
+    double all = 0, first[2] = {0};
+    OK(nas_tune_gradient(ctx, g, NULL, data, &o, (int32_t)images, &all, gradient));
+    o.batch = BATCH;
+    o.steps = EPOCHS * (int32_t)images / BATCH;
+    o.learning_rate = 0;
+    o.shift = 0;
+    for (int way = 0; way < 2; way++) {
+        double losses[EPOCHS] = {0};
+        epoch_losses sums = {losses, (int32_t)images / BATCH, 0};
+        o.epochs = way == 0;
+        OK(nas_tune(ctx, g, NULL, data, &o, add_loss, &sums));
+        first[way] = sums.first;
+        for (int k = 0; k < EPOCHS; k++) {
+            const double apart = fabs(losses[k] / sums.steps - all);
+            cr_assert(way == 0 ? apart < 1e-6 * all : apart > 1e-4 * all, "%d, epoch %d: %g of %g",
+                      way, k, apart, all);
+        }
+    }
+    cr_assert(first[0] != first[1]);
+    nas_free(gradient);
+    nas_graph_free(g);
+    nas_class_data_close(data);
+}
+
+Test(compress_executor, the_network_ends_with_the_running_mean_of_its_weights) {
+    enum { STEPS = 6 };
+    nas_class_data *data = digits(200);
+    nas_tune_options o = nas_tune_options_default();
+    o.steps = STEPS;
+    o.batch = 32;
+    o.adam = true;
+    o.learning_rate = 1e-3;
+    o.average = 0.4;
+    float kept[2] = {0};
+    for (int way = 0; way < 2; way++) {
+        nas_graph *g = nets_new(1);
+        weight_mean m = {.graph = g, .most = o.average};
+        o.threads = 1 + way;
+        OK(nas_tune(ctx, g, NULL, data, &o, add_weight, &m));
+        kept[way] = nas_graph_param(g, 0)->data[0];
+        cr_assert(fabs((double)kept[way] - m.mean) < 1e-6, "%g, not %g", (double)kept[way], m.mean);
+        cr_assert(fabs(m.last - m.mean) > 1e-5, "the mean is the last: %g", m.last);
+        nas_graph_free(g);
+    }
+    cr_assert(memcmp(&kept[0], &kept[1], sizeof kept[0]) == 0);
+    nas_graph *g = nets_new(1);
+    o.average = 1;
+    cr_assert(nas_tune(ctx, g, NULL, data, &o, NULL, NULL) == NAS_ERR_INVALID);
+    nas_graph_free(g);
     nas_class_data_close(data);
 }
 

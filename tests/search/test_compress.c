@@ -342,15 +342,20 @@ static void damage_tuned_original(const char *content) {
 
 /* Fine-tuning of the original is shared by studies that would all do the same, and by no others. */
 Test(search_compress, the_original_is_fine_tuned_once_for_all_studies) {
-    static const char *const names[] = {"one", "two", "other", "again"};
-    static const char *const strategies[] = {"search.strategy=random", "search.strategy=greedy",
-                                             "search.strategy=random", "search.strategy=random"};
-    static const bool before[] = {false, true, false, false};
-    char hash[4][NAS_SHA256_HEX];
-    for (int i = 0; i < 4; i++) {
-        const char *const more[] = {strategies[i],
-                                    i == 2 ? "compress.distill=0.25" : "compress.distill=0.5",
-                                    "eval.finetune_steps=3", "search.trials=1", NULL};
+    static const char *const names[] = {"one", "two", "other", "again", "epochs", "average"};
+    static const char *const strategies[] = {"random", "greedy", "random",
+                                             "random", "random", "random"};
+    static const char *const tuning[] = {"compress.distill=0.5",  "compress.distill=0.5",
+                                         "compress.distill=0.25", "compress.distill=0.5",
+                                         "compress.epochs=true",  "compress.average=0.5"};
+    static const bool before[] = {false, true, false, false, false, false};
+    enum { STUDIES = 6 };
+    char hash[STUDIES][NAS_SHA256_HEX];
+    for (int i = 0; i < STUDIES; i++) {
+        char strategy[64];
+        (void)snprintf(strategy, sizeof strategy, "search.strategy=%s", strategies[i]);
+        const char *const more[] = {strategy, tuning[i], "eval.finetune_steps=3", "search.trials=1",
+                                    NULL};
         if (i == 2) damage_tuned_original("no model");
         nas_process_result r = run("configs/amc-resnet20.toml", names[i], more);
         cr_assert(r.exit_code == 0, "%s: %d %s", names[i], r.exit_code, r.err.data);
@@ -362,5 +367,6 @@ Test(search_compress, the_original_is_fine_tuned_once_for_all_studies) {
         hash_of(names[i], "tuned/0.onnx", hash[i]);
     }
     cr_assert(strcmp(hash[0], hash[1]) == 0 && strcmp(hash[0], hash[3]) == 0);
-    cr_assert(strcmp(hash[0], hash[2]) != 0);
+    cr_assert(strcmp(hash[0], hash[2]) != 0 && strcmp(hash[0], hash[4]) != 0 &&
+              strcmp(hash[0], hash[5]) != 0);
 }

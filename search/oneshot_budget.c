@@ -99,25 +99,36 @@ static nas_status copy_layer(nas_ctx *ctx, const nas_graph *from, nas_graph *to,
 
 /* ---- probes ---------------------------------------------------------------------------------------------------------------- */
 
+enum { PART = 256 }; /* images between two lines of progress */
+
 typedef struct probing {
     const nas_oneshot_reference *dense;
+    nas_class_reader reader;
+    size_t first; /* image of the part that is run */
     bool is_softmax;
     double *of; /* [probes][images] */
 } probing;
 
-static void take_answer(void *arg, size_t probe, size_t image, const float *scores) {
+static void read_image(void *arg, size_t index, float *hwc) {
+    probing *p = arg;
+    nas_class_reader_read(&p->reader, p->first + index, hwc);
+}
+
+static void take_answer(void *arg, size_t probe, size_t index, const float *scores) {
     const probing *p = arg;
     const nas_oneshot_reference *dense = p->dense;
+    const size_t image = p->first + index;
     p->of[probe * dense->images + image] = nas__oneshot_diverge(
         dense->logs + image * (size_t)dense->classes, scores, dense->classes, p->is_softmax);
 }
 
 static nas_status probe_floats(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                const nas_graph *graph, const nas_oneshot_reference *dense,
-                               const nas_oneshot_probe *probes, size_t n, double *out) {
+                               const nas_oneshot_probe *probes, size_t n, const char *phase,
+                               double *out) {
     const nas_exec_options options = {.chunk = 8, .threads = o->options.threads};
-    nas_class_reader reader = {o->data, dense->split};
     probing p = {.dense = dense,
+                 .reader = {o->data, dense->split},
                  .is_softmax =
                      nas_graph_node(graph, nas_graph_output(graph))->op == NAS_OP_SOFTMAX};
     nas_exec_variant *variants = nas_alloc_array(ctx, n, sizeof *variants);
@@ -125,10 +136,14 @@ static nas_status probe_floats(nas_ctx *ctx, const nas_oneshot *o, const nas_one
     nas_status status = variants == NULL || p.of == NULL ? NAS_ERR_NOMEM : NAS_OK;
     for (size_t k = 0; k < n && status == NAS_OK; k++)
         variants[k] = (nas_exec_variant){o->layers[probes[k].layer], (size_t)probes[k].level};
-    if (status == NAS_OK)
+    for (; p.first < dense->images && status == NAS_OK; p.first += PART) {
+        const size_t left = dense->images - p.first;
+        tell(o, phase, (double)p.first, (double)dense->images);
         status = nas_exec_run_variants(ctx, graph, (const nas_graph *const *)t->graphs, t->n_levels,
-                                       &options, variants, n, dense->images, nas_class_reader_read,
-                                       &reader, take_answer, &p);
+                                       &options, variants, n, left < PART ? left : PART, read_image,
+                                       &p, take_answer, &p);
+    }
+    if (status == NAS_OK) tell(o, phase, (double)dense->images, (double)dense->images);
     for (size_t k = 0; k < n && status == NAS_OK; k++) {
         out[k] = 0;
         for (size_t i = 0; i < dense->images; i++)
@@ -143,24 +158,29 @@ static nas_status probe_floats(nas_ctx *ctx, const nas_oneshot *o, const nas_one
 /* A network that came with codes for its values is run whole for each probe. */
 static nas_status probe_codes(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                               const nas_graph *graph, const nas_oneshot_reference *dense,
-                              const nas_oneshot_probe *probes, size_t n, double *out) {
+                              const nas_oneshot_probe *probes, size_t n, const char *phase,
+                              double *out) {
     nas_graph *work = NULL;
     nas_status status = nas_graph_clone(ctx, graph, &work);
     for (size_t k = 0; k < n && status == NAS_OK; k++) {
         const nas_value v = o->layers[probes[k].layer];
+        tell(o, phase, (double)k, (double)n);
         status = copy_layer(ctx, t->graphs[probes[k].level], work, v);
         if (status == NAS_OK) status = nas_oneshot_divergence(ctx, o, work, dense, &out[k]);
         if (status == NAS_OK) status = copy_layer(ctx, graph, work, v); /* scales do no harm here */
     }
+    if (status == NAS_OK) tell(o, phase, (double)n, (double)n);
     nas_graph_free(work);
     return status;
 }
 
 nas_status nas_oneshot_table_probe(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                    const nas_graph *graph, const nas_oneshot_reference *dense,
-                                   const nas_oneshot_probe *probes, size_t n, double *out) {
-    return nas__oneshot_is_coded(graph) ? probe_codes(ctx, o, t, graph, dense, probes, n, out)
-                                        : probe_floats(ctx, o, t, graph, dense, probes, n, out);
+                                   const nas_oneshot_probe *probes, size_t n, const char *phase,
+                                   double *out) {
+    return nas__oneshot_is_coded(graph)
+               ? probe_codes(ctx, o, t, graph, dense, probes, n, phase, out)
+               : probe_floats(ctx, o, t, graph, dense, probes, n, phase, out);
 }
 
 /* ---- losses ---------------------------------------------------------------------------------------------------------------- */
@@ -207,15 +227,14 @@ static nas_status measure_losses(nas_ctx *ctx, const nas_oneshot *o, nas_oneshot
     nas_oneshot_probe *probes = nas_alloc_array(ctx, cells, sizeof *probes);
     double *found = nas_alloc_array(ctx, cells, sizeof *found);
     nas_status status = probes == NULL || found == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    tell(o, "sensitivity of layers", 0, 1);
     if (status == NAS_OK)
         status = nas_oneshot_reference_take(ctx, o, o->model, NAS_CLASS_REWARD, SIZE_MAX, &dense);
     const size_t n = status == NAS_OK ? list_probes(t, all, probes) : 0;
     if (status == NAS_OK)
-        status = nas_oneshot_table_probe(ctx, o, t, o->model, &dense, probes, n, found);
+        status = nas_oneshot_table_probe(ctx, o, t, o->model, &dense, probes, n,
+                                         "sensitivity of layers", found);
     for (size_t k = 0; k < n && status == NAS_OK; k++)
         t->entries[probes[k].layer * t->n_levels + (size_t)probes[k].level].loss = found[k];
-    if (status == NAS_OK) tell(o, "sensitivity of layers", 1, 1);
     nas_oneshot_reference_deinit(&dense);
     nas_free(probes);
     nas_free(found);
@@ -298,8 +317,9 @@ nas_status nas_oneshot_table_make(nas_ctx *ctx, nas_oneshot *o, const nas_layer_
     return NAS_OK;
 }
 
-nas_status nas_oneshot_table_put(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
-                                 size_t layer, int32_t level, nas_graph *graph) {
+/* Where the level is dense, scales that the layer had before stay and say nothing. */
+static nas_status put_level(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
+                            size_t layer, int32_t level, nas_graph *graph) {
     return copy_layer(ctx, t->graphs[level], graph, o->layers[layer]);
 }
 
@@ -308,7 +328,7 @@ nas_status nas_oneshot_table_network(nas_ctx *ctx, const nas_oneshot *o, const n
     nas_graph *graph = NULL;
     nas_status status = nas_graph_clone(ctx, o->model, &graph);
     for (size_t i = 0; status == NAS_OK && i < t->n_layers; i++)
-        status = nas_oneshot_table_put(ctx, o, t, i, choice[i], graph);
+        status = put_level(ctx, o, t, i, choice[i], graph);
     if (status == NAS_OK) {
         *out = graph;
         return NAS_OK;

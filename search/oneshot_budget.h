@@ -59,14 +59,11 @@ typedef struct nas_oneshot_probe {
     int32_t level;
 } nas_oneshot_probe;
 /* nas_oneshot_table_probe - out [n]: what each makes of the divergence of `graph`, which stays as it is. probes: layer never
- * falls. */
+ * falls. phase: as which progress is told. */
 nas_status nas_oneshot_table_probe(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
                                    const nas_graph *graph, const nas_oneshot_reference *dense,
-                                   const nas_oneshot_probe *probes, size_t n, double *out);
-/* nas_oneshot_table_put - one layer of `graph` as it is at `level`; where that is dense, scales that the layer had before stay
- * and say nothing: good for scores, not for delivery. */
-nas_status nas_oneshot_table_put(nas_ctx *ctx, const nas_oneshot *o, const nas_oneshot_table *t,
-                                 size_t layer, int32_t level, nas_graph *graph);
+                                   const nas_oneshot_probe *probes, size_t n, const char *phase,
+                                   double *out);
 
 /* nas_oneshot_cost_of - of all layers of a compressed graph; schemes [n_layers]. */
 nas_status nas_oneshot_cost_of(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *graph,

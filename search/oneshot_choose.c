@@ -25,10 +25,6 @@ typedef struct chooser {
     nas_oneshot_choice *out;
 } chooser;
 
-static void tell(const nas_oneshot *o, const char *phase, double done, double planned) {
-    if (o->note != NULL) o->note(o->note_arg, phase, done, planned);
-}
-
 static bool fits(const chooser *c, double cost) {
     return cost <= c->p->limit * (1 + 1e-12);
 }
@@ -127,7 +123,6 @@ static nas_status probe(nas_ctx *ctx, const chooser *c, const nas_oneshot_candid
     double *found = nas_alloc_array(ctx, layers * MOVES, sizeof *found);
     size_t n = 0, next = 0;
     nas_status status = probes == NULL || found == NULL ? NAS_ERR_NOMEM : NAS_OK;
-    tell(c->o, "moves between levels", c->out->rounds, c->p->rounds);
     for (size_t i = 0; i < layers; i++) {
         const int32_t stay = at->choice[i];
         const int32_t to[MOVES] = {stay, neighbour(c, i, stay, false), neighbour(c, i, stay, true)};
@@ -138,7 +133,8 @@ static nas_status probe(nas_ctx *ctx, const chooser *c, const nas_oneshot_candid
     }
     if (status == NAS_OK) status = nas_oneshot_table_network(ctx, c->o, c->t, at->choice, &graph);
     if (status == NAS_OK)
-        status = nas_oneshot_table_probe(ctx, c->o, c->t, graph, &c->dense, probes, n, found);
+        status = nas_oneshot_table_probe(ctx, c->o, c->t, graph, &c->dense, probes, n,
+                                         "moves between levels", found);
     for (size_t i = 0; i < layers && status == NAS_OK; i++) {
         for (int m = 0; m < MOVES; m++) {
             const bool changes = all[i].to[m] != all[i].to[STAY];

@@ -17,14 +17,15 @@ static void emit_strided(const nas__op *op, size_t sy, size_t sx, size_t sc, siz
                    "        float *o = out + y * %zu;\n",
                    offset, sy, op->out.row);
     if (sc == 1 && sx == (size_t)s->c && op->out.pitch == s->c) {
-        nas_buf_printf(out, "        memcpy(o, i, sizeof(float) * %zu);\n    }\n",
+        nas_buf_printf(out, "        __builtin_memcpy(o, i, sizeof(float) * %zu);\n    }\n",
                        (size_t)s->w * (size_t)s->c);
         return;
     }
     nas_buf_printf(out, "        for (long x = 0; x < %d; x++) {\n", s->w);
     if (sc == 1) {
-        nas_buf_printf(out, "            memcpy(o + x * %d, i + x * %zu, sizeof(float) * %d);\n",
-                       op->out.pitch, sx, s->c);
+        nas_buf_printf(
+            out, "            __builtin_memcpy(o + x * %d, i + x * %zu, sizeof(float) * %d);\n",
+            op->out.pitch, sx, s->c);
     } else {
         nas_buf_printf(out,
                        "            for (long c = 0; c < %d; c++) o[x * %d + c] = i[x * %zu + c * "
@@ -47,7 +48,7 @@ static void emit_pad(const nas__op *op, nas_buf *out) {
                    "        const long from = y - %d;\n"
                    "        if (from < 0 || from >= %d) continue;\n"
                    "        for (long x = 0; x < %d; x++) {\n"
-                   "            memcpy(o + (x + %d) * %d + %d, in + from * %zu + x * %d, "
+                   "            __builtin_memcpy(o + (x + %d) * %d + %d, in + from * %zu + x * %d, "
                    "sizeof(float) * %d);\n        }\n    }\n",
                    begin[1], in->h, in->w, begin[2], op->out.pitch, begin[3], op->in[0].row,
                    op->in[0].pitch, in->c);
@@ -251,7 +252,7 @@ void nas__op_planes(const nas_target *target, const nas__view *view, bool to_pix
                                "        const float *i = in + y * %zu;\n",
                    s->w, view->row);
     if (same) {
-        nas_buf_printf(out, "        memcpy(o, i, sizeof(float) * %d);\n", s->w * s->c);
+        nas_buf_printf(out, "        __builtin_memcpy(o, i, sizeof(float) * %d);\n", s->w * s->c);
     } else if (s->w < least || s->c < least) {
         char to[96], from[96];
         (void)snprintf(to_pixels ? from : to, sizeof to, "%s[x + c * %zu]", plane, step);

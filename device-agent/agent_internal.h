@@ -76,6 +76,8 @@ void nas__cpu_list(const nas__cpu_set *set, char *out, size_t size); /* "0-3,5" 
 
 /* nas__features_from_hwcap - names as /proc/cpuinfo spells them; false where the kernel gives none (x86). */
 bool nas__features_from_hwcap(char *out, size_t size);
+/* nas__features_add_vectors - RISC-V with vectors: appends "v" and, up to the length of its registers, zvl128b, zvl256b ... */
+void nas__features_add_vectors(char *list, size_t size);
 bool nas__features_has(const char *list, const char *name);
 void nas__features_json(nas_json *j, const char *list); /* {"neon": true, ...} */
 

@@ -50,6 +50,37 @@ bool nas__features_from_hwcap(char *out, size_t size) {
     return len > 0;
 }
 
+#if defined(__riscv)
+/* Bits of a vector register: the system tells of the extension alone. */
+static unsigned long vector_bits(void) {
+    unsigned long bytes = 0;
+    if ((getauxval(AT_HWCAP) >> ('v' - 'a') & 1ul) == 0) return 0;
+    __asm__("csrr %0, 0xc22" : "=r"(bytes)); /* vlenb; older assemblers do not know its name */
+    return 8 * bytes;
+}
+#else
+static unsigned long vector_bits(void) {
+    return 0;
+}
+#endif
+
+void nas__features_add_vectors(char *list, size_t size) {
+    const unsigned long bits_here = vector_bits();
+    size_t len = strlen(list);
+    if (bits_here > 0 && !nas__features_has(list, "v") && len + 2 < size) {
+        memcpy(list + len, " v", 3);
+        len += 2;
+    }
+    for (unsigned long b = 128; b <= bits_here && b <= 65536; b *= 2) {
+        const int n = snprintf(list + len, size - len, " zvl%lub", b);
+        if (n < 0 || (size_t)n >= size - len) {
+            list[len] = '\0';
+            return;
+        }
+        len += (size_t)n;
+    }
+}
+
 bool nas__features_has(const char *list, const char *name) {
     const size_t n = strlen(name);
     for (const char *p = list; *p != '\0';) {

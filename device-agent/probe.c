@@ -269,6 +269,7 @@ static void probe_cpu(nas_json *j, nas_sha256 *hash) {
         if (nas__features_from_hwcap(own, sizeof own))
             (void)snprintf(features, sizeof features, "%s", own);
     }
+    if (nas__probe_root()[0] == '\0') nas__features_add_vectors(features, sizeof features);
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
     char cpus[32];
     (void)snprintf(cpus, sizeof cpus, "%ld", online);

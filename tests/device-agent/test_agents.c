@@ -21,11 +21,11 @@ static const char *agents_dir(void) {
 
 Test(device_agent_agents, each_is_small_and_tells_its_machine, .timeout = 120) {
     static const struct {
-        const char *arch, *emulator;
-    } rows[] = {{"aarch64", "qemu-aarch64"},
-                {"armv7", "qemu-arm"},
-                {"riscv64", "qemu-riscv64"},
-                {"x86_64", "qemu-x86_64"}};
+        const char *arch, *emulator, *model, *feature;
+    } rows[] = {{"aarch64", "qemu-aarch64", "max", "asimddp"},
+                {"armv7", "qemu-arm", "max", "vfpv4"},
+                {"riscv64", "qemu-riscv64", "rv64,v=true,vext_spec=v1.0,vlen=256", "zvl256b"},
+                {"x86_64", "qemu-x86_64", "max", "sse2"}};
     nas_ctx *ctx = nas_ctx_new();
     int seen = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -37,11 +37,13 @@ Test(device_agent_agents, each_is_small_and_tells_its_machine, .timeout = 120) {
         cr_assert(info.st_size <= SIZE_MAX_BYTES, "%s: %lld bytes", path, (long long)info.st_size);
         nas_process_options o = nas_process_options_default();
         nas_process_result r = {0};
-        o.argv = (const char *const[]){rows[i].emulator, path, "doctor", NULL};
+        o.argv =
+            (const char *const[]){rows[i].emulator, "-cpu", rows[i].model, path, "doctor", NULL};
         if (nas_process_run(ctx, &o, &r) == NAS_OK) {
             (void)snprintf(expected, sizeof expected, "\"arch\":\"%s\"", rows[i].arch);
             cr_assert(eq(int, r.exit_code, 0), "%s: %s", path, r.err.data);
             cr_assert(ne(ptr, strstr(r.out.data, expected), NULL), "%s", r.out.data);
+            cr_assert(ne(ptr, strstr(r.out.data, rows[i].feature), NULL), "%s", r.out.data);
             cr_assert(nas__json_object_ok(r.out.data, r.out.len), "%s", r.out.data);
         } else {
             cr_log_warn("%s is not installed: %s was not run", rows[i].emulator, path);

@@ -368,7 +368,8 @@ static void emit_joined_vector(const nas__conv *c, int32_t v, int32_t lanes, boo
     nas_buf_puts(out, ";\n");
     declare("t", 4, indent, out);
     emit_turned_four(0, lanes, indent, out);
-    for (int32_t k = 0; k < 4; k++) {
+    const bool done = !c->has_residual && c->act == NAS__LACT_NONE;
+    for (int32_t k = 0; k < 4 && !done; k++) {
         char sum[64];
         (void)snprintf(sum, sizeof sum, "t%d%s", k, c->has_residual ? " + q" : "");
         if (c->has_residual) { /* pixels that are none lie where the last one does */

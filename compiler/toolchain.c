@@ -23,13 +23,14 @@ static const char *base_name(const char *path) {
     return slash != NULL ? slash + 1 : path;
 }
 
-/* The C library a cross compiler links with; Debian's compiler package does not bring it. */
+/* What a cross compiler links with; Debian's compiler package does not bring it. */
 static const char *libc_of(const char *package) {
     static const struct {
         const char *compiler, *libc;
     } rows[] = {{"gcc-aarch64-linux-gnu", " libc6-dev-arm64-cross"},
                 {"gcc-arm-linux-gnueabihf", " libc6-dev-armhf-cross"},
-                {"gcc-riscv64-linux-gnu", " libc6-dev-riscv64-cross"}};
+                {"gcc-riscv64-linux-gnu", " libc6-dev-riscv64-cross"},
+                {"clang-16", " gcc-riscv64-linux-gnu libc6-dev-riscv64-cross"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].compiler, package) == 0) return rows[i].libc;
     }
@@ -47,7 +48,8 @@ static nas_status missing(nas_ctx *ctx, const char *compiler) {
     }
     const char *suffix = strstr(base, "-gcc");
     if (strstr(base, "clang") != NULL) {
-        (void)snprintf(package, sizeof package, "clang");
+        (void)snprintf(package, sizeof package, "%.20s",
+                       strncmp(base, "clang", 5) == 0 ? base : "clang");
     } else if (suffix != NULL && suffix != base && suffix[4] == '\0') {
         (void)snprintf(package, sizeof package, "gcc-%.*s", (int)(suffix - base), base);
     }

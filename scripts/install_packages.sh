@@ -33,6 +33,7 @@ gcc-arm-linux-gnueabihf:compiles networks for 32-bit Arm
 libc6-dev-armhf-cross:its C library
 gcc-riscv64-linux-gnu:compiles networks for RISC-V
 libc6-dev-riscv64-cross:its C library
+clang-16:compiles networks for RISC-V with vectors
 patch:builds the C library of the riscv64 agent from its source package
 xz-utils:unpacks it
 qemu-user:runs what was compiled for them in the tests, and the programs of fake phones

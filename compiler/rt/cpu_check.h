@@ -96,6 +96,19 @@ static int cpu_has(const char *name, size_t len) {
     return 0;
 }
 
+#elif defined(__riscv)
+#include <sys/auxv.h>
+
+/* Version 1.0 of the vectors: Linux does not tell of those before it. */
+static int cpu_has(const char *name, size_t len) {
+    unsigned long bytes = 0;
+    if ((getauxval(AT_HWCAP) >> ('v' - 'a') & 1UL) == 0) return 0;
+    if (len == 1) return *name == 'v';
+    if (len != 7 || memcmp(name, "zvl256b", len) != 0) return 0;
+    __asm__("csrr %0, 0xc22" : "=r"(bytes)); /* vlenb */
+    return bytes >= 32;
+}
+
 #else
 static int cpu_has(const char *name, size_t len) {
     (void)name;

@@ -417,7 +417,13 @@ static bool build_and_run(const nas_target *target) {
     const int built = run_program(argv, &r);
     cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
     nas_process_result_deinit(&r);
-    const char *const alone[] = {"./kernels", NULL}, *const under[] = {run, "./kernels", NULL};
+    const char *const alone[] = {"./kernels", NULL};
+    const char *under[5] = {run, "./kernels"};
+    if (strcmp(target->name, "riscv64-rvv256") == 0) {
+        under[1] = "-cpu";
+        under[2] = "rv64,v=true,vext_spec=v1.0,vlen=256";
+        under[3] = "./kernels";
+    }
     r = (nas_process_result){0};
     const int code = run_program(run[0] == '\0' ? alone : under, &r);
     cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
@@ -545,6 +551,9 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_armv7) {
 }
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_riscv64) {
     check_named("riscv64-linux", 4);
+}
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_riscv64_vectors) {
+    check_named("riscv64-rvv256", 4);
 }
 
 /* Which targets have an assembler for masks; what it writes lies where programs are read and run, never written. */

@@ -415,9 +415,12 @@ static const char *runner(const nas_target *target) {
 
 /* The least processor of qemu that has what the target needs: one instruction too many and the program dies there. */
 static const char *weakest(const nas_target *target) {
-    static const char *const rows[][2] = {{"aarch64-linux", "cortex-a53"},
-                                          {"aarch64-dotprod", "cortex-a76"},
-                                          {"armv7-linux", "cortex-a7"}};
+    static const char *const rows[][2] = {
+        {"aarch64-linux", "cortex-a53"},
+        {"aarch64-dotprod", "cortex-a76"},
+        {"armv7-linux", "cortex-a7"},
+        {"riscv64-rvv", "rv64,v=true,vext_spec=v1.0,vlen=128"},
+        {"riscv64-rvv256", "rv64,v=true,vext_spec=v1.0,vlen=256"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(target->name, rows[i][0]) == 0) return rows[i][1];
     }
@@ -642,6 +645,9 @@ Test(compiler_layer_qconv, every_way_is_exact_on_neon_of_32_bits) {
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon_with_dot_products) {
     check_named("aarch64-dotprod", false, false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_vectors_of_riscv) {
+    check_named("riscv64-rvv256", false, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_matrix_products) {
     check_named("aarch64-i8mm", false, false);

@@ -47,11 +47,12 @@ static void expect_message(const char *text) {
 Test(compiler_targets, native_runs_here_and_other_architectures_do_not) {
     cr_assert(find("native")->runs_here);
     static const char *const names[] = {"aarch64-linux", "aarch64-dotprod", "aarch64-i8mm",
-                                        "armv7-linux",   "riscv64-linux",   "aarch64-android"};
+                                        "armv7-linux",   "aarch64-android", "riscv64-linux",
+                                        "riscv64-rvv",   "riscv64-rvv256"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const nas_target *t = find(names[i]);
         cr_assert(eq(int, strcmp(t->name, names[i]), 0));
-        if (strcmp(t->arch, find("native")->arch) != 0 || i == 5) cr_assert(not(t->runs_here));
+        if (strcmp(t->arch, find("native")->arch) != 0 || i == 4) cr_assert(not(t->runs_here));
     }
 }
 
@@ -150,6 +151,10 @@ Test(compiler_targets, missing_tool_chains_say_what_to_install) {
     options.compiler = "/nowhere/arm-linux-gnueabihf-gcc";
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TOOLCHAIN));
     expect_message("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross");
+    options.target = find("riscv64-rvv");
+    options.compiler = "/nowhere/clang-16";
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &a), NAS_ERR_TOOLCHAIN));
+    expect_message("install clang-16 gcc-riscv64-linux-gnu libc6-dev-riscv64-cross");
     nas_graph_free(g);
 }
 
@@ -360,4 +365,38 @@ Test(compiler_targets, riscv64_programs_match_the_reference) {
     need(find("riscv64-linux")->compiler, "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross");
     need("qemu-riscv64", "qemu-user");
     check_emulated("riscv64-linux", "qemu-riscv64", (const char *const[]){"rv64", NULL});
+}
+
+#define RVV(bits) "rv64,v=true,vext_spec=v1.0,vlen=" bits
+
+static void need_riscv_vectors(void) {
+    need(find("riscv64-rvv")->compiler, "clang-16");
+    need(find("riscv64-linux")->compiler, "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross");
+    need("qemu-riscv64", "qemu-user");
+}
+
+Test(compiler_targets, riscv64_vectors_match_the_reference_at_any_length_of_registers) {
+    need_riscv_vectors();
+    check_emulated("riscv64-rvv", "qemu-riscv64",
+                   (const char *const[]){RVV("128"), RVV("512"), NULL});
+    check_emulated("riscv64-rvv256", "qemu-riscv64",
+                   (const char *const[]){RVV("256"), RVV("1024"), NULL});
+}
+
+Test(compiler_targets, a_riscv64_program_names_the_vectors_a_core_lacks) {
+    need_riscv_vectors();
+    static const struct {
+        const char *target, *model, *lacks;
+    } cases[] = {{"riscv64-rvv", "rv64", "v"}, {"riscv64-rvv256", RVV("128"), "zvl256b"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        nas_buf err = {0};
+        char expected[64];
+        options.target = find(cases[i].target);
+        emulated e = emulated_new(reference_conv(ctx, 4, 9, 2, 3, 3, 3, false), 3);
+        (void)snprintf(expected, sizeof expected, " %s", cases[i].lacks);
+        cr_assert(eq(int, emulated_run(&e, "qemu-riscv64", cases[i].model, "1", &err), 2));
+        cr_assert(ne(ptr, strstr(err.data, expected), NULL), "%s", err.data);
+        nas_buf_deinit(&err);
+        emulated_free(&e);
+    }
 }

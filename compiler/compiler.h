@@ -43,6 +43,10 @@ typedef struct nas_target {
     const char *base_flags;     /* for the main program, which has to start anywhere on `arch` */
     bool
         splits_vectors; /* computes a vector in two parts: one multiply-add of a vector a cycle, not two */
+    /* 0: no kernels of SVE. Else the length that their tiles are cut for, 16 to 256; they run on any length. */
+    int32_t sve_bytes;
+    /* In the time of two multiply-adds of SVE vectors it starts four of 16 bytes. */
+    bool sve_halves;
 } nas_target;
 
 /* What a network computes in, and its activations and weights are kept in. Its input and output are floats either way. */
@@ -72,10 +76,11 @@ typedef struct nas_target_cpu {
     const char *vendor; /* as CPUID and /proc/cpuinfo spell it, "AuthenticAMD"; "" = not told */
     int32_t family;
     int64_t l1_bytes, l2_bytes; /* of one core; 0 = not told */
+    int32_t sve_bytes;          /* of a vector of SVE; 0 = not told */
 } nas_target_cpu;
 
 /* nas_target_adapt - gives a row with vectors of 64 bytes, which covers processors that want different kernels, the caches and
- * `splits_vectors` of one of them, as far as they were told. Other rows stay as they are. */
+ * `splits_vectors` of one of them, and one with SVE its length, as far as they were told. Other rows stay as they are. */
 void nas_target_adapt(nas_target *row, const nas_target_cpu *told);
 
 /* nas_target_check_dtype - UNSUPPORTED naming the target, and targets and processors that do, where it does not compute in

@@ -20,7 +20,9 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     const nas__conv *c = &layer->conv;
     const double macs =
         (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * (c->in_c / c->groups);
-    const double bound = macs / (2.0 * l->target->vector_bytes / 4); /* two multiply-adds a cycle */
+    int32_t bytes = l->target->vector_bytes; /* of a multiply-add, two a cycle */
+    if (nas__conv_is_sve(w)) bytes = l->target->sve_bytes / (l->target->sve_halves ? 2 : 1);
+    const double bound = macs / (2.0 * bytes / 4);
     nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors", index == layer->way ? '*' : ' ',
                    nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors);
     if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);

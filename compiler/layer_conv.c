@@ -157,8 +157,9 @@ static int32_t depth_of(const nas_target *target, const nas__conv *c, int32_t ve
 
 static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
     const nas__conv *c = list->conv;
-    const bool many = list->target->vector_registers >= 32;
-    const int32_t lanes = list->target->vector_bytes / 4;
+    const nas_target view = nas__conv_view(list->target, &(nas__conv_way){.algorithm = algorithm});
+    const bool many = view.vector_registers >= 32;
+    const int32_t lanes = view.vector_bytes / 4;
     const int32_t most = ceil_div(c->out_c / c->groups, lanes);
     for (int32_t i = 0; i < (many ? 5 : 3); i++) {
         const int32_t *tile = many ? tiles_32[i] : tiles_16[i];
@@ -170,30 +171,44 @@ static void add_direct(way_list *list, nas__conv_algorithm algorithm) {
             way.outer = outer;
             way.depth = 0;
             add(list, way);
-            way.depth = depth_of(list->target, c, vectors);
+            way.depth = depth_of(&view, c, vectors);
             if (way.depth > 0) add(list, way);
         }
     }
 }
 
-static void add_vector(way_list *list) {
-    const int32_t lanes = list->target->vector_bytes / 4;
+static void add_vector(way_list *list, nas__conv_algorithm algorithm) {
+    nas__conv_way way = {.algorithm = algorithm, .pixels = 1};
+    const int32_t lanes = nas__conv_view(list->target, &way).vector_bytes / 4;
     const int32_t most = ceil_div(list->conv->out_c, lanes);
     for (int32_t v = 8; v >= 4; v -= 4) {
-        add(list, (nas__conv_way){
-                      .algorithm = NAS__CONV_VECTOR, .pixels = 1, .vectors = min_i32(v, most)});
+        way.vectors = min_i32(v, most);
+        add(list, way);
     }
 }
 
-static void add_depthwise(way_list *list) {
+static void add_depthwise(way_list *list, nas__conv_algorithm algorithm) {
     const bool many = list->target->vector_registers >= 32;
     const int32_t room = (many ? 32 : 16) - 1 - list->conv->kernel_w;
-    const int32_t most = min_i32(room > 4 ? room : 4, 8); /* longer runs crowd L1: measured */
+    /* Longer runs crowd L1: measured. A64FX needs 18 sums to keep its units busy. */
+    const int32_t longest = list->target->sve_bytes >= 64 ? 18 : 8;
+    const int32_t most = min_i32(room > 4 ? room : 4, longest);
+    const int32_t first = list->n;
     for (int32_t p = most; p >= 4; p -= 2) {
         const int32_t columns = min_i32(p, list->conv->out_w);
-        const nas__conv_way way = {.algorithm = NAS__CONV_DEPTHWISE, .pixels = columns};
-        if (list->n < 6) add(list, way);
+        const nas__conv_way way = {.algorithm = algorithm, .pixels = columns};
+        if (list->n < first + 6) add(list, way);
     }
+}
+
+static void add_sve(way_list *list) {
+    const nas__conv *c = list->conv;
+    if (c->groups > 1 && c->groups == c->in_c && c->out_c == c->in_c)
+        add_depthwise(list, NAS__CONV_SVE_DEPTHWISE);
+    else if (c->groups == 1 && c->out_h * c->out_w == 1)
+        add_vector(list, NAS__CONV_SVE);
+    else
+        add_direct(list, NAS__CONV_SVE);
 }
 
 static void add_winograd_few(way_list *list, nas__conv_algorithm algorithm) {
@@ -294,15 +309,16 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
     const int32_t n_sparse = nas__sparse_ways(target, c, sparse);
     for (int32_t i = 0; i < n_sparse; i++)
         add(&list, sparse[i]);
+    if (target->sve_bytes > 16) add_sve(&list); /* as long as the others are, they gain nothing */
     if (c->groups > 1) {
         if (c->groups == c->in_c && c->out_c == c->in_c) {
-            add_depthwise(&list);
+            add_depthwise(&list, NAS__CONV_DEPTHWISE);
         } else {
             add_direct(&list, NAS__CONV_GROUPED);
         }
     } else {
         if (c->out_h == 1 && c->out_w == 1) {
-            add_vector(&list);
+            add_vector(&list, NAS__CONV_VECTOR);
         } else {
             add_direct(&list, NAS__CONV_DIRECT);
         }
@@ -328,6 +344,8 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_SPARSE_RUN: return "sparse_run";
     case NAS__CONV_SPARSE_PANEL: return "sparse_px";
     case NAS__CONV_SPARSE_CODE: return "sparse_code";
+    case NAS__CONV_SVE: return "sve";
+    case NAS__CONV_SVE_DEPTHWISE: return "sve_depthwise";
     }
     return "";
 }
@@ -335,16 +353,18 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas_target view = nas__conv_view(target, way);
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
-        return ceil_div(nas__conv_tile(c, way->pixels).bands,
-                        nas__conv_unit_bands(target, c, way)) *
-               c->groups * nas__conv_block(target, c, way->vectors).count;
+    case NAS__CONV_SVE:
+        return ceil_div(nas__conv_tile(c, way->pixels).bands, nas__conv_unit_bands(&view, c, way)) *
+               c->groups * nas__conv_block(&view, c, way->vectors).count;
     case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE:
         return c->out_h *
-               ceil_div(ceil_div(c->out_c, target->vector_bytes / 4), nas__conv_depthwise_chunk());
+               ceil_div(ceil_div(c->out_c, view.vector_bytes / 4), nas__conv_depthwise_chunk());
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_units(target, c, way);
     case NAS__CONV_SPARSE:
@@ -362,17 +382,22 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
 
 int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
                                const nas__conv_way *way) {
+    const nas_target view = nas__conv_view(target, way);
     switch (way->algorithm) {
+    case NAS__CONV_SVE:
+        if (c->out_h * c->out_w == 1) return 0;
+        /* fallthrough */
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
         return way->outer != 0
                    ? 0
-                   : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(target, c, way);
+                   : nas__conv_tile(c, way->pixels).rows * nas__conv_unit_bands(&view, c, way);
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
-    case NAS__CONV_DEPTHWISE: return 1;
+    case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE: return 1;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4:
     case NAS__CONV_VECTOR: return 0;
@@ -389,22 +414,26 @@ size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
         return nas__panel_scratch(target, c, way);
     if (way->depth == 0) return 0;
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
-    return (size_t)(nas__conv_unit_bands(target, c, way) * t.rows) * (size_t)c->out_w *
-           (size_t)(way->vectors * target->vector_bytes / 4);
+    const nas_target view = nas__conv_view(target, way);
+    return (size_t)(nas__conv_unit_bands(&view, c, way) * t.rows) * (size_t)c->out_w *
+           (size_t)(way->vectors * view.vector_bytes / 4);
 }
 
 size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
                                const nas__conv_way *way) {
-    const int32_t lanes = target->vector_bytes / 4, heads = nas__conv_heads(c);
+    const nas_target view = nas__conv_view(target, way);
+    const int32_t lanes = view.vector_bytes / 4, heads = nas__conv_heads(c);
     const int32_t taps = c->kernel_h * c->kernel_w;
     const size_t padded = (size_t)(ceil_div(c->out_c / c->groups, lanes) * lanes);
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
+    case NAS__CONV_SVE:
         return (size_t)c->groups * padded *
                ((size_t)heads + (size_t)taps * (size_t)(c->in_c / c->groups));
     case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE:
         return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
@@ -434,12 +463,12 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
         snprintf(all, sizeof all,
                  "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
                  "%a|%d %d %d %d %d %d %d %d|%d",
-                 target->vector_bytes, target->vector_registers, c->in_c, c->out_c, c->groups,
-                 c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
-                 c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch,
-                 c->in_row, c->out_row, c->residual_row, (int)c->has_residual, (int)c->act,
-                 (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels, way->vectors,
-                 way->outer, way->batch, way->depth, way->group, way->joined, memory);
+                 nas__conv_view(target, way).vector_bytes, target->vector_registers, c->in_c,
+                 c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
+                 c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
+                 c->residual_pitch, c->in_row, c->out_row, c->residual_row, (int)c->has_residual,
+                 (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels,
+                 way->vectors, way->outer, way->batch, way->depth, way->group, way->joined, memory);
     char hash[NAS_SHA256_HEX];
     nas_sha256 h;
     uint8_t digest[NAS_SHA256_BYTES];
@@ -471,6 +500,7 @@ void nas__conv_emit(const nas_target *target, const nas__conv *c, const nas__con
 void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                           nas_buf *out, nas__machine_code *code) {
     nas_buf name = {0};
+    const nas_target view = nas__conv_view(target, way);
     nas__conv_name(target, c, way, &name);
     if (name.failed || name.data == NULL) {
         out->failed = true;
@@ -488,10 +518,12 @@ void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const na
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
     case NAS__CONV_SPARSE:
-    case NAS__CONV_SPARSE_RUN: nas__conv_direct_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_SPARSE_RUN:
+    case NAS__CONV_SVE: nas__conv_direct_emit(&view, c, way, name.data, out); break;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
-    case NAS__CONV_DEPTHWISE: nas__conv_depthwise_emit(target, c, way, name.data, out); break;
+    case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE: nas__conv_depthwise_emit(&view, c, way, name.data, out); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: nas__conv_winograd_emit(target, c, way, name.data, out); break;
     }

@@ -19,6 +19,8 @@ typedef struct pace {
     double l2, l3, memory; /* bytes */
 } pace;
 static const pace two_units = {4, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 2.5, 32, 10, 5};
+/* A64FX, the one with vectors of SVE as long as a line, waits for 9 cycles; nothing else of it was measured. */
+static const pace late = {9, 20, 0.15, 0.05, 2.5, 1, 3, 1.5, 2.5, 32, 10, 5};
 /* Zen 4 computes vectors of 64 bytes in halves: everything else is twice as fast beside them. */
 static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 1.5, 64, 20, 7};
 /* Two units for vectors of 64 bytes, Intel's servers: broadcasts are operands in memory, loads and multiply-adds keep up
@@ -26,13 +28,19 @@ static const pace in_halves = {2, 10, 0.02, 0.02, 1.5, 0.8, 1.2, 1.5, 1.5, 64, 2
 static const pace wide = {4, 15, 0.1, 0.02, 2, 1, 2, 1.5, 0.32, 30, 10, 5.4};
 
 static const pace *pace_of(const nas_target *target) {
+    if (target->sve_bytes >= 64) return &late;
     if (target->vector_bytes != 64) return &two_units;
     return target->splits_vectors ? &in_halves : &wide;
 }
 
-static double product_cycles(const pace *p, int32_t pixels, int32_t vectors) {
+/* How much longer a multiply-add takes than one of vectors of 16 bytes, where the way is on SVE. */
+static double slowness(const nas_target *target, const nas__conv_way *way) {
+    return nas__conv_is_sve(way) && target->sve_halves ? 2 : 1;
+}
+
+static double product_cycles(const pace *p, double slow, int32_t pixels, int32_t vectors) {
     const double fma = pixels * vectors / 2.0, loads = pixels + vectors;
-    const double busy = fma > loads / 2 ? fma : loads / 2;
+    const double busy = slow * (fma > loads / 2 ? fma : loads / 2);
     return (busy > p->latency ? busy : p->latency) + p->pixel * pixels + p->vector * vectors;
 }
 
@@ -107,6 +115,7 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
     const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
     const double parts = way->depth > 0 ? c->kernel_h * runs.taps * runs.parts : 1;
     const pace *unit = pace_of(target);
+    const double slow = slowness(target, way);
     double cycles = 0;
     for (int32_t last_band = 0; last_band < 2; last_band++) {
         const int32_t rows = last_band ? t.last_rows : t.rows, bands = last_band ? 1 : t.bands - 1;
@@ -115,7 +124,7 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
             const double crowd = unit->crowd * crowded(target, c, rows, t.columns - narrow);
             for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
                 const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-                double step = product_cycles(unit, pixels, kind.vectors) + crowd;
+                double step = product_cycles(unit, slow, pixels, kind.vectors) + crowd;
                 if (way->depth == 0 && pixels > 1)
                     step += weights_cycles(target, steps * kind.vectors * target->vector_bytes,
                                            kind.vectors, step);
@@ -126,14 +135,14 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
     }
     const int32_t units = ceil_div(t.bands, nas__conv_unit_bands(target, c, way));
     const double weights = steps * c->out_c * 4;
-    if (way->algorithm == NAS__CONV_VECTOR && weights > 0.5 * target->l2_bytes) {
+    if (c->groups == 1 && c->out_h * c->out_w == 1 && weights > 0.5 * target->l2_bytes) {
         return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
     }
     const double input = (double)c->out_h * c->stride_h * c->out_w * c->stride_w * c->in_c * 4;
     const double output = (double)c->out_h * c->out_w * c->out_c * 4;
     const double passes = way->outer == 0 ? units : 1;
     cycles = cycles * c->groups + stream_cycles(target, input) * (way->outer == 1 ? b.count : 1);
-    if (unit != &two_units) {
+    if (unit == &wide || unit == &in_halves) {
         if (way->outer == 1 && output > 0.5 * target->l2_bytes)
             cycles += stream_cycles(target, output); /* no chain of layers goes on with it */
         if (weights <= 0.5 * target->l1_bytes) return cycles; /* they stay there */
@@ -146,11 +155,12 @@ static double depthwise_cycles(const nas_target *target, const nas__conv *c,
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const int32_t vectors = ceil_div(c->out_c, target->vector_bytes / 4);
     const pace *unit = pace_of(target);
+    const double slow = slowness(target, way);
     double cycles = 0;
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t columns = t.columns - narrow, n = narrow ? t.narrow : t.wide;
         const double loads = (columns - 1) * c->stride_w + 2.0 * c->kernel_w;
-        const double fma = columns * c->kernel_w, work = fma > loads ? fma / 2 : loads / 2;
+        const double fma = columns * c->kernel_w, work = slow * (fma > loads ? fma : loads) / 2;
         const double chain = unit->latency * c->kernel_w, row = work > chain ? work : chain;
         cycles += n * (c->kernel_h * row + unit->call + 2.0 * columns);
     }
@@ -214,7 +224,7 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     double mul = 0;
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-        double step = product_cycles(unit, way->pixels, kind.vectors);
+        double step = product_cycles(unit, 1, way->pixels, kind.vectors);
         if (unit == &wide)
             step += weights_cycles(target, (double)c->in_c * kind.vectors * target->vector_bytes,
                                    kind.vectors, step);
@@ -224,7 +234,7 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
                   out_vectors = ceil_div(c->out_c, b.lanes);
     /* Part of a vector takes longer to load: measured with 3 channels. */
-    const int32_t parts = unit == &two_units && c->in_c % b.lanes > 0;
+    const int32_t parts = unit != &wide && unit != &in_halves && c->in_c % b.lanes > 0;
     const double transform = tiles * points * unit->transform * (in_vectors + parts + out_vectors);
     const double work = points * products * mul;
     const double all =
@@ -234,11 +244,14 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
 }
 
 double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const nas_target view = nas__conv_view(target, way);
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
-    case NAS__CONV_VECTOR: return direct_cycles(target, c, way);
-    case NAS__CONV_DEPTHWISE: return depthwise_cycles(target, c, way);
+    case NAS__CONV_VECTOR:
+    case NAS__CONV_SVE: return direct_cycles(&view, c, way);
+    case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE: return depthwise_cycles(&view, c, way);
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4: return winograd_cycles(target, c, way);
     case NAS__CONV_SPARSE:

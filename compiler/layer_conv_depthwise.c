@@ -11,8 +11,8 @@ int32_t nas__conv_depthwise_chunk(void) {
 }
 
 /* One vector of channels (`last` lanes of it) for `columns` pixels. */
-static void emit_tile(const nas__conv *c, const char *name, int32_t lanes, int32_t columns,
-                      int32_t last, nas_buf *out) {
+static void emit_tile(const nas__conv *c, const char *name, bool sve, int32_t lanes,
+                      int32_t columns, int32_t last, nas_buf *out) {
     const bool partial = last < lanes;
     char count[16] = "";
     if (partial) (void)snprintf(count, sizeof count, ", %d", last);
@@ -21,6 +21,10 @@ static void emit_tile(const nas__conv *c, const char *name, int32_t lanes, int32
                    "HELPER void %s_%d_%d(const float *in, float *out%s, const float *w) {\n",
                    columns, last, name, columns, last,
                    c->has_residual ? ", const float *residual" : "");
+    if (sve) {
+        nas__sve_emit_run(c, lanes, columns, last, out);
+        return;
+    }
     nas_buf_puts(out, "    vf a0 = load(w)");
     for (int32_t p = 1; p < columns; p++)
         nas_buf_printf(out, ", a%d = a0", p);
@@ -71,10 +75,16 @@ void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *c,
                   rest = c->out_c % lanes;
     const int32_t vectors = whole + (rest > 0), chunks = (vectors + CHUNK - 1) / CHUNK;
     const int32_t steps = (nas__conv_heads(c) + c->kernel_h * c->kernel_w) * lanes;
+    const bool sve = way->algorithm == NAS__CONV_SVE_DEPTHWISE;
+    char distance[16] = "LANES"; /* from one vector of channels to the next */
+    if (sve) {
+        (void)snprintf(distance, sizeof distance, "%d", lanes);
+        nas__sve_emit_helpers(out);
+    }
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         if ((narrow ? t.narrow : t.wide) == 0) continue;
-        if (whole > 0) emit_tile(c, name, lanes, t.columns - narrow, lanes, out);
-        if (rest > 0) emit_tile(c, name, lanes, t.columns - narrow, rest, out);
+        if (whole > 0) emit_tile(c, name, sve, lanes, t.columns - narrow, lanes, out);
+        if (rest > 0) emit_tile(c, name, sve, lanes, t.columns - narrow, rest, out);
     }
     nas_buf_printf(out,
                    "KERNEL void %s(const float *in, float *out, const float *residual,\n"
@@ -106,8 +116,10 @@ void nas__conv_depthwise_emit(const nas_target *target, const nas__conv *c,
         for (int32_t k = 0; k < 2; k++) {
             if (k == 0 ? whole == 0 : rest == 0) continue;
             nas_buf_printf(out, "                if (v %s %d) ", k == 0 ? "<" : "==", whole);
-            nas_buf_printf(out, "%s_%d_%d(s + v * LANES, o + v * LANES%s, w);\n", name, columns,
-                           k == 0 ? lanes : rest, c->has_residual ? ", r + v * LANES" : "");
+            nas_buf_printf(out, "%s_%d_%d(s + v * %s, o + v * %s", name, columns,
+                           k == 0 ? lanes : rest, distance, distance);
+            if (c->has_residual) nas_buf_printf(out, ", r + v * %s", distance);
+            nas_buf_puts(out, ", w);\n");
         }
         nas_buf_puts(out, "            }\n        }\n");
     }

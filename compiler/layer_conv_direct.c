@@ -103,7 +103,9 @@ static stream stream_of(const nas_target *target, const nas__conv *c, const nas_
     const int32_t steps = way->depth > 0 ? r.depth : c->kernel_h * r.taps * r.length;
     stream s = {.round = round_of(&r, way->pixels * kind->vectors)};
     const nas__conv_far far = nas__conv_streams(target, c);
-    if (way->algorithm != NAS__CONV_DIRECT || far == NAS__FAR_NONE) return s;
+    if ((way->algorithm != NAS__CONV_DIRECT && way->algorithm != NAS__CONV_SVE) ||
+        far == NAS__FAR_NONE)
+        return s;
     s.pixels = far == NAS__FAR_PIXELS;
     if (s.pixels && way->outer == 1) return s; /* every block reads the whole image */
     if (s.pixels) {
@@ -198,6 +200,8 @@ static void emit_fetch(const nas__conv *c, int32_t pixels, int32_t columns, int3
     }
 }
 
+#define PARTS_HEAD ",\n    int n, const float *from, long step, float *to"
+
 /* One tile: rows x columns pixels. With parts (`depth`) it takes n steps from `from`, which is the bias at first (step
  * 0), then the sums so far, and stores sums to `to` until the last part, where `to` is NULL. */
 static void emit_tile(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
@@ -226,8 +230,27 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
                        nas__sparse_index(&l), nas__sparse_index(&l),
                        runs_of ? ", const unsigned *q" : "");
     }
+    if (way->algorithm == NAS__CONV_SVE) {
+        const int32_t products = pixels * vectors;
+        const nas__sve_tile tile = {.offsets = offsets,
+                                    .pixels = pixels,
+                                    .columns = columns,
+                                    .lanes = lanes,
+                                    .kind = *kind,
+                                    .ahead = weights.ahead,
+                                    .round = way->depth > 0
+                                                 ? round_of(&runs, products)
+                                                 : nas__conv_unroll(runs.length, products),
+                                    .parts = way->depth > 0};
+        nas_buf_puts(out, way->depth > 0 ? PARTS_HEAD : "");
+        if (way->depth > 0 && c->act == NAS__LACT_PRELU) nas_buf_puts(out, ", const float *slope");
+        nas_buf_puts(out, ") {\n");
+        if (fetches(c)) emit_fetch(c, pixels, columns, wide, "    ", out);
+        nas__sve_emit_tile(c, &tile, out);
+        return;
+    }
     if (way->depth > 0) {
-        nas_buf_printf(out, ",\n    int n, const float *from, long step, float *to%s) {\n",
+        nas_buf_printf(out, PARTS_HEAD "%s) {\n",
                        c->act == NAS__LACT_PRELU ? ", const float *slope" : "");
         for (int32_t p = 0; p < pixels; p++) {
             nas_buf_puts(out, "    vf ");
@@ -399,6 +422,7 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
     const nas__sparse_layout lists = nas__sparse_layout_of(target, c, way);
     const int32_t tall = nas__conv_unit_bands(target, c, way), units = (t.bands + tall - 1) / tall;
     if (way->algorithm == NAS__CONV_SPARSE_RUN) nas__run_emit_helpers(out);
+    if (way->algorithm == NAS__CONV_SVE) nas__sve_emit_helpers(out);
     nas_buf_printf(out, "#define ROW %zuL\n", (size_t)c->dilation_h * c->in_row);
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);

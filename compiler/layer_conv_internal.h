@@ -217,6 +217,26 @@ bool nas__panel_staged(const nas__conv_way *way, int32_t lanes);
 size_t nas__panel_scratch(const nas_target *target, const nas__conv *conv,
                           const nas__conv_way *way);
 
+/* ---- vectors of any length: layer_conv_sve.c ------------------------------------------------------------------------ */
+
+/* nas__conv_view - the target as a way sees it: vector_bytes of SVE are those that its tiles are cut for. What is a view
+ * already stays as it is. */
+nas_target nas__conv_view(const nas_target *target, const nas__conv_way *way);
+/* nas__sve_emit_helpers - once in a text, however often. */
+void nas__sve_emit_helpers(nas_buf *out);
+typedef struct nas__sve_tile {
+    const size_t *offsets; /* [pixels] floats from `in` */
+    int32_t pixels, columns, lanes;
+    nas__conv_kind kind;
+    int32_t ahead, round; /* see nas__conv_emit_loop */
+    bool parts;           /* the sum is cut */
+} nas__sve_tile;
+/* nas__sve_emit_tile - the body of a tile of layer_conv_direct.c, which wrote its head. */
+void nas__sve_emit_tile(const nas__conv *conv, const nas__sve_tile *tile, nas_buf *out);
+/* nas__sve_emit_run - the body of a tile of layer_conv_depthwise.c. */
+void nas__sve_emit_run(const nas__conv *conv, int32_t lanes, int32_t columns, int32_t last,
+                       nas_buf *out);
+
 int32_t
 nas__conv_winograd_edge(const nas__conv_way *way); /* output pixels of a tile along an axis */
 

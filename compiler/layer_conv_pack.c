@@ -39,6 +39,7 @@ static void pack_depthwise(const nas_target *target, const nas__conv *c, const f
 nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__conv *c,
                           const nas__conv_way *way, const float *weight, const float *bias,
                           const float *slope, float *out) {
+    const nas_target view = nas__conv_view(target, way);
     if (weight == NULL || (c->act == NAS__LACT_PRELU && slope == NULL)) {
         return nas_fail(ctx, NAS_ERR_INVALID, "a convolution of %d -> %d channels has no weights",
                         c->in_c, c->out_c);
@@ -46,8 +47,10 @@ nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__con
     switch (way->algorithm) {
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
-    case NAS__CONV_VECTOR: pack_direct(target, c, way, weight, bias, slope, out); break;
-    case NAS__CONV_DEPTHWISE: pack_depthwise(target, c, weight, bias, slope, out); break;
+    case NAS__CONV_VECTOR:
+    case NAS__CONV_SVE: pack_direct(&view, c, way, weight, bias, slope, out); break;
+    case NAS__CONV_DEPTHWISE:
+    case NAS__CONV_SVE_DEPTHWISE: pack_depthwise(&view, c, weight, bias, slope, out); break;
     case NAS__CONV_WINOGRAD_2:
     case NAS__CONV_WINOGRAD_4:
         nas__conv_winograd_pack(target, c, way, weight, bias, slope, out);

@@ -42,7 +42,9 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_SPARSE, /* DIRECT with lists: a block of whole vectors of outputs shares one */
     NAS__CONV_SPARSE_RUN, /* the same lists, of runs of inputs: each output picks its own of a run (AVX2) */
     NAS__CONV_SPARSE_PANEL, /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
-    NAS__CONV_SPARSE_CODE /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
+    NAS__CONV_SPARSE_CODE,  /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
+    NAS__CONV_SVE,          /* DIRECT, GROUPED and VECTOR on vectors of SVE */
+    NAS__CONV_SVE_DEPTHWISE /* DEPTHWISE on them */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */
@@ -82,6 +84,7 @@ enum { NAS__CONV_WAYS_MAX = 80 };
 int32_t nas__conv_ways(const nas_target *target, const nas__conv *conv,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]);
 bool nas__conv_is_sparse(const nas__conv_way *way);
+bool nas__conv_is_sve(const nas__conv_way *way);
 /* nas__sparse_products - multiplications for one output pixel of a sparse way, those with zeros that a list contains
  * because a neighbour needs its entry included. */
 double nas__sparse_products(const nas_target *target, const nas__conv *conv,

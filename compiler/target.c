@@ -9,6 +9,9 @@
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__aarch64__)
+#include <sys/prctl.h>
+#endif
 
 #if defined(__x86_64__)
 #define HERE "x86-64"
@@ -53,50 +56,57 @@
 
 enum { KIB = 1024 };
 
-/* Worst row of an architecture first: "native" takes the last one that runs here, in half precision the last of those that
+/* SVE is one row for vectors of any length, cut for the 64 bytes of A64FX, the only common processor with longer ones than 16
+ * bytes and no dot products: all others find their row further down, and name themselves for kernels of SVE.
+ *
+ * Worst row of an architecture first: "native" takes the last one that runs here, in half precision the last of those that
  * compute in it. Cache sizes are those of the smallest common processor of the row; AVX-512 is taken to be that of Zen 4.
  * runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
  * without the V extension a vector is four of them. */
 static nas_target targets[] = {
     {"x86-64", 16, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=x86-64", false, "x86-64", "",
-     "-march=x86-64", false},
+     "-march=x86-64", false, 0, false},
     {"x86-64-avx2", 32, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=haswell", false, "x86-64",
-     HASWELL, "-march=x86-64", false},
+     HASWELL, "-march=x86-64", false, 0, false},
     {"x86-64-avx512", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=skylake-avx512" WIDE,
-     false, "x86-64", SKYLAKE, "-march=x86-64", true},
+     false, "x86-64", SKYLAKE, "-march=x86-64", true, 0, false},
     {"x86-64-avx512fp16", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER,
-     "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64", false},
+     "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64", false, 0,
+     false},
     {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
-     false, "x86-64", CASCADE, "-march=x86-64", true},
+     false, "x86-64", CASCADE, "-march=x86-64", true, 0, false},
     {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
-     "x86-64", SAPPHIRE, "-march=x86-64", false},
+     "x86-64", SAPPHIRE, "-march=x86-64", false, 0, false},
     {"aarch64-linux", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8-a" LATE, false,
-     "aarch64", "asimd", "-march=armv8-a", false},
+     "aarch64", "asimd", "-march=armv8-a", false, 0, false},
     {"aarch64-fp16", 16, 32, 32 * KIB, 128 * KIB, ARM_COMPILER, "-march=armv8.2-a+fp16" LATE, false,
-     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a", false},
+     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a", false, 0, false},
+    {"aarch64-sve", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+sve" LATE, false,
+     "aarch64", "asimd,atomics,sve", "-march=armv8-a", false, 64, false},
     {"aarch64-dotprod", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod" LATE,
-     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a", false},
+     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a", false, 0, false},
     {"aarch64-i8mm", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER,
      "-march=armv8.2-a+dotprod+i8mm" LATE, false, "aarch64", "asimd,atomics,asimddp,i8mm",
-     "-march=armv8-a", false},
+     "-march=armv8-a", false, 0, false},
     {"aarch64-android", 16, 32, 32 * KIB, 512 * KIB, NDK_CLANG, "-march=armv8-a", false, "aarch64",
-     "asimd", "-march=armv8-a", false},
+     "asimd", "-march=armv8-a", false, 0, false},
     {"armv7-linux", 16, 16, 32 * KIB, 256 * KIB, "arm-linux-gnueabihf-gcc", ARMV7_FLAGS, false,
-     "armv7", "neon,vfpv4", "", false},
+     "armv7", "neon,vfpv4", "", false, 0, false},
     {"riscv64-linux", 16, 8, 32 * KIB, 512 * KIB, "riscv64-linux-gnu-gcc", "-march=rv64gc", false,
-     "riscv64", "", "-march=rv64gc", false},
+     "riscv64", "", "-march=rv64gc", false, 0, false},
     {"riscv64-rvv", 16, 32, 32 * KIB, 512 * KIB, RISCV_CLANG, RISCV_LINUX "-march=rv64gcv", false,
-     "riscv64", "v", RISCV_LINUX "-march=rv64gc", false},
+     "riscv64", "v", RISCV_LINUX "-march=rv64gc", false, 0, false},
     {"riscv64-rvv256", 32, 32, 32 * KIB, 512 * KIB, RISCV_CLANG,
      RISCV_LINUX "-march=rv64gcv_zvl256b", false, "riscv64", "v,zvl256b",
-     RISCV_LINUX "-march=rv64gc", false},
+     RISCV_LINUX "-march=rv64gc", false, 0, false},
 };
 enum { TARGET_COUNT = sizeof targets / sizeof targets[0] };
 
-/* A processor: flags instead of the target's, caches of one core, all that its programs may use. */
+/* A processor: flags instead of the target's, caches of one core, all that its programs may use; its vectors of SVE. */
 typedef struct cpu {
     const char *name, *arch, *flags, *needs;
-    int32_t l1_bytes, l2_bytes;
+    int32_t l1_bytes, l2_bytes, sve_bytes;
+    bool sve_halves;
 } cpu;
 
 #define V8 "asimd"
@@ -104,26 +114,32 @@ typedef struct cpu {
 #define V84 V82 ",i8mm"
 #define V9 V84 ",bf16,sve,sve2"
 static const cpu cpus[] = {
-    {"haswell", "x86-64", "-march=haswell", HASWELL, 32 * KIB, 256 * KIB},
-    {"skylake", "x86-64", "-march=skylake", HASWELL, 32 * KIB, 256 * KIB},
-    {"znver2", "x86-64", "-march=znver2", HASWELL, 32 * KIB, 512 * KIB},
-    {"znver3", "x86-64", "-march=znver3", HASWELL, 32 * KIB, 512 * KIB},
-    {"skylake-avx512", "x86-64", "-march=skylake-avx512" WIDE, SKYLAKE, 32 * KIB, 1024 * KIB},
-    {"cascadelake", "x86-64", "-march=cascadelake" WIDE, CASCADE, 32 * KIB, 1024 * KIB},
-    {"icelake-server", "x86-64", "-march=icelake-server" WIDE, ICELAKE, 48 * KIB, 1280 * KIB},
-    {"sapphirerapids", "x86-64", "-march=sapphirerapids" WIDE, SAPPHIRE, 48 * KIB, 2048 * KIB},
-    {"cortex-a53", "aarch64", "-mcpu=cortex-a53", V8, 32 * KIB, 512 * KIB},
-    {"cortex-a55", "aarch64", "-mcpu=cortex-a55", V82, 32 * KIB, 128 * KIB},
-    {"cortex-a72", "aarch64", "-mcpu=cortex-a72" LATE, V8, 32 * KIB, 1024 * KIB},
-    {"cortex-a75", "aarch64", "-mcpu=cortex-a75" LATE, V82, 64 * KIB, 256 * KIB},
-    {"cortex-a76", "aarch64", "-mcpu=cortex-a76" LATE, V82, 64 * KIB, 512 * KIB},
-    {"cortex-x1", "aarch64", "-mcpu=cortex-x1" LATE, V82, 64 * KIB, 1024 * KIB},
-    {"neoverse-n1", "aarch64", "-mcpu=neoverse-n1" LATE, V82, 64 * KIB, 1024 * KIB},
-    {"neoverse-v1", "aarch64", "-mcpu=neoverse-v1" LATE, V84 ",bf16,sve", 64 * KIB, 1024 * KIB},
-    {"neoverse-n2", "aarch64", "-mcpu=neoverse-n2" LATE, V9, 64 * KIB, 1024 * KIB},
-    {"cortex-a510", "aarch64", "-mcpu=cortex-a510", V9, 32 * KIB, 128 * KIB},
-    {"cortex-a710", "aarch64", "-mcpu=cortex-a710" LATE, V9, 32 * KIB, 256 * KIB},
-    {"cortex-x2", "aarch64", "-mcpu=cortex-x2" LATE, V9, 64 * KIB, 512 * KIB},
+    {"haswell", "x86-64", "-march=haswell", HASWELL, 32 * KIB, 256 * KIB, 0, false},
+    {"skylake", "x86-64", "-march=skylake", HASWELL, 32 * KIB, 256 * KIB, 0, false},
+    {"znver2", "x86-64", "-march=znver2", HASWELL, 32 * KIB, 512 * KIB, 0, false},
+    {"znver3", "x86-64", "-march=znver3", HASWELL, 32 * KIB, 512 * KIB, 0, false},
+    {"skylake-avx512", "x86-64", "-march=skylake-avx512" WIDE, SKYLAKE, 32 * KIB, 1024 * KIB, 0,
+     false},
+    {"cascadelake", "x86-64", "-march=cascadelake" WIDE, CASCADE, 32 * KIB, 1024 * KIB, 0, false},
+    {"icelake-server", "x86-64", "-march=icelake-server" WIDE, ICELAKE, 48 * KIB, 1280 * KIB, 0,
+     false},
+    {"sapphirerapids", "x86-64", "-march=sapphirerapids" WIDE, SAPPHIRE, 48 * KIB, 2048 * KIB, 0,
+     false},
+    {"cortex-a53", "aarch64", "-mcpu=cortex-a53", V8, 32 * KIB, 512 * KIB, 0, false},
+    {"cortex-a55", "aarch64", "-mcpu=cortex-a55", V82, 32 * KIB, 128 * KIB, 0, false},
+    {"cortex-a72", "aarch64", "-mcpu=cortex-a72" LATE, V8, 32 * KIB, 1024 * KIB, 0, false},
+    {"cortex-a75", "aarch64", "-mcpu=cortex-a75" LATE, V82, 64 * KIB, 256 * KIB, 0, false},
+    {"cortex-a76", "aarch64", "-mcpu=cortex-a76" LATE, V82, 64 * KIB, 512 * KIB, 0, false},
+    {"cortex-x1", "aarch64", "-mcpu=cortex-x1" LATE, V82, 64 * KIB, 1024 * KIB, 0, false},
+    {"neoverse-n1", "aarch64", "-mcpu=neoverse-n1" LATE, V82, 64 * KIB, 1024 * KIB, 0, false},
+    {"neoverse-v1", "aarch64", "-mcpu=neoverse-v1" LATE, V84 ",bf16,sve", 64 * KIB, 1024 * KIB, 32,
+     true},
+    {"a64fx", "aarch64", "-mcpu=a64fx" LATE, V8 ",atomics,asimdhp,sve", 64 * KIB, 512 * KIB, 64,
+     false},
+    {"neoverse-n2", "aarch64", "-mcpu=neoverse-n2" LATE, V9, 64 * KIB, 1024 * KIB, 16, false},
+    {"cortex-a510", "aarch64", "-mcpu=cortex-a510", V9, 32 * KIB, 128 * KIB, 16, false},
+    {"cortex-a710", "aarch64", "-mcpu=cortex-a710" LATE, V9, 32 * KIB, 256 * KIB, 16, false},
+    {"cortex-x2", "aarch64", "-mcpu=cortex-x2" LATE, V9, 64 * KIB, 512 * KIB, 16, false},
 };
 enum { CPU_COUNT = sizeof cpus / sizeof cpus[0] };
 
@@ -160,6 +176,10 @@ static int32_t cache_bytes(int64_t found, int32_t row) {
 
 void nas_target_adapt(nas_target *row, const nas_target_cpu *told) {
     enum { ZEN_3_4 = 0x19 }; /* AMD's family of Zen 3 and 4, of which the latter has AVX-512 */
+    if (row->sve_bytes > 0 && told->sve_bytes >= 16) {
+        row->sve_halves = told->sve_bytes == 32; /* those of Neoverse V1 alone */
+        row->sve_bytes = told->sve_bytes;
+    }
     if (row->vector_bytes != 64) return;
     if (told->vendor[0] != '\0')
         row->splits_vectors = strcmp(told->vendor, "AuthenticAMD") == 0 && told->family == ZEN_3_4;
@@ -181,6 +201,10 @@ static nas_target_cpu this_cpu(char vendor[13]) {
         vendor[12] = '\0';
         told.family = (int32_t)((a >> 8 & 15) + ((a >> 8 & 15) == 15 ? a >> 20 & 255 : 0));
     }
+#endif
+#if defined(__aarch64__) && defined(PR_SVE_GET_VL)
+    const int sve = prctl(PR_SVE_GET_VL); /* an error without SVE */
+    if (sve > 0) told.sve_bytes = sve & PR_SVE_VL_LEN_MASK;
 #endif
 #if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
     told.l1_bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
@@ -330,6 +354,8 @@ nas_status nas_target_find_cpu(nas_ctx *ctx, const nas_target *target, const cha
         out->l1_bytes = c->l1_bytes;
         out->l2_bytes = c->l2_bytes;
         out->splits_vectors = false; /* none of the table does */
+        out->sve_bytes = c->sve_bytes;
+        out->sve_halves = c->sve_halves;
         out->runs_here = runs_here(out);
         return NAS_OK;
     }

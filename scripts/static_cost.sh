@@ -18,6 +18,10 @@ cpus='neoverse-n1:2 neoverse-n2:2 cortex-a53:1 cortex-a55:1'
 # Integer products of vectors (sdot) and matrices (smmla, usmmla) a cycle; Arm's Software Optimization Guides.
 cpus_sdot='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
 cpus_smmla='neoverse-n2:2 neoverse-v1:4'
+# Vectors of SVE beside those of 16 bytes: Neoverse V1 has four pipes of 128 bits that join to two of 256, A64FX two of 512; Arm's
+# Neoverse V1 Software Optimization Guide, Fujitsu's A64FX Microarchitecture Manual.
+cpus_long='neoverse-v1:4 a64fx:2'
+cpus_sve='neoverse-v1:2 a64fx:2'
 # Half precision: 8 lanes in the same pipes. The Cortex-A76 is the core of the Neoverse N1; llvm-mca has no model of its own for it.
 cpus_half='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
 rows=
@@ -40,17 +44,19 @@ static int fail(nas_ctx *ctx) {
     return 1;
 }
 
-/* Convolution on whole buffers, 56x56, the best direct way; a table keeps the static function. */
-static void direct(const nas_target *target, int32_t in_c, int32_t out_c, int32_t kernel, nas_buf *out) {
+/* Convolution on whole buffers, 56x56, the best way of an algorithm; a table keeps the static function. */
+static void dense(const nas_target *target, nas__conv_algorithm algorithm, int32_t in_c, int32_t out_c, int32_t kernel,
+    nas_buf *out) {
     const int32_t size = 56, edge = size + kernel - 1;
-    const nas__conv c = {.in_c = in_c, .out_c = out_c, .groups = 1, .out_h = size, .out_w = size, .kernel_h = kernel,
+    const bool depthwise = algorithm == NAS__CONV_DEPTHWISE || algorithm == NAS__CONV_SVE_DEPTHWISE;
+    const nas__conv c = {.in_c = in_c, .out_c = out_c, .groups = depthwise ? in_c : 1, .out_h = size, .out_w = size, .kernel_h = kernel,
         .kernel_w = kernel, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .in_pitch = in_c,
         .out_pitch = out_c, .in_row = (size_t)(edge * in_c), .out_row = (size_t)(size * out_c),
         .act = NAS__LACT_RELU};
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
     const int32_t n = nas__conv_ways(target, &c, ways);
     int32_t i = 0;
-    while (i + 1 < n && ways[i].algorithm != NAS__CONV_DIRECT) i++;
+    while (i + 1 < n && ways[i].algorithm != algorithm) i++;
     nas__emit_vector_prelude(target, out);
     nas__conv_emit(target, &c, &ways[i], out);
     nas_buf_puts(out, "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
@@ -145,10 +151,27 @@ int main(int argc, char **argv) {
         puts(cpu.flags);
         return 0;
     }
-    direct(target, 16, 16, 3, &text);
+    dense(target, NAS__CONV_DIRECT, 16, 16, 3, &text);
     if (save(ctx, argv[1], "direct_3x3_16_16.c", &text) != 0) return 1;
-    direct(target, 64, 64, 1, &text);
+    dense(target, NAS__CONV_DIRECT, 64, 64, 1, &text);
     if (save(ctx, argv[1], "direct_1x1_64_64.c", &text) != 0) return 1;
+    dense(target, NAS__CONV_DEPTHWISE, 96, 96, 3, &text);
+    if (save(ctx, argv[1], "depthwise_3x3_96.c", &text) != 0) return 1;
+    static const char *const long_vectors[] = {"neoverse-v1", "a64fx"}; /* a text for each */
+    for (int32_t i = 0; i < 2; i++) {
+        nas_target cpu;
+        char name[64];
+        if (nas_target_find_cpu(ctx, target, long_vectors[i], &cpu) != NAS_OK) return fail(ctx);
+        dense(&cpu, NAS__CONV_SVE, 16, 16, 3, &text);
+        snprintf(name, sizeof name, "sve_3x3_16_16.%s.c", long_vectors[i]);
+        if (save(ctx, argv[1], name, &text) != 0) return 1;
+        dense(&cpu, NAS__CONV_SVE, 64, 64, 1, &text);
+        snprintf(name, sizeof name, "sve_1x1_64_64.%s.c", long_vectors[i]);
+        if (save(ctx, argv[1], name, &text) != 0) return 1;
+        dense(&cpu, NAS__CONV_SVE_DEPTHWISE, 96, 96, 3, &text);
+        snprintf(name, sizeof name, "sve_depthwise_96.%s.c", long_vectors[i]);
+        if (save(ctx, argv[1], name, &text) != 0) return 1;
+    }
     sparse(target, NAS__CONV_SPARSE, 0, &text);
     if (save(ctx, argv[1], "sparse_vectors.c", &text) != 0) return 1;
     for (int32_t group = 1; group <= 4; group *= 2) {
@@ -187,33 +210,41 @@ iterations=1000
 "${CROSS}gcc" --version | sed -n 1p
 [ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
 printf '\n%-19s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
-for kernel in direct_3x3_16_16 direct_1x1_64_64 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 $rows sdot_3x3_64_64 smmla_3x3_64_64; do
+for kernel in direct_3x3_16_16 direct_1x1_64_64 depthwise_3x3_96 sve_3x3_16_16 sve_1x1_64_64 sve_depthwise_96 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 $rows sdot_3x3_64_64 smmla_3x3_64_64; do
     case $kernel in
     sdot*) list=$cpus_sdot each=32 ;; # operations of an instruction
     smmla*) list=$cpus_smmla each=64 ;;
     half*) list=$cpus_half each=16 ;;
+    direct* | depthwise*) list="$cpus $cpus_long" each=8 ;;
+    sve*) list=$cpus_sve each=0 ;; # by the length of the vectors
     *) list=$cpus each=8 ;;
     esac
     for row in $list; do
         cpu=${row%:*}
         width=${row#*:}
+        source="$work/$kernel.c" ops=$each
+        [ -s "$source" ] || source="$work/$kernel.$cpu.c"
+        case $kernel:$cpu in
+        sve*:neoverse-v1) ops=16 ;;
+        sve*) ops=32 ;;
+        esac
         asm="$work/$kernel.$cpu.s"
         loop="$work/$kernel.$cpu.loop.s"
         flags=$("$work/emit" "$work" "$cpu")
         # shellcheck disable=SC2086 # lists of flags
         "${CROSS}gcc" -S -O2 -std=gnu99 -ffp-contract=fast -pthread $flags -fno-asynchronous-unwind-tables \
-            ${FLAGS:-} "$work/$kernel.c" -o "$asm"
+            ${FLAGS:-} "$source" -o "$asm"
         awk -f scripts/find_loop.awk "$asm" >"$loop"
         [ -s "$loop" ] || { echo "error: no loop found in $asm" >&2; exit 1; }
         # The model of n2 without SVE would be that of another core; the loop has none either way.
         cycles=$("$MCA" -mtriple=aarch64-linux-gnu "-mcpu=$cpu" "-iterations=$iterations" "$loop" 2>"$work/mca.err" |
             awk '/^Total Cycles:/ { print $3 }')
         [ -n "$cycles" ] || { cat "$work/mca.err" >&2; exit 1; }
-        awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" -v ops="$each" '
+        awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" -v ops="$ops" '
             { instr++ }
             $1 ~ /^(fmla|sdot|u?smmla)$/ { madd++ }
-            $1 ~ /^(ldr|ldur|ldp|ld1|ld1r|ld2|ld3|ld4)$/ { loads++ }
-            $1 ~ /^(str|stur|stp|st1)$/ { stores++ }
+            $1 ~ /^(ldr|ldur|ldp|ld1|ld1r|ld2|ld3|ld4|ld1w|ld1rw)$/ { loads++ }
+            $1 ~ /^(str|stur|stp|st1|st1w)$/ { stores++ }
             END {
                 each = cycles / times; bound = madd / width
                 printf "%-19s %-12s %6d %6d %6d %6d %9.2f %9.2f %7.0f%% %11.1f%s\n", kernel, cpu, instr, madd, loads,

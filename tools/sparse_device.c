@@ -17,7 +17,7 @@ static bool device_has(void *user, const char *feature) {
 static nas_status target_of(nas_ctx *ctx, const char *connect, nas_dtype dtype, nas_device *device,
                             nas_target *out) {
     const nas_device_facts *f = nas_device_facts_of(device);
-    const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes};
+    const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes, 0};
     const bool here = strcmp(connect, "local") == 0 || f->arch[0] == '\0';
     const nas_target *row = NULL;
     const nas_status status = here ? nas_target_native(ctx, dtype, &row)

@@ -48,7 +48,7 @@ static const shape_row fixed_shapes[] = {
     {3, 16, 1, 98, 108, 3, 3, 1, 1, 1, 1, 1, 16, false, NAS__LACT_RELU},
 };
 enum { FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0], GENERATED = 12, SMALL_CACHE = 2 };
-enum { CACHE = 20 << 10 };
+enum { CACHE = 20 << 10, EMULATED = 4300000 };
 
 static nas_ctx *ctx;
 static char dir[64];
@@ -186,18 +186,35 @@ static double worst(const nas__conv *c, const float *in, const float *residual, 
 
 static const char main_text[] =
     "typedef void kernel(const float *, float *, const float *, const void *, void *, int, int);\n"
+    "#ifdef GUARDED /* no sanitizer: a page behind the last float that nobody may touch */\n"
+    "#include <sys/mman.h>\n"
+    "static float *room(size_t n) {\n"
+    "    const size_t page = 4096, all = (n * 4 + page - 1) / page * page;\n"
+    "    char *p = mmap(NULL, all + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, "
+    "0);\n"
+    "    if (p == MAP_FAILED || mprotect(p + all, page, PROT_NONE) != 0) exit(4);\n"
+    "    return (float *)(p + all) - n;\n"
+    "}\n"
+    "#define give(p) ((void)(p))\n"
+    "#else\n"
+    "static float *room(size_t n) {\n"
+    "    void *p = NULL;\n"
+    "    if (posix_memalign(&p, 64, n * 4) != 0) exit(4);\n"
+    "    return p;\n"
+    "}\n"
+    "#define give(p) free(p)\n"
+    "#endif\n"
     "static float *take(FILE *f, size_t n) {\n"
-    "    float *p = n > 0 ? malloc(n * 4) : NULL;\n"
+    "    float *p = n > 0 ? room(n) : NULL;\n"
     "    if (n > 0 && fread(p, 4, n, f) != n) exit(3);\n"
     "    return p;\n"
     "}\n"
     "static void one(FILE *in, FILE *out, kernel *k, size_t n_in, size_t n_res, size_t n_w, size_t "
     "n_scratch,\n    size_t n_out, int units) {\n"
     "    float *x = take(in, n_in), *r = take(in, n_res), *w = take(in, n_w);\n"
-    "    float *y[2], *scratch = NULL;\n"
-    "    if (n_scratch > 0 && posix_memalign((void **)&scratch, 64, n_scratch * 4) != 0) exit(4);\n"
+    "    float *y[2], *scratch = n_scratch > 0 ? room(n_scratch) : NULL;\n"
     "    for (int split = 0; split < 2; split++) {\n"
-    "        if (posix_memalign((void **)&y[split], 64, n_out * 4) != 0) exit(4);\n"
+    "        y[split] = room(n_out);\n"
     "        for (size_t i = 0; i < n_out; i++) y[split][i] = -777.0f;\n"
     "        for (size_t i = 0; i < n_scratch; i++) scratch[i] = 0x1p+100f;\n"
     "        if (split == 0) k(x, y[0], r, w, scratch, 0, units);\n"
@@ -207,7 +224,7 @@ static const char main_text[] =
     "    }\n"
     "    if (memcmp(y[0], y[1], n_out * 4) != 0) exit(5);\n"
     "    if (fwrite(y[0], 4, n_out, out) != n_out) exit(6);\n"
-    "    free(x); free(r); free(w); free(y[0]); free(y[1]); free(scratch);\n"
+    "    give(x); give(r); give(w); give(y[0]); give(y[1]); give(scratch);\n"
     "}\n"
     "int main(void) {\n"
     "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
@@ -292,8 +309,13 @@ static void add_case(const nas_target *target, const tensors *t, const nas__conv
                    nas__conv_units(target, &t->conv, way));
 }
 
-/* Every algorithm of a shape, and of its other ways each fourth: a compiler takes minutes for all of them. */
-static bool is_compiled(const nas__conv_way *ways, int32_t k, int shape) {
+/* Every algorithm of a shape, and of its other ways each fourth: a compiler takes minutes for all of them. Under an emulator
+ * those of SVE alone, and none of the large images. */
+static bool is_compiled(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
+                        int32_t k, int shape) {
+    const double products =
+        (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * c->in_c / c->groups;
+    if (target->sve_bytes > 0 && (!nas__conv_is_sve(&ways[k]) || products > EMULATED)) return false;
     for (int32_t i = 0; i < k; i++) {
         if (ways[i].algorithm == ways[k].algorithm) return (k + shape) % 4 == 0;
     }
@@ -305,7 +327,40 @@ static const nas_target *target_of(const nas_target *target, const nas_target *s
     return i >= FIXED - SMALL_CACHE && i < FIXED ? small : target;
 }
 
-static void check_target(const nas_target *target) {
+static const char *const sanitized[] = {"-fsanitize=address",
+                                        "--param=asan-instrumentation-with-call-threshold=0"};
+static const char *const guarded[] = {"-DGUARDED", "-static"};
+
+/* Runs the program, on every processor of the NULL-terminated list by qemu-aarch64 when there is one; out.raw does not depend
+ * on which. */
+static void run_kernels(const nas_target *target, const char *const *models, nas_buf *out) {
+    static const char *const here[] = {NULL, NULL};
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+    for (int32_t i = 0; i == 0 || (models != NULL && models[i] != NULL); i++) {
+        const char *model = (models != NULL ? models : here)[i];
+        const char *const native[] = {"./kernels", NULL};
+        const char *const emulated[] = {"qemu-aarch64", "-cpu", model, "./kernels", NULL};
+        nas_process_result r = {0};
+        nas_buf bytes = {0};
+        const int code = run_program(model != NULL ? emulated : native, &r);
+        cr_assert(code == 0, "%s: exit %d, signal %d: %.3000s",
+                  model != NULL ? model : target->name, code, r.signal,
+                  r.err.data != NULL ? r.err.data : "");
+        nas_process_result_deinit(&r);
+        cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &bytes), NAS_OK));
+        if (i == 0) {
+            *out = bytes;
+            continue;
+        }
+        cr_assert(bytes.len == out->len && memcmp(bytes.data, out->data, out->len) == 0,
+                  "%s: other bits than %s", model, models[0]);
+        nas_buf_deinit(&bytes);
+    }
+}
+
+static void check_target(const nas_target *target, const char *const *models) {
+    const char *const *checks = models != NULL ? guarded : sanitized;
     nas_target small = *target;
     small.l2_bytes = CACHE;
     nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
@@ -313,7 +368,8 @@ static void check_target(const nas_target *target) {
     tensors all[FIXED + GENERATED];
     nas__conv_way ways[FIXED + GENERATED][NAS__CONV_WAYS_MAX];
     int32_t counts[FIXED + GENERATED];
-    nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
+    nas_buf_puts(&text, "#define _DEFAULT_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#include "
+                        "<stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
     nas__emit_vector_prelude(target, &text);
     for (int i = 0; i < FIXED + GENERATED; i++) {
@@ -325,7 +381,8 @@ static void check_target(const nas_target *target) {
         for (int32_t k = 0; k < counts[i]; k++) {
             cr_assert(ways[i][k].cycles > 0 && isfinite(ways[i][k].cycles));
             cr_assert(k == 0 || ways[i][k].cycles >= ways[i][k - 1].cycles);
-            if (is_compiled(ways[i], k, i)) add_case(of, &all[i], &ways[i][k], &text, &calls, &raw);
+            if (is_compiled(of, &all[i].conv, ways[i], k, i))
+                add_case(of, &all[i], &ways[i][k], &text, &calls, &raw);
         }
     }
     nas_buf_puts(&text, main_text);
@@ -345,8 +402,8 @@ static void check_target(const nas_target *target) {
                                  "-Wall",
                                  "-Wextra",
                                  "-Werror",
-                                 "-fsanitize=address",
-                                 "--param=asan-instrumentation-with-call-threshold=0",
+                                 checks[0],
+                                 checks[1],
                                  flags[0],
                                  flags[1],
                                  "kernels.c",
@@ -357,20 +414,12 @@ static void check_target(const nas_target *target) {
     const int built = run_program(build, &r);
     cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
     nas_process_result_deinit(&r);
-    const char *const run[] = {"./kernels", NULL};
-    r = (nas_process_result){0};
-    const int code = run_program(run, &r);
-    cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
-              r.err.data != NULL ? r.err.data : "");
-    nas_process_result_deinit(&r);
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
-    cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
+    run_kernels(target, models, &result);
     const float *out = (const float *)(const void *)result.data;
     for (int i = 0; i < FIXED + GENERATED; i++) {
         const tensors *t = &all[i];
         for (int32_t k = 0; k < counts[i]; k++) {
-            if (!is_compiled(ways[i], k, i)) continue;
+            if (!is_compiled(target, &t->conv, ways[i], k, i)) continue;
             const nas__conv_way *w = &ways[i][k];
             const bool winograd =
                 w->algorithm == NAS__CONV_WINOGRAD_2 || w->algorithm == NAS__CONV_WINOGRAD_4;
@@ -397,7 +446,7 @@ static void check_named(const char *name) {
         cr_log_info("%s does not run here", name);
         return;
     }
-    check_target(target);
+    check_target(target, NULL);
 }
 
 Test(compiler_layer_conv, every_way_agrees_with_the_reference_16_bytes) {
@@ -419,7 +468,92 @@ Test(compiler_layer_conv, every_way_agrees_with_the_reference_beyond_the_caches)
     }
     nas_target small = *target;
     small.l2_bytes = 256;
-    check_target(&small);
+    check_target(&small, NULL);
+}
+
+static bool starts(const char *program) {
+    const char *const argv[] = {program, "--version", NULL};
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    nas_process_result r = {0};
+    const bool found = nas_process_run(ctx, &o, &r) == NAS_OK && r.exit_code == 0;
+    nas_process_result_deinit(&r);
+    nas_ctx_clear(ctx);
+    return found;
+}
+
+/* Kernels cut for vectors of 16 lanes on a processor with 4, 8, 16 and 64 of them. */
+Test(compiler_layer_conv, vectors_of_any_length_agree_with_the_reference_and_one_another) {
+    static const char *const models[] = {
+        "max,sve-default-vector-length=16", "max,sve-default-vector-length=32",
+        "max,sve-default-vector-length=64", "max,sve-default-vector-length=256", NULL};
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-sve", &target), NAS_OK));
+    if (!starts(target->compiler) || !starts("qemu-aarch64")) {
+        (void)fprintf(stderr,
+                      "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
+        cr_skip_test("no cross compiler or no emulator");
+    }
+    check_target(target, models);
+}
+
+/* The ways of `algorithm`, and where the first of them is in the order of the estimates; -1 without any. */
+static int32_t count_ways(const nas_target *target, const nas__conv *c,
+                          nas__conv_algorithm algorithm, int32_t *place) {
+    nas__conv_way ways[NAS__CONV_WAYS_MAX];
+    const int32_t n = nas__conv_ways(target, c, ways);
+    int32_t count = 0;
+    *place = -1;
+    for (int32_t i = 0; i < n; i++) {
+        if (ways[i].algorithm != algorithm) continue;
+        if (count++ == 0) *place = i;
+    }
+    return count;
+}
+
+Test(compiler_layer_conv, long_vectors_compete_with_short_ones_where_the_processor_has_them) {
+    static const struct {
+        const char *cpu;
+        bool offered;
+    } rows[] = {{"neoverse-n1", false}, {"neoverse-n2", false}, {"cortex-a510", false},
+                {"cortex-x2", false},   {"neoverse-v1", true},  {"a64fx", true}};
+    const shape_row dense = {64, 64, 1, 28, 28, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU};
+    const shape_row depthwise = {64, 64, 64, 28, 28, 3, 3, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU};
+    const shape_row full = {128, 200, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE};
+    const shape_row *const shapes[] = {&dense, &depthwise, &full};
+    const nas__conv_algorithm algorithms[][2] = {{NAS__CONV_SVE, NAS__CONV_DIRECT},
+                                                 {NAS__CONV_SVE_DEPTHWISE, NAS__CONV_DEPTHWISE},
+                                                 {NAS__CONV_SVE, NAS__CONV_VECTOR}};
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-linux", &target), NAS_OK));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        nas_target cpu;
+        cr_assert(eq(int, (int)nas_target_find_cpu(ctx, target, rows[i].cpu, &cpu), NAS_OK));
+        for (int k = 0; k < 3; k++) {
+            const nas__conv c = conv_of(shapes[k]);
+            int32_t sve = -1, neon = -1;
+            cr_expect(eq(int, count_ways(&cpu, &c, algorithms[k][0], &sve) > 0, rows[i].offered));
+            cr_expect(count_ways(&cpu, &c, algorithms[k][1], &neon) > 0, "%s", rows[i].cpu);
+            cr_expect(sve < neon || rows[i].offered == false, "%s, shape %d: %d, %d", rows[i].cpu,
+                      k, sve, neon);
+        }
+    }
+}
+
+/* A block of weights has as many channels as vectors of the processor take: the texts are others. */
+Test(compiler_layer_conv, names_tell_for_which_length_a_kernel_is_cut) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-sve", &target), NAS_OK));
+    nas_target shorter = *target;
+    shorter.sve_bytes = 32;
+    const nas__conv c = conv_of(&fixed_shapes[1]);
+    const nas__conv_way way = {.algorithm = NAS__CONV_SVE, .pixels = 7, .vectors = 2};
+    nas_buf a = {0}, b = {0};
+    nas__conv_name(target, &c, &way, &a);
+    nas__conv_name(&shorter, &c, &way, &b);
+    cr_assert(ne(str, a.data, b.data));
+    nas_buf_deinit(&a);
+    nas_buf_deinit(&b);
 }
 
 Test(compiler_layer_conv, names_depend_on_everything_that_the_text_depends_on) {

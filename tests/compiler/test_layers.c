@@ -393,6 +393,66 @@ static nas__layers *lowered(void) {
     return l;
 }
 
+static bool starts(const char *program) {
+    const char *const argv[] = {program, "--version", NULL};
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    nas_process_result r = {0};
+    const bool found = nas_process_run(ctx, &o, &r) == NAS_OK && r.exit_code == 0;
+    nas_process_result_deinit(&r);
+    nas_ctx_clear(ctx);
+    return found;
+}
+
+/* One program for every length of the vectors, cut for 64 bytes: the same bits on all of them. */
+Test(compiler_layers, networks_on_vectors_of_any_length_match_the_reference) {
+    static const char *const models[] = {
+        "max,sve-default-vector-length=16", "max,sve-default-vector-length=32",
+        "max,sve-default-vector-length=64", "max,sve-default-vector-length=256"};
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-sve", &options.target), NAS_OK));
+    if (!starts(options.target->compiler) || !starts("qemu-aarch64")) {
+        (void)fprintf(stderr,
+                      "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
+        cr_skip_test("no cross compiler or no emulator");
+    }
+    for (int i = 0; i < 2; i++) {
+        networks[i]();
+        nas__layers *l = lowered();
+        int32_t vectors = 0;
+        for (int32_t k = 0; k < l->n_layers; k++)
+            vectors += l->layers[k].kind == NAS__LAYER_CONV &&
+                       nas__conv_is_sve(&l->layers[k].ways[l->layers[k].way]);
+        nas__layers_free(l);
+        cr_expect(vectors >= 3, "%s: %d layers", network_names[i], vectors);
+        const size_t n_in = reference_count(g, nas_graph_input(g)),
+                     n_out = reference_count(g, nas_graph_output(g));
+        float *in = reference_image(ctx, n_in, 5), *y = nas_alloc_array(ctx, 2 * n_out, sizeof *y);
+        double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0, worst = 0;
+        reference_forward(ctx, g, in, expected, &magnitude);
+        nas_artifact artifact;
+        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s",
+                  nas_ctx_message(ctx));
+        (void)snprintf(artifact.runner, sizeof artifact.runner, "qemu-aarch64");
+        for (int k = 0; k < 4; k++) {
+            cr_assert(eq(int, setenv("QEMU_CPU", models[k], 1), 0));
+            float *out = y + (k > 0 ? n_out : 0);
+            cr_assert(eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, out, 1 + k % 2, dir),
+                         NAS_OK),
+                      "%s", nas_ctx_message(ctx));
+            cr_expect(eq(int, memcmp(y, out, n_out * sizeof *y), 0), "%s: other bits for %s",
+                      network_names[i], models[k]);
+        }
+        for (size_t k = 0; k < n_out; k++)
+            worst = fmax(worst, fabs((double)y[k] - expected[k]));
+        cr_expect(worst <= tolerance * magnitude, "%s: off by %g of %g", network_names[i], worst,
+                  magnitude);
+        nas_free(in);
+        nas_free(y);
+        nas_free(expected);
+        nas_graph_free(g);
+    }
+}
+
 Test(compiler_layers, sums_and_activations_join_their_convolutions) {
     resnet();
     nas__layers *l = lowered();

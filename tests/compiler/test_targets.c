@@ -95,18 +95,49 @@ Test(compiler_targets, a_row_takes_what_a_processor_tells_of_itself) {
         bool splits;
         int32_t l1, l2;
     } cases[] = {
-        {"x86-64-avx512vnni", {"GenuineIntel", 6, 48 * KIB, 2048 * KIB}, false, 48, 2048},
-        {"x86-64-avx512vnni", {"AuthenticAMD", 0x19, 32 * KIB, 1024 * KIB}, true, 32, 1024},
-        {"x86-64-avx512vnni", {"AuthenticAMD", 0x1a, 48 * KIB, 1024 * KIB}, false, 48, 1024},
-        {"x86-64-avx512vnni", {"", 0, 0, 0}, true, 32, 1024}, /* told nothing: the table's */
-        {"x86-64-avx512vnni", {"GenuineIntel", 6, 1, INT64_MAX}, false, 32, 1024}, /* no caches */
-        {"x86-64-avx2", {"AuthenticAMD", 0x19, 48 * KIB, 512 * KIB}, false, 32, 1024}};
+        {"x86-64-avx512vnni", {"GenuineIntel", 6, 48 * KIB, 2048 * KIB, 0}, false, 48, 2048},
+        {"x86-64-avx512vnni", {"AuthenticAMD", 0x19, 32 * KIB, 1024 * KIB, 0}, true, 32, 1024},
+        {"x86-64-avx512vnni", {"AuthenticAMD", 0x1a, 48 * KIB, 1024 * KIB, 0}, false, 48, 1024},
+        {"x86-64-avx512vnni", {"", 0, 0, 0, 0}, true, 32, 1024}, /* told nothing: the table's */
+        {"x86-64-avx512vnni",
+         {"GenuineIntel", 6, 1, INT64_MAX, 0},
+         false,
+         32,
+         1024}, /* no caches */
+        {"x86-64-avx2", {"AuthenticAMD", 0x19, 48 * KIB, 512 * KIB, 0}, false, 32, 1024}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         nas_target t = *find(cases[i].row);
         nas_target_adapt(&t, &cases[i].cpu);
         cr_expect(eq(int, t.splits_vectors, cases[i].splits), "case %zu", i);
         cr_expect(eq(int, t.l1_bytes, cases[i].l1 *KIB), "case %zu", i);
         cr_expect(eq(int, t.l2_bytes, cases[i].l2 *KIB), "case %zu", i);
+    }
+}
+
+Test(compiler_targets, vectors_of_any_length_are_cut_for_those_of_the_processor) {
+    static const struct {
+        int32_t told, bytes;
+        bool halves;
+    } tells[] = {
+        {0, 64, false}, {16, 16, false}, {32, 32, true}, {64, 64, false}, {256, 256, false}};
+    for (size_t i = 0; i < sizeof tells / sizeof tells[0]; i++) {
+        nas_target t = *find("aarch64-sve"), neon = *find("aarch64-i8mm");
+        nas_target_adapt(&t, &(nas_target_cpu){.vendor = "", .sve_bytes = tells[i].told});
+        nas_target_adapt(&neon, &(nas_target_cpu){.vendor = "", .sve_bytes = tells[i].told});
+        cr_expect(eq(int, t.sve_bytes, tells[i].bytes));
+        cr_expect(eq(int, t.sve_halves, tells[i].halves));
+        cr_expect(eq(int, neon.sve_bytes, 0)); /* its flags have no such vectors */
+    }
+    static const struct {
+        const char *cpu;
+        int32_t bytes;
+    } cpus[] = {{"neoverse-n1", 0}, {"neoverse-v1", 32}, {"a64fx", 64}, {"neoverse-n2", 16}};
+    for (size_t i = 0; i < sizeof cpus / sizeof cpus[0]; i++) {
+        nas_target t;
+        cr_assert(
+            eq(int, (int)nas_target_find_cpu(ctx, find("aarch64-linux"), cpus[i].cpu, &t), NAS_OK));
+        cr_expect(eq(int, t.sve_bytes, cpus[i].bytes), "%s", cpus[i].cpu);
+        cr_expect(eq(int, t.vector_bytes, 16)); /* of everything that is not of SVE */
     }
 }
 
@@ -334,11 +365,19 @@ Test(compiler_targets, aarch64_extensions_match_where_they_are_and_are_named_whe
     check_emulated("aarch64-dotprod", "qemu-aarch64",
                    (const char *const[]){"cortex-a76", "max", NULL});
     check_emulated("aarch64-i8mm", "qemu-aarch64", (const char *const[]){"max", NULL});
+    static const char *const features[] = {"sve", "i8mm"};
+    options.target = find("aarch64-sve");
+    emulated v = emulated_new(reference_conv(ctx, 4, 9, 2, 3, 3, 3, false), 3);
+    options.target = find("aarch64-i8mm");
     emulated e = emulated_new(reference_conv(ctx, 4, 9, 2, 3, 3, 3, false), 3);
-    nas_buf err = {0};
-    cr_assert(eq(int, emulated_run(&e, "qemu-aarch64", "cortex-a76", "1", &err), 2));
-    cr_assert(ne(ptr, strstr(err.data, "i8mm"), NULL), "%s", err.data);
-    nas_buf_deinit(&err);
+    for (int i = 0; i < 2; i++) {
+        nas_buf err = {0};
+        cr_assert(
+            eq(int, emulated_run(i == 0 ? &v : &e, "qemu-aarch64", "cortex-a76", "1", &err), 2));
+        cr_assert(ne(ptr, strstr(err.data, features[i]), NULL), "%s", err.data);
+        nas_buf_deinit(&err);
+    }
+    emulated_free(&v);
     emulated_free(&e);
 }
 

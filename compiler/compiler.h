@@ -47,12 +47,15 @@ typedef struct nas_target {
     int32_t sve_bytes;
     /* In the time of two multiply-adds of SVE vectors it starts four of 16 bytes. */
     bool sve_halves;
+    /* Convolutions may have products of bf16: set by the compiler, in a copy of the row, for NAS_DTYPE_BF16. */
+    bool bf16;
 } nas_target;
 
 /* What a network computes in, and its activations and weights are kept in. Its input and output are floats either way. */
 typedef enum nas_dtype {
     NAS_DTYPE_FP32, /* and integers where the network is quantized */
-    NAS_DTYPE_FP16  /* half precision, on processors that compute in it; networks by rows */
+    NAS_DTYPE_FP16, /* half precision, on processors that compute in it; networks by rows */
+    NAS_DTYPE_BF16 /* products of bf16 in dense convolutions, on 64-bit Arm; networks by layers, whose values stay floats */
 } nas_dtype;
 
 /* nas_target_find - "native" picks the best row this CPU can run, with the caches and `splits_vectors` of the CPU where the

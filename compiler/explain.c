@@ -21,6 +21,7 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
     const double macs =
         (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * (c->in_c / c->groups);
     int32_t bytes = l->target->vector_bytes; /* of a multiply-add, two a cycle */
+    if (w->algorithm == NAS__CONV_BF16) bytes *= 4;
     if (nas__conv_is_sve(w)) bytes = l->target->sve_bytes / (l->target->sve_halves ? 2 : 1);
     const double bound = macs / (2.0 * bytes / 4);
     nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors", index == layer->way ? '*' : ' ',
@@ -280,6 +281,9 @@ nas_status nas_compile_explain(nas_ctx *ctx, const nas_graph *graph,
     if (form.rows != NULL) {
         explain_rows(form.rows, out);
     } else {
+        if (options->dtype == NAS_DTYPE_BF16)
+            nas_buf_puts(out, "bf16: kernels of that name round inputs and weights to it, sums and "
+                              "values between layers are floats\n");
         explain_slices(&form, out);
         for (int32_t i = 0; i < form.layers->n_layers; i++)
             explain_layer(form.layers, &form.layers->layers[i], out);

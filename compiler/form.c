@@ -125,10 +125,29 @@ static nas_status lower_half(nas_ctx *ctx, const nas_compile_options *o, const n
                     "this one needs dtype fp32");
 }
 
+/* Products of bf16 have kernels for layers alone. The tuning program has none of them: estimates decide. */
+static nas_status lower_bf16(nas_ctx *ctx, const nas_compile_options *o, const nas_node *integers,
+                             nas__form *f) {
+    if (o->form == NAS_FORM_ROWS)
+        return nas_fail(
+            ctx, NAS_ERR_UNSUPPORTED,
+            "dtype bf16 has kernels for layers alone, not for rows: take form layers or "
+            "auto, or dtype fp32");
+    if (integers != NULL)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "node '%s' is quantized; a network of integers is not compiled in bf16: "
+                        "take dtype fp32, which keeps its integers",
+                        integers->name);
+    nas_compile_options untuned = *o;
+    untuned.memory = NULL;
+    return lower_layers(ctx, &untuned, f);
+}
+
 static nas_status choose_form(nas_ctx *ctx, const nas_compile_options *o, nas__form *f) {
     nas_status status = NAS_ERR_UNSUPPORTED;
     const nas_node *integers = find_integers(f->graph);
     if (o->dtype == NAS_DTYPE_FP16) return lower_half(ctx, o, integers, f);
+    if (o->dtype == NAS_DTYPE_BF16) return lower_bf16(ctx, o, integers, f);
     switch (o->form) {
     case NAS_FORM_ROWS:
         if (integers == NULL) return lower_rows(ctx, o, f);

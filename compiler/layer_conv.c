@@ -211,6 +211,28 @@ static void add_sve(way_list *list) {
         add_direct(list, NAS__CONV_SVE);
 }
 
+/* {pixels, vectors}: the sums, and inputs or weights of a step, whichever are fewer, fit the registers. */
+static const int32_t tiles_bf16[][2] = {{8, 3}, {12, 2}, {6, 4}, {4, 6}, {24, 1}};
+enum { TILES_BF16 = sizeof tiles_bf16 / sizeof tiles_bf16[0] };
+
+static void add_bf16(way_list *list) {
+    const nas__conv *c = list->conv;
+    const int32_t most = ceil_div(c->out_c, list->target->vector_bytes / 4);
+    nas__conv_way way = {.algorithm = NAS__CONV_BF16};
+    for (int32_t v = 8; v >= 4 && c->out_h * c->out_w == 1; v -= 4) {
+        way.pixels = 1;
+        way.vectors = min_i32(v, most);
+        add(list, way);
+    }
+    for (int32_t i = 0; i < TILES_BF16 && c->out_h * c->out_w > 1; i++) {
+        const nas__conv_tiling t = nas__conv_tile(c, tiles_bf16[i][0]);
+        way.pixels = t.rows * t.columns;
+        way.vectors = min_i32(tiles_bf16[i][1], most);
+        for (way.outer = 0; way.outer < (t.bands > 1 && most > way.vectors ? 2 : 1); way.outer++)
+            add(list, way);
+    }
+}
+
 static void add_winograd_few(way_list *list, nas__conv_algorithm algorithm) {
     const nas__conv *c = list->conv;
     const bool many = list->target->vector_registers >= 32;
@@ -309,6 +331,7 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
     const int32_t n_sparse = nas__sparse_ways(target, c, sparse);
     for (int32_t i = 0; i < n_sparse; i++)
         add(&list, sparse[i]);
+    if (target->bf16 && c->groups == 1) add_bf16(&list);
     if (target->sve_bytes > 16) add_sve(&list); /* as long as the others are, they gain nothing */
     if (c->groups > 1) {
         if (c->groups == c->in_c && c->out_c == c->in_c) {
@@ -346,6 +369,7 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_SPARSE_CODE: return "sparse_code";
     case NAS__CONV_SVE: return "sve";
     case NAS__CONV_SVE_DEPTHWISE: return "sve_depthwise";
+    case NAS__CONV_BF16: return "bf16";
     }
     return "";
 }
@@ -359,6 +383,7 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
     case NAS__CONV_SVE:
+    case NAS__CONV_BF16:
         return ceil_div(nas__conv_tile(c, way->pixels).bands, nas__conv_unit_bands(&view, c, way)) *
                c->groups * nas__conv_block(&view, c, way->vectors).count;
     case NAS__CONV_DEPTHWISE:
@@ -385,6 +410,7 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
     const nas_target view = nas__conv_view(target, way);
     switch (way->algorithm) {
     case NAS__CONV_SVE:
+    case NAS__CONV_BF16:
         if (c->out_h * c->out_w == 1) return 0;
         /* fallthrough */
     case NAS__CONV_DIRECT:
@@ -435,6 +461,7 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_DEPTHWISE:
     case NAS__CONV_SVE_DEPTHWISE:
         return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
+    case NAS__CONV_BF16: return padded * ((size_t)heads + (size_t)nas__bf16_floats(c));
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
     case NAS__CONV_SPARSE:
@@ -519,7 +546,8 @@ void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const na
     case NAS__CONV_VECTOR:
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN:
-    case NAS__CONV_SVE: nas__conv_direct_emit(&view, c, way, name.data, out); break;
+    case NAS__CONV_SVE:
+    case NAS__CONV_BF16: nas__conv_direct_emit(&view, c, way, name.data, out); break;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
     case NAS__CONV_DEPTHWISE:

@@ -44,6 +44,14 @@ static double product_cycles(const pace *p, double slow, int32_t pixels, int32_t
     return (busy > p->latency ? busy : p->latency) + p->pixel * pixels + p->vector * vectors;
 }
 
+/* A step with products of bf16: a quarter of what four input channels take. A conversion of four values takes as long as a
+ * multiply-add. */
+static double bf16_cycles(const pace *p, int32_t pixels, int32_t vectors) {
+    const double even = (pixels + 1) / 2 * 2, work = even * vectors + even;
+    const double loads = even + 2.0 * vectors, busy = (work > loads ? work : loads) / 2;
+    return ((busy > p->latency ? busy : p->latency) + p->pixel * pixels + p->vector * vectors) / 4;
+}
+
 /* What reading `bytes` as a stream costs beside the products. From L2 and the next cache most of it is hidden; data that
  * exceeds what one core may expect there comes from memory. */
 static double stream_cycles(const nas_target *target, double bytes) {
@@ -112,7 +120,10 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
     const nas__conv_runs runs = nas__conv_run(c, way->depth);
-    const double steps = (double)c->kernel_h * c->kernel_w * b.in_c;
+    const bool bf16 = way->algorithm == NAS__CONV_BF16;
+    const double size = bf16 ? 2 : 4; /* of a weight */
+    const double steps =
+        bf16 ? 2.0 * nas__bf16_floats(c) : (double)c->kernel_h * c->kernel_w * b.in_c;
     const double parts = way->depth > 0 ? c->kernel_h * runs.taps * runs.parts : 1;
     const pace *unit = pace_of(target);
     const double slow = slowness(target, way);
@@ -124,17 +135,21 @@ static double direct_cycles(const nas_target *target, const nas__conv *c,
             const double crowd = unit->crowd * crowded(target, c, rows, t.columns - narrow);
             for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
                 const nas__conv_kind kind = nas__conv_kind_of(&b, i);
-                double step = product_cycles(unit, slow, pixels, kind.vectors) + crowd;
+                double step = bf16 ? bf16_cycles(unit, pixels, kind.vectors)
+                                   : product_cycles(unit, slow, pixels, kind.vectors);
+                step += crowd * size / 4;
                 if (way->depth == 0 && pixels > 1)
-                    step += weights_cycles(target, steps * kind.vectors * target->vector_bytes,
-                                           kind.vectors, step);
+                    step += size / 4 *
+                            weights_cycles(target,
+                                           size / 4 * steps * kind.vectors * target->vector_bytes,
+                                           kind.vectors, step * 4 / size);
                 cycles += (double)bands * n * (kind.to - kind.from) *
                           (steps * step + sums_cycles(unit, parts, pixels * kind.vectors));
             }
         }
     }
     const int32_t units = ceil_div(t.bands, nas__conv_unit_bands(target, c, way));
-    const double weights = steps * c->out_c * 4;
+    const double weights = steps * c->out_c * size;
     if (c->groups == 1 && c->out_h * c->out_w == 1 && weights > 0.5 * target->l2_bytes) {
         return cycles > weights / 16 ? cycles : weights / 16; /* bound by the weights */
     }
@@ -249,7 +264,8 @@ double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_DIRECT:
     case NAS__CONV_GROUPED:
     case NAS__CONV_VECTOR:
-    case NAS__CONV_SVE: return direct_cycles(&view, c, way);
+    case NAS__CONV_SVE:
+    case NAS__CONV_BF16: return direct_cycles(&view, c, way);
     case NAS__CONV_DEPTHWISE:
     case NAS__CONV_SVE_DEPTHWISE: return depthwise_cycles(&view, c, way);
     case NAS__CONV_WINOGRAD_2:

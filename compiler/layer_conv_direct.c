@@ -278,7 +278,8 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
     } else {
         nas_buf_puts(out, ") {\n");
         if (fetches(c)) emit_fetch(c, pixels, columns, wide, "    ", out);
-        for (int32_t v = 0; v < vectors; v++) {
+        const bool bf16 = way->algorithm == NAS__CONV_BF16;
+        for (int32_t v = 0; v < vectors && !bf16; v++) {
             nas_buf_printf(out, "    vf a0_%d = load(w + %d)", v, v * lanes);
             for (int32_t p = 1; p < pixels; p++)
                 nas_buf_printf(out, ", a%d_%d = a0_%d", p, v, v);
@@ -287,7 +288,9 @@ static void emit_tile(const nas_target *target, const nas__conv *c, const nas__c
         if (c->act == NAS__LACT_PRELU) {
             nas_buf_printf(out, "    const float *slope = w + %d;\n", wide);
         }
-        if (runs_of) {
+        if (bf16) {
+            nas__bf16_emit_sums(c, offsets, pixels, vectors, out);
+        } else if (runs_of) {
             nas__run_emit_sum(way, offsets, pixels, vectors, out);
         } else if (sparse) {
             nas__sparse_emit_sum(c, offsets, pixels, vectors, lanes, out);
@@ -418,11 +421,14 @@ void nas__conv_direct_emit(const nas_target *target, const nas__conv *c, const n
                            const char *name, nas_buf *out) {
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t steps = c->kernel_h * c->kernel_w * b.in_c + nas__conv_heads(c);
+    const bool bf16 = way->algorithm == NAS__CONV_BF16;
+    const int32_t steps =
+        nas__conv_heads(c) + (bf16 ? nas__bf16_floats(c) : c->kernel_h * c->kernel_w * b.in_c);
     const nas__sparse_layout lists = nas__sparse_layout_of(target, c, way);
     const int32_t tall = nas__conv_unit_bands(target, c, way), units = (t.bands + tall - 1) / tall;
     if (way->algorithm == NAS__CONV_SPARSE_RUN) nas__run_emit_helpers(out);
     if (way->algorithm == NAS__CONV_SVE) nas__sve_emit_helpers(out);
+    if (bf16) nas__bf16_emit_helpers(out);
     nas_buf_printf(out, "#define ROW %zuL\n", (size_t)c->dilation_h * c->in_row);
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
         const nas__conv_kind kind = nas__conv_kind_of(&b, i);

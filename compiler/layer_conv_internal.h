@@ -237,6 +237,18 @@ void nas__sve_emit_tile(const nas__conv *conv, const nas__sve_tile *tile, nas_bu
 void nas__sve_emit_run(const nas__conv *conv, int32_t lanes, int32_t columns, int32_t last,
                        nas_buf *out);
 
+/* ---- products of bf16: layer_conv_bf16.c ---------------------------------------------------------------------------- */
+
+uint16_t nas__bf16_of(float value); /* to nearest, even */
+/* nas__bf16_floats - that the weights of one output take. */
+int32_t nas__bf16_floats(const nas__conv *conv);
+void nas__bf16_pack(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
+                    const float *weight, const float *bias, const float *slope, float *out);
+void nas__bf16_emit_helpers(nas_buf *out); /* once in a text, however often */
+/* nas__bf16_emit_sums - all sums of a tile of layer_conv_direct.c, as a<pixel>_<vector>. offsets: [pixels] floats. */
+void nas__bf16_emit_sums(const nas__conv *conv, const size_t *offsets, int32_t pixels,
+                         int32_t vectors, nas_buf *out);
+
 int32_t
 nas__conv_winograd_edge(const nas__conv_way *way); /* output pixels of a tile along an axis */
 

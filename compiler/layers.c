@@ -439,14 +439,17 @@ nas_status nas__layers_lower(nas_ctx *ctx, const nas_graph *graph,
     nas_arena *arena = nas_arena_new(ctx, (size_t)64 * 1024);
     if (arena == NULL) return NAS_ERR_NOMEM;
     nas__layers *l = nas_arena_alloc(ctx, arena, 1, sizeof *l);
-    if (l == NULL) {
+    nas_target *target = nas_arena_alloc(ctx, arena, 1, sizeof *target);
+    if (l == NULL || target == NULL) {
         nas_arena_free(arena);
         return NAS_ERR_NOMEM;
     }
+    *target = *options->target;
+    target->bf16 = options->dtype == NAS_DTYPE_BF16;
     *l = (nas__layers){.arena = arena,
                        .options = options,
                        .start_ns = nas_now_ns(),
-                       .target = options->target,
+                       .target = target,
                        .max_threads = max_threads};
     nas_status status = nas_graph_verify(ctx, graph);
     l->graph = graph;

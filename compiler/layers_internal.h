@@ -42,9 +42,10 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_SPARSE, /* DIRECT with lists: a block of whole vectors of outputs shares one */
     NAS__CONV_SPARSE_RUN, /* the same lists, of runs of inputs: each output picks its own of a run (AVX2) */
     NAS__CONV_SPARSE_PANEL, /* pixels in lanes: `group` outputs share a list; the input of a tile is transposed before */
-    NAS__CONV_SPARSE_CODE,  /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
-    NAS__CONV_SVE,          /* DIRECT, GROUPED and VECTOR on vectors of SVE */
-    NAS__CONV_SVE_DEPTHWISE /* DEPTHWISE on them */
+    NAS__CONV_SPARSE_CODE,   /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
+    NAS__CONV_SVE,           /* DIRECT, GROUPED and VECTOR on vectors of SVE */
+    NAS__CONV_SVE_DEPTHWISE, /* DEPTHWISE on them */
+    NAS__CONV_BF16           /* DIRECT and VECTOR with products of bf16 */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */

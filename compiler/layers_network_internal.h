@@ -91,7 +91,7 @@ typedef struct nas__layers {
     nas_value
         shuffle;   /* the output is depth-to-space of codes, done while they are decoded; or NONE */
     bool integers; /* some value is stored as codes, or some weights are */
-    bool words;    /* some weights are lists of what is not zero */
+    bool words;    /* some weights are lists of what is not zero, or of bf16 */
     int32_t n_layers, n_buffers;
     nas__layer *layers;
     nas__place *places; /* by value, twins included */

@@ -65,40 +65,42 @@ enum { KIB = 1024 };
  * without the V extension a vector is four of them. */
 static nas_target targets[] = {
     {"x86-64", 16, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=x86-64", false, "x86-64", "",
-     "-march=x86-64", false, 0, false},
+     "-march=x86-64", false, 0, false, false},
     {"x86-64-avx2", 32, 16, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=haswell", false, "x86-64",
-     HASWELL, "-march=x86-64", false, 0, false},
+     HASWELL, "-march=x86-64", false, 0, false, false},
     {"x86-64-avx512", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=skylake-avx512" WIDE,
-     false, "x86-64", SKYLAKE, "-march=x86-64", true, 0, false},
+     false, "x86-64", SKYLAKE, "-march=x86-64", true, 0, false, false},
     {"x86-64-avx512fp16", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER,
      "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64", false, 0,
-     false},
+     false, false},
     {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
-     false, "x86-64", CASCADE, "-march=x86-64", true, 0, false},
+     false, "x86-64", CASCADE, "-march=x86-64", true, 0, false, false},
     {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
-     "x86-64", SAPPHIRE, "-march=x86-64", false, 0, false},
+     "x86-64", SAPPHIRE, "-march=x86-64", false, 0, false, false},
     {"aarch64-linux", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8-a" LATE, false,
-     "aarch64", "asimd", "-march=armv8-a", false, 0, false},
+     "aarch64", "asimd", "-march=armv8-a", false, 0, false, false},
     {"aarch64-fp16", 16, 32, 32 * KIB, 128 * KIB, ARM_COMPILER, "-march=armv8.2-a+fp16" LATE, false,
-     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a", false, 0, false},
+     "aarch64", "asimd,atomics,asimdhp", "-march=armv8-a", false, 0, false, false},
+    {"aarch64-bf16", 16, 32, 32 * KIB, 128 * KIB, ARM_COMPILER, "-march=armv8.2-a+bf16" LATE, false,
+     "aarch64", "asimd,atomics,bf16", "-march=armv8-a", false, 0, false, false},
     {"aarch64-sve", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+sve" LATE, false,
-     "aarch64", "asimd,atomics,sve", "-march=armv8-a", false, 64, false},
+     "aarch64", "asimd,atomics,sve", "-march=armv8-a", false, 64, false, false},
     {"aarch64-dotprod", 16, 32, 32 * KIB, 512 * KIB, ARM_COMPILER, "-march=armv8.2-a+dotprod" LATE,
-     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a", false, 0, false},
+     false, "aarch64", "asimd,atomics,asimddp", "-march=armv8-a", false, 0, false, false},
     {"aarch64-i8mm", 16, 32, 64 * KIB, 512 * KIB, ARM_COMPILER,
      "-march=armv8.2-a+dotprod+i8mm" LATE, false, "aarch64", "asimd,atomics,asimddp,i8mm",
-     "-march=armv8-a", false, 0, false},
+     "-march=armv8-a", false, 0, false, false},
     {"aarch64-android", 16, 32, 32 * KIB, 512 * KIB, NDK_CLANG, "-march=armv8-a", false, "aarch64",
-     "asimd", "-march=armv8-a", false, 0, false},
+     "asimd", "-march=armv8-a", false, 0, false, false},
     {"armv7-linux", 16, 16, 32 * KIB, 256 * KIB, "arm-linux-gnueabihf-gcc", ARMV7_FLAGS, false,
-     "armv7", "neon,vfpv4", "", false, 0, false},
+     "armv7", "neon,vfpv4", "", false, 0, false, false},
     {"riscv64-linux", 16, 8, 32 * KIB, 512 * KIB, "riscv64-linux-gnu-gcc", "-march=rv64gc", false,
-     "riscv64", "", "-march=rv64gc", false, 0, false},
+     "riscv64", "", "-march=rv64gc", false, 0, false, false},
     {"riscv64-rvv", 16, 32, 32 * KIB, 512 * KIB, RISCV_CLANG, RISCV_LINUX "-march=rv64gcv", false,
-     "riscv64", "v", RISCV_LINUX "-march=rv64gc", false, 0, false},
+     "riscv64", "v", RISCV_LINUX "-march=rv64gc", false, 0, false, false},
     {"riscv64-rvv256", 32, 32, 32 * KIB, 512 * KIB, RISCV_CLANG,
      RISCV_LINUX "-march=rv64gcv_zvl256b", false, "riscv64", "v,zvl256b",
-     RISCV_LINUX "-march=rv64gc", false, 0, false},
+     RISCV_LINUX "-march=rv64gc", false, 0, false, false},
 };
 enum { TARGET_COUNT = sizeof targets / sizeof targets[0] };
 
@@ -165,8 +167,22 @@ static bool has_halves(const char *arch, const char *needs, int32_t vector_bytes
     return in_list(needs, "asimdhp", 7);
 }
 
+/* Matrix products of them, which kernels for 64-bit Arm are written for. */
+static bool has_bf16(const char *arch, const char *needs) {
+    return strcmp(arch, "aarch64") == 0 && in_list(needs, "bf16", 4);
+}
+
+static bool has_dtype(const char *arch, const char *needs, int32_t vector_bytes, nas_dtype dtype) {
+    switch (dtype) {
+    case NAS_DTYPE_FP32: return true;
+    case NAS_DTYPE_FP16: return has_halves(arch, needs, vector_bytes);
+    case NAS_DTYPE_BF16: return has_bf16(arch, needs);
+    }
+    return false;
+}
+
 static bool computes_in(const nas_target *row, nas_dtype dtype) {
-    return dtype == NAS_DTYPE_FP32 || has_halves(row->arch, row->needs, row->vector_bytes);
+    return has_dtype(row->arch, row->needs, row->vector_bytes, dtype);
 }
 
 /* Bytes of a cache as the system tells them, or `row` where it says nothing sensible. */
@@ -187,8 +203,8 @@ void nas_target_adapt(nas_target *row, const nas_target_cpu *told) {
     row->l2_bytes = cache_bytes(told->l2_bytes, row->l2_bytes);
 }
 
-/* The rows for this processor, for floats and for half precision. */
-static nas_target natives[2];
+/* The rows for this processor, by what they compute in. */
+static nas_target natives[NAS_DTYPE_BF16 + 1];
 
 /* What this processor tells; vendor: room for its name. */
 static nas_target_cpu this_cpu(char vendor[13]) {
@@ -225,8 +241,8 @@ static void describe_native(nas_dtype dtype, nas_target *native) {
 static void prepare(void) {
     for (int i = 0; i < TARGET_COUNT; i++)
         targets[i].runs_here = runs_here(&targets[i]);
-    describe_native(NAS_DTYPE_FP32, &natives[0]);
-    describe_native(NAS_DTYPE_FP16, &natives[1]);
+    for (int i = NAS_DTYPE_FP32; i <= NAS_DTYPE_BF16; i++)
+        describe_native((nas_dtype)i, &natives[i]);
 }
 
 static void prepare_once(void) {
@@ -258,7 +274,7 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
 
 nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out) {
     prepare_once();
-    const nas_target *native = &natives[dtype == NAS_DTYPE_FP16];
+    const nas_target *native = &natives[dtype];
     if (native->name == NULL) return nas_target_find(ctx, "native", out);
     *out = native;
     return NAS_OK;
@@ -302,17 +318,17 @@ static nas_status cpu_suits(nas_ctx *ctx, const cpu *c, const nas_target *target
     return NAS_OK;
 }
 
-/* "a, b" of the rows of an architecture that compute in half precision, all rows for NULL; of the processors of `target`. */
-static void list_halves(const nas_target *target, const char *arch, nas_buf *out) {
+/* "a, b" of the rows of an architecture that compute in `dtype`, all rows for NULL; of the processors of `target`. */
+static void list_rows(const nas_target *target, nas_dtype dtype, const char *arch, nas_buf *out) {
     for (int i = 0; i < TARGET_COUNT; i++) {
         const nas_target *row = &targets[i];
-        if ((arch == NULL || strcmp(row->arch, arch) == 0) && computes_in(row, NAS_DTYPE_FP16))
+        if ((arch == NULL || strcmp(row->arch, arch) == 0) && computes_in(row, dtype))
             nas_buf_printf(out, "%s%s", out->len > 0 ? ", " : "", row->name);
     }
     bool any = false;
     for (int i = 0; i < CPU_COUNT && arch != NULL; i++) {
         const cpu *c = &cpus[i];
-        if (strcmp(c->arch, arch) != 0 || !has_halves(arch, c->needs, target->vector_bytes))
+        if (strcmp(c->arch, arch) != 0 || !has_dtype(arch, c->needs, target->vector_bytes, dtype))
             continue;
         nas_buf_printf(out, "%s%s", any ? ", " : ", or name a processor that does: ", c->name);
         any = true;
@@ -322,15 +338,16 @@ static void list_halves(const nas_target *target, const char *arch, nas_buf *out
 nas_status nas_target_check_dtype(nas_ctx *ctx, const nas_target *target, nas_dtype dtype) {
     if (computes_in(target, dtype)) return NAS_OK;
     nas_buf known = {0};
-    list_halves(target, target->arch, &known);
+    list_rows(target, dtype, target->arch, &known);
     const bool some = known.len > 0;
-    if (!some) list_halves(target, NULL, &known);
-    const nas_status status = nas_fail(
-        ctx, NAS_ERR_UNSUPPORTED,
-        "target %s (%s): it is not known to compute in half precision (fp16); %s%s; or "
-        "take dtype fp32",
-        target->name, target->flags, some ? "take target " : "of other architectures do targets ",
-        known.data != NULL ? known.data : "");
+    if (!some) list_rows(target, dtype, NULL, &known);
+    const nas_status status = nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                                       "target %s (%s): it is not known to compute in %s; %s%s; or "
+                                       "take dtype fp32",
+                                       target->name, target->flags,
+                                       dtype == NAS_DTYPE_BF16 ? "bf16" : "half precision (fp16)",
+                                       some ? "take target " : "of other architectures do targets ",
+                                       known.data != NULL ? known.data : "");
     nas_buf_deinit(&known);
     return status;
 }

@@ -4,7 +4,7 @@ function consider(from, to,    i, k, count) {
     for (k = 1; k <= loops; k++) # has it a loop inside?
         if (start[k] > from && end[k] < to) return
     for (i = from; i <= to; i++)
-        count += role != "_gather" && role != "_finish" && line[i] ~ /^[ \t]+(fmla|sdot|u?smmla)[ \t]/ ? 1000 : 1
+        count += role != "_gather" && role != "_finish" && line[i] ~ /^[ \t]+(fmla|sdot|u?smmla|bfmmla)[ \t]/ ? 1000 : 1
     if (count > best) { best = count; best_from = from; best_to = to }
 }
 function finish(    k) {

@@ -22,6 +22,8 @@ cpus_smmla='neoverse-n2:2 neoverse-v1:4'
 # Neoverse V1 Software Optimization Guide, Fujitsu's A64FX Microarchitecture Manual.
 cpus_long='neoverse-v1:4 a64fx:2'
 cpus_sve='neoverse-v1:2 a64fx:2'
+# Products of bf16: each of 2 x 4 x 2; Arm's Neoverse N2 and V1 Software Optimization Guides.
+cpus_bf16='neoverse-n2:2 neoverse-v1:4'
 # Half precision: 8 lanes in the same pipes. The Cortex-A76 is the core of the Neoverse N1; llvm-mca has no model of its own for it.
 cpus_half='neoverse-n1:2 neoverse-n2:2 cortex-a55:1'
 rows=
@@ -63,6 +65,13 @@ static void dense(const nas_target *target, nas__conv_algorithm algorithm, int32
                       "kernel *const table[] = {");
     nas__conv_name(target, &c, &ways[i], out);
     nas_buf_puts(out, "};\n");
+}
+
+/* With products of bf16. */
+static void bf16(const nas_target *target, int32_t in_c, int32_t out_c, int32_t kernel, nas_buf *out) {
+    nas_target t = *target;
+    t.bf16 = true;
+    dense(&t, NAS__CONV_BF16, in_c, out_c, kernel, out);
 }
 
 /* Sparse 1x1 convolution, 56x56, 64 channels: the loop over one list; other zeros make no other text. */
@@ -157,6 +166,10 @@ int main(int argc, char **argv) {
     if (save(ctx, argv[1], "direct_1x1_64_64.c", &text) != 0) return 1;
     dense(target, NAS__CONV_DEPTHWISE, 96, 96, 3, &text);
     if (save(ctx, argv[1], "depthwise_3x3_96.c", &text) != 0) return 1;
+    bf16(target, 16, 16, 3, &text);
+    if (save(ctx, argv[1], "bf16_3x3_16_16.c", &text) != 0) return 1;
+    bf16(target, 64, 64, 1, &text);
+    if (save(ctx, argv[1], "bf16_1x1_64_64.c", &text) != 0) return 1;
     static const char *const long_vectors[] = {"neoverse-v1", "a64fx"}; /* a text for each */
     for (int32_t i = 0; i < 2; i++) {
         nas_target cpu;
@@ -210,11 +223,12 @@ iterations=1000
 "${CROSS}gcc" --version | sed -n 1p
 [ -z "${FLAGS:-}" ] || echo "further flags: $FLAGS"
 printf '\n%-19s %-12s %6s %6s %6s %6s %9s %9s %8s %11s\n' kernel cpu instr madd loads stores 'cycles' 'bound' 'share' 'op/cycle'
-for kernel in direct_3x3_16_16 direct_1x1_64_64 depthwise_3x3_96 sve_3x3_16_16 sve_1x1_64_64 sve_depthwise_96 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 $rows sdot_3x3_64_64 smmla_3x3_64_64; do
+for kernel in direct_3x3_16_16 direct_1x1_64_64 depthwise_3x3_96 sve_3x3_16_16 sve_1x1_64_64 sve_depthwise_96 bf16_3x3_16_16 bf16_1x1_64_64 sparse_vectors sparse_px_4 sparse_px_2 sparse_px_1 $rows sdot_3x3_64_64 smmla_3x3_64_64; do
     case $kernel in
     sdot*) list=$cpus_sdot each=32 ;; # operations of an instruction
     smmla*) list=$cpus_smmla each=64 ;;
     half*) list=$cpus_half each=16 ;;
+    bf16*) list=$cpus_bf16 each=32 ;;
     direct* | depthwise*) list="$cpus $cpus_long" each=8 ;;
     sve*) list=$cpus_sve each=0 ;; # by the length of the vectors
     *) list=$cpus each=8 ;;
@@ -242,7 +256,7 @@ for kernel in direct_3x3_16_16 direct_1x1_64_64 depthwise_3x3_96 sve_3x3_16_16 s
         [ -n "$cycles" ] || { cat "$work/mca.err" >&2; exit 1; }
         awk -v kernel="$kernel" -v cpu="$cpu" -v width="$width" -v cycles="$cycles" -v times="$iterations" -v ops="$ops" '
             { instr++ }
-            $1 ~ /^(fmla|sdot|u?smmla)$/ { madd++ }
+            $1 ~ /^(fmla|sdot|u?smmla|bfmmla)$/ { madd++ }
             $1 ~ /^(ldr|ldur|ldp|ld1|ld1r|ld2|ld3|ld4|ld1w|ld1rw)$/ { loads++ }
             $1 ~ /^(str|stur|stp|st1|st1w)$/ { stores++ }
             END {

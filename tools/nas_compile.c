@@ -25,14 +25,18 @@ static const char help_text[] =
     "  --target NAME        native (default), x86-64, x86-64-avx2, x86-64-avx512, "
     "x86-64-avx512fp16,\n"
     "                       x86-64-avx512vnni, x86-64-amx, aarch64-linux, aarch64-fp16, "
-    "aarch64-sve,\n"
-    "                       aarch64-dotprod, aarch64-i8mm, aarch64-android, armv7-linux, "
+    "aarch64-bf16,\n"
+    "                       aarch64-sve, aarch64-dotprod, aarch64-i8mm, aarch64-android, "
+    "armv7-linux, "
     "riscv64-linux\n"
     "  --cpu NAME           a processor of that target, e.g. cortex-a76: its flags and caches\n"
-    "  --dtype fp32|fp16    what it computes in and keeps weights in (default fp32); fp16 halves "
+    "  --dtype fp32|fp16|bf16  what it computes in and keeps weights in (default fp32); fp16 "
+    "halves "
     "the memory on\n"
     "                       processors that compute in it, of networks that compile by rows "
-    "(docs/half_precision.md)\n"
+    "(docs/half_precision.md);\n"
+    "                       bf16: dense convolutions of networks by layers multiply it, on 64-bit "
+    "Arm\n"
     "  --threads N          most threads that the program can use (default 2, at most 64)\n"
     "  --height H, --width W  of the input, where the model leaves them open or for another size\n"
     "  --emit exe|c         a program (default), or a bundle: model.c, model.h, weights.c, "
@@ -285,8 +289,9 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
         cl->format != NULL)
         return usage_error("--layers, --shapes, --patterns, --rates and -f belong to --break-even",
                            NULL);
-    if (cl->dtype != NULL && strcmp(cl->dtype, "fp32") != 0 && strcmp(cl->dtype, "fp16") != 0)
-        return usage_error("--dtype wants fp32 or fp16 here; lists of f32 and int8 belong to "
+    if (cl->dtype != NULL && strcmp(cl->dtype, "fp32") != 0 && strcmp(cl->dtype, "fp16") != 0 &&
+        strcmp(cl->dtype, "bf16") != 0)
+        return usage_error("--dtype wants fp32, fp16 or bf16 here; lists of f32 and int8 belong to "
                            "--break-even, not",
                            cl->dtype);
     if (cl->key != NULL && cl->device == NULL)
@@ -318,6 +323,8 @@ static nas_status options_of(nas_ctx *ctx, const command_line *cl, nas_target *c
     out->max_threads = (int32_t)cl->threads;
     if (!cl->break_even && cl->dtype != NULL && strcmp(cl->dtype, "fp16") == 0)
         out->dtype = NAS_DTYPE_FP16;
+    if (!cl->break_even && cl->dtype != NULL && strcmp(cl->dtype, "bf16") == 0)
+        out->dtype = NAS_DTYPE_BF16;
     out->compiler = cl->compiler;
     if (cl->cache != NULL) out->cache_dir = cl->cache;
     if (cl->weights != NULL && strcmp(cl->weights, "small") == 0) {
@@ -398,7 +405,7 @@ static nas_status print(nas_ctx *ctx, const nas_buf *text) {
 
 /* DIR/compile.json: what both kinds of result say, then `members`. */
 static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_graph *graph,
-                              bool half, const char *const made[3],
+                              nas_dtype dtype, const char *const made[3],
                               void (*members)(nas_json *, const void *), const void *facts) {
     static const char *const names[3] = {"target", "compiler", "flags"};
     char hash[NAS_SHA256_HEX], path[1024];
@@ -412,9 +419,9 @@ static nas_status write_facts(nas_ctx *ctx, const command_line *cl, const nas_gr
     nas_json_string(&j, hash);
     nas_json_key(&j, "cpu");
     nas_json_string(&j, cl->cpu);
-    if (half) {
+    if (dtype != NAS_DTYPE_FP32) {
         nas_json_key(&j, "dtype");
-        nas_json_string(&j, "fp16");
+        nas_json_string(&j, dtype == NAS_DTYPE_FP16 ? "fp16" : "bf16");
     }
     for (int i = 0; i < 3; i++) {
         nas_json_key(&j, names[i]);
@@ -473,8 +480,7 @@ static nas_status write_bundle(nas_ctx *ctx, const command_line *cl, const nas_g
     nas_ctx_free(quiet);
     nas_status status = nas_emit_bundle(ctx, graph, &o, cl->out, &f);
     const char *const made[3] = {o.target->name, f.compiler, f.flags};
-    if (status == NAS_OK)
-        status = write_facts(ctx, cl, graph, o.dtype == NAS_DTYPE_FP16, made, bundle_members, &f);
+    if (status == NAS_OK) status = write_facts(ctx, cl, graph, o.dtype, made, bundle_members, &f);
     if (status != NAS_OK) return status;
     fprintf(stderr, "%s: model.c, model.h, weights.c, example.c, README.txt; ", cl->out);
     if (f.code_known)
@@ -502,8 +508,7 @@ static nas_status write_program(nas_ctx *ctx, const command_line *cl, const nas_
     nas_buf_deinit(&program);
     const char *const made[3] = {a.target, a.compiler, a.flags};
     if (status == NAS_OK)
-        status = write_facts(ctx, cl, graph, options->dtype == NAS_DTYPE_FP16, made,
-                             program_members, &a);
+        status = write_facts(ctx, cl, graph, options->dtype, made, program_members, &a);
     if (status != NAS_OK) return status;
     fprintf(stderr, "%s: %.1f MB for %s, %.1f MB of memory besides; %s\n", path,
             (double)a.size_bytes * 1e-6, a.target, (double)a.arena_bytes * 1e-6,

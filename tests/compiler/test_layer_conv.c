@@ -48,7 +48,7 @@ static const shape_row fixed_shapes[] = {
     {3, 16, 1, 98, 108, 3, 3, 1, 1, 1, 1, 1, 16, false, NAS__LACT_RELU},
 };
 enum { FIXED = sizeof fixed_shapes / sizeof fixed_shapes[0], GENERATED = 12, SMALL_CACHE = 2 };
-enum { CACHE = 20 << 10, EMULATED = 4300000 };
+enum { CACHE = 20 << 10, EMULATED = 4300000, EMULATED_BF16 = 1500000 };
 
 static nas_ctx *ctx;
 static char dir[64];
@@ -281,6 +281,21 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     return t;
 }
 
+static void round_to_bf16(float *p, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)nas__bf16_of(p[i]) << 16;
+        memcpy(&p[i], &bits, sizeof bits);
+    }
+}
+
+/* What bf16 holds exactly, so that products are exact too, and sums as near as those of floats. */
+static void round_products(tensors *t) {
+    const nas__conv *c = &t->conv;
+    round_to_bf16(t->in, t->in_floats);
+    round_to_bf16(t->weight,
+                  (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * (c->in_c / c->groups)));
+}
+
 static void tensors_free(tensors *t) {
     nas_free(t->in);
     nas_free(t->residual);
@@ -310,12 +325,15 @@ static void add_case(const nas_target *target, const tensors *t, const nas__conv
 }
 
 /* Every algorithm of a shape, and of its other ways each fourth: a compiler takes minutes for all of them. Under an emulator
- * those of SVE alone, and none of the large images. */
+ * those of SVE or with products of bf16 alone, and none of the large images. */
 static bool is_compiled(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
                         int32_t k, int shape) {
     const double products =
         (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * c->in_c / c->groups;
-    if (target->sve_bytes > 0 && (!nas__conv_is_sve(&ways[k]) || products > EMULATED)) return false;
+    const bool emulated = target->sve_bytes > 0 || target->bf16;
+    const bool named =
+        target->bf16 ? ways[k].algorithm == NAS__CONV_BF16 : nas__conv_is_sve(&ways[k]);
+    if (emulated && (!named || products > (target->bf16 ? EMULATED_BF16 : EMULATED))) return false;
     for (int32_t i = 0; i < k; i++) {
         if (ways[i].algorithm == ways[k].algorithm) return (k + shape) % 4 == 0;
     }
@@ -375,6 +393,7 @@ static void check_target(const nas_target *target, const char *const *models) {
     for (int i = 0; i < FIXED + GENERATED; i++) {
         const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
         all[i] = tensors_of(&rng, &row);
+        if (target->bf16) round_products(&all[i]);
         const nas_target *of = target_of(target, &small, i);
         counts[i] = nas__conv_ways(of, &all[i].conv, ways[i]);
         cr_assert(counts[i] >= 1 && counts[i] <= NAS__CONV_WAYS_MAX);
@@ -495,6 +514,41 @@ Test(compiler_layer_conv, vectors_of_any_length_agree_with_the_reference_and_one
         cr_skip_test("no cross compiler or no emulator");
     }
     check_target(target, models);
+}
+
+/* Also of grouped convolutions, which have none: then nothing is compiled. */
+Test(compiler_layer_conv, products_of_bf16_agree_with_the_reference) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-bf16", &target), NAS_OK));
+    if (!starts(target->compiler) || !starts("qemu-aarch64")) {
+        (void)fprintf(stderr,
+                      "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
+        cr_skip_test("no cross compiler or no emulator");
+    }
+    nas_target bf16 = *target;
+    bf16.bf16 = true;
+    check_target(&bf16, (const char *const[]){"max", NULL});
+}
+
+Test(compiler_layer_conv, bf16_is_the_nearest_number_of_eight_bits) {
+    static const struct {
+        float value;
+        uint16_t bf16;
+    } rows[] = {{0, 0},
+                {-0.0F, 0x8000},
+                {1, 0x3f80},
+                {-2, 0xc000},
+                {1 + 0x1p-8F, 0x3f80}, /* ties: to the even one */
+                {1 + 0x3p-8F, 0x3f82},
+                {1 + 0x1.0002p-8F, 0x3f81},
+                {0x1p-133F, 0x0001}, /* below the normal ones */
+                {0x1.fffffep127F, 0x7f80},
+                {INFINITY, 0x7f80}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        cr_expect(nas__bf16_of(rows[i].value) == rows[i].bf16, "%a: %04x, not %04x",
+                  (double)rows[i].value, nas__bf16_of(rows[i].value), rows[i].bf16);
+    const uint16_t nan = nas__bf16_of(NAN);
+    cr_expect(nan > 0x7f80, "%04x", nan);
 }
 
 /* The ways of `algorithm`, and where the first of them is in the order of the estimates; -1 without any. */

@@ -404,24 +404,33 @@ static bool starts(const char *program) {
     return found;
 }
 
+/* Takes a target for 64-bit Arm, whose programs run under an emulator. */
+static void need_arm(const char *target) {
+    cr_assert(eq(int, (int)nas_target_find(ctx, target, &options.target), NAS_OK));
+    if (starts(options.target->compiler) && starts("qemu-aarch64")) return;
+    (void)fprintf(stderr, "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
+    cr_skip_test("no cross compiler or no emulator");
+}
+
+static int32_t count_layers(const nas__layers *l, nas__conv_algorithm algorithm) {
+    int32_t count = 0;
+    for (int32_t k = 0; k < l->n_layers; k++)
+        count += l->layers[k].kind == NAS__LAYER_CONV &&
+                 l->layers[k].ways[l->layers[k].way].algorithm == algorithm;
+    return count;
+}
+
 /* One program for every length of the vectors, cut for 64 bytes: the same bits on all of them. */
 Test(compiler_layers, networks_on_vectors_of_any_length_match_the_reference) {
     static const char *const models[] = {
         "max,sve-default-vector-length=16", "max,sve-default-vector-length=32",
         "max,sve-default-vector-length=64", "max,sve-default-vector-length=256"};
-    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-sve", &options.target), NAS_OK));
-    if (!starts(options.target->compiler) || !starts("qemu-aarch64")) {
-        (void)fprintf(stderr,
-                      "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
-        cr_skip_test("no cross compiler or no emulator");
-    }
+    need_arm("aarch64-sve");
     for (int i = 0; i < 2; i++) {
         networks[i]();
         nas__layers *l = lowered();
-        int32_t vectors = 0;
-        for (int32_t k = 0; k < l->n_layers; k++)
-            vectors += l->layers[k].kind == NAS__LAYER_CONV &&
-                       nas__conv_is_sve(&l->layers[k].ways[l->layers[k].way]);
+        const int32_t vectors =
+            count_layers(l, NAS__CONV_SVE) + count_layers(l, NAS__CONV_SVE_DEPTHWISE);
         nas__layers_free(l);
         cr_expect(vectors >= 3, "%s: %d layers", network_names[i], vectors);
         const size_t n_in = reference_count(g, nas_graph_input(g)),
@@ -451,6 +460,89 @@ Test(compiler_layers, networks_on_vectors_of_any_length_match_the_reference) {
         nas_free(expected);
         nas_graph_free(g);
     }
+}
+
+/* Every product is off by less than 2^-8 of itself, half a unit of each factor in its last place; what lies behind adds its own.
+ * Largest difference over the largest value on the way (docs/half_precision.md). */
+static const double bf16_tolerance = 5e-3;
+
+Test(compiler_layers, networks_with_products_of_bf16_stay_within_their_bound) {
+    need_arm("aarch64-bf16");
+    options.dtype = NAS_DTYPE_BF16;
+    for (int i = 0; i < 2; i++) {
+        networks[i]();
+        nas__layers *l = lowered();
+        cr_expect(count_layers(l, NAS__CONV_BF16) >= 4, "%s: %d layers", network_names[i],
+                  count_layers(l, NAS__CONV_BF16));
+        nas__layers_free(l);
+        const size_t n_in = reference_count(g, nas_graph_input(g)),
+                     n_out = reference_count(g, nas_graph_output(g));
+        float *in = reference_image(ctx, n_in, 5), *y = nas_alloc_array(ctx, 2 * n_out, sizeof *y);
+        double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0, worst = 0;
+        reference_forward(ctx, g, in, expected, &magnitude);
+        nas_artifact artifact;
+        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s",
+                  nas_ctx_message(ctx));
+        (void)snprintf(artifact.runner, sizeof artifact.runner, "qemu-aarch64");
+        for (int k = 0; k < 2; k++)
+            cr_assert(eq(int,
+                         (int)nas_artifact_run(ctx, &artifact, g, 1, in, y + (size_t)k * n_out,
+                                               1 + k, dir),
+                         NAS_OK),
+                      "%s", nas_ctx_message(ctx));
+        cr_expect(eq(int, memcmp(y, y + n_out, n_out * sizeof *y), 0));
+        for (size_t k = 0; k < n_out; k++)
+            worst = fmax(worst, fabs((double)y[k] - expected[k]));
+        if (getenv("NAS_HALF_VERBOSE") != NULL)
+            (void)fprintf(stderr, "%s: %.2e\n", network_names[i], worst / magnitude);
+        cr_expect(worst <= bf16_tolerance * magnitude, "%s: off by %g of %g", network_names[i],
+                  worst, magnitude);
+        cr_expect(worst > 1e-5 * magnitude, "%s: as exact as floats", network_names[i]);
+        cr_assert(eq(int, setenv("QEMU_CPU", "cortex-a76", 1), 0));
+        cr_assert(
+            eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, y, 1, dir), NAS_ERR_DEVICE));
+        cr_expect(ne(ptr, strstr(nas_ctx_message(ctx), "bf16"), NULL), "%s", nas_ctx_message(ctx));
+        cr_assert(eq(int, unsetenv("QEMU_CPU"), 0));
+        nas_free(in);
+        nas_free(y);
+        nas_free(expected);
+        nas_graph_free(g);
+    }
+}
+
+static void expect_refusal(const char *text) {
+    nas_buf c = {0}, h = {0};
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, &options, &c, &h), NAS_ERR_UNSUPPORTED));
+    cr_expect(ne(ptr, strstr(nas_ctx_message(ctx), text), NULL), "%s", nas_ctx_message(ctx));
+    nas_buf_deinit(&c);
+    nas_buf_deinit(&h);
+}
+
+Test(compiler_layers, bf16_is_refused_where_it_has_no_kernels) {
+    resnet();
+    options.dtype = NAS_DTYPE_BF16;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-linux", &options.target), NAS_OK));
+    expect_refusal("compute in bf16; take target aarch64-bf16, or name a processor that does: "
+                   "neoverse-v1, neoverse-n2, cortex-a510");
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &options.target), NAS_OK));
+    expect_refusal("of other architectures do targets aarch64-bf16");
+    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-bf16", &options.target), NAS_OK));
+    options.form = NAS_FORM_ROWS;
+    expect_refusal("bf16 has kernels for layers alone");
+    nas_graph_free(g);
+    /* every layer has ways of floats beside those of bf16, and a network of floats none of bf16 */
+    resnet();
+    options.form = NAS_FORM_LAYERS;
+    nas_buf text = {0};
+    cr_assert(eq(int, (int)nas_compile_explain(ctx, g, &options, &text), NAS_OK));
+    cr_expect(ne(ptr, strstr(text.data, "* bf16 "), NULL));
+    cr_expect(ne(ptr, strstr(text.data, "  direct "), NULL));
+    nas_buf_deinit(&text);
+    options.dtype = NAS_DTYPE_FP32;
+    nas__layers *l = lowered();
+    cr_expect(eq(int, count_layers(l, NAS__CONV_BF16), 0));
+    nas__layers_free(l);
+    nas_graph_free(g);
 }
 
 Test(compiler_layers, sums_and_activations_join_their_convolutions) {

@@ -380,6 +380,21 @@ Test(tools_nas_compile, what_is_wrong_is_named) {
         expect(rows[i].line, rows[i].code, rows[i].text);
 }
 
+/* --explain needs no cross compiler. */
+Test(tools_nas_compile, kernels_for_extensions_of_arm_are_those_of_the_processor) {
+#define ARM "$P sample.onnx --explain $C --target aarch64-linux --cpu "
+    expect(ARM "a64fx", 0, "* sve");
+    expect(ARM "a64fx", 0, "  direct");
+    expect(ARM "neoverse-n2 | grep -c sve", 1, "0");
+    expect("$P sample.onnx --explain $C --target aarch64-sve", 0, "* sve");
+    expect(ARM "neoverse-n2 --dtype bf16", 0, "* bf16");
+    expect(ARM "neoverse-n2 | grep -c bf16", 1, "0");
+    expect("$P sample.onnx --explain $C --target aarch64-bf16 --dtype bf16", 0, "* bf16");
+    expect(ARM "cortex-a76 --dtype bf16", 1, "compute in bf16; take target aarch64-bf16");
+    expect(ARM "neoverse-n2 --dtype bf16 --form rows", 1, "layers alone");
+#undef ARM
+}
+
 /* By option and by recipe; the option goes first. --explain needs no cross compiler. */
 Test(tools_nas_compile, half_precision_is_for_processors_that_compute_in_it) {
 #define ARM "--target aarch64-linux --cpu cortex-a76 "
@@ -399,7 +414,7 @@ Test(tools_nas_compile, half_precision_is_for_processors_that_compute_in_it) {
     expect("$P rows.onnx --dtype fp16 --target aarch64-linux --explain $C", 1, "cortex-a76");
     expect("$P rows.onnx --dtype fp16 --target armv7-linux -o o $C", 1, "armv7-linux");
     expect("$P sample.onnx --dtype fp16 " ARM "-o o $C", 1, "node 'conv'");
-    expect("$P sample.onnx --dtype bf16 -o o $C", 2, "fp32 or fp16");
+    expect("$P sample.onnx --dtype tf32 -o o $C", 2, "fp32, fp16 or bf16");
     (void)snprintf(line, sizeof line,
                    "echo '{\"graph_hash\": \"%s\", \"dtype\": \"fp16\"}' > r.json; $P rows.onnx "
                    "--recipe r.json " ARM "--explain $C",

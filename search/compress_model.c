@@ -166,6 +166,7 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     o.shift = cfg->compress.shift;
     o.epochs = cfg->compress.epochs;
     o.average = cfg->compress.average;
+    o.normalise = cfg->compress.normalise;
     o.threads = cfg->eval.threads;
     o.seed = cfg->study.seed + 1 + stream;
     return o;

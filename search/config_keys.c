@@ -252,6 +252,12 @@ static const nas__config_key keys[] = {
      .unit = "",
      .doc = "fine-tuning: every image once before any comes again; else each is drawn from all of "
             "them"},
+    {.path = "compress.normalise",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.normalise),
+     .unit = "",
+     .doc = "fine-tuning: with normalisations put behind the convolutions that have a bias, "
+            "statistics taken from 32 images at a time, and folded into them again in the end"},
     NUMBER("compress.average", compress.average, false, 0, 0.99999, "",
            "fine-tuning: a running mean of the weights keeps this share at each step, and the "
            "network ends with the mean; 0: with the weights of the last step"),

@@ -269,6 +269,7 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
     if (keep == NULL) return NAS_ERR_NOMEM;
     nas_graph *graph = NULL;
     nas_status status = nas__comp_slice(ctx, c, kept, keep, &graph);
+    if (status == NAS_OK && c->refits) status = nas__comp_refit(ctx, c, keep, graph);
     if (status == NAS_OK && c->outputs != NULL) status = nas__comp_recalibrate(ctx, c, keep, graph);
     nas_free(keep);
     if (status != NAS_OK) {

@@ -215,6 +215,13 @@ static const nas__config_key keys[] = {
      .doc = "least-squares repair of the layers that lost inputs"},
     NUMBER("compress.ridge", compress.ridge, false, 0, 1, "",
            "repair: added to the diagonal, as a share of its mean"),
+    {.path = "compress.refit",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.refit),
+     .unit = "",
+     .doc =
+         "amc and agmc: before fine-tuning, every convolution is fitted to the original's outputs "
+         "from what the pruned layers before it give"},
     {.path = "compress.recalibrate",
      .type = NAS__KEY_FLAG,
      FIELD(compress.recalibrate),

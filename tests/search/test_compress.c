@@ -395,3 +395,26 @@ Test(search_compress, a_study_fine_tunes_with_normalisations_put_back) {
     for (int i = 0; i < 3; i++)
         nas_graph_free(g[i]);
 }
+
+/* Fitting the layers in turn is what changes a finalist that is not trained. */
+Test(search_compress, finalists_are_fitted_in_turn) {
+    static const char *const ways[] = {"compress.refit=false", "compress.refit=true"};
+    static const char *const names[] = {"as-it-was", "fitted"};
+    char hash[2][NAS_SHA256_HEX];
+    for (int i = 0; i < 2; i++) {
+        const char *const more[] = {ways[i], "eval.finetune_steps=0", "search.trials=2",
+                                    "eval.finetune_max=1", NULL};
+        nas_process_result r = run("configs/agmc-resnet56.toml", names[i], more);
+        cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        char *row =
+            test_query(ctx, folder, names[i],
+                       "SELECT max(tuned_top1 - reward_top1), max(trial) FROM v_class WHERE "
+                       "trial > 0 AND report_top1 IS NOT NULL");
+        const double gained = strtod(row, NULL);
+        cr_assert(i == 0 ? gained == 0 : gained > -5, "%s: %s", names[i], row);
+        nas_free(row);
+        hash_of(names[i], "best/model.onnx", hash[i]);
+    }
+    cr_assert(strcmp(hash[0], hash[1]) != 0);
+}

@@ -3,7 +3,11 @@
  * tables of docs/compress.md.
  * Usage: bench_compress [--data FOLDER] [--net resnet20|resnet56] [--seeds N] [--first SEED] [--part tables|rounded|mixed|all]
  *                       [--row NAME]                              of the tables, one row
- *                       [--sizes N] [--sensitivity NAME]          of mixed bits: the first N sizes */
+ *                       [--sizes N] [--sensitivity NAME]          of mixed bits: the first N sizes
+ *        bench_compress --part tune --net NAME --first SEED --pruned FILE [--steps N] [--rate R] [--optimizer sgd|adam]
+ *                       [--normalise 0|1] [--report 0|1] [--average A] [--teacher FILE] [--threads N] [--trial N]
+ *                       [--save FILE]: fine-tunes a smaller network as a study of that seed does with that trial (0: the
+ *                       original, with itself as FILE) */
 #include "search/oneshot.h"
 #include "search/oneshot_choose.h"
 
@@ -19,6 +23,9 @@ typedef struct arguments {
     long seeds, first; /* seeds of the calibration: first, first + 1, ... */
     long sizes;        /* of mixed bits */
     nas_oneshot_sensitivity sensitivity;
+    const char *pruned, *teacher, *save; /* of tuning */
+    bool report;
+    nas_tune_options tune;
 } arguments;
 
 typedef struct row {
@@ -307,6 +314,52 @@ static nas_status mixed(nas_ctx *ctx, nas_oneshot *o, const arguments *a, bool p
     return status;
 }
 
+/* ---- fine-tuning ------------------------------------------------------------------------------------------------------ */
+
+enum { SHOWN_STEPS = 20 };
+
+static nas_status show_loss(nas_ctx *ctx, void *arg, int32_t step, double loss) {
+    double *sum = arg;
+    (void)ctx;
+    *sum += loss;
+    if (step % SHOWN_STEPS < SHOWN_STEPS - 1) return NAS_OK;
+    printf("step %d  loss %.4f\n", (int)step + 1, *sum / SHOWN_STEPS);
+    (void)fflush(stdout);
+    *sum = 0;
+    return NAS_OK;
+}
+
+static nas_status print_score(nas_ctx *ctx, const nas_oneshot *o, const nas_graph *g,
+                              nas_class_split split, const char *name) {
+    nas_oneshot_score s = {0};
+    const nas_status status = nas_oneshot_evaluate(ctx, o, g, split, &s);
+    if (status == NAS_OK)
+        printf("%s: top-1 %.2f %%, cross-entropy %.4f\n", name, 100 * s.top1, s.cross_entropy);
+    return status;
+}
+
+static nas_status tuned(nas_ctx *ctx, const nas_oneshot *o, const arguments *a) {
+    const nas_onnx_import_options import = nas_onnx_import_options_default();
+    nas_graph *g = NULL, *teacher = NULL;
+    double sum = 0;
+    nas_status status = nas_onnx_import(ctx, a->pruned, &import, &g);
+    if (status == NAS_OK && a->teacher != NULL)
+        status = nas_onnx_import(ctx, a->teacher, &import, &teacher);
+    if (status == NAS_OK) status = print_score(ctx, o, g, NAS_CLASS_REWARD, "reward, before");
+    const int64_t begin = nas_now_ns();
+    if (status == NAS_OK)
+        status = nas_tune(ctx, g, teacher == NULL ? o->model : teacher, o->data, &a->tune,
+                          show_loss, &sum);
+    if (status == NAS_OK && a->tune.steps > 0)
+        printf("%.3f s a step\n", (double)(nas_now_ns() - begin) / 1e9 / a->tune.steps);
+    if (status == NAS_OK && a->save != NULL) status = nas_onnx_export(ctx, g, a->save);
+    if (status == NAS_OK) status = print_score(ctx, o, g, NAS_CLASS_REWARD, "reward");
+    if (status == NAS_OK && a->report) status = print_score(ctx, o, g, NAS_CLASS_REPORT, "report");
+    nas_graph_free(g);
+    nas_graph_free(teacher);
+    return status;
+}
+
 static nas_status run(nas_ctx *ctx, const arguments *a) {
     const char *folder = a->folder;
     char onnx[512], train[512], test[512];
@@ -331,12 +384,16 @@ static nas_status run(nas_ctx *ctx, const arguments *a) {
     const float mean[] = {0.485F, 0.456F, 0.406F}, deviation[] = {0.229F, 0.224F, 0.225F};
     memcpy(options.data.mean, mean, sizeof mean);
     memcpy(options.data.deviation, deviation, sizeof deviation);
+    const bool tune = strcmp(a->part, "tune") == 0;
+    if (tune) options.data.reward_max = 1000;
+    if (tune) options.data.seed = (uint64_t)a->first;
+    options.threads = a->tune.threads;
     nas_oneshot o;
     nas_oneshot_score dense = {0};
     nas_status status = nas_oneshot_open(ctx, &options, NULL, NULL, &o);
     if (status != NAS_OK) return status;
-    status = nas_oneshot_evaluate(ctx, &o, o.model, NAS_CLASS_REPORT, &dense);
-    if (status == NAS_OK)
+    if (!tune) status = nas_oneshot_evaluate(ctx, &o, o.model, NAS_CLASS_REPORT, &dense);
+    if (status == NAS_OK && !tune)
         printf("%s\ndense: %.2f %% of %zu report images\n\n", nas_class_data_describe(o.data),
                100 * dense.top1, dense.images);
     const bool all = strcmp(a->part, "all") == 0;
@@ -346,6 +403,7 @@ static nas_status run(nas_ctx *ctx, const arguments *a) {
         status = mixed(ctx, &o, a, true);
     if (status == NAS_OK && (all || strcmp(a->part, "mixed") == 0))
         status = mixed(ctx, &o, a, false);
+    if (status == NAS_OK && tune) status = tuned(ctx, &o, a);
     nas_oneshot_close(&o);
     return status;
 }
@@ -357,7 +415,12 @@ int main(int argc, char **argv) {
                    .seeds = 3,
                    .first = 1,
                    .sizes = SIZES,
-                   .sensitivity = NAS_ONESHOT_SCALED};
+                   .sensitivity = NAS_ONESHOT_SCALED,
+                   .tune = nas_tune_options_default()};
+    long trial = 1;
+    a.report = true;
+    a.tune.steps = 200;
+    a.tune.flip = true;
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
         if (strcmp(argv[i], "--data") == 0) a.folder = value;
@@ -367,8 +430,25 @@ int main(int argc, char **argv) {
         if (strcmp(argv[i], "--part") == 0) a.part = value;
         if (strcmp(argv[i], "--net") == 0) a.network = value;
         if (strcmp(argv[i], "--row") == 0) a.only = value;
+        if (strcmp(argv[i], "--pruned") == 0) a.pruned = value;
+        if (strcmp(argv[i], "--teacher") == 0) a.teacher = value;
+        if (strcmp(argv[i], "--save") == 0) a.save = value;
+        if (strcmp(argv[i], "--trial") == 0) trial = strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--report") == 0) a.report = strcmp(value, "1") == 0;
+        if (strcmp(argv[i], "--steps") == 0) a.tune.steps = (int32_t)strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--threads") == 0) a.tune.threads = (int32_t)strtol(value, NULL, 10);
+        if (strcmp(argv[i], "--rate") == 0) a.tune.learning_rate = strtod(value, NULL);
+        if (strcmp(argv[i], "--average") == 0) a.tune.average = strtod(value, NULL);
+        if (strcmp(argv[i], "--optimizer") == 0) a.tune.adam = strcmp(value, "adam") == 0;
+        if (strcmp(argv[i], "--normalise") == 0) a.tune.normalise = strcmp(value, "1") == 0;
         if (strcmp(argv[i], "--sensitivity") == 0)
             a.sensitivity = nas_oneshot_sensitivity_find(value);
+    }
+    if (a.tune.adam) a.tune.weight_decay = 0;
+    a.tune.seed = (uint64_t)(a.first + 1 + trial);
+    if (strcmp(a.part, "tune") == 0 && a.pruned == NULL) {
+        fprintf(stderr, "error: --part tune wants --pruned FILE\n");
+        return NAS_EXIT_USAGE;
     }
     if (a.seeds < 1 || a.seeds > SEEDS_MAX || a.first < 0 || a.first > INT32_MAX - SEEDS_MAX ||
         a.sizes < 1 || a.sizes > SIZES || a.sensitivity == NAS_ONESHOT_SENSITIVITY_COUNT) {

@@ -45,7 +45,8 @@ typedef struct nas_moments {
     nas_value conv;
     int32_t size;
     const double *gram;
-    /* When the layer is to answer not what its own weights would, but given targets t (nas_layer_compress alone reads them): */
+    /* When the layer is to answer not what its own weights would, but given targets t (read by nas_layer_compress and
+     * nas_channels_repair): */
     const double *cross;  /* sum of x t^T [size][outputs]; NULL: its own outputs are the targets */
     const double *square; /* sum of t^2 [outputs] */
 } nas_moments;
@@ -91,7 +92,8 @@ nas_status nas_channels_mask(nas_ctx *ctx, const nas_channels *channels, nas_gra
                              const bool *keep);
 /* nas_channels_repair - least squares (He et al., arXiv:1707.06168; 1802.03494): the weights and bias of every convolution of
  * `sliced` that lost inputs are replaced by those that best reproduce, in the sense of its moments, the outputs it had in
- * `graph`: (G_SS + ridge * mean diagonal) V = G_S W. Convolutions without moments stay. *repaired: how many were. */
+ * `graph`: (G_SS + ridge * mean diagonal) V = G_S W; of moments with targets, also where nothing was lost, their products stand for
+ * G_S W. Convolutions without moments stay. *repaired: how many were. */
 nas_status nas_channels_repair(nas_ctx *ctx, const nas_channels *channels, const nas_graph *graph,
                                const bool *keep, const nas_moments *moments, size_t n_moments,
                                double ridge, nas_graph *sliced, int32_t *repaired);

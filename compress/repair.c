@@ -61,6 +61,15 @@ static void gather(const layer *l, double ridge, double *gs, double *w, double *
     }
 }
 
+/* Products with given targets, v [n_rows][n_outputs]. */
+static void gather_targets(const layer *l, double *v) {
+    const size_t all = (size_t)l->old_weight->dims[0], n = (size_t)l->n_outputs;
+    for (size_t r = 0; r < (size_t)l->n_rows; r++) {
+        for (size_t o = 0; o < n; o++)
+            v[r * n + o] = l->m->cross[(size_t)l->rows[r] * all + (size_t)l->outputs[o]];
+    }
+}
+
 static void write_back(const layer *l, const double *v) {
     const int32_t weights = l->n_rows - (l->old_bias != NULL);
     for (int32_t o = 0; o < l->n_outputs; o++) {
@@ -80,8 +89,12 @@ static nas_status solve(nas_ctx *ctx, const layer *l, double ridge, bool *solved
     nas_status status = gs == NULL || w == NULL || a == NULL || v == NULL ? NAS_ERR_NOMEM : NAS_OK;
     if (status == NAS_OK) {
         gather(l, ridge, gs, w, a);
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)outputs, (int)size, 1,
-                    gs, (int)size, w, (int)outputs, 0, v, (int)outputs);
+        if (l->m->cross != NULL) {
+            gather_targets(l, v);
+        } else {
+            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)outputs, (int)size,
+                        1, gs, (int)size, w, (int)outputs, 0, v, (int)outputs);
+        }
         const lapack_int info =
             LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (lapack_int)n, (lapack_int)outputs, a,
                           (lapack_int)n, v, (lapack_int)outputs);
@@ -111,7 +124,7 @@ static nas_status repair_layer(nas_ctx *ctx, const nas_channels *ch, const nas_g
         l.old_bias = nas_graph_param_const(g, node->params[1]);
         l.bias = nas_graph_param(sliced, made->params[1]);
     }
-    if (l.weight->dims[3] == weight->dims[3]) return NAS_OK; /* lost nothing */
+    if (l.weight->dims[3] == weight->dims[3] && m->cross == NULL) return NAS_OK; /* lost nothing */
     l.rows = nas_alloc_array(ctx, (size_t)m->size, sizeof *l.rows);
     l.outputs = nas_alloc_array(ctx, (size_t)node->shape.c, sizeof *l.outputs);
     nas_status status = l.rows == NULL || l.outputs == NULL ? NAS_ERR_NOMEM : NAS_OK;

@@ -1,12 +1,19 @@
-/* class_train.c - SGD for classifiers. A batch is cut into chunks of CHUNK images whatever the number of threads; each has
+/* class_train.c - SGD for classifiers. A batch is cut into chunks of so many images whatever the number of threads; each has
  * gradients of its own, which are added up in order. */
 #include "eval/class_train.h"
+#include "eval/class_norms.h"
 #include "eval/exec_internal.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 8, BATCH_MAX = 1024 };
+enum {
+    CHUNK = 8,
+    NORM_CHUNK = 32, /* at most, where a chunk has statistics of its own */
+    NORM_IMAGES = 256,
+    AVERAGE_IMAGES = 1024,
+    BATCH_MAX = 1024
+};
 
 nas_tune_options nas_tune_options_default(void) {
     return (nas_tune_options){.batch = 64,
@@ -50,6 +57,7 @@ typedef struct tuner {
     double *losses; /* [chunks] */
     drawn *batch;
     int32_t n;           /* images of this step */
+    int32_t chunk;       /* images of a chunk */
     struct quantized *q; /* NULL, or a network of integers */
     double *saliency;    /* NULL, or [chunks][channels of all values]: see nas_tune_saliency */
     size_t n_channels;
@@ -127,8 +135,8 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
     const tuner *t = arg;
     const nas_status status = nas_check_cancel(ctx);
     if (status != NAS_OK) return status;
-    chunk_reader r = {t, index * CHUNK};
-    const int32_t left = t->n - (int32_t)r.first, n = left < CHUNK ? left : CHUNK;
+    chunk_reader r = {t, index * (size_t)t->chunk};
+    const int32_t left = t->n - (int32_t)r.first, n = left < t->chunk ? left : t->chunk;
     float *space = t->e->spaces[worker], *grads = t->grads[worker], *scratch = t->scratch[worker];
     float *gradient = t->gradients + index * t->n_floats;
     nas__exec_load(t->e, space, 0, n, read_drawn, &r, scratch);
@@ -163,8 +171,12 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
 
 /* ---- one step ------------------------------------------------------------------------------------------------------- */
 
+static int32_t chunks_of(const tuner *t, int32_t images) {
+    return (images + t->chunk - 1) / t->chunk;
+}
+
 static nas_status run_batch(nas_ctx *ctx, tuner *t, double *loss) {
-    const size_t chunks = ((size_t)t->n + CHUNK - 1) / CHUNK;
+    const size_t chunks = (size_t)chunks_of(t, t->n);
     nas_status status = nas_parallel(ctx, t->o->threads, chunks, train_chunk, t);
     if (status != NAS_OK) return status;
     *loss = 0;
@@ -402,7 +414,7 @@ static nas_status check(nas_ctx *ctx, const nas_graph *g, const nas_class_data *
 static nas_status alloc_tuner(nas_ctx *ctx, tuner *t, size_t extra) {
     const nas_graph *g = t->e->graph;
     const size_t params = (size_t)nas_graph_param_count(g), threads = (size_t)t->o->threads;
-    const size_t chunks = ((size_t)t->o->batch + CHUNK - 1) / CHUNK;
+    const size_t chunks = (size_t)chunks_of(t, t->o->batch);
     const nas_shape in = nas_graph_node(g, nas_graph_input(g))->shape;
     t->image_floats = (size_t)in.h * (size_t)in.w * (size_t)in.c;
     t->param_at = nas_arena_alloc(ctx, t->arena, params, sizeof *t->param_at);
@@ -437,14 +449,23 @@ static void tuner_deinit(tuner *t) {
     nas_arena_free(t->arena);
 }
 
+/* The fewest chunks, all of about one size, that are small enough. */
+static int32_t chunk_size(const nas_tune_options *o) {
+    if (!o->normalise) return CHUNK;
+    const int32_t chunks = (o->batch + NORM_CHUNK - 1) / NORM_CHUNK;
+    return (o->batch + chunks - 1) / chunks;
+}
+
 static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *teacher,
                              const nas_class_data *data, const nas_tune_options *o, size_t extra,
                              tuner *t) {
     *t = (tuner){.data = data, .o = o, .logits = logits_of(g)};
     t->classes = nas_graph_node(g, t->logits)->shape.c;
     nas_status status = check(ctx, g, data, o);
-    const nas_exec_options eo = {.chunk = CHUNK, .threads = o->threads};
+    if (status == NAS_OK) t->chunk = chunk_size(o);
+    const nas_exec_options eo = {.chunk = t->chunk, .threads = o->threads};
     if (status == NAS_OK) status = nas__exec_plan(ctx, g, &eo, true, &t->e);
+    if (status == NAS_OK) t->e->chunk_norms = o->normalise;
     if (status == NAS_OK && teacher != NULL) {
         t->teacher_logits = logits_of(teacher);
         const nas_shape s = nas_graph_node(teacher, t->teacher_logits)->shape;
@@ -502,15 +523,47 @@ static nas_status train(nas_ctx *ctx, tuner *t, nas_tune_progress progress, void
     return status;
 }
 
-nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
-                    const nas_class_data *data, const nas_tune_options *o,
-                    nas_tune_progress progress, void *arg) {
+static nas_status tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                       const nas_class_data *data, const nas_tune_options *o,
+                       nas_tune_progress progress, void *arg) {
     tuner t;
     nas_status status = tuner_init(ctx, graph, teacher, data, o, 0, &t);
     if (status != NAS_OK) return status;
     t.graph = graph;
     status = train(ctx, &t, progress, arg);
     tuner_deinit(&t);
+    return status;
+}
+
+/* TUNE images in an order of their own: those of a file may come class by class. */
+typedef struct any_reader {
+    const nas_class_data *data;
+    uint64_t seed;
+} any_reader;
+
+static void read_any(void *arg, size_t index, float *hwc) {
+    const any_reader *r = arg;
+    nas_rng rng = nas_rng_stream(r->seed, index, "tune statistics");
+    const uint32_t images = (uint32_t)nas_class_data_count(r->data, NAS_CLASS_TUNE);
+    nas_class_data_read(r->data, NAS_CLASS_TUNE, nas_rng_below(&rng, images), false, 0, 0, hwc);
+}
+
+nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
+                    const nas_class_data *data, const nas_tune_options *o,
+                    nas_tune_progress progress, void *arg) {
+    const nas_exec_options eo = {.chunk = NORM_CHUNK, .threads = o->threads};
+    any_reader reader = {data, o->seed};
+    nas_norms norms;
+    if (!o->normalise) return tune(ctx, graph, teacher, data, o, progress, arg);
+    nas_status status = check(ctx, graph, data, o);
+    if (status == NAS_OK)
+        status = nas_norms_init(ctx, graph, &eo, NORM_IMAGES, read_any, &reader, &norms);
+    if (status != NAS_OK) return status;
+    status = tune(ctx, norms.graph, teacher, data, o, progress, arg);
+    if (status == NAS_OK)
+        status = nas_exec_average_norms(ctx, norms.graph, &eo, AVERAGE_IMAGES, read_any, &reader);
+    if (status == NAS_OK) nas_norms_fold(&norms, graph);
+    nas_norms_deinit(&norms);
     return status;
 }
 
@@ -555,9 +608,10 @@ nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teach
                           nas_tune_progress progress, void *arg) {
     tuner t;
     quantized q = {.codes = codes, .n_codes = n_codes};
-    if (o->adam || o->average > 0)
+    if (o->adam || o->average > 0 || o->normalise)
         return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                        "networks of integers are tuned by SGD alone, without an average");
+                        "networks of integers are tuned by SGD alone, without an average and "
+                        "without normalisations put back");
     for (size_t i = 0; i < n_codes; i++) {
         if (codes[i].scale > 0 && codes[i].low <= 0 && codes[i].high >= 0) continue;
         return nas_fail(ctx, NAS_ERR_INVALID, "code %zu: scale %g, %g to %g", i,

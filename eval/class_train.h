@@ -1,7 +1,7 @@
 /* class_train.h - training and fine-tuning of classifiers, with or without a teacher. Part of eval/eval.h.
  *
  * SGD with momentum, or Adam, on cross-entropy, (1 - distill)*CE(labels) + distill*T^2*KL(teacher || student) at temperature T (Hinton
- * et al., arXiv:1503.02531). Statistics of normalisations stay as they are. Deterministic for (options, data, graph): results
+ * et al., arXiv:1503.02531). Statistics of normalisations stay as they are unless `normalise` is set. Deterministic for (options, data, graph): results
  * do not depend on the number of threads. */
 #ifndef NAS_EVAL_CLASS_TRAIN_H
 #define NAS_EVAL_CLASS_TRAIN_H
@@ -25,6 +25,7 @@ typedef struct nas_tune_options {
     double average; /* share of a running mean of the weights that stays at each step, below 1 and
                        at most (1 + step)/(10 + step): the network ends with the mean; 0 = with the
                        weights of the last step */
+    bool normalise; /* train with normalisations behind the convolutions: see nas_tune */
     int32_t threads;
     uint64_t seed;
 } nas_tune_options;
@@ -37,7 +38,11 @@ typedef nas_status (*nas_tune_progress)(nas_ctx *ctx, void *arg, int32_t step, d
 
 /* nas_tune - trains `graph` in place on TUNE images. teacher NULL or a graph with the same output. The output must be [1,1,1,
  * classes]; a SOFTMAX at the end is left out of the loss. UNSUPPORTED names a node without gradient; SHAPE: labels beyond
- * the output; INTERNAL: the loss is not finite (the weights are those of the last step). */
+ * the output; INTERNAL: the loss is not finite (the weights are those of the last step).
+ * With `normalise` a copy with more BATCH_NORMs is trained (nas_norms_init, from 256 TUNE images), all of them with the mean and
+ * variance of a chunk of up to 32 images of the batch, and gradients through both (Ioffe & Szegedy, arXiv:1502.03167); in the end
+ * with the average statistics of 1024 TUNE images in such chunks, and folded into `graph`, which is as it was after any error.
+ * More threads than chunks have nothing to do. */
 nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
                     const nas_class_data *data, const nas_tune_options *options,
                     nas_tune_progress progress, void *arg);
@@ -56,7 +61,7 @@ typedef struct nas_tune_code {
  *   d/ds       round(t) - t inside, low or high outside; times 1/sqrt(number of x * high)
  * so that the upper end s*high of an activation is learned as in PACT. A step never shrinks by more than half at once. Afterwards
  * weights lie on their grids and scales of params and codes are new. keep_zeros [params]: weights that are 0 stay 0; NULL: all
- * of them may change. Floats of params without scales are trained, too. */
+ * of them may change. Floats of params without scales are trained, too. UNSUPPORTED: Adam, an average, `normalise`. */
 nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
                           const nas_class_data *data, const nas_tune_options *options,
                           nas_tune_code *codes, size_t n_codes, const bool *keep_zeros,
@@ -67,7 +72,8 @@ nas_status nas_tune_codes(nas_ctx *ctx, nas_graph *graph, const nas_graph *teach
 double nas_lsq_gradient(const float *x, float *d, size_t n, float scale, float low, float high);
 
 /* nas_tune_gradient - loss and gradients of all params, one after another in the layout of the params, for the first n
- * TUNE images as they are: what tests compare with differences. */
+ * TUNE images as they are: what tests compare with differences. `normalise`: BATCH_NORMs of the graph have statistics of chunks,
+ * none are put in. */
 nas_status nas_tune_gradient(nas_ctx *ctx, const nas_graph *graph, const nas_graph *teacher,
                              const nas_class_data *data, const nas_tune_options *options, int32_t n,
                              double *loss, float *gradient);

@@ -10,6 +10,7 @@
 #include "eval/train.h"
 #include "eval/class_data.h"
 #include "eval/class_train.h"
+#include "eval/class_norms.h"
 #include "eval/exec.h"
 #include "eval/codes.h"
 

@@ -117,4 +117,9 @@ nas_status nas_exec_match(nas_ctx *ctx, nas_graph *graph, const nas_exec_options
 nas_status nas_exec_recalibrate(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options,
                                 size_t n, nas_exec_read_fn read, void *arg);
 
+/* nas_exec_average_norms - likewise as in training with statistics of chunks: the n images pass in chunks of options->chunk,
+ * each normalised by its own, and means and variances become the averages of theirs. One walk. */
+nas_status nas_exec_average_norms(nas_ctx *ctx, nas_graph *graph, const nas_exec_options *options,
+                                  size_t n, nas_exec_read_fn read, void *arg);
+
 #endif

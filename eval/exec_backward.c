@@ -2,7 +2,7 @@
  * value does, in a space of its own; readers add to it. A convolution's input gradient is a convolution over the output's
  * gradient where image and result are of one size, otherwise one matrix product a tap from the output's places to the
  * input's, so that strides and borders need no kernel of their own. Normalisations are affine maps: their statistics are
- * constants here. */
+ * constants here; with those of the chunk see exec_norms.c. */
 #include "eval/exec_internal.h"
 
 #include <math.h>
@@ -62,8 +62,7 @@ typedef struct back {
     pair out, in[NAS_NODE_INPUTS_MAX];
     const size_t *param_at;
     float *gradient, *scratch;
-    const float *space;
-    float *grads;
+    float *space, *grads;
 } back;
 
 static ptrdiff_t place(const pair *p, int32_t image, int32_t y, int32_t x) {
@@ -386,6 +385,23 @@ static void back_pixel(const back *b, int32_t image, int32_t y, int32_t x) {
     }
 }
 
+/* A sum of two values of one shape hands its gradient to both. */
+static bool back_sum(const back *b) {
+    const nas__exec_value *v = b->out.v;
+    if (b->node->op != NAS_OP_ADD) return false;
+    for (int i = 0; i < 2; i++) {
+        const nas__exec_value *in = b->in[i].v;
+        if (in->h != v->h || in->w != v->w || in->c != v->c || in->cs != v->cs) return false;
+    }
+    for (int32_t k = 0; k < 2 * b->n * v->h; k++) {
+        const pair *in = &b->in[k % 2];
+        const int32_t image = k / 2 / v->h, y = k / 2 % v->h;
+        b->e->kernels->add_scaled(b->out.d + place(&b->out, image, y, 0), 1,
+                                  in->d + place(in, image, y, 0), (size_t)v->w * (size_t)v->cs);
+    }
+    return true;
+}
+
 /* The fused activation first: its output lies where the step's does. */
 static void gate_output(const back *b) {
     const nas__exec_value *v = b->out.v;
@@ -406,11 +422,16 @@ static void back_step(back *b) {
         b->e->grids == NULL ? NULL : &b->e->grids[b->e->values[b->s->out].root];
     if (grid != NULL && grid->is_set)
         nas__exec_round_back(b->e, b->s->out, b->space, b->grads, b->n, &b->gradient[grid->at]);
+    if (op == NAS_OP_BATCH_NORM && b->e->chunk_norms) {
+        nas__exec_norm_back(b->e, b->s, b->space, b->grads, b->n, b->param_at, b->gradient);
+        return;
+    }
     if (op == NAS_OP_CONV || op == NAS_OP_ADD || op == NAS_OP_BATCH_NORM) gate_output(b);
     if (op == NAS_OP_CONV) {
         back_conv(b);
         return;
     }
+    if (back_sum(b)) return;
     for (int32_t image = 0; image < b->n; image++) {
         if (op == NAS_OP_RESHAPE || op == NAS_OP_TRANSPOSE) {
             back_move(b, image);

@@ -32,6 +32,8 @@ typedef struct nas__exec_step {
      * where that is one convolution over the output's gradient (`back_taps`), else [group][tap][block][output][lane]. */
     size_t back_weights, back_group, zeros; /* zeros: biases */
     int32_t *back_taps;
+    /* BATCH_NORM: in a worker's space, mean, variance, scale and shift of the chunk, each in whole vectors of channels */
+    size_t statistics;
 } nas__exec_step;
 
 /* Codes that a value is rounded to while a network of integers is trained: scale*(low..high), whole numbers, 0 among them. */
@@ -57,8 +59,9 @@ struct nas_exec {
     float **spaces;              /* one a worker, its own allocation */
     const nas__exec_grid *grids; /* NULL, or by the roots of values; borrowed */
     ptrdiff_t
-        before_at; /* with grids: from a value in a space to what it was before it was rounded */
-    bool keep;     /* every value has a slot of its own: statistics and training */
+        before_at;    /* with grids: from a value in a space to what it was before it was rounded */
+    bool keep;        /* every value has a slot of its own: statistics and training */
+    bool chunk_norms; /* BATCH_NORMs take mean and variance of the chunk instead of their own */
 };
 
 /* nas__exec_plan - like nas_exec_new; keep: no buffer is used twice. */
@@ -92,6 +95,11 @@ void nas__exec_forward(const nas_exec *exec, float *space, int32_t n, nas_value 
 void nas__exec_backward(const nas_exec *exec, float *space, float *grads, int32_t n, nas_value from,
                         const size_t *param_at, float *gradient, float *scratch);
 size_t nas__exec_backward_floats(const nas_exec *exec);
+/* nas__exec_norm_run, nas__exec_norm_back - a BATCH_NORM and its fused activation with chunk_norms; back: the gradient through
+ * mean and variance, too (Ioffe & Szegedy, arXiv:1502.03167). */
+void nas__exec_norm_run(const nas_exec *exec, const nas__exec_step *step, float *space, int32_t n);
+void nas__exec_norm_back(const nas_exec *exec, const nas__exec_step *step, float *space,
+                         float *grads, int32_t n, const size_t *param_at, float *gradient);
 /* nas__exec_trainable - NULL, or why no gradient goes through a node. */
 const char *nas__exec_trainable(const nas_graph *g, const nas_node *node);
 bool nas__exec_is_depthwise(const nas_graph *g, const nas_node *node);

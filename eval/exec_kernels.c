@@ -271,6 +271,82 @@ static void gate(const float *y, const float *dy, float *out, size_t n, float lo
     }
 }
 
+/* ---- normalisations ---------------------------------------------------------------------------------------- */
+
+/* Four chains of sums: a single one would wait for each addition. */
+static void norm_moments(const nas__exec_norm_row *row) {
+    const ptrdiff_t step = row->x_step;
+    for (int32_t c = 0; c < row->channels; c += LANES) {
+        const vec center = LOAD(row->center + c);
+        const float *x = row->x + c;
+        vec sums[2] = {{0}}, squares[2] = {{0}};
+        int32_t p = 0;
+        for (; p + 1 < row->pixels; p += 2, x += 2 * step) {
+            const vec a = LOAD(x) - center, b = LOAD(x + step) - center;
+            sums[0] += a;
+            sums[1] += b;
+            squares[0] += a * a;
+            squares[1] += b * b;
+        }
+        if (p < row->pixels) {
+            const vec a = LOAD(x) - center;
+            sums[0] += a;
+            squares[0] += a * a;
+        }
+        STORE(row->sums + c, LOAD(row->sums + c) + (sums[0] + sums[1]));
+        STORE(row->products + c, LOAD(row->products + c) + (squares[0] + squares[1]));
+    }
+}
+
+static void norm_apply(const nas__exec_norm_row *row, float lo, float hi) {
+    const vec l = vec_splat(lo), h = vec_splat(hi);
+    for (int32_t c = 0; c < row->channels; c += LANES) {
+        const vec scale = LOAD(row->scale + c), shift = LOAD(row->shift + c);
+        const float *x = row->x + c;
+        float *y = row->y + c;
+        for (int32_t p = 0; p < row->pixels; p++, x += row->x_step, y += row->y_step)
+            STORE(y, vec_clamped(LOAD(x) * scale + shift, l, h));
+    }
+}
+
+static void norm_slopes(const nas__exec_norm_row *row) {
+    for (int32_t c = 0; c < row->channels; c += LANES) {
+        const vec center = LOAD(row->center + c);
+        const float *x = row->x + c, *dy = row->dy + c;
+        vec sums[2] = {{0}}, products[2] = {{0}};
+        int32_t p = 0;
+        for (; p + 1 < row->pixels; p += 2, x += 2 * row->x_step, dy += 2 * row->y_step) {
+            const vec a = LOAD(dy), b = LOAD(dy + row->y_step);
+            sums[0] += a;
+            sums[1] += b;
+            products[0] += a * (LOAD(x) - center);
+            products[1] += b * (LOAD(x + row->x_step) - center);
+        }
+        if (p < row->pixels) {
+            const vec a = LOAD(dy);
+            sums[0] += a;
+            products[0] += a * (LOAD(x) - center);
+        }
+        STORE(row->sums + c, LOAD(row->sums + c) + (sums[0] + sums[1]));
+        STORE(row->products + c, LOAD(row->products + c) + (products[0] + products[1]));
+    }
+}
+
+static void norm_back(const nas__exec_norm_row *row) {
+    for (int32_t c = 0; c < row->channels; c += LANES) {
+        const vec center = LOAD(row->center + c), slope = LOAD(row->slope + c);
+        const vec scale = LOAD(row->scale + c), shift = LOAD(row->shift + c);
+        const float *x = row->x + c, *dy = row->dy + c;
+        float *dx = row->dx + c;
+        for (int32_t p = 0; p < row->pixels; p++) {
+            STORE(dx, LOAD(dx) + (scale * LOAD(dy) + (slope * (LOAD(x) - center) + shift)));
+            x += row->x_step;
+            dx += row->x_step;
+            dy += row->y_step;
+        }
+    }
+}
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(a) #a
@@ -289,4 +365,8 @@ const nas__exec_kernels JOIN(nas__exec_kernels_, NAS_ISA) = {
     .multiply_add = multiply_add,
     .affine = affine,
     .gate = gate,
+    .norm_moments = norm_moments,
+    .norm_apply = norm_apply,
+    .norm_slopes = norm_slopes,
+    .norm_back = norm_back,
 };

@@ -35,6 +35,18 @@ typedef struct nas__exec_outer {
     ptrdiff_t out_row;
 } nas__exec_outer;
 
+/* One row of pixels of a normalisation over a chunk's own statistics, [channels] all: x what it reads, y what it gives. */
+typedef struct nas__exec_norm_row {
+    const float *x;
+    float *y;                 /* or, on the way back, NULL */
+    const float *dy;          /* on the way back */
+    float *dx;                /* on the way back: added to */
+    ptrdiff_t x_step, y_step; /* floats from pixel to pixel; of dx and dy, too */
+    int32_t pixels, channels; /* channels: whole vectors */
+    const float *center, *scale, *shift, *slope;
+    float *sums, *products; /* added to */
+} nas__exec_norm_row;
+
 typedef struct nas__exec_kernels {
     const char *name;
     int32_t (*block)(int32_t left); /* vectors of the next block when `left` are left */
@@ -54,6 +66,14 @@ typedef struct nas__exec_kernels {
                    float lo, float hi);
     /* out = dy where lo < y < hi, else 0 */
     void (*gate)(const float *y, const float *dy, float *out, size_t n, float lo, float hi);
+    /* sums += x - center, products += (x - center)^2 */
+    void (*norm_moments)(const nas__exec_norm_row *row);
+    /* y = clamp(scale*x + shift) */
+    void (*norm_apply)(const nas__exec_norm_row *row, float lo, float hi);
+    /* sums += dy, products += dy*(x - center) */
+    void (*norm_slopes)(const nas__exec_norm_row *row);
+    /* dx += scale*dy + slope*(x - center) + shift */
+    void (*norm_back)(const nas__exec_norm_row *row);
 } nas__exec_kernels;
 
 const nas__exec_kernels *nas__exec_kernels_best(void);

@@ -244,6 +244,8 @@ static nas_status plan_steps(nas_ctx *ctx, nas_exec *e) {
             step->weights = e->packed_floats;
             step->bias = step->weights + (size_t)e->values[i].cs;
             e->packed_floats += 2 * (size_t)e->values[i].cs;
+            step->statistics = e->space_floats;
+            e->space_floats += (4 * (size_t)e->values[i].cs + 15) / 16 * 16;
         }
     }
     return status;

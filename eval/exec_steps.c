@@ -338,6 +338,10 @@ static void run_plain(const nas_exec *e, const nas__exec_step *s, float *space, 
         run_conv(e, s, node, space, n);
         return;
     }
+    if (node->op == NAS_OP_BATCH_NORM && e->chunk_norms) {
+        nas__exec_norm_run(e, s, space, n);
+        return;
+    }
     for (int32_t k = 0; k < node->n_inputs; k++)
         j.in[k] = operand_of(e, space, node->inputs[k]);
     if (run_rows(&j, n)) return;

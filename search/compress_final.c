@@ -103,7 +103,9 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
         nas__progress_phase(&c->progress, label, 0, 1);
         status = nas__levels_final(c, index, &graph);
     } else if (status == NAS_OK) {
+        c->refits = c->config->compress.refit;
         status = nas_space_decode(c->ctx, c->space, &t->point, &graph);
+        c->refits = false;
         if (status == NAS_OK) status = nas__comp_tune(c, graph, label, index);
     }
     if (status == NAS_OK) status = finish(c, index, graph);

@@ -57,6 +57,7 @@ typedef struct nas__comp {
     nas_compile_options compile;
 
     nas__comp_trial *trials; /* by number; 0 is the original */
+    bool refits;             /* networks are decoded for their last figures, with compress.refit */
     size_t n_trials, cap_trials;
     double baseline[NAS_METRIC_COUNT]; /* of the original; NAN = unknown */
     double worst_difference;           /* emitted code against the executor, relative */
@@ -79,6 +80,8 @@ nas_status nas__comp_slice(nas_ctx *ctx, const nas__comp *c, const int32_t *kept
  * room for a number a group. */
 int32_t nas__comp_terms(const nas__comp *c, nas_value v, int32_t layer, bool is_input,
                         int32_t *of_group, nas_amc_term *terms, int32_t *n);
+/* nas__comp_refit - the convolutions of the original without classes that keep[] leaves out, fitted one after another. */
+nas_status nas__comp_refit(nas_ctx *ctx, const nas__comp *c, const bool *keep, nas_graph *sliced);
 /* nas__comp_top1 - share of a split's images that `graph` gets right. */
 nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
                           double *top1);

@@ -166,6 +166,7 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     o.shift = cfg->compress.shift;
     o.epochs = cfg->compress.epochs;
     o.average = cfg->compress.average;
+    o.normalise = cfg->compress.normalise;
     o.threads = cfg->eval.threads;
     o.seed = cfg->study.seed + 1 + stream;
     return o;
@@ -268,6 +269,7 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
     if (keep == NULL) return NAS_ERR_NOMEM;
     nas_graph *graph = NULL;
     nas_status status = nas__comp_slice(ctx, c, kept, keep, &graph);
+    if (status == NAS_OK && c->refits) status = nas__comp_refit(ctx, c, keep, graph);
     if (status == NAS_OK && c->outputs != NULL) status = nas__comp_recalibrate(ctx, c, keep, graph);
     nas_free(keep);
     if (status != NAS_OK) {

@@ -20,8 +20,9 @@ static nas_status key_of(nas__comp *c, const nas_tune_options *o, char hex[NAS_S
                    (int)o->steps, o->learning_rate, (int)o->warmup, (int)o->adam);
     nas_buf_printf(&text, "momentum %.17g decay %.17g clip %.17g distill %.17g at %.17g ",
                    o->momentum, o->weight_decay, o->gradient_clip, o->distill, o->temperature);
-    nas_buf_printf(&text, "flip %d shift %d epochs %d average %.17g seed %llu", (int)o->flip,
-                   (int)o->shift, (int)o->epochs, o->average, (unsigned long long)o->seed);
+    nas_buf_printf(&text, "flip %d shift %d epochs %d average %.17g normalise %d seed %llu",
+                   (int)o->flip, (int)o->shift, (int)o->epochs, o->average, (int)o->normalise,
+                   (unsigned long long)o->seed);
     status = nas_buf_status(c->ctx, &text);
     if (status == NAS_OK) nas_sha256_hex(text.data, text.len, hex);
     nas_buf_deinit(&text);

@@ -93,7 +93,7 @@ typedef struct nas_config {
         char space[16], importance[24], measure[8], optimizer[8], teacher[16];
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature, average;
-        bool repair, recalibrate, flip, epochs;
+        bool repair, recalibrate, flip, epochs, normalise, refit;
         /* spaces of levels: lists apart by commas (compress_choices.h) */
         char bits[64], patterns[NAS_TEXT_MAX], rates[128], calibrate[16];
         char gains[NAS_TEXT_MAX], gains_device[NAS_DEVICE_NAME_MAX];

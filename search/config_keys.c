@@ -215,6 +215,13 @@ static const nas__config_key keys[] = {
      .doc = "least-squares repair of the layers that lost inputs"},
     NUMBER("compress.ridge", compress.ridge, false, 0, 1, "",
            "repair: added to the diagonal, as a share of its mean"),
+    {.path = "compress.refit",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.refit),
+     .unit = "",
+     .doc =
+         "amc and agmc: before fine-tuning, every convolution is fitted to the original's outputs "
+         "from what the pruned layers before it give"},
     {.path = "compress.recalibrate",
      .type = NAS__KEY_FLAG,
      FIELD(compress.recalibrate),
@@ -252,6 +259,12 @@ static const nas__config_key keys[] = {
      .unit = "",
      .doc = "fine-tuning: every image once before any comes again; else each is drawn from all of "
             "them"},
+    {.path = "compress.normalise",
+     .type = NAS__KEY_FLAG,
+     FIELD(compress.normalise),
+     .unit = "",
+     .doc = "fine-tuning: with normalisations put behind the convolutions that have a bias, "
+            "statistics taken from 32 images at a time, and folded into them again in the end"},
     NUMBER("compress.average", compress.average, false, 0, 0.99999, "",
            "fine-tuning: a running mean of the weights keeps this share at each step, and the "
            "network ends with the mean; 0: with the weights of the last step"),

@@ -62,6 +62,9 @@ nas_status nas_oneshot_apply_sequential(nas_ctx *ctx, nas_oneshot *o,
                                         const nas_layer_scheme *schemes,
                                         const nas_layer_options *options, nas_layer_result *results,
                                         nas_graph **out);
+/* nas__oneshot_summed_with - the value that is added to the outputs of a convolution before anything else reads them, if it is
+ * there earlier: the convolution can make up for what is wrong with it. Else NAS_VALUE_NONE. */
+nas_value nas__oneshot_summed_with(const nas_graph *graph, nas_value conv);
 /* nas__oneshot_read_sample - calibration image `index` as an nas_exec_read_fn; arg is the nas_oneshot. */
 void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 

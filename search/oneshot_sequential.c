@@ -1,9 +1,7 @@
 /* oneshot_sequential.c - layers compressed one after another, each against what the compressed ones before it give it. */
 #include "search/oneshot.h"
 
-/* The value that is added to the outputs of a convolution before anything else reads them, if it is there earlier: the
- * convolution can make up for what is wrong with it. */
-static nas_value summed_with(const nas_graph *g, nas_value conv) {
+nas_value nas__oneshot_summed_with(const nas_graph *g, nas_value conv) {
     nas_value sum = NAS_VALUE_NONE, other = NAS_VALUE_NONE;
     for (nas_value v = conv + 1; v < nas_graph_node_count(g); v++) {
         const nas_node *node = nas_graph_node(g, v);
@@ -25,9 +23,9 @@ static nas_status compress_next(nas_ctx *ctx, nas_oneshot *o, size_t layer,
     nas_exec_pair p;
     if (!scheme->is_sparse && scheme->bits == 0)
         return nas_layer_compress(ctx, graph, v, scheme, &o->moments[layer], options, result);
-    nas_status status = nas_exec_pair_moments(ctx, graph, o->model, &e, v, summed_with(graph, v),
-                                              o->n_sample, o->options.positions, o->sample_seed,
-                                              nas__oneshot_read_sample, o, &p);
+    nas_status status = nas_exec_pair_moments(
+        ctx, graph, o->model, &e, v, nas__oneshot_summed_with(graph, v), o->n_sample,
+        o->options.positions, o->sample_seed, nas__oneshot_read_sample, o, &p);
     const nas_moments m = {
         .conv = v, .size = p.size, .gram = p.gram, .cross = p.cross, .square = p.square};
     if (status == NAS_OK) status = nas_layer_compress(ctx, graph, v, scheme, &m, options, result);

@@ -87,8 +87,9 @@ static nas_class_data *digits(int32_t n) {
 
 /* Central differences in float: steps of 1e-2 leave an error of about 1e-3 of the larger gradients. */
 static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
-                           const nas_class_data *data) {
-    const nas_tune_options o = nas_tune_options_default();
+                           const nas_class_data *data, bool normalise) {
+    nas_tune_options o = nas_tune_options_default();
+    o.normalise = normalise;
     size_t total = 0, at = 0;
     for (int32_t i = 0; i < nas_graph_param_count(g); i++)
         total += nas_graph_param(g, i)->count;
@@ -202,8 +203,8 @@ Test(compress_executor, gradients_agree_with_differences) {
     nas_class_data *data = digits(60);
     for (int net = 0; net < NETS; net++) {
         nas_graph *g = nets_new(net), *teacher = nets_new((net + 1) % NETS);
-        check_gradient(net, g, NULL, data);
-        check_gradient(net, g, teacher, data);
+        check_gradient(net, g, NULL, data, false);
+        check_gradient(net, g, teacher, data, false);
         nas_graph_free(g);
         nas_graph_free(teacher);
     }
@@ -243,7 +244,7 @@ Test(compress_executor, gradients_pass_convolutions_of_every_border) {
     OK(nas_graph_alloc_weights(ctx, g));
     nas_rng rng = nas_rng_stream(3, 0, "weights");
     OK(nas_class_init(ctx, g, &rng));
-    check_gradient(NETS, g, NULL, data);
+    check_gradient(NETS, g, NULL, data, false);
     nas_graph_free(g);
     nas_class_data_close(data);
 }
@@ -365,6 +366,184 @@ Test(compress_executor, the_network_ends_with_the_running_mean_of_its_weights) {
     nas_graph *g = nets_new(1);
     o.average = 1;
     cr_assert(nas_tune(ctx, g, NULL, data, &o, NULL, NULL) == NAS_ERR_INVALID);
+    nas_graph_free(g);
+    nas_class_data_close(data);
+}
+
+/* ---- normalisations put back ---------------------------------------------------------------------------------------- */
+
+static nas_norms norms_of(const nas_graph *g, const nas_class_data *data) {
+    const nas_exec_options o = nas_exec_options_default();
+    nas_class_reader reader = {data, NAS_CLASS_TUNE};
+    nas_norms m;
+    OK(nas_norms_init(ctx, g, &o, 20, nas_class_reader_read, &reader, &m));
+    OK(nas_graph_verify(ctx, m.graph));
+    return m;
+}
+
+/* Through mean and variance of the images, with fused activations, behind grouped and depthwise convolutions, and a normalisation
+ * that the network had. */
+Test(compress_executor, gradients_pass_normalisations_of_a_chunk) {
+    nas_class_data *data = digits(60);
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net);
+        nas_norms m = norms_of(g, data);
+        check_gradient(net, m.graph, NULL, data, true);
+        nas_norms_deinit(&m);
+        nas_graph_free(g);
+    }
+    nas_class_data_close(data);
+}
+
+/* Largest difference of the answers of two networks, over the largest answer. */
+static double apart(const nas_graph *a, const nas_graph *b) {
+    enum { IMAGES = 9 };
+    float *images = noise_images(IMAGES), out[2][IMAGES * NET_CLASSES];
+    const nas_graph *const both[2] = {a, b};
+    const nas_exec_options o = nas_exec_options_default();
+    double most = 0, largest = 0;
+    for (int k = 0; k < 2; k++) {
+        nas_exec *e = NULL;
+        OK(nas_exec_new(ctx, both[k], &o, &e));
+        OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, out[k]));
+        nas_exec_free(e);
+    }
+    for (int i = 0; i < IMAGES * NET_CLASSES; i++) {
+        most = fmax(most, fabs((double)out[0][i] - (double)out[1][i]));
+        largest = fmax(largest, fabs((double)out[0][i]));
+    }
+    nas_free(images);
+    return most / largest;
+}
+
+static int count_norms(const nas_graph *g) {
+    int n = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++)
+        n += nas_graph_node(g, v)->op == NAS_OP_BATCH_NORM;
+    return n;
+}
+
+Test(compress_executor, normalisations_put_in_change_nothing_and_fold_into_what_they_compute) {
+    static const int added[NETS] = {8, 4, 4,
+                                    3}; /* not behind the classifier and a gate of one pixel */
+    nas_class_data *data = digits(60);
+    nas_rng rng = nas_rng_stream(5, 0, "norms");
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *g = nets_new(net);
+        nas_norms m = norms_of(g, data);
+        cr_assert_eq(count_norms(m.graph) - count_norms(g), added[net], "net %d", net);
+        cr_assert(apart(g, m.graph) < 1e-4, "net %d: %g", net, apart(g, m.graph));
+        for (int32_t i = 0; i < nas_graph_param_count(m.graph); i++) {
+            nas_param *p = nas_graph_param(m.graph, i);
+            for (size_t k = 0; k < p->count; k++)
+                p->data[k] *= 0.5F + (float)nas_rng_uniform(&rng);
+        }
+        cr_assert(apart(g, m.graph) > 0.1, "net %d: %g", net, apart(g, m.graph));
+        nas_norms_fold(&m, g);
+        cr_assert(apart(g, m.graph) < 1e-4, "net %d: %g", net, apart(g, m.graph));
+        OK(nas_graph_verify(ctx, g));
+        nas_norms_deinit(&m);
+        nas_graph_free(g);
+    }
+    nas_class_data_close(data);
+}
+
+/* Where all chunks are alike, one walk gives what layer after layer does over all images, whatever the chunks. */
+Test(compress_executor, averages_of_equal_chunks_are_statistics_of_all_images) {
+    enum { IMAGES = 7 };
+    nas_class_data *data = digits(60);
+    nas_graph *g = nets_new(1);
+    nas_norms m = norms_of(g, data);
+    float *image = noise_images(1), *same = nas_alloc_array(ctx, IMAGES * FLOATS, sizeof *same);
+    for (int k = 0; k < IMAGES; k++)
+        memcpy(same + k * FLOATS, image, FLOATS * sizeof *same);
+    for (int way = 0; way < 2; way++) {
+        const nas_exec_options o = {.chunk = 2 + 3 * way, .threads = 1 + way};
+        nas_graph *want = NULL;
+        OK(nas_graph_clone(ctx, m.graph, &want));
+        OK(nas_exec_average_norms(ctx, m.graph, &o, IMAGES, read_noise, same));
+        OK(nas_exec_recalibrate(ctx, want, &o, IMAGES, read_noise, same));
+        for (int32_t i = 0; i < nas_graph_param_count(want); i++) {
+            const nas_param *a = nas_graph_param_const(want, i),
+                            *b = nas_graph_param_const(m.graph, i);
+            for (size_t k = 0; k < a->count; k++) {
+                const double is = (double)b->data[k], expected = (double)a->data[k];
+                cr_assert(fabs(is - expected) <= 1e-3 * fmax(1, fabs(expected)), "%s[%zu]: %g, %g",
+                          a->name, k, is, expected);
+            }
+        }
+        nas_graph_free(want);
+    }
+    nas_free(image);
+    nas_free(same);
+    nas_norms_deinit(&m);
+    nas_graph_free(g);
+    nas_class_data_close(data);
+}
+
+static double loss_of(const nas_graph *g, const nas_class_data *data) {
+    const nas_tune_options o = nas_tune_options_default();
+    size_t total = 0;
+    double loss = 0;
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+        total += nas_graph_param_const(g, i)->count;
+    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
+    OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &loss, gradient));
+    nas_free(gradient);
+    return loss;
+}
+
+Test(compress_executor, training_with_normalisations_keeps_the_nodes_and_bits_for_any_threads) {
+    nas_class_data *data = digits(200);
+    nas_tune_options o = nas_tune_options_default();
+    o.steps = 30;
+    o.batch = 40; /* two chunks of 20 */
+    o.warmup = 5;
+    o.normalise = true;
+    for (int net = 0; net < NETS; net++) {
+        nas_graph *both[2], *before = nets_new(net);
+        for (int way = 0; way < 2; way++) {
+            both[way] = nets_new(net);
+            o.average = net == 1 ? 0.5 : 0;
+            o.threads = 1 + way;
+            OK(nas_tune(ctx, both[way], NULL, data, &o, NULL, NULL));
+            OK(nas_graph_verify(ctx, both[way]));
+        }
+        cr_assert_eq(nas_graph_node_count(both[0]), nas_graph_node_count(before));
+        for (int32_t i = 0; i < nas_graph_param_count(before); i++) {
+            const nas_param *a = nas_graph_param_const(both[0], i),
+                            *b = nas_graph_param_const(both[1], i);
+            cr_assert(memcmp(a->data, b->data, a->count * sizeof *a->data) == 0, "net %d %s", net,
+                      a->name);
+        }
+        cr_assert(loss_of(both[0], data) < loss_of(before, data), "net %d: %g after %g", net,
+                  loss_of(both[0], data), loss_of(before, data));
+        nas_graph_free(both[0]);
+        nas_graph_free(both[1]);
+        nas_graph_free(before);
+    }
+    nas_class_data_close(data);
+}
+
+/* What cannot be normalised is said, and the network is as it was after an error. */
+Test(compress_executor, training_with_normalisations_refuses_what_it_cannot_do) {
+    nas_class_data *data = digits(60);
+    nas_tune_options o = nas_tune_options_default();
+    o.normalise = true;
+    o.steps = 1;
+    nas_graph *g = nas_graph_new(ctx, "plain");
+    nas_value x = 0;
+    nas_conv_attributes all = nas_conv_same(NET_CLASSES, NET_SIDE - 1);
+    all.kernel_h = all.kernel_w = NET_SIDE;
+    all.pad_top = all.pad_left = all.pad_bottom = all.pad_right = 0;
+    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
+    OK(nas_graph_set_output(ctx, g, chain_conv(g, "classes", x, all)));
+    OK(nas_graph_alloc_weights(ctx, g));
+    cr_assert_eq(nas_tune(ctx, g, NULL, data, &o, NULL, NULL), NAS_ERR_UNSUPPORTED);
+    cr_assert(strstr(nas_ctx_message(ctx), "no convolution with a bias") != NULL, "%s",
+              nas_ctx_message(ctx));
+    cr_assert_eq(nas_tune_codes(ctx, g, NULL, data, &o, NULL, 0, NULL, NULL, NULL),
+                 NAS_ERR_UNSUPPORTED);
     nas_graph_free(g);
     nas_class_data_close(data);
 }
@@ -587,6 +766,43 @@ Test(compress_executor, repair_restores_a_channel_that_others_can_stand_in_for) 
     nas_channels_free(ch);
     nas_graph_free(plain);
     nas_graph_free(mended);
+    nas_graph_free(g);
+    nas_free(images);
+}
+
+/* Least squares from what the pruned layers give: the classifier, whose one place is always the sample, comes nearer to the
+ * original's answers, although it has lost no input itself. */
+Test(compress_executor, repair_with_targets_fits_a_layer_that_lost_nothing) {
+    enum { IMAGES = 60 };
+    float *images = noise_images(IMAGES);
+    nas_graph *g = nets_new(0), *sliced = NULL;
+    nas_channels *ch = NULL;
+    OK(nas_channels_find(ctx, g, &ch));
+    bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(ch), sizeof *keep);
+    for (int32_t i = 0; i < nas_channels_class_count(ch); i++)
+        keep[i] = true;
+    for (int32_t c = 0; c < 3; c++)
+        keep[nas_channels_of(ch, nas_graph_find(g, "c1"))[c]] = false;
+    OK(nas_channels_slice(ctx, ch, g, keep, &sliced));
+    nas_graph *masked = NULL;
+    OK(nas_graph_clone(ctx, g, &masked));
+    OK(nas_channels_mask(ctx, ch, masked, keep));
+    const nas_exec_options o = {.chunk = 8, .threads = 2};
+    const nas_value conv = nas_graph_find(g, "classes");
+    nas_exec_pair p;
+    OK(nas_exec_pair_moments(ctx, masked, g, &o, conv, NAS_VALUE_NONE, IMAGES, 1, 3, read_noise,
+                             images, &p));
+    const nas_moments m = {.conv = conv, .size = p.size, .gram = p.gram, .cross = p.cross};
+    int32_t repaired = 0;
+    const double before = error_between(g, sliced, images, IMAGES);
+    OK(nas_channels_repair(ctx, ch, g, keep, &m, 1, 1e-9, sliced, &repaired));
+    const double after = error_between(g, sliced, images, IMAGES);
+    cr_assert(repaired == 1 && after < 0.5 * before, "%g after %g", after, before);
+    nas_exec_pair_deinit(&p);
+    nas_free(keep);
+    nas_channels_free(ch);
+    nas_graph_free(masked);
+    nas_graph_free(sliced);
     nas_graph_free(g);
     nas_free(images);
 }

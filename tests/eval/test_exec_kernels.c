@@ -147,3 +147,79 @@ Test(eval_exec_kernels, outer_products_are_added_row_by_row) {
     nas_free(before);
     nas_free(out);
 }
+
+/* One row against the formulas of eval/exec_kernels.h. */
+Test(eval_exec_kernels, normalisations_of_a_row_are_their_formulas) {
+    enum { PIXELS_MAX = 7, X_STEP = 3 * LANES, Y_STEP = 4 * LANES };
+    const nas__exec_kernels *all[4];
+    nas__exec_kernels_all(all);
+    nas_rng rng = nas_rng_stream(3, 0, "norm");
+    float *x = noise((size_t)PIXELS_MAX * X_STEP, &rng),
+          *dy = noise((size_t)PIXELS_MAX * Y_STEP, &rng);
+    float *before = noise((size_t)PIXELS_MAX * Y_STEP, &rng), *of = noise(6 * (size_t)X_STEP, &rng);
+    float *y = noise((size_t)PIXELS_MAX * Y_STEP, &rng),
+          *dx = noise((size_t)PIXELS_MAX * X_STEP, &rng);
+    float sums[2][X_STEP], products[2][X_STEP];
+    for (int i = 0; all[i] != NULL; i++) {
+        for (int32_t way = 0; way < 3 * PIXELS_MAX; way++) {
+            const int32_t pixels = 1 + way % PIXELS_MAX, channels = (1 + way / PIXELS_MAX) * LANES;
+            nas__exec_norm_row row = {.x = x,
+                                      .y = y,
+                                      .dy = dy,
+                                      .dx = dx,
+                                      .x_step = X_STEP,
+                                      .y_step = Y_STEP,
+                                      .pixels = pixels,
+                                      .channels = channels,
+                                      .center = of,
+                                      .scale = of + X_STEP,
+                                      .shift = of + 2 * X_STEP,
+                                      .slope = of + 3 * X_STEP};
+            memcpy(y, before, (size_t)PIXELS_MAX * Y_STEP * sizeof *y);
+            memcpy(dx, before, (size_t)PIXELS_MAX * X_STEP * sizeof *dx);
+            for (int k = 0; k < 2; k++) {
+                memcpy(sums[k], of + 4 * X_STEP, sizeof sums[k]);
+                memcpy(products[k], of + 5 * X_STEP, sizeof products[k]);
+                row.sums = sums[k];
+                row.products = products[k];
+                if (k == 0) all[i]->norm_moments(&row);
+                if (k == 1) all[i]->norm_slopes(&row);
+            }
+            all[i]->norm_apply(&row, -0.5F, 0.75F);
+            all[i]->norm_back(&row);
+            for (int32_t c = 0; c < X_STEP; c++) {
+                double want[4] = {(double)of[4 * X_STEP + c], (double)of[5 * X_STEP + c],
+                                  (double)of[4 * X_STEP + c], (double)of[5 * X_STEP + c]};
+                for (int32_t p = 0; p < PIXELS_MAX; p++) {
+                    const bool inside = p < pixels && c < channels;
+                    const double in = (double)x[p * X_STEP + c], d = (double)dy[p * Y_STEP + c];
+                    const double apart = in - (double)of[c], scale = (double)of[X_STEP + c],
+                                 shift = (double)of[2 * X_STEP + c];
+                    double to[2] = {(double)before[p * Y_STEP + c], (double)before[p * X_STEP + c]};
+                    if (inside) {
+                        want[0] += apart;
+                        want[1] += apart * apart;
+                        want[2] += d;
+                        want[3] += d * apart;
+                        to[0] = fmin(fmax(scale * in + shift, -0.5), 0.75);
+                        to[1] += scale * d + (double)of[3 * X_STEP + c] * apart + shift;
+                    }
+                    cr_assert(fabs((double)y[p * Y_STEP + c] - to[0]) < 1e-5 &&
+                                  fabs((double)dx[p * X_STEP + c] - to[1]) < 1e-5,
+                              "%s: %d pixels, [%d][%d]", all[i]->name, pixels, p, c);
+                }
+                const double got[4] = {(double)sums[0][c], (double)products[0][c],
+                                       (double)sums[1][c], (double)products[1][c]};
+                for (int k = 0; k < 4; k++)
+                    cr_assert(fabs(got[k] - want[k]) < 1e-5, "%s: %d pixels, sum %d of %d: %g, %g",
+                              all[i]->name, pixels, k, c, got[k], want[k]);
+            }
+        }
+    }
+    nas_free(x);
+    nas_free(dy);
+    nas_free(before);
+    nas_free(of);
+    nas_free(y);
+    nas_free(dx);
+}

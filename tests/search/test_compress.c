@@ -1,4 +1,5 @@
 /* test_compress.c - nas-search compresses a classifier from end to end: tiny training, latencies that nothing was timed for. */
+#include "ir/graph.h"
 #include "tests/search/program.h"
 
 #include <criterion/criterion.h>
@@ -342,14 +343,16 @@ static void damage_tuned_original(const char *content) {
 
 /* Fine-tuning of the original is shared by studies that would all do the same, and by no others. */
 Test(search_compress, the_original_is_fine_tuned_once_for_all_studies) {
-    static const char *const names[] = {"one", "two", "other", "again", "epochs", "average"};
-    static const char *const strategies[] = {"random", "greedy", "random",
+    static const char *const names[] = {"one",    "two",     "other",    "again",
+                                        "epochs", "average", "normalise"};
+    static const char *const strategies[] = {"random", "greedy", "random", "random",
                                              "random", "random", "random"};
-    static const char *const tuning[] = {"compress.distill=0.5",  "compress.distill=0.5",
-                                         "compress.distill=0.25", "compress.distill=0.5",
-                                         "compress.epochs=true",  "compress.average=0.5"};
-    static const bool before[] = {false, true, false, false, false, false};
-    enum { STUDIES = 6 };
+    static const char *const tuning[] = {"compress.distill=0.5",   "compress.distill=0.5",
+                                         "compress.distill=0.25",  "compress.distill=0.5",
+                                         "compress.epochs=true",   "compress.average=0.5",
+                                         "compress.normalise=true"};
+    static const bool before[] = {false, true, false, false, false, false, false};
+    enum { STUDIES = 7 };
     char hash[STUDIES][NAS_SHA256_HEX];
     for (int i = 0; i < STUDIES; i++) {
         char strategy[64];
@@ -368,5 +371,50 @@ Test(search_compress, the_original_is_fine_tuned_once_for_all_studies) {
     }
     cr_assert(strcmp(hash[0], hash[1]) == 0 && strcmp(hash[0], hash[3]) == 0);
     cr_assert(strcmp(hash[0], hash[2]) != 0 && strcmp(hash[0], hash[4]) != 0 &&
-              strcmp(hash[0], hash[5]) != 0);
+              strcmp(hash[0], hash[5]) != 0 && strcmp(hash[0], hash[6]) != 0);
+}
+
+/* Normalisations are there while it trains and gone afterwards: the pruned network has the nodes of the original. */
+Test(search_compress, a_study_fine_tunes_with_normalisations_put_back) {
+    static const char *const more[] = {"compress.normalise=true", "eval.finetune_steps=12",
+                                       "search.trials=2", "compress.optimizer=sgd", NULL};
+    nas_process_result r = run("configs/agmc-resnet56.toml", "n", more);
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    nas_graph *g[3] = {NULL};
+    static const char *const names[] = {"n/model.onnx", "n/tuned/0.onnx", "n/best/model.onnx"};
+    for (int i = 0; i < 3; i++) {
+        char path[512];
+        const nas_onnx_import_options as_is = nas_onnx_import_options_default();
+        (void)snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        cr_assert(nas_onnx_import(ctx, path, &as_is, &g[i]) == NAS_OK, "%s", nas_ctx_message(ctx));
+        cr_assert_eq(nas_graph_node_count(g[i]), nas_graph_node_count(g[0]), "%s", names[i]);
+        for (nas_value v = 0; v < nas_graph_node_count(g[i]); v++)
+            cr_assert(nas_graph_node(g[i], v)->op != NAS_OP_BATCH_NORM, "%s", names[i]);
+    }
+    for (int i = 0; i < 3; i++)
+        nas_graph_free(g[i]);
+}
+
+/* Fitting the layers in turn is what changes a finalist that is not trained. */
+Test(search_compress, finalists_are_fitted_in_turn) {
+    static const char *const ways[] = {"compress.refit=false", "compress.refit=true"};
+    static const char *const names[] = {"as-it-was", "fitted"};
+    char hash[2][NAS_SHA256_HEX];
+    for (int i = 0; i < 2; i++) {
+        const char *const more[] = {ways[i], "eval.finetune_steps=0", "search.trials=2",
+                                    "eval.finetune_max=1", NULL};
+        nas_process_result r = run("configs/agmc-resnet56.toml", names[i], more);
+        cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        char *row =
+            test_query(ctx, folder, names[i],
+                       "SELECT max(tuned_top1 - reward_top1), max(trial) FROM v_class WHERE "
+                       "trial > 0 AND report_top1 IS NOT NULL");
+        const double gained = strtod(row, NULL);
+        cr_assert(i == 0 ? gained == 0 : gained > -5, "%s: %s", names[i], row);
+        nas_free(row);
+        hash_of(names[i], "best/model.onnx", hash[i]);
+    }
+    cr_assert(strcmp(hash[0], hash[1]) != 0);
 }

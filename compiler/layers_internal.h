@@ -78,7 +78,7 @@ typedef struct nas__conv_way {
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
     double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;
-enum { NAS__CONV_WAYS_MAX = 80 };
+enum { NAS__CONV_WAYS_MAX = 96 };
 
 /* nas__conv_ways - the ways that make sense on this target, cheapest estimate first; >= 1 always (a direct way exists for
  * every legal convolution). The estimate is a small model: FMA issue, loads, weight traffic, transforms. */

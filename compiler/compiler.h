@@ -51,8 +51,9 @@ typedef enum nas_dtype {
     NAS_DTYPE_FP16  /* half precision, on processors that compute in it; networks by rows */
 } nas_dtype;
 
-/* nas_target_find - "native" picks the best row this CPU can run, as nas_target_adapt makes it; else by name, also a row that
- * does not run here (its runs_here is false: it compiles, its program names the missing feature). NOTFOUND lists the names. */
+/* nas_target_find - "native" picks the best row this CPU can run, with the caches and `splits_vectors` of the CPU where the
+ * row has vectors of 64 bytes; else by name, also a row that does not run here (its runs_here is false: it compiles, its
+ * program names the missing feature). NOTFOUND lists the names. */
 nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **out);
 
 /* nas_target_native - the best row of those that this CPU can run and that compute in `dtype`: the one for integers need not
@@ -73,8 +74,8 @@ typedef struct nas_target_cpu {
     int64_t l1_bytes, l2_bytes; /* of one core; 0 = not told */
 } nas_target_cpu;
 
-/* nas_target_adapt - gives a row for x86-64 with vectors of 32 or 64 bytes, which covers processors of different caches, those
- * of one of them, and a row with vectors of 64 bytes its `splits_vectors`, as far as they were told. Other rows stay. */
+/* nas_target_adapt - gives a row with vectors of 64 bytes, which covers processors that want different kernels, the caches and
+ * `splits_vectors` of one of them, as far as they were told. Other rows stay as they are. */
 void nas_target_adapt(nas_target *row, const nas_target_cpu *told);
 
 /* nas_target_check_dtype - UNSUPPORTED naming the target, and targets and processors that do, where it does not compute in

@@ -51,8 +51,7 @@
 enum { KIB = 1024 };
 
 /* Worst row of an architecture first: "native" takes the last one that runs here, in half precision the last of those that
- * compute in it. Cache sizes are those of a common processor of the row, "native" has its own; AVX-512 is taken to be that
- * of Zen 4.
+ * compute in it. Cache sizes are those of the smallest common processor of the row; AVX-512 is taken to be that of Zen 4.
  * runs_here is filled in by prepare(). The 8 registers of riscv64 are its 32 scalar ones:
  * without the V extension a vector is four of them. */
 static nas_target targets[] = {
@@ -152,9 +151,9 @@ static int32_t cache_bytes(int64_t found, int32_t row) {
 }
 
 void nas_target_adapt(nas_target *row, const nas_target_cpu *told) {
-    enum { ZEN_3_4 = 0x19, AVX2 = 32 }; /* AMD's family of Zen 3 and 4; the latter has AVX-512 */
-    if (row->vector_bytes < AVX2 || strcmp(row->arch, "x86-64") != 0) return;
-    if (row->vector_bytes > AVX2 && told->vendor[0] != '\0')
+    enum { ZEN_3_4 = 0x19 }; /* AMD's family of Zen 3 and 4, of which the latter has AVX-512 */
+    if (row->vector_bytes != 64) return;
+    if (told->vendor[0] != '\0')
         row->splits_vectors = strcmp(told->vendor, "AuthenticAMD") == 0 && told->family == ZEN_3_4;
     row->l1_bytes = cache_bytes(told->l1_bytes, row->l1_bytes);
     row->l2_bytes = cache_bytes(told->l2_bytes, row->l2_bytes);

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { SIXTEEN = 16 }; /* lanes of AVX-512 */
+enum { EIGHT = 8, SIXTEEN = 16 }; /* lanes of AVX2 and AVX-512 */
 
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
@@ -41,6 +41,16 @@ static const char four_quads[] =
     "*)&(v) + 16, b, 16), __builtin_memcpy((char *)&(v) + 32, c, 16), __builtin_memcpy((char "
     "*)&(v) + 48, d, 16))\n#endif\n";
 
+/* Eight lanes: four each at a and b. */
+static const char two_quads[] =
+    "#if !defined(QUADS_OF_TWO) && defined(__AVX__)\n"
+    "typedef float vq_anywhere __attribute__((vector_size(16), aligned(4), may_alias));\n"
+    "#define QUADS_OF_TWO(v, a, b) __asm__(\"vmovups %1, %x0\\n\\tvinsertf128 $1, %2, %0, %0\" : "
+    "\"=&x\"(v) : \"m\"(*(const vq_anywhere *)(a)), \"m\"(*(const vq_anywhere *)(b)))\n"
+    "#elif !defined(QUADS_OF_TWO)\n"
+    "#define QUADS_OF_TWO(v, a, b) (__builtin_memcpy(&(v), a, 16), __builtin_memcpy((char *)&(v) + "
+    "16, b, 16))\n#endif\n";
+
 const char *nas__turn_quads_helper(void) {
     return four_quads;
 }
@@ -48,6 +58,7 @@ const char *nas__turn_quads_helper(void) {
 void nas__turn_emit_helpers(const nas__conv_way *way, int32_t lanes, nas_buf *out) {
     if (lanes < SIXTEEN && way->joined) nas_buf_puts(out, helpers);
     if (lanes == SIXTEEN) nas_buf_puts(out, nas__turn_quads_helper());
+    if (lanes == EIGHT) nas_buf_puts(out, two_quads);
 }
 
 /* ---- transposition ------------------------------------------------------------------------------------------------ */
@@ -150,22 +161,24 @@ static void emit_turned_four(int32_t at, int32_t lanes, const char *indent, nas_
     nas_buf_puts(out, "\n");
 }
 
-/* Sixteen rows: four of them lie in a vector, a quarter of each. Inserting from memory takes either of the two units for
- * vectors, a shuffle the one that all shuffles take: two shuffles less for a vector are 54.6 us of 69.3 for 3136 blocks from L1
- * (Intel, Emerald Rapids). */
-static void emit_turned_sixteen(const block_rows *rows, const char *indent, nas_buf *out) {
-    declare("t", SIXTEEN, indent, out);
-    for (int32_t at = 0; at < SIXTEEN; at += 4) {
+/* Eight or sixteen rows: as many of them lie in a vector as it has quads, a quad of each. Inserting from memory spares the
+ * shuffles that bring quads together: on AVX-512 these share one of two units (Intel, Emerald Rapids: 54.6 us of 69.3 for 3136
+ * blocks from L1), and where vectors of 32 bytes are computed in halves each is eight operations (AMD, Zen 1). */
+static void emit_turned_quads(const block_rows *rows, int32_t lanes, const char *indent,
+                              nas_buf *out) {
+    declare("t", lanes, indent, out);
+    for (int32_t at = 0; at < lanes; at += 4) {
         nas_buf_printf(out, "%s{\n", indent);
         declare("r", 4, indent, out);
         for (int32_t j = 0; j < 4; j++) {
-            nas_buf_printf(out, "%sQUADS_OF_FOUR(r%d", indent, j);
-            for (int32_t k = j; k < SIXTEEN; k += 4)
+            nas_buf_printf(out, "%s%s(r%d", indent,
+                           lanes == SIXTEEN ? "QUADS_OF_FOUR" : "QUADS_OF_TWO", j);
+            for (int32_t k = j; k < lanes; k += 4)
                 nas_buf_printf(out, ", %s%d%s + %d", rows->before, k * rows->stride, rows->after,
                                at);
             nas_buf_puts(out, ");\n");
         }
-        emit_turned_four(at, SIXTEEN, indent, out);
+        emit_turned_four(at, lanes, indent, out);
         nas_buf_printf(out, "%s}\n", indent);
     }
 }
@@ -173,8 +186,8 @@ static void emit_turned_sixteen(const block_rows *rows, const char *indent, nas_
 /* A block of `lanes` rows as columns t0 ..; only `width` columns and `height` rows are there. */
 static void emit_turned(const block_rows *rows, int32_t lanes, int32_t height, int32_t width,
                         const char *indent, nas_buf *out) {
-    if (lanes == SIXTEEN && height == lanes && width == lanes) {
-        emit_turned_sixteen(rows, indent, out);
+    if (lanes > 4 && height == lanes && width == lanes) {
+        emit_turned_quads(rows, lanes, indent, out);
         return;
     }
     declare("r", lanes, indent, out);

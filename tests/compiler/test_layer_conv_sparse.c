@@ -527,6 +527,14 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_16_bytes) {
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_32_bytes) {
     check_named("x86-64-avx2", 2);
 }
+/* Kernels that ask for what the next tile reads or writes. */
+Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_beyond_l2) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    nas_target small = *target;
+    small.l2_bytes = 1024;
+    check_target(&small, 4);
+}
 /* The same text as for AVX-512, with vectors that the compiler takes apart; masks as machine code it cannot. */
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
     const nas_target *target = NULL;
@@ -617,8 +625,8 @@ Test(compiler_layer_conv_sparse, masks_of_many_weights_are_code_where_code_is_sh
     }
 }
 
-/* On AVX2 and AVX-512 lists ask for the next tile's pixels where those do not fit L2, on AVX-512 else for its outputs; on
- * others this was not measured. */
+/* On AVX2 and AVX-512 lists ask for the next tile's pixels where those do not fit L2, else for its outputs, on AVX2 where
+ * sums are short; on others this was not measured. */
 Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
     static const struct {
         const char *target;
@@ -628,7 +636,8 @@ Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
                 {"x86-64-avx512", 8, 256, 40, "AHEAD_TO(ahead)", "AHEAD(ahead)"},
                 {"x86-64-avx512", 256, 8, 4, NULL, "AHEAD"},
                 {"x86-64-avx2", 256, 8, 40, "AHEAD(ahead)", "AHEAD_TO(ahead)"},
-                {"x86-64-avx2", 8, 256, 40, NULL, "AHEAD"},
+                {"x86-64-avx2", 8, 256, 40, "AHEAD_TO(ahead)", "AHEAD(ahead)"},
+                {"x86-64-avx2", 144, 256, 40, NULL, "AHEAD"},
                 {"x86-64-avx2", 256, 8, 4, NULL, "AHEAD"},
                 {"x86-64", 256, 8, 40, NULL, "AHEAD"}};
     nas_rng rng = nas_rng_stream(16, 0, "ahead");

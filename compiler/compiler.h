@@ -67,13 +67,6 @@ nas_status nas_target_find(nas_ctx *ctx, const char *name, const nas_target **ou
  * compute in half precision. Where none does, "native", which nas_target_check_dtype refuses. */
 nas_status nas_target_native(nas_ctx *ctx, nas_dtype dtype, const nas_target **out);
 
-/* nas_target_best - the last row for `arch` that computes in `dtype`, whose needs are all there and whose compiler is a
- * packaged one: what a device that is not this machine gets. Where no such row computes in `dtype`, the one for FP32.
- * NOTFOUND when there is none. */
-typedef bool (*nas_target_has)(void *user, const char *feature);
-nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
-                           void *user, const nas_target **out);
-
 /* What a processor tells of itself. */
 typedef struct nas_target_cpu {
     const char *vendor; /* as CPUID and /proc/cpuinfo spell it, "AuthenticAMD"; "" = not told */
@@ -85,6 +78,13 @@ typedef struct nas_target_cpu {
 /* nas_target_adapt - gives a row with vectors of 64 bytes, which covers processors that want different kernels, the caches and
  * `splits_vectors` of one of them, and one with SVE its length, as far as they were told. Other rows stay as they are. */
 void nas_target_adapt(nas_target *row, const nas_target_cpu *told);
+
+/* nas_target_best - the last row for `arch` that computes in `dtype`, whose needs are all there and whose compiler is a
+ * packaged one, adapted to what the processor tells (NULL: nothing): what a device that is not this machine gets. Where no such row
+ * computes in `dtype`, the one for FP32. NOTFOUND when there is none. */
+typedef bool (*nas_target_has)(void *user, const char *feature);
+nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
+                           void *user, const nas_target_cpu *told, nas_target *out);
 
 /* nas_target_check_dtype - UNSUPPORTED naming the target, and targets and processors that do, where it does not compute in
  * `dtype`. */

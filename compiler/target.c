@@ -294,14 +294,18 @@ static bool has_all(const nas_target *row, nas_target_has has, void *user) {
 }
 
 nas_status nas_target_best(nas_ctx *ctx, const char *arch, nas_dtype dtype, nas_target_has has,
-                           void *user, const nas_target **out) {
+                           void *user, const nas_target_cpu *told, nas_target *out) {
+    prepare_once();
     for (int i = TARGET_COUNT - 1; i >= 0; i--) {
         if (strcmp(targets[i].arch, arch) != 0 || targets[i].compiler[0] == '$' ||
             !computes_in(&targets[i], dtype) || !has_all(&targets[i], has, user))
             continue;
-        return nas_target_find(ctx, targets[i].name, out); /* which also prepares the table */
+        *out = targets[i];
+        if (told != NULL) nas_target_adapt(out, told);
+        return NAS_OK;
     }
-    if (dtype != NAS_DTYPE_FP32) return nas_target_best(ctx, arch, NAS_DTYPE_FP32, has, user, out);
+    if (dtype != NAS_DTYPE_FP32)
+        return nas_target_best(ctx, arch, NAS_DTYPE_FP32, has, user, told, out);
     return nas_fail(ctx, NAS_ERR_NOTFOUND, "no target for architecture '%s'", arch);
 }
 

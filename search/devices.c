@@ -81,13 +81,7 @@ static nas_dtype dtype_of(const nas__study *s) {
 static nas_status best_target(nas__study *s, nas_device *handle, nas_target *out) {
     const nas_device_facts *f = nas_device_facts_of(handle);
     const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes, 0};
-    const nas_target *row = NULL;
-    const nas_status status =
-        nas_target_best(s->ctx, f->arch, dtype_of(s), device_has, handle, &row);
-    if (status != NAS_OK) return status;
-    *out = *row;
-    nas_target_adapt(out, &cpu);
-    return NAS_OK;
+    return nas_target_best(s->ctx, f->arch, dtype_of(s), device_has, handle, &cpu, out);
 }
 
 /* handle NULL: not yet opened. */

@@ -20,12 +20,10 @@ static nas_status target_of(nas_ctx *ctx, const char *connect, nas_dtype dtype, 
     const nas_target_cpu cpu = {f->vendor, f->family, f->l1_bytes, f->l2_bytes, 0};
     const bool here = strcmp(connect, "local") == 0 || f->arch[0] == '\0';
     const nas_target *row = NULL;
-    const nas_status status = here ? nas_target_native(ctx, dtype, &row)
-                                   : nas_target_best(ctx, f->arch, dtype, device_has, device, &row);
-    if (status != NAS_OK) return status;
-    *out = *row;
-    if (!here) nas_target_adapt(out, &cpu);
-    return NAS_OK;
+    if (!here) return nas_target_best(ctx, f->arch, dtype, device_has, device, &cpu, out);
+    const nas_status status = nas_target_native(ctx, dtype, &row);
+    if (status == NAS_OK) *out = *row;
+    return status;
 }
 
 nas_status nas_sparse_device_open(nas_ctx *ctx, const char *connect, const char *key,

@@ -403,6 +403,7 @@ Test(compiler_half, without_a_target_the_best_one_that_computes_in_halves_is_tak
         "avx512cd,avx512vnni";
     char halves[256], phone[] = "asimd,atomics,asimddp,asimdhp", old[] = "asimd";
     (void)snprintf(halves, sizeof halves, "%s,avx512fp16", cascade);
+    char board[] = "i,m,a,f,d,c,v,zvl128b", long_board[] = "i,m,a,f,d,c,v,zvl128b,zvl256b";
     const struct {
         const char *arch;
         char *has;
@@ -413,12 +414,19 @@ Test(compiler_half, without_a_target_the_best_one_that_computes_in_halves_is_tak
                 {"x86-64", cascade, NAS_DTYPE_FP16, "x86-64-avx512vnni"}, /* to be refused */
                 {"aarch64", phone, NAS_DTYPE_FP16, "aarch64-fp16"},
                 {"aarch64", phone, NAS_DTYPE_FP32, "aarch64-dotprod"},
-                {"aarch64", old, NAS_DTYPE_FP16, "aarch64-linux"}};
+                {"aarch64", old, NAS_DTYPE_FP16, "aarch64-linux"},
+                {"riscv64", board, NAS_DTYPE_FP32, "riscv64-rvv"},
+                {"riscv64", long_board, NAS_DTYPE_FP32, "riscv64-rvv256"}};
     const nas_target *row = NULL, *native = NULL;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        MUST(nas_target_best(f.ctx, rows[i].arch, rows[i].dtype, listed, rows[i].has, &row));
-        cr_assert(eq(str, (char *)row->name, (char *)rows[i].target), "row %zu", i);
+        nas_target best;
+        MUST(nas_target_best(f.ctx, rows[i].arch, rows[i].dtype, listed, rows[i].has, NULL, &best));
+        cr_assert(eq(str, (char *)best.name, (char *)rows[i].target), "row %zu", i);
     }
+    const nas_target_cpu xeon = {"GenuineIntel", 6, 48 << 10, 2048 << 10, 0};
+    nas_target told;
+    MUST(nas_target_best(f.ctx, "x86-64", NAS_DTYPE_FP32, listed, halves, &xeon, &told));
+    cr_assert(told.l2_bytes == xeon.l2_bytes && !told.splits_vectors);
     MUST(nas_target_native(f.ctx, NAS_DTYPE_FP32, &row));
     MUST(nas_target_find(f.ctx, "native", &native));
     cr_assert(eq(ptr, (void *)row, (void *)native));

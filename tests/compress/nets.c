@@ -3,6 +3,8 @@
 
 #include <criterion/criterion.h>
 
+#include <string.h>
+
 nas_ctx *ctx;
 
 void nets_setup(void) {
@@ -130,6 +132,22 @@ nas_graph *nets_new(int number) {
 
 float *nets_image(uint64_t seed) {
     return reference_image(ctx, (size_t)3 * NET_SIDE * NET_SIDE, seed);
+}
+
+float *nets_noise(size_t n) {
+    float *all = nas_alloc_array(ctx, n * NET_FLOATS, sizeof *all);
+    for (size_t k = 0; k < n; k++) {
+        float *one = nets_image(k + 7);
+        memcpy(all + k * NET_FLOATS, one, NET_FLOATS * sizeof *one);
+        nas_free(one);
+    }
+    return all;
+}
+
+void nets_read_noise(void *arg, size_t index, float *hwc) {
+    const float *images = arg;
+    for (size_t i = 0; i < NET_FLOATS; i++)
+        hwc[i] = images[index * NET_FLOATS + i % 3 * NET_PLANE + i / 3];
 }
 
 void nets_output(const nas_graph *g, const float *image, double *out) {

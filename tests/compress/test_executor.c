@@ -1,5 +1,5 @@
-/* test_executor.c - the batched executor against the naive reference; gradients against differences; what layers see; the
- * repair that uses it. Here, because the networks and the reference are. */
+/* test_executor.c - the batched executor against the naive reference; what layers see; the repair that uses it. Here, because
+ * the networks and the reference are. */
 #include "eval/eval.h"
 #include "tests/compress/nets.h"
 
@@ -12,28 +12,9 @@ TestSuite(compress_executor, .init = nets_setup, .fini = nets_teardown, .timeout
 
 #define OK(call) cr_assert((call) == NAS_OK, "%s", nas_ctx_message(ctx))
 
-enum { PLANE = NET_SIDE * NET_SIDE, FLOATS = 3 * PLANE };
-
-/* Image `index` of a set of noise. */
-static void read_noise(void *arg, size_t index, float *hwc) {
-    const float *images = arg;
-    for (size_t i = 0; i < FLOATS; i++)
-        hwc[i] = images[index * FLOATS + i % 3 * PLANE + i / 3];
-}
-
-static float *noise_images(size_t n) {
-    float *all = nas_alloc_array(ctx, n * FLOATS, sizeof *all);
-    for (size_t k = 0; k < n; k++) {
-        float *one = nets_image(k + 7);
-        memcpy(all + k * FLOATS, one, FLOATS * sizeof *one);
-        nas_free(one);
-    }
-    return all;
-}
-
 Test(compress_executor, every_structure_gives_the_reference_for_any_chunk_and_threads) {
     enum { IMAGES = 5 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     for (int net = 0; net < NETS; net++) {
         nas_graph *g = nets_new(net);
         float first[IMAGES * NET_CLASSES], out[IMAGES * NET_CLASSES];
@@ -41,13 +22,13 @@ Test(compress_executor, every_structure_gives_the_reference_for_any_chunk_and_th
             const nas_exec_options o = {.chunk = way + 1, .threads = 1 + way % 2};
             nas_exec *e = NULL;
             OK(nas_exec_new(ctx, g, &o, &e));
-            OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, way == 0 ? first : out));
+            OK(nas_exec_run(ctx, e, IMAGES, nets_read_noise, images, way == 0 ? first : out));
             nas_exec_free(e);
             if (way > 0) cr_assert(memcmp(first, out, sizeof out) == 0, "net %d way %d", net, way);
         }
         for (size_t k = 0; k < IMAGES; k++) {
             double want[NET_CLASSES];
-            nets_output(g, images + k * FLOATS, want);
+            nets_output(g, images + k * NET_FLOATS, want);
             for (int i = 0; i < NET_CLASSES; i++) {
                 const double got = (double)first[k * NET_CLASSES + (size_t)i];
                 cr_assert(fabs(got - want[i]) <= 1e-4 * fmax(1, fabs(want[i])),
@@ -73,493 +54,18 @@ Test(compress_executor, an_operator_that_cannot_be_run_is_named) {
     nas_graph_free(g);
 }
 
-/* ---- gradients ---------------------------------------------------------------------------------------------------- */
-
-static nas_class_data *digits(int32_t n) {
-    nas_class_data_options o = nas_class_data_options_default();
-    nas_class_data *data = NULL;
-    o.h = o.w = NET_SIDE;
-    o.glyphs = n;
-    o.reward_max = o.report_max = n / 4;
-    OK(nas_class_data_open(ctx, &o, &data));
-    return data;
-}
-
-/* Central differences in float: steps of 1e-2 leave an error of about 1e-3 of the larger gradients. */
-static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
-                           const nas_class_data *data, bool normalise) {
-    nas_tune_options o = nas_tune_options_default();
-    o.normalise = normalise;
-    size_t total = 0, at = 0;
-    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
-        total += nas_graph_param(g, i)->count;
-    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
-    float *unused = nas_alloc_array(ctx, total, sizeof *unused);
-    double loss = 0, largest = 0;
-    OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &loss, gradient));
-    for (size_t i = 0; i < total; i++)
-        largest = fmax(largest, fabs((double)gradient[i]));
-    for (int32_t i = 0; i < nas_graph_param_count(g); i++) {
-        nas_param *p = nas_graph_param(g, i);
-        const char *dot = strrchr(p->name, '.');
-        const bool statistic = strcmp(dot, ".mean") == 0 || strcmp(dot, ".variance") == 0;
-        for (size_t k = 0; k < p->count && !statistic; k += p->count / 3 + 1) {
-            const float kept = p->data[k], step = 1e-3F;
-            double more = 0, less = 0;
-            p->data[k] = kept + step;
-            OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &more, unused));
-            p->data[k] = kept - step;
-            OK(nas_tune_gradient(ctx, g, teacher, data, &o, 6, &less, unused));
-            p->data[k] = kept;
-            const double want = (more - less) / (2 * (double)step), got = (double)gradient[at + k];
-            cr_assert(fabs(got - want) <= 0.02 * fabs(want) + 0.01 * largest,
-                      "net %d %s[%zu]: %g, by differences %g (largest %g)", net, p->name, k, got,
-                      want, largest);
-        }
-        at += p->count;
-    }
-    nas_free(gradient);
-    nas_free(unused);
-}
-
-/* Against the written-out formula, and against differences of the rounded values: within the grid these lack the -x/s of the
- * straight-through estimator. */
-Test(compress_executor, gradients_of_steps_are_those_of_lsq) {
-    const float x[] = {0.31F, -0.12F, 2.4F, -3.3F, 0.9F, 0}, scale = 0.5F, low = -3, high = 3;
-    const float seed[] = {1, -2, 0.5F, 3, -1, 4};
-    float d[6];
-    double want = 0, difference = 0;
-    const float step = 1e-3F;
-    for (int i = 0; i < 6; i++) {
-        const double t = (double)x[i] / (double)scale, r = rint(t);
-        const bool beyond = t < (double)low || t > (double)high;
-        double of[2];
-        for (int k = 0; k < 2; k++) {
-            const double s = (double)scale + (k == 0 ? 1 : -1) * (double)step;
-            of[k] = s * rint(fmin(fmax((double)x[i] / s, (double)low), (double)high));
-        }
-        difference += (double)seed[i] * ((of[0] - of[1]) / (2 * (double)step) - (beyond ? 0 : t));
-        want += (double)seed[i] * (beyond ? fmin(fmax(t, (double)low), (double)high) : r - t);
-        d[i] = seed[i];
-    }
-    const double got = nas_lsq_gradient(x, d, 6, scale, low, high) * sqrt(6 * 3.0);
-    cr_assert(fabs(got - want) < 1e-5 && fabs(got - difference) < 1e-5, "%g, %g, %g", got, want,
-              difference);
-    for (int i = 0; i < 6; i++)
-        cr_assert(d[i] == (i == 2 || i == 3 ? 0 : seed[i]));
-}
-
-/* Weights and bias of one filter times `factor`. */
-static void scale_filter(nas_graph *g, const nas_node *node, int32_t o, float factor) {
-    nas_param *w = nas_graph_param(g, node->params[0]);
-    const size_t filter = w->count / (size_t)w->dims[0];
-    for (size_t i = 0; i < filter; i++)
-        w->data[(size_t)o * filter + i] *= factor;
-    if (node->conv.has_bias) nas_graph_param(g, node->params[1])->data[o] *= factor;
-}
-
-/* Of one image, gradient times value of a channel is the slope of the loss over a factor of that channel. */
-Test(compress_executor, saliency_of_a_channel_is_the_slope_over_its_size) {
-    nas_class_data *data = digits(60);
-    const nas_tune_options o = nas_tune_options_default();
-    nas_graph *g = nets_new(0);
-    size_t total = 0, floats = 0, at = 0;
-    for (nas_value v = 0; v < nas_graph_node_count(g); v++)
-        total += (size_t)nas_graph_node(g, v)->shape.c;
-    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
-        floats += nas_graph_param(g, i)->count;
-    double *saliency = nas_alloc_array(ctx, total, sizeof *saliency), largest = 0;
-    float *unused = nas_alloc_array(ctx, floats, sizeof *unused);
-    int compared = 0;
-    OK(nas_tune_saliency(ctx, g, data, 1, 2, saliency));
-    for (size_t i = 0; i < total; i++)
-        largest = fmax(largest, saliency[i]);
-    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
-        const nas_node *node = nas_graph_node(g, v);
-        for (int32_t c = 0; node->op == NAS_OP_CONV && c < node->shape.c; c += 3, compared++) {
-            const float step = 1e-2F;
-            double more = 0, less = 0;
-            scale_filter(g, node, c, 1 + step);
-            OK(nas_tune_gradient(ctx, g, NULL, data, &o, 1, &more, unused));
-            scale_filter(g, node, c, (1 - step) / (1 + step));
-            OK(nas_tune_gradient(ctx, g, NULL, data, &o, 1, &less, unused));
-            scale_filter(g, node, c, 1 / (1 - step));
-            const double want = fabs(more - less) / (2 * (double)step),
-                         got = saliency[at + (size_t)c];
-            cr_assert(fabs(got - want) <= 0.02 * want + 0.01 * largest, "%s channel %d: %g, %g",
-                      node->name, (int)c, got, want);
-        }
-        at += (size_t)node->shape.c;
-    }
-    cr_assert(compared > 10 && largest > 0);
-    cr_assert(nas_tune_saliency(ctx, g, data, 1000, 2, saliency) == NAS_ERR_RANGE);
-    nas_free(saliency);
-    nas_free(unused);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
-Test(compress_executor, gradients_agree_with_differences) {
-    nas_class_data *data = digits(60);
-    for (int net = 0; net < NETS; net++) {
-        nas_graph *g = nets_new(net), *teacher = nets_new((net + 1) % NETS);
-        check_gradient(net, g, NULL, data, false);
-        check_gradient(net, g, teacher, data, false);
-        nas_graph_free(g);
-        nas_graph_free(teacher);
-    }
-    nas_class_data_close(data);
-}
-
-static nas_value chain_conv(nas_graph *g, const char *name, nas_value x, nas_conv_attributes c) {
-    nas_value out = 0;
-    OK(nas_graph_add_conv(ctx, g, name, x, &c, &out));
-    return out;
-}
-
-/* Where the image keeps its size, its gradient is one convolution over that of the result, beyond whose ends a strided reader
- * leaves what has to be cleared. Kernels of even size, dilated, strided, and without padding. */
-Test(compress_executor, gradients_pass_convolutions_of_every_border) {
-    nas_class_data *data = digits(60);
-    nas_graph *g = nas_graph_new(ctx, "chain");
-    nas_value x = 0;
-    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
-    nas_conv_attributes even = nas_conv_same(18, 3), dilated = nas_conv_same(9, 3);
-    nas_conv_attributes half = nas_conv_same(20, 3), valid = nas_conv_same(33, 3);
-    nas_conv_attributes mean = nas_conv_same(NET_CLASSES, 4);
-    even.kernel_h = even.kernel_w = 2;
-    even.pad_bottom = even.pad_left = 0;
-    dilated.dilation_h = dilated.dilation_w = 2;
-    dilated.pad_top = dilated.pad_left = dilated.pad_bottom = dilated.pad_right = 2;
-    half.stride_h = half.stride_w = 2;
-    valid.pad_top = valid.pad_left = valid.pad_bottom = valid.pad_right = 0;
-    mean.pad_top = mean.pad_left = mean.pad_bottom = mean.pad_right = 0;
-    x = chain_conv(g, "stem", x, nas_conv_same(6, 3));
-    x = chain_conv(g, "even", x, even);
-    x = chain_conv(g, "dilated", x, dilated);
-    OK(nas_graph_add_relu(ctx, g, "relu", x, &x));
-    x = chain_conv(g, "half", x, half);
-    x = chain_conv(g, "valid", x, valid);
-    OK(nas_graph_set_output(ctx, g, chain_conv(g, "classes", x, mean)));
-    OK(nas_graph_alloc_weights(ctx, g));
-    nas_rng rng = nas_rng_stream(3, 0, "weights");
-    OK(nas_class_init(ctx, g, &rng));
-    check_gradient(NETS, g, NULL, data, false);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
-typedef struct epoch_losses {
-    double *losses; /* [epochs] sums */
-    int32_t steps;  /* of an epoch */
-    double first;   /* of the first step */
-} epoch_losses;
-
-static nas_status add_loss(nas_ctx *c, void *arg, int32_t step, double loss) {
-    epoch_losses *sums = arg;
-    (void)c;
-    sums->losses[step / sums->steps] += loss;
-    if (step == 0) sums->first = loss;
-    return NAS_OK;
-}
-
-/* The mean of one weight, computed beside the trainer. */
-typedef struct weight_mean {
-    const nas_graph *graph;
-    double most, mean, last;
-} weight_mean;
-
-static nas_status add_weight(nas_ctx *c, void *arg, int32_t step, double loss) {
-    weight_mean *m = arg;
-    const double keep = fmin(m->most, (1.0 + step) / (10.0 + step));
-    (void)c;
-    (void)loss;
-    m->last = (double)nas_graph_param_const(m->graph, 0)->data[0];
-    m->mean = step == 0 ? m->last : keep * m->mean + (1 - keep) * m->last;
-    return NAS_OK;
-}
-
-Test(compress_executor, training_lowers_the_loss_with_the_same_bits_for_any_threads) {
-    nas_class_data *data = digits(200);
-    nas_tune_options o = nas_tune_options_default();
-    o.steps = 30;
-    o.batch = 32;
-    o.warmup = 5;
-    float kept[2] = {0};
-    for (int way = 0; way < 2; way++) {
-        nas_graph *g = nets_new(1);
-        size_t total = 0;
-        for (int32_t i = 0; i < nas_graph_param_count(g); i++)
-            total += nas_graph_param(g, i)->count;
-        float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
-        double before = 0, after = 0;
-        o.threads = 1 + way;
-        OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &before, gradient));
-        OK(nas_tune(ctx, g, NULL, data, &o, NULL, NULL));
-        OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &after, gradient));
-        cr_assert(after < before, "%g after %g", after, before);
-        kept[way] = nas_graph_param(g, 0)->data[0];
-        nas_free(gradient);
-        nas_graph_free(g);
-    }
-    cr_assert(memcmp(&kept[0], &kept[1], sizeof kept[0]) == 0);
-    nas_class_data_close(data);
-}
-
-/* No step changes anything, so that the mean loss of an epoch's batches is that of all images, whatever their order. */
-Test(compress_executor, an_epoch_has_every_image_once) {
-    enum { IMAGES = 48, BATCH = 16, EPOCHS = 2 };
-    nas_class_data *data = digits(2 * IMAGES);
-    const size_t images = nas_class_data_count(data, NAS_CLASS_TUNE);
-    cr_assert_eq(images % BATCH, 0, "%zu images", images);
-    nas_graph *g = nets_new(1);
-    size_t total = 0;
-    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
-        total += nas_graph_param(g, i)->count;
-    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
-    nas_tune_options o = nas_tune_options_default();
-    double all = 0, first[2] = {0};
-    OK(nas_tune_gradient(ctx, g, NULL, data, &o, (int32_t)images, &all, gradient));
-    o.batch = BATCH;
-    o.steps = EPOCHS * (int32_t)images / BATCH;
-    o.learning_rate = 0;
-    o.shift = 0;
-    for (int way = 0; way < 2; way++) {
-        double losses[EPOCHS] = {0};
-        epoch_losses sums = {losses, (int32_t)images / BATCH, 0};
-        o.epochs = way == 0;
-        OK(nas_tune(ctx, g, NULL, data, &o, add_loss, &sums));
-        first[way] = sums.first;
-        for (int k = 0; k < EPOCHS; k++) {
-            const double apart = fabs(losses[k] / sums.steps - all);
-            cr_assert(way == 0 ? apart < 1e-6 * all : apart > 1e-4 * all, "%d, epoch %d: %g of %g",
-                      way, k, apart, all);
-        }
-    }
-    cr_assert(first[0] != first[1]);
-    nas_free(gradient);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
-Test(compress_executor, the_network_ends_with_the_running_mean_of_its_weights) {
-    enum { STEPS = 6 };
-    nas_class_data *data = digits(200);
-    nas_tune_options o = nas_tune_options_default();
-    o.steps = STEPS;
-    o.batch = 32;
-    o.adam = true;
-    o.learning_rate = 1e-3;
-    o.average = 0.4;
-    float kept[2] = {0};
-    for (int way = 0; way < 2; way++) {
-        nas_graph *g = nets_new(1);
-        weight_mean m = {.graph = g, .most = o.average};
-        o.threads = 1 + way;
-        OK(nas_tune(ctx, g, NULL, data, &o, add_weight, &m));
-        kept[way] = nas_graph_param(g, 0)->data[0];
-        cr_assert(fabs((double)kept[way] - m.mean) < 1e-6, "%g, not %g", (double)kept[way], m.mean);
-        cr_assert(fabs(m.last - m.mean) > 1e-5, "the mean is the last: %g", m.last);
-        nas_graph_free(g);
-    }
-    cr_assert(memcmp(&kept[0], &kept[1], sizeof kept[0]) == 0);
-    nas_graph *g = nets_new(1);
-    o.average = 1;
-    cr_assert(nas_tune(ctx, g, NULL, data, &o, NULL, NULL) == NAS_ERR_INVALID);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
-/* ---- normalisations put back ---------------------------------------------------------------------------------------- */
-
-static nas_norms norms_of(const nas_graph *g, const nas_class_data *data) {
-    const nas_exec_options o = nas_exec_options_default();
-    nas_class_reader reader = {data, NAS_CLASS_TUNE};
-    nas_norms m;
-    OK(nas_norms_init(ctx, g, &o, 20, nas_class_reader_read, &reader, &m));
-    OK(nas_graph_verify(ctx, m.graph));
-    return m;
-}
-
-/* Through mean and variance of the images, with fused activations, behind grouped and depthwise convolutions, and a normalisation
- * that the network had. */
-Test(compress_executor, gradients_pass_normalisations_of_a_chunk) {
-    nas_class_data *data = digits(60);
-    for (int net = 0; net < NETS; net++) {
-        nas_graph *g = nets_new(net);
-        nas_norms m = norms_of(g, data);
-        check_gradient(net, m.graph, NULL, data, true);
-        nas_norms_deinit(&m);
-        nas_graph_free(g);
-    }
-    nas_class_data_close(data);
-}
-
-/* Largest difference of the answers of two networks, over the largest answer. */
-static double apart(const nas_graph *a, const nas_graph *b) {
-    enum { IMAGES = 9 };
-    float *images = noise_images(IMAGES), out[2][IMAGES * NET_CLASSES];
-    const nas_graph *const both[2] = {a, b};
-    const nas_exec_options o = nas_exec_options_default();
-    double most = 0, largest = 0;
-    for (int k = 0; k < 2; k++) {
-        nas_exec *e = NULL;
-        OK(nas_exec_new(ctx, both[k], &o, &e));
-        OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, out[k]));
-        nas_exec_free(e);
-    }
-    for (int i = 0; i < IMAGES * NET_CLASSES; i++) {
-        most = fmax(most, fabs((double)out[0][i] - (double)out[1][i]));
-        largest = fmax(largest, fabs((double)out[0][i]));
-    }
-    nas_free(images);
-    return most / largest;
-}
-
-static int count_norms(const nas_graph *g) {
-    int n = 0;
-    for (nas_value v = 0; v < nas_graph_node_count(g); v++)
-        n += nas_graph_node(g, v)->op == NAS_OP_BATCH_NORM;
-    return n;
-}
-
-Test(compress_executor, normalisations_put_in_change_nothing_and_fold_into_what_they_compute) {
-    static const int added[NETS] = {8, 4, 4,
-                                    3}; /* not behind the classifier and a gate of one pixel */
-    nas_class_data *data = digits(60);
-    nas_rng rng = nas_rng_stream(5, 0, "norms");
-    for (int net = 0; net < NETS; net++) {
-        nas_graph *g = nets_new(net);
-        nas_norms m = norms_of(g, data);
-        cr_assert_eq(count_norms(m.graph) - count_norms(g), added[net], "net %d", net);
-        cr_assert(apart(g, m.graph) < 1e-4, "net %d: %g", net, apart(g, m.graph));
-        for (int32_t i = 0; i < nas_graph_param_count(m.graph); i++) {
-            nas_param *p = nas_graph_param(m.graph, i);
-            for (size_t k = 0; k < p->count; k++)
-                p->data[k] *= 0.5F + (float)nas_rng_uniform(&rng);
-        }
-        cr_assert(apart(g, m.graph) > 0.1, "net %d: %g", net, apart(g, m.graph));
-        nas_norms_fold(&m, g);
-        cr_assert(apart(g, m.graph) < 1e-4, "net %d: %g", net, apart(g, m.graph));
-        OK(nas_graph_verify(ctx, g));
-        nas_norms_deinit(&m);
-        nas_graph_free(g);
-    }
-    nas_class_data_close(data);
-}
-
-/* Where all chunks are alike, one walk gives what layer after layer does over all images, whatever the chunks. */
-Test(compress_executor, averages_of_equal_chunks_are_statistics_of_all_images) {
-    enum { IMAGES = 7 };
-    nas_class_data *data = digits(60);
-    nas_graph *g = nets_new(1);
-    nas_norms m = norms_of(g, data);
-    float *image = noise_images(1), *same = nas_alloc_array(ctx, IMAGES * FLOATS, sizeof *same);
-    for (int k = 0; k < IMAGES; k++)
-        memcpy(same + k * FLOATS, image, FLOATS * sizeof *same);
-    for (int way = 0; way < 2; way++) {
-        const nas_exec_options o = {.chunk = 2 + 3 * way, .threads = 1 + way};
-        nas_graph *want = NULL;
-        OK(nas_graph_clone(ctx, m.graph, &want));
-        OK(nas_exec_average_norms(ctx, m.graph, &o, IMAGES, read_noise, same));
-        OK(nas_exec_recalibrate(ctx, want, &o, IMAGES, read_noise, same));
-        for (int32_t i = 0; i < nas_graph_param_count(want); i++) {
-            const nas_param *a = nas_graph_param_const(want, i),
-                            *b = nas_graph_param_const(m.graph, i);
-            for (size_t k = 0; k < a->count; k++) {
-                const double is = (double)b->data[k], expected = (double)a->data[k];
-                cr_assert(fabs(is - expected) <= 1e-3 * fmax(1, fabs(expected)), "%s[%zu]: %g, %g",
-                          a->name, k, is, expected);
-            }
-        }
-        nas_graph_free(want);
-    }
-    nas_free(image);
-    nas_free(same);
-    nas_norms_deinit(&m);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
-static double loss_of(const nas_graph *g, const nas_class_data *data) {
-    const nas_tune_options o = nas_tune_options_default();
-    size_t total = 0;
-    double loss = 0;
-    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
-        total += nas_graph_param_const(g, i)->count;
-    float *gradient = nas_alloc_array(ctx, total, sizeof *gradient);
-    OK(nas_tune_gradient(ctx, g, NULL, data, &o, 64, &loss, gradient));
-    nas_free(gradient);
-    return loss;
-}
-
-Test(compress_executor, training_with_normalisations_keeps_the_nodes_and_bits_for_any_threads) {
-    nas_class_data *data = digits(200);
-    nas_tune_options o = nas_tune_options_default();
-    o.steps = 30;
-    o.batch = 40; /* two chunks of 20 */
-    o.warmup = 5;
-    o.normalise = true;
-    for (int net = 0; net < NETS; net++) {
-        nas_graph *both[2], *before = nets_new(net);
-        for (int way = 0; way < 2; way++) {
-            both[way] = nets_new(net);
-            o.average = net == 1 ? 0.5 : 0;
-            o.threads = 1 + way;
-            OK(nas_tune(ctx, both[way], NULL, data, &o, NULL, NULL));
-            OK(nas_graph_verify(ctx, both[way]));
-        }
-        cr_assert_eq(nas_graph_node_count(both[0]), nas_graph_node_count(before));
-        for (int32_t i = 0; i < nas_graph_param_count(before); i++) {
-            const nas_param *a = nas_graph_param_const(both[0], i),
-                            *b = nas_graph_param_const(both[1], i);
-            cr_assert(memcmp(a->data, b->data, a->count * sizeof *a->data) == 0, "net %d %s", net,
-                      a->name);
-        }
-        cr_assert(loss_of(both[0], data) < loss_of(before, data), "net %d: %g after %g", net,
-                  loss_of(both[0], data), loss_of(before, data));
-        nas_graph_free(both[0]);
-        nas_graph_free(both[1]);
-        nas_graph_free(before);
-    }
-    nas_class_data_close(data);
-}
-
-/* What cannot be normalised is said, and the network is as it was after an error. */
-Test(compress_executor, training_with_normalisations_refuses_what_it_cannot_do) {
-    nas_class_data *data = digits(60);
-    nas_tune_options o = nas_tune_options_default();
-    o.normalise = true;
-    o.steps = 1;
-    nas_graph *g = nas_graph_new(ctx, "plain");
-    nas_value x = 0;
-    nas_conv_attributes all = nas_conv_same(NET_CLASSES, NET_SIDE - 1);
-    all.kernel_h = all.kernel_w = NET_SIDE;
-    all.pad_top = all.pad_left = all.pad_bottom = all.pad_right = 0;
-    OK(nas_graph_add_input(ctx, g, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
-    OK(nas_graph_set_output(ctx, g, chain_conv(g, "classes", x, all)));
-    OK(nas_graph_alloc_weights(ctx, g));
-    cr_assert_eq(nas_tune(ctx, g, NULL, data, &o, NULL, NULL), NAS_ERR_UNSUPPORTED);
-    cr_assert(strstr(nas_ctx_message(ctx), "no convolution with a bias") != NULL, "%s",
-              nas_ctx_message(ctx));
-    cr_assert_eq(nas_tune_codes(ctx, g, NULL, data, &o, NULL, 0, NULL, NULL, NULL),
-                 NAS_ERR_UNSUPPORTED);
-    nas_graph_free(g);
-    nas_class_data_close(data);
-}
-
 /* ---- statistics and repair ---------------------------------------------------------------------------------------- */
 
 Test(compress_executor, moments_are_symmetric_and_count_their_samples) {
     enum { IMAGES = 9, POSITIONS = 4 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nets_new(0);
     const nas_value conv = nas_graph_find(g, "a1");
     nas_exec_gram one = {0}, two = {0};
     nas_exec_options o = {.chunk = 2, .threads = 1};
-    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &one));
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, nets_read_noise, images, &one));
     o = (nas_exec_options){.chunk = 4, .threads = 2};
-    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &two));
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, nets_read_noise, images, &two));
     const size_t n = (size_t)one.size;
     cr_assert(one.size == 3 * 3 * 8 + 1 && one.rows == IMAGES * POSITIONS);
     cr_assert(fabs(one.gram[n * n - 1] - IMAGES * POSITIONS) < 1e-6); /* the ones */
@@ -586,7 +92,7 @@ static void keep_answer(void *arg, size_t variant, size_t image, const float *hw
 /* Every plain convolution exchanged for that of each of two other networks, against the whole network with it exchanged. */
 Test(compress_executor, variants_are_what_the_network_with_one_convolution_exchanged_gives) {
     enum { IMAGES = 7, VARIANTS_MAX = 64 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     const nas_exec_options o = {.chunk = 3, .threads = 2};
     for (int net = 0; net < NETS; net++) {
         nas_graph *g = nets_new(net), *others[2] = {NULL, NULL};
@@ -606,7 +112,7 @@ Test(compress_executor, variants_are_what_the_network_with_one_convolution_excha
         }
         answers a = {nas_alloc_array(ctx, n * IMAGES * NET_CLASSES, sizeof(float)), IMAGES};
         OK(nas_exec_run_variants(ctx, g, (const nas_graph *const *)others, 2, &o, variants, n,
-                                 IMAGES, read_noise, images, keep_answer, &a));
+                                 IMAGES, nets_read_noise, images, keep_answer, &a));
         for (size_t k = 0; k < n; k++) {
             nas_graph *whole = NULL;
             nas_exec *e = NULL;
@@ -620,7 +126,7 @@ Test(compress_executor, variants_are_what_the_network_with_one_convolution_excha
                        p->count * sizeof *p->data);
             }
             OK(nas_exec_new(ctx, whole, &o, &e));
-            OK(nas_exec_run(ctx, e, IMAGES, read_noise, images, out));
+            OK(nas_exec_run(ctx, e, IMAGES, nets_read_noise, images, out));
             cr_assert(memcmp(out, a.of + k * IMAGES * NET_CLASSES, sizeof out) == 0,
                       "net %d, '%s', network %zu", net, node->name, variants[k].graph);
             nas_exec_free(e);
@@ -628,7 +134,7 @@ Test(compress_executor, variants_are_what_the_network_with_one_convolution_excha
         }
         const nas_exec_variant swapped[2] = {variants[n - 1], variants[0]};
         cr_assert(nas_exec_run_variants(ctx, g, (const nas_graph *const *)others, 2, &o, swapped, 2,
-                                        IMAGES, read_noise, images, keep_answer,
+                                        IMAGES, nets_read_noise, images, keep_answer,
                                         &a) == NAS_ERR_INVALID);
         nas_free(a.of);
         nas_graph_free(others[0]);
@@ -653,18 +159,18 @@ static double through(const double *gram, int32_t size, const nas_graph *g, nas_
 
 Test(compress_executor, moments_of_a_network_and_itself_are_its_moments_and_its_outputs) {
     enum { IMAGES = 11, POSITIONS = 5 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nets_new(0);
     const nas_value conv = nas_graph_find(g, "a2");
     nas_exec_gram gram = {0};
     nas_exec_pair pair = {0}, again = {0};
     nas_exec_options o = {.chunk = 4, .threads = 2};
-    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, read_noise, images, &gram));
-    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3, read_noise,
-                             images, &pair));
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, POSITIONS, 3, nets_read_noise, images, &gram));
+    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3,
+                             nets_read_noise, images, &pair));
     o.threads = 1;
-    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3, read_noise,
-                             images, &again));
+    OK(nas_exec_pair_moments(ctx, g, g, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3,
+                             nets_read_noise, images, &again));
     const size_t size = (size_t)pair.size, outputs = (size_t)pair.outputs;
     cr_assert(pair.size == gram.size && pair.rows == gram.rows);
     const double scale = gram.gram[size * size - 1];
@@ -687,7 +193,7 @@ Test(compress_executor, moments_of_a_network_and_itself_are_its_moments_and_its_
 
 Test(compress_executor, targets_also_make_up_for_what_is_added_to_the_output) {
     enum { IMAGES = 6, POSITIONS = 5 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *dense = nets_new(0), *g = NULL;
     OK(nas_graph_clone(ctx, dense, &g));
     const nas_value first = nas_graph_find(g, "a1"), conv = nas_graph_find(g, "a2");
@@ -698,11 +204,11 @@ Test(compress_executor, targets_also_make_up_for_what_is_added_to_the_output) {
     for (size_t i = 0; i < bias->count; i++)
         bias->data[i] += moved;
     OK(nas_exec_pair_moments(ctx, g, dense, &o, conv, NAS_VALUE_NONE, IMAGES, POSITIONS, 3,
-                             read_noise, images, &plain));
+                             nets_read_noise, images, &plain));
     const nas_shape a = nas_graph_node(g, first)->shape, b = nas_graph_node(g, conv)->shape;
     if (a.h == b.h && a.w == b.w && a.c == b.c) {
-        OK(nas_exec_pair_moments(ctx, g, dense, &o, conv, first, IMAGES, POSITIONS, 3, read_noise,
-                                 images, &summed));
+        OK(nas_exec_pair_moments(ctx, g, dense, &o, conv, first, IMAGES, POSITIONS, 3,
+                                 nets_read_noise, images, &summed));
         const size_t last = (size_t)plain.size - 1, n = (size_t)plain.outputs;
         double least = 0; /* the value is too high in g, so targets are lower by it */
         for (size_t k = 0; k < n; k++)
@@ -711,7 +217,7 @@ Test(compress_executor, targets_also_make_up_for_what_is_added_to_the_output) {
         nas_exec_pair_deinit(&summed);
     }
     cr_assert(nas_exec_pair_moments(ctx, g, dense, &o, conv, nas_graph_output(g), IMAGES, POSITIONS,
-                                    3, read_noise, images, &summed) == NAS_ERR_SHAPE);
+                                    3, nets_read_noise, images, &summed) == NAS_ERR_SHAPE);
     nas_exec_pair_deinit(&plain);
     nas_graph_free(dense);
     nas_graph_free(g);
@@ -724,8 +230,8 @@ static double error_between(const nas_graph *g, const nas_graph *other, const fl
     double sum = 0;
     for (size_t k = 0; k < n; k++) {
         double a[NET_CLASSES], b[NET_CLASSES];
-        nets_output(g, images + k * FLOATS, a);
-        nets_output(other, images + k * FLOATS, b);
+        nets_output(g, images + k * NET_FLOATS, a);
+        nets_output(other, images + k * NET_FLOATS, b);
         for (int i = 0; i < NET_CLASSES; i++)
             sum += (a[i] - b[i]) * (a[i] - b[i]) / (double)n;
     }
@@ -734,7 +240,7 @@ static double error_between(const nas_graph *g, const nas_graph *other, const fl
 
 Test(compress_executor, repair_restores_a_channel_that_others_can_stand_in_for) {
     enum { IMAGES = 60 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nets_new(0), *plain = NULL, *mended = NULL;
     nas_param *w = nas_graph_param(g, nas_graph_node(g, nas_graph_find(g, "a1"))->params[0]);
     nas_param *b = nas_graph_param(g, nas_graph_node(g, nas_graph_find(g, "a1"))->params[1]);
@@ -751,7 +257,7 @@ Test(compress_executor, repair_restores_a_channel_that_others_can_stand_in_for) 
     const nas_value conv = nas_graph_find(g, "a2");
     const nas_exec_options o = {.chunk = 8, .threads = 2};
     nas_exec_gram gram = {0};
-    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, 20, 3, read_noise, images, &gram));
+    OK(nas_exec_grams(ctx, g, &o, &conv, 1, IMAGES, 20, 3, nets_read_noise, images, &gram));
     const nas_moments m = {.conv = conv, .size = gram.size, .gram = gram.gram};
     int32_t repaired = 0;
     OK(nas_channels_slice(ctx, ch, g, keep, &plain));
@@ -774,7 +280,7 @@ Test(compress_executor, repair_restores_a_channel_that_others_can_stand_in_for) 
  * original's answers, although it has lost no input itself. */
 Test(compress_executor, repair_with_targets_fits_a_layer_that_lost_nothing) {
     enum { IMAGES = 60 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nets_new(0), *sliced = NULL;
     nas_channels *ch = NULL;
     OK(nas_channels_find(ctx, g, &ch));
@@ -790,8 +296,8 @@ Test(compress_executor, repair_with_targets_fits_a_layer_that_lost_nothing) {
     const nas_exec_options o = {.chunk = 8, .threads = 2};
     const nas_value conv = nas_graph_find(g, "classes");
     nas_exec_pair p;
-    OK(nas_exec_pair_moments(ctx, masked, g, &o, conv, NAS_VALUE_NONE, IMAGES, 1, 3, read_noise,
-                             images, &p));
+    OK(nas_exec_pair_moments(ctx, masked, g, &o, conv, NAS_VALUE_NONE, IMAGES, 1, 3,
+                             nets_read_noise, images, &p));
     const nas_moments m = {.conv = conv, .size = p.size, .gram = p.gram, .cross = p.cross};
     int32_t repaired = 0;
     const double before = error_between(g, sliced, images, IMAGES);
@@ -809,7 +315,7 @@ Test(compress_executor, repair_with_targets_fits_a_layer_that_lost_nothing) {
 
 Test(compress_executor, recalibration_takes_mean_and_variance_of_what_is_normalised) {
     enum { IMAGES = 20 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nas_graph_new(ctx, "net");
     nas_value x = 0;
     const nas_node norm = {.op = NAS_OP_BATCH_NORM, .n_inputs = 1, .epsilon = 1e-5F};
@@ -818,14 +324,15 @@ Test(compress_executor, recalibration_takes_mean_and_variance_of_what_is_normali
     OK(nas_graph_set_output(ctx, g, x));
     OK(nas_graph_alloc_weights(ctx, g));
     const nas_exec_options o = {.chunk = 3, .threads = 2};
-    OK(nas_exec_recalibrate(ctx, g, &o, IMAGES, read_noise, images));
+    OK(nas_exec_recalibrate(ctx, g, &o, IMAGES, nets_read_noise, images));
     const nas_node *made = nas_graph_node(g, x);
     for (size_t c = 0; c < 3; c++) {
         double sum = 0, squares = 0;
-        for (size_t i = 0; i < (size_t)IMAGES * PLANE; i++) {
-            const double v = (double)images[i / PLANE * FLOATS + c * PLANE + i % PLANE];
-            sum += v / (IMAGES * PLANE);
-            squares += v * v / (IMAGES * PLANE);
+        for (size_t i = 0; i < (size_t)IMAGES * NET_PLANE; i++) {
+            const double v =
+                (double)images[i / NET_PLANE * NET_FLOATS + c * NET_PLANE + i % NET_PLANE];
+            sum += v / (IMAGES * NET_PLANE);
+            squares += v * v / (IMAGES * NET_PLANE);
         }
         cr_assert(fabs((double)nas_graph_param(g, made->params[2])->data[c] - sum) < 1e-5);
         cr_assert(fabs((double)nas_graph_param(g, made->params[3])->data[c] -
@@ -873,7 +380,7 @@ static double worst_between(const nas_exec_channel *a, const nas_exec_channel *b
 
 Test(compress_executor, matched_layers_give_the_means_and_deviations_they_gave_before) {
     enum { IMAGES = 70 }; /* in three parts */
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     for (int net = 0; net < NETS; net++) {
         nas_graph *g = nets_new(net), *two = NULL;
         nas_channels *ch = NULL;
@@ -884,19 +391,19 @@ Test(compress_executor, matched_layers_give_the_means_and_deviations_they_gave_b
         nas_exec_channel *want = nas_alloc_array(ctx, n, sizeof *want);
         nas_exec_channel *got = nas_alloc_array(ctx, n, sizeof *got);
         nas_exec_options o = {.chunk = 3, .threads = 2};
-        OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, all));
+        OK(nas_exec_statistics(ctx, g, &o, IMAGES, nets_read_noise, images, all));
         nas_graph *one = half_of(g, ch, keep);
         OK(nas_graph_clone(ctx, one, &two));
         const size_t kept = kept_statistics(g, ch, keep, all, want);
         cr_assert(kept == nas_exec_channel_count(one) && kept < n);
-        OK(nas_exec_statistics(ctx, one, &o, IMAGES, read_noise, images, got));
+        OK(nas_exec_statistics(ctx, one, &o, IMAGES, nets_read_noise, images, got));
         const double before = worst_between(got, want, kept);
-        OK(nas_exec_match(ctx, one, &o, IMAGES, read_noise, images, want));
-        OK(nas_exec_statistics(ctx, one, &o, IMAGES, read_noise, images, got));
+        OK(nas_exec_match(ctx, one, &o, IMAGES, nets_read_noise, images, want));
+        OK(nas_exec_statistics(ctx, one, &o, IMAGES, nets_read_noise, images, got));
         const double after = worst_between(got, want, kept);
         cr_assert(before > 0.05 && after < 1e-3, "net %d: %g before, %g after", net, before, after);
         o = (nas_exec_options){.chunk = 8, .threads = 1};
-        OK(nas_exec_match(ctx, two, &o, IMAGES, read_noise, images, want));
+        OK(nas_exec_match(ctx, two, &o, IMAGES, nets_read_noise, images, want));
         for (int32_t i = 0; i < nas_graph_param_count(one); i++) {
             const nas_param *a = nas_graph_param(one, i), *b = nas_graph_param(two, i);
             cr_assert(memcmp(a->data, b->data, a->count * sizeof *a->data) == 0);
@@ -933,7 +440,7 @@ static void put_on_grids(nas_graph *g) {
 /* Codes are as they were: the grid moves with its filter. */
 Test(compress_executor, matched_layers_whose_weights_lie_on_a_grid_stay_on_it) {
     enum { IMAGES = 20 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nets_new(0), *before = NULL;
     const nas_exec_options o = {.chunk = 3, .threads = 2};
     const size_t n = nas_exec_channel_count(g);
@@ -941,11 +448,11 @@ Test(compress_executor, matched_layers_whose_weights_lie_on_a_grid_stay_on_it) {
     nas_exec_channel *got = nas_alloc_array(ctx, n, sizeof *got);
     put_on_grids(g);
     OK(nas_graph_clone(ctx, g, &before));
-    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, want));
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, nets_read_noise, images, want));
     for (size_t i = 0; i < n; i++)
         want[i] = (nas_exec_channel){want[i].mean + 0.1, want[i].deviation * 1.7};
-    OK(nas_exec_match(ctx, g, &o, IMAGES, read_noise, images, want));
-    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, got));
+    OK(nas_exec_match(ctx, g, &o, IMAGES, nets_read_noise, images, want));
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, nets_read_noise, images, got));
     cr_assert(worst_between(got, want, n) < 1e-3, "%g", worst_between(got, want, n));
     int moved = 0;
     for (int32_t k = 0; k < nas_graph_param_count(g); k++) {
@@ -969,7 +476,7 @@ Test(compress_executor, matched_layers_whose_weights_lie_on_a_grid_stay_on_it) {
 /* The executor keeps a convolution's value only after its activation: statistics are of what came before it. */
 Test(compress_executor, statistics_are_of_values_before_their_activation) {
     enum { IMAGES = 5 };
-    float *images = noise_images(IMAGES);
+    float *images = nets_noise(IMAGES);
     nas_graph *g = nas_graph_new(ctx, "net");
     nas_value x = 0;
     const nas_conv_attributes conv = {.out_channels = 1,
@@ -993,19 +500,20 @@ Test(compress_executor, statistics_are_of_values_before_their_activation) {
     w->data[0] = 2;
     b->data[0] = -1;
     double sum = 0, squares = 0;
-    for (size_t i = 0; i < (size_t)IMAGES * PLANE; i++) {
-        const double y = 2 * (double)images[i / PLANE * FLOATS + i % PLANE] - 1;
-        sum += y / (IMAGES * PLANE);
-        squares += y * y / (IMAGES * PLANE);
+    for (size_t i = 0; i < (size_t)IMAGES * NET_PLANE; i++) {
+        const double y = 2 * (double)images[i / NET_PLANE * NET_FLOATS + i % NET_PLANE] - 1;
+        sum += y / (IMAGES * NET_PLANE);
+        squares += y * y / (IMAGES * NET_PLANE);
     }
     const nas_exec_options o = {.chunk = 2, .threads = 2};
     nas_exec_channel got = {0};
     cr_assert(nas_exec_channel_count(g) == 1);
-    OK(nas_exec_statistics(ctx, g, &o, IMAGES, read_noise, images, &got));
+    OK(nas_exec_statistics(ctx, g, &o, IMAGES, nets_read_noise, images, &got));
     cr_assert(fabs(got.mean - sum) < 1e-5, "%g, not %g", got.mean, sum);
     cr_assert(fabs(got.deviation - sqrt(squares - sum * sum)) < 1e-5);
-    cr_assert(nas_exec_statistics(ctx, g, &o, 0, read_noise, images, &got) == NAS_ERR_RANGE);
-    cr_assert(nas_exec_statistics(ctx, g, &o, 2049, read_noise, images, &got) == NAS_ERR_RANGE);
+    cr_assert(nas_exec_statistics(ctx, g, &o, 0, nets_read_noise, images, &got) == NAS_ERR_RANGE);
+    cr_assert(nas_exec_statistics(ctx, g, &o, 2049, nets_read_noise, images, &got) ==
+              NAS_ERR_RANGE);
     nas_graph_free(g);
     nas_free(images);
 }

@@ -27,8 +27,8 @@ static const char help_text[] =
     "                       x86-64-avx512vnni, x86-64-amx, aarch64-linux, aarch64-fp16, "
     "aarch64-bf16,\n"
     "                       aarch64-sve, aarch64-dotprod, aarch64-i8mm, aarch64-android, "
-    "armv7-linux, "
-    "riscv64-linux\n"
+    "armv7-linux,\n"
+    "                       riscv64-linux, riscv64-rvv, riscv64-rvv256\n"
     "  --cpu NAME           a processor of that target, e.g. cortex-a76: its flags and caches\n"
     "  --dtype fp32|fp16|bf16  what it computes in and keeps weights in (default fp32); fp16 "
     "halves "
@@ -294,6 +294,9 @@ static int parse_command_line(int argc, char **argv, command_line *cl) {
         return usage_error("--dtype wants fp32, fp16 or bf16 here; lists of f32 and int8 belong to "
                            "--break-even, not",
                            cl->dtype);
+    if (cl->dtype != NULL && strcmp(cl->dtype, "bf16") == 0 && cl->tune_s > 0)
+        return usage_error("--tune has no kernels of bf16 to measure: leave it or --dtype bf16 out",
+                           NULL);
     if (cl->key != NULL && cl->device == NULL)
         return usage_error("--key belongs to --device http://HOST:PORT or --break-even", NULL);
     if (cl->max_code_kb > 0 && strcmp(cl->emit, "c") != 0)

@@ -392,6 +392,7 @@ Test(tools_nas_compile, kernels_for_extensions_of_arm_are_those_of_the_processor
     expect("$P sample.onnx --explain $C --target aarch64-bf16 --dtype bf16", 0, "* bf16");
     expect(ARM "cortex-a76 --dtype bf16", 1, "compute in bf16; take target aarch64-bf16");
     expect(ARM "neoverse-n2 --dtype bf16 --form rows", 1, "layers alone");
+    expect(ARM "neoverse-n2 --dtype bf16 --tune 1s", 2, "no kernels of bf16");
 #undef ARM
 }
 

@@ -96,3 +96,14 @@ nas_graph *compile_upscaling(compile_fixture *f, const nas_conv_attributes *c, i
     MUST(nas_graph_set_output(f->ctx, g, x));
     return g;
 }
+
+bool compile_starts(nas_ctx *ctx, const char *program) {
+    const char *const argv[] = {program, "--version", NULL};
+    nas_process_options o = nas_process_options_default();
+    o.argv = argv;
+    nas_process_result r = {0};
+    const bool found = nas_process_run(ctx, &o, &r) == NAS_OK && r.exit_code == 0;
+    nas_process_result_deinit(&r);
+    nas_ctx_clear(ctx);
+    return found;
+}

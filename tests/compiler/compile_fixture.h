@@ -24,6 +24,8 @@ void compile_check(compile_fixture *f, nas_graph *g, const char *what, uint64_t 
 bool compile_says(compile_fixture *f, const nas_graph *g, const char *pass, const char *text);
 /* compile_cramped - a target like `name` with a cache of its own size; a small one makes the planner cut strips. */
 nas_target compile_cramped(compile_fixture *f, const char *name, int32_t l2_bytes);
+/* compile_starts - is there such a program, a compiler or an emulator? */
+bool compile_starts(nas_ctx *ctx, const char *program);
 /* compile_upscaling - the end of a deconvolution network: `channels` -> transposed convolution -> optionally a ReLU and a 3x3
  * convolution behind it. */
 nas_graph *compile_upscaling(compile_fixture *f, const nas_conv_attributes *c, int32_t output_pad,

@@ -4,6 +4,7 @@
  * buffers of exactly the promised size, and writes the outputs of two splits of the units. */
 #include "compiler/layer_conv_internal.h"
 #include "compiler/layers_internal.h"
+#include "compile_fixture.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -490,17 +491,6 @@ Test(compiler_layer_conv, every_way_agrees_with_the_reference_beyond_the_caches)
     check_target(&small, NULL);
 }
 
-static bool starts(const char *program) {
-    const char *const argv[] = {program, "--version", NULL};
-    nas_process_options o = nas_process_options_default();
-    o.argv = argv;
-    nas_process_result r = {0};
-    const bool found = nas_process_run(ctx, &o, &r) == NAS_OK && r.exit_code == 0;
-    nas_process_result_deinit(&r);
-    nas_ctx_clear(ctx);
-    return found;
-}
-
 /* Kernels cut for vectors of 16 lanes on a processor with 4, 8, 16 and 64 of them. */
 Test(compiler_layer_conv, vectors_of_any_length_agree_with_the_reference_and_one_another) {
     static const char *const models[] = {
@@ -508,7 +498,7 @@ Test(compiler_layer_conv, vectors_of_any_length_agree_with_the_reference_and_one
         "max,sve-default-vector-length=64", "max,sve-default-vector-length=256", NULL};
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-sve", &target), NAS_OK));
-    if (!starts(target->compiler) || !starts("qemu-aarch64")) {
+    if (!compile_starts(ctx, target->compiler) || !compile_starts(ctx, "qemu-aarch64")) {
         (void)fprintf(stderr,
                       "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
         cr_skip_test("no cross compiler or no emulator");
@@ -520,7 +510,7 @@ Test(compiler_layer_conv, vectors_of_any_length_agree_with_the_reference_and_one
 Test(compiler_layer_conv, products_of_bf16_agree_with_the_reference) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-bf16", &target), NAS_OK));
-    if (!starts(target->compiler) || !starts("qemu-aarch64")) {
+    if (!compile_starts(ctx, target->compiler) || !compile_starts(ctx, "qemu-aarch64")) {
         (void)fprintf(stderr,
                       "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
         cr_skip_test("no cross compiler or no emulator");

@@ -1,5 +1,6 @@
 /* test_layers.c - the layer form: whole small networks against the naive reference; fusion, places, meeting points. */
 #include "compiler/layers_network_internal.h"
+#include "compile_fixture.h"
 #include "reference.h"
 #include "reference_quantized.h"
 
@@ -393,21 +394,11 @@ static nas__layers *lowered(void) {
     return l;
 }
 
-static bool starts(const char *program) {
-    const char *const argv[] = {program, "--version", NULL};
-    nas_process_options o = nas_process_options_default();
-    o.argv = argv;
-    nas_process_result r = {0};
-    const bool found = nas_process_run(ctx, &o, &r) == NAS_OK && r.exit_code == 0;
-    nas_process_result_deinit(&r);
-    nas_ctx_clear(ctx);
-    return found;
-}
-
 /* Takes a target for 64-bit Arm, whose programs run under an emulator. */
 static void need_arm(const char *target) {
     cr_assert(eq(int, (int)nas_target_find(ctx, target, &options.target), NAS_OK));
-    if (starts(options.target->compiler) && starts("qemu-aarch64")) return;
+    if (compile_starts(ctx, options.target->compiler) && compile_starts(ctx, "qemu-aarch64"))
+        return;
     (void)fprintf(stderr, "skipped: needs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user\n");
     cr_skip_test("no cross compiler or no emulator");
 }
@@ -418,6 +409,41 @@ static int32_t count_layers(const nas__layers *l, nas__conv_algorithm algorithm)
         count += l->layers[k].kind == NAS__LAYER_CONV &&
                  l->layers[k].ways[l->layers[k].way].algorithm == algorithm;
     return count;
+}
+
+/* Network g compiled for options.target, one image, and what the reference makes of it; g and this are freed together. */
+typedef struct emulated {
+    nas_artifact artifact;
+    size_t n;      /* outputs */
+    float *in, *y; /* y: two answers */
+    double *expected, magnitude;
+} emulated;
+
+static emulated emulated_new(void) {
+    emulated e = {.n = reference_count(g, nas_graph_output(g))};
+    e.in = reference_image(ctx, reference_count(g, nas_graph_input(g)), 5);
+    e.y = nas_alloc_array(ctx, 2 * e.n, sizeof *e.y);
+    e.expected = nas_alloc_array(ctx, e.n, sizeof *e.expected);
+    reference_forward(ctx, g, e.in, e.expected, &e.magnitude);
+    cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &e.artifact), NAS_OK), "%s",
+              nas_ctx_message(ctx));
+    (void)snprintf(e.artifact.runner, sizeof e.artifact.runner, "qemu-aarch64");
+    return e;
+}
+
+/* The largest difference of the first answer from the reference. */
+static double emulated_error(const emulated *e) {
+    double worst = 0;
+    for (size_t k = 0; k < e->n; k++)
+        worst = fmax(worst, fabs((double)e->y[k] - e->expected[k]));
+    return worst;
+}
+
+static void emulated_free(emulated *e) {
+    nas_free(e->in);
+    nas_free(e->y);
+    nas_free(e->expected);
+    nas_graph_free(g);
 }
 
 /* One program for every length of the vectors, cut for 64 bytes: the same bits on all of them. */
@@ -433,32 +459,21 @@ Test(compiler_layers, networks_on_vectors_of_any_length_match_the_reference) {
             count_layers(l, NAS__CONV_SVE) + count_layers(l, NAS__CONV_SVE_DEPTHWISE);
         nas__layers_free(l);
         cr_expect(vectors >= 3, "%s: %d layers", network_names[i], vectors);
-        const size_t n_in = reference_count(g, nas_graph_input(g)),
-                     n_out = reference_count(g, nas_graph_output(g));
-        float *in = reference_image(ctx, n_in, 5), *y = nas_alloc_array(ctx, 2 * n_out, sizeof *y);
-        double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0, worst = 0;
-        reference_forward(ctx, g, in, expected, &magnitude);
-        nas_artifact artifact;
-        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s",
-                  nas_ctx_message(ctx));
-        (void)snprintf(artifact.runner, sizeof artifact.runner, "qemu-aarch64");
+        emulated e = emulated_new();
         for (int k = 0; k < 4; k++) {
             cr_assert(eq(int, setenv("QEMU_CPU", models[k], 1), 0));
-            float *out = y + (k > 0 ? n_out : 0);
-            cr_assert(eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, out, 1 + k % 2, dir),
+            float *out = e.y + (k > 0 ? e.n : 0);
+            cr_assert(eq(int,
+                         (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, out, 1 + k % 2, dir),
                          NAS_OK),
                       "%s", nas_ctx_message(ctx));
-            cr_expect(eq(int, memcmp(y, out, n_out * sizeof *y), 0), "%s: other bits for %s",
+            cr_expect(eq(int, memcmp(e.y, out, e.n * sizeof *e.y), 0), "%s: other bits for %s",
                       network_names[i], models[k]);
         }
-        for (size_t k = 0; k < n_out; k++)
-            worst = fmax(worst, fabs((double)y[k] - expected[k]));
-        cr_expect(worst <= tolerance * magnitude, "%s: off by %g of %g", network_names[i], worst,
-                  magnitude);
-        nas_free(in);
-        nas_free(y);
-        nas_free(expected);
-        nas_graph_free(g);
+        const double worst = emulated_error(&e);
+        cr_expect(worst <= tolerance * e.magnitude, "%s: off by %g of %g", network_names[i], worst,
+                  e.magnitude);
+        emulated_free(&e);
     }
 }
 
@@ -475,38 +490,26 @@ Test(compiler_layers, networks_with_products_of_bf16_stay_within_their_bound) {
         cr_expect(count_layers(l, NAS__CONV_BF16) >= 4, "%s: %d layers", network_names[i],
                   count_layers(l, NAS__CONV_BF16));
         nas__layers_free(l);
-        const size_t n_in = reference_count(g, nas_graph_input(g)),
-                     n_out = reference_count(g, nas_graph_output(g));
-        float *in = reference_image(ctx, n_in, 5), *y = nas_alloc_array(ctx, 2 * n_out, sizeof *y);
-        double *expected = nas_alloc_array(ctx, n_out, sizeof *expected), magnitude = 0, worst = 0;
-        reference_forward(ctx, g, in, expected, &magnitude);
-        nas_artifact artifact;
-        cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &artifact), NAS_OK), "%s",
-                  nas_ctx_message(ctx));
-        (void)snprintf(artifact.runner, sizeof artifact.runner, "qemu-aarch64");
+        emulated e = emulated_new();
         for (int k = 0; k < 2; k++)
             cr_assert(eq(int,
-                         (int)nas_artifact_run(ctx, &artifact, g, 1, in, y + (size_t)k * n_out,
+                         (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, e.y + (size_t)k * e.n,
                                                1 + k, dir),
                          NAS_OK),
                       "%s", nas_ctx_message(ctx));
-        cr_expect(eq(int, memcmp(y, y + n_out, n_out * sizeof *y), 0));
-        for (size_t k = 0; k < n_out; k++)
-            worst = fmax(worst, fabs((double)y[k] - expected[k]));
+        cr_expect(eq(int, memcmp(e.y, e.y + e.n, e.n * sizeof *e.y), 0));
+        const double worst = emulated_error(&e);
         if (getenv("NAS_HALF_VERBOSE") != NULL)
-            (void)fprintf(stderr, "%s: %.2e\n", network_names[i], worst / magnitude);
-        cr_expect(worst <= bf16_tolerance * magnitude, "%s: off by %g of %g", network_names[i],
-                  worst, magnitude);
-        cr_expect(worst > 1e-5 * magnitude, "%s: as exact as floats", network_names[i]);
+            (void)fprintf(stderr, "%s: %.2e\n", network_names[i], worst / e.magnitude);
+        cr_expect(worst <= bf16_tolerance * e.magnitude, "%s: off by %g of %g", network_names[i],
+                  worst, e.magnitude);
+        cr_expect(worst > 1e-5 * e.magnitude, "%s: as exact as floats", network_names[i]);
         cr_assert(eq(int, setenv("QEMU_CPU", "cortex-a76", 1), 0));
-        cr_assert(
-            eq(int, (int)nas_artifact_run(ctx, &artifact, g, 1, in, y, 1, dir), NAS_ERR_DEVICE));
+        cr_assert(eq(int, (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, e.y, 1, dir),
+                     NAS_ERR_DEVICE));
         cr_expect(ne(ptr, strstr(nas_ctx_message(ctx), "bf16"), NULL), "%s", nas_ctx_message(ctx));
         cr_assert(eq(int, unsetenv("QEMU_CPU"), 0));
-        nas_free(in);
-        nas_free(y);
-        nas_free(expected);
-        nas_graph_free(g);
+        emulated_free(&e);
     }
 }
 

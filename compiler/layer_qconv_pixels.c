@@ -54,7 +54,7 @@ size_t nas__q_plane_bytes(int32_t width, int32_t border) {
 }
 
 bool nas__qconv_pixels_legal(const nas_target *target, const nas__conv *c) {
-    return nas__matrix_of(target) == NAS__DOT_VNNI && c->groups == 1 && c->stride_h == 1 &&
+    return nas__dot_of(target) == NAS__DOT_VNNI && c->groups == 1 && c->stride_h == 1 &&
            c->stride_w == 1 && (c->in_c > 1 || c->dilation_w == 1);
 }
 

@@ -38,7 +38,8 @@ nas__dot nas__matrix_of(const nas_target *target) {
 }
 
 bool nas__qconv_looks(const nas_target *target) {
-    return nas__dot_of(target) == NAS__DOT_PAIR && target->vector_bytes == 32;
+    const nas__dot dot = nas__dot_of(target);
+    return dot == NAS__DOT_VNNI || (dot == NAS__DOT_PAIR && target->vector_bytes == 32);
 }
 
 bool nas__q_is_single(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
@@ -149,7 +150,7 @@ size_t nas__q_block_bytes(const nas_target *target, const nas__qconv *q, const n
                           int32_t vectors) {
     if (way->algorithm == NAS__QCONV_MATRIX) {
         const nas__q_matrix m = nas__q_matrix_of(target, q, way);
-        return (size_t)(2 * vectors * target->vector_bytes) +
+        return (size_t)(nas__q_head_vectors(target, q, way) * vectors * target->vector_bytes) +
                (size_t)m.steps * (size_t)nas__q_matrix_step(target, &m, way, vectors);
     }
     return (size_t)(nas__q_head_vectors(target, q, way) * nas__q_heads(way, vectors) *

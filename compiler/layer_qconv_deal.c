@@ -16,6 +16,7 @@ static int32_t min_i32(int32_t a, int32_t b) {
 
 bool nas__q_deals_outputs(const nas_target *target, const nas__qconv_way *way) {
     const nas__dot dot = nas__dot_of(target);
+    if (way->algorithm == NAS__QCONV_MATRIX) return nas__matrix_of(target) == NAS__DOT_AMX;
     return way->algorithm == NAS__QCONV_DIRECT && (dot == NAS__DOT_PAIR || dot == NAS__DOT_VNNI);
 }
 
@@ -68,7 +69,9 @@ void nas__q_pack_head(const nas_target *target, const nas__qconv *q, const nas__
 void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
                                  const nas__qconv_way *way, nas_buf *out) {
     if (nas__q_is_single(target, q, way)) {
-        nas_buf_printf(out, "    const __m256 shift = _mm256_set1_ps(0x1.8p+23f%s);\n",
+        const bool wide = target->vector_bytes == 64;
+        nas_buf_printf(out, "    const %s shift = %s_set1_ps(0x1.8p+23f%s);\n",
+                       wide ? "__m512" : "__m256", wide ? "_mm512" : "_mm256",
                        !q->conv.has_residual ? " + (float)h[1]"
                        : q->joins            ? ""
                                              : " + (float)(64 * h[1] + 32)");
@@ -222,6 +225,7 @@ static const char singles[] =
     "HELPER V q_codes_u_open_##W(V s, V t) { return P##_packus_epi16(s, t); } \\\n"
     "HELPER V q_codes_s_open_##W(V s, V t) { return P##_packs_epi16(s, t); }\n"
     "Q_SINGLES(16, __m128i, __m128, _mm)\nQ_SINGLES(32, __m256i, __m256, _mm256)\n";
+static const char singles_512[] = "Q_SINGLES(64, __m512i, __m512, _mm512)\n";
 
 static const char deals_vnni[] = "#define Q_DOTS(W, V, P) \\\n"
                                  "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"
@@ -243,6 +247,15 @@ static const char some_512[] =
     "_mm512_set1_epi16((short)h[2])), _mm512_set1_epi16((short)h[3])));\n}\n"
     "HELPER __m128i q_one_u(vi t, const int *h) {\n"
     "    return _mm512_cvtepi32_epi8((__m512i)q_min(q_max(t, q_splat(h[2])), q_splat(h[3])));\n}\n"
+    "HELPER q_pair q_two_u_open(vi s, vi t) {\n"
+    "    const __m512i w = _mm512_max_epi16(_mm512_packs_epi32((__m512i)s, (__m512i)t), "
+    "(__m512i){0});\n"
+    "    return _mm512_cvtusepi16_epi8(w);\n}\n"
+    "HELPER q_pair q_two_s_open(vi s, vi t) {\n"
+    "    return _mm512_cvtsepi16_epi8(_mm512_packs_epi32((__m512i)s, (__m512i)t));\n}\n"
+    "HELPER __m128i q_one_u_open(vi t) {\n"
+    "    return _mm512_cvtusepi32_epi8((__m512i)q_max(t, (vi){0}));\n}\n"
+    "HELPER __m128i q_one_s_open(vi t) {\n    return _mm512_cvtsepi32_epi8((__m512i)t);\n}\n"
     "#define q_two_s q_two_u\n#define q_one_s q_one_u\n"
     "HELPER vi q_dealt_2(__m256i r, int k) {\n"
     "    const __m512i w = _mm512_cvtepu8_epi16(r);\n"
@@ -285,6 +298,6 @@ void nas__q_emit_deal_prelude(const nas_target *target, nas_buf *out) {
                    dot == NAS__DOT_VNNI ? deals_vnni : deals_pair, deals);
     nas_buf_printf(out, "Q_DEALS(16, __m128i, _mm)\nQ_DEALS(32, __m256i, _mm256)\n%s",
                    wide ? "Q_DEALS(64, __m512i, _mm512)\n" : "");
-    nas_buf_printf(out, "%s%s%s", nas__qconv_looks(target) ? singles : "",
-                   wide ? some_512 : some_256, residuals);
+    if (nas__qconv_looks(target)) nas_buf_printf(out, "%s%s", singles, wide ? singles_512 : "");
+    nas_buf_printf(out, "%s%s", wide ? some_512 : some_256, residuals);
 }

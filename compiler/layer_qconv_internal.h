@@ -39,19 +39,23 @@ typedef struct nas__q_blocks {
  * of both. Tiles have `wide` pixels, then `wide - unit`; the very last one ends with the last pixel. Strips are tiles that
  * are staged together: as many as stay near, so that the weights are read once for all of them.
  *   MMLA   staged as [unit][steps][2 pixels][8], weights as [steps][pair of channels][2][8]
- *   AMX    staged as [pixel][depth], weights as [steps][vector][group/4][16 channels][4]: both are tiles as they lie */
+ *   AMX    staged as [pixel][depth], weights as [steps][vector][group/4][16 channels][4]: both are tiles as they lie. Where
+ *          a run of channels makes whole steps, pixels are read where they are: the list goes on from row to row of the
+ *          input, `row` pixels each, and what it has between the columns of the output is not stored. */
 typedef struct nas__q_matrix {
     nas__dot dot;
     int32_t unit; /* pixels of one product */
     int32_t used, group, steps,
         depth; /* bytes of a pixel; of one product; products; with padding */
-    int32_t pixels, tiles, wide_tiles, wide;   /* all output pixels */
+    bool in_place;                             /* AMX: nothing is staged */
+    int32_t row;                               /* pixels of the list from one row of the output to the next */
+    int32_t pixels, tiles, wide_tiles, wide;   /* of the list */
     int32_t strips, strip_tiles, strip_pixels; /* strip_pixels: of the longest, whole units */
     bool joined;                               /* taps of a kernel row are contiguous */
     int32_t run;                               /* contiguous bytes: a kernel row or a tap */
     bool copies; /* MMLA: pixels are gathered first, as runs are no whole groups */
-    size_t residuals_at, copies_at, sums_at,
-        staged_at; /* in the scratch; offsets of pixels first */
+    size_t residuals_at, copies_at, sums_at, staged_at; /* in the scratch; offsets of pixels first */
+    size_t places_at, counts_at, lines_at;              /* AMX: of the units */
     size_t scratch_bytes;
 } nas__q_matrix;
 
@@ -77,6 +81,15 @@ int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_
                            nas__qconv_way out[NAS__QCONV_WAYS_MAX]);
 void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                         const char *name, nas_buf *out);
+/* nas__q_matrix_strips - deals m->tiles of `tile_bytes` of inputs out to strips. */
+void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
+                          int32_t tile_bytes, nas__q_matrix *m);
+/* The same of tile registers, layer_qconv_amx.c. */
+nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way);
+double nas__q_amx_cycles(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+void nas__q_amx_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
+                     const char *name, nas_buf *out);
 
 nas__q_blocks nas__q_block(const nas_target *target, const nas__conv *conv, int32_t vectors);
 

@@ -21,12 +21,12 @@ enum {
 };
 
 /* Strips as long as their inputs stay near, and short enough to share the work. */
-static void split(const nas_target *target, const nas__conv *c, int32_t blocks, nas__q_matrix *m) {
+void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
+                          int32_t tile_bytes, nas__q_matrix *m) {
     const int32_t near =
         target->l2_bytes / 4 > target->l1_bytes / 2 ? target->l2_bytes / 4 : target->l1_bytes / 2;
-    const int64_t tile = (int64_t)m->wide * m->depth * c->groups;
-    const int64_t most = near / tile;
-    m->strips = most < 1 ? m->tiles : ceil_div(m->tiles, min_i32((int32_t)most, m->tiles));
+    const int32_t most = near / tile_bytes;
+    m->strips = most < 1 ? m->tiles : ceil_div(m->tiles, min_i32(most, m->tiles));
     const int32_t least = min_i32(ceil_div(UNITS, blocks * c->groups), m->tiles);
     if (m->strips < least) m->strips = least;
     m->strip_tiles = ceil_div(m->tiles, m->strips);
@@ -34,33 +34,36 @@ static void split(const nas_target *target, const nas__conv *c, int32_t blocks, 
     m->strip_pixels = m->strip_tiles * m->wide;
 }
 
-nas__q_matrix nas__q_matrix_of(const nas_target *target, const nas__qconv *q,
-                               const nas__qconv_way *way) {
+static nas__q_matrix mmla_of(const nas_target *target, const nas__qconv *q,
+                             const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
-    nas__q_matrix m = {.dot = nas__matrix_of(target), .pixels = c->out_h * c->out_w};
-    const bool tiles = m.dot == NAS__DOT_AMX;
+    nas__q_matrix m = {.dot = NAS__DOT_MMLA, .unit = 2, .pixels = c->out_h * c->out_w};
     m.used = c->kernel_h * c->kernel_w * (c->in_c / c->groups);
-    m.unit = tiles ? 16 : 2;
     m.group = nas__dot_group(m.dot);
-    if (tiles) m.group *= min_i32(16, ceil_div(m.used, m.group));
     m.steps = ceil_div(m.used, m.group);
     m.depth = m.steps * m.group;
     m.joined = c->groups == 1 && c->dilation_w == 1 && c->in_pitch == c->in_c;
     m.run = (m.joined ? c->kernel_w : 1) * (c->in_c / c->groups);
-    m.copies = !tiles && m.run % m.group != 0;
+    m.copies = m.run % m.group != 0;
     const int32_t units = ceil_div(m.pixels, m.unit);
     m.tiles = ceil_div(units, way->pixels / m.unit);
     const int32_t wide = ceil_div(units, m.tiles);
     m.wide = wide * m.unit;
     m.wide_tiles = m.tiles - (wide * m.tiles - units);
-    split(target, c, nas__q_block(target, c, way->vectors).count, &m);
+    nas__q_matrix_strips(target, c, nas__q_block(target, c, way->vectors).count,
+                         m.wide * m.depth * c->groups, &m);
     const size_t offsets = round_64(OFFSET_BYTES * (size_t)m.strip_pixels);
     m.residuals_at = offsets;
     m.copies_at = m.residuals_at + (c->has_residual ? offsets : 0);
-    m.sums_at = m.copies_at + (m.copies ? round_64((size_t)(m.unit * m.depth)) : 0);
-    m.staged_at = m.sums_at + (tiles ? (size_t)(m.wide * way->vectors * target->vector_bytes) : 0);
+    m.staged_at = m.copies_at + (m.copies ? round_64((size_t)(m.unit * m.depth)) : 0);
     m.scratch_bytes = m.staged_at + (size_t)c->groups * (size_t)m.strip_pixels * (size_t)m.depth;
     return m;
+}
+
+nas__q_matrix nas__q_matrix_of(const nas_target *target, const nas__qconv *q,
+                               const nas__qconv_way *way) {
+    return nas__matrix_of(target) == NAS__DOT_AMX ? nas__q_amx_of(target, q, way)
+                                                  : mmla_of(target, q, way);
 }
 
 nas__q_run nas__q_matrix_run(const nas__q_matrix *m, int32_t k) {
@@ -89,7 +92,7 @@ size_t nas__q_matrix_place(const nas_target *target, const nas__q_matrix *m,
         (size_t)(e / m->group) * (size_t)nas__q_matrix_step(target, m, way, vectors);
     const int32_t depth = e % m->group, pair = o / 2;
     *high = way->stored_bits == 4 && pair % 2 != 0;
-    if (m->dot == NAS__DOT_AMX) {
+    if (m->dot == NAS__DOT_AMX) { /* tiles of 16 channels */
         return step + (size_t)(o / 16 * 16 * m->group + depth / 4 * 64 + o % 16 * 4 + depth % 4);
     }
     const int32_t vector = way->stored_bits == 4 ? pair / 2 : pair;
@@ -100,17 +103,12 @@ size_t nas__q_matrix_place(const nas_target *target, const nas__q_matrix *m,
 
 static const double l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 16;
 
-/* Cycles of one step of a tile of `units` by `vectors`, but for what comes from far.
- * MMLA: cores with i8mm start as many matrix products a cycle as dot products of vectors, two on most of them (Neoverse N2,
- * Cortex-A710, Cortex-A715; four on Neoverse V1: Arm's Software Optimization Guides), and load two vectors.
- * AMX: a product every 16 cycles, a load of a tile every 8: Intel 64 and IA-32 Architectures Optimization Reference Manual,
- * chapter on AMX; uops.info. */
-static double step_cycles(nas__dot dot, const nas__qconv_way *way, int32_t units, int32_t vectors) {
-    const double columns = dot == NAS__DOT_AMX ? vectors : 2 * vectors,
-                 product = dot == NAS__DOT_AMX ? 16 : 0.5, load = dot == NAS__DOT_AMX ? 8 : 0.5;
-    const double products =
-        units * columns * product + (way->stored_bits == 4 ? columns * 0.75 : 0);
-    const double loads = (units + columns) * load;
+/* Cycles of one step of a tile of `units` by `vectors`, but for what comes from far: cores with i8mm start as many matrix products a cycle as dot products of vectors, two on most of them (Neoverse N2,
+ * Cortex-A710, Cortex-A715; four on Neoverse V1: Arm's Software Optimization Guides), and load two vectors. */
+static double step_cycles(const nas__qconv_way *way, int32_t units, int32_t vectors) {
+    const double columns = 2 * vectors;
+    const double products = units * columns * 0.5 + (way->stored_bits == 4 ? columns * 0.75 : 0);
+    const double loads = (units + columns) * 0.5;
     return (products > loads ? products : loads) + 0.1 * loads;
 }
 
@@ -131,12 +129,6 @@ static double stage_cycles(const nas_target *target, const nas__qconv *q, const 
     return m->pixels * (8 + runs * (m->copies ? 6 : 2) + vectors * (m->copies ? 2 : 1));
 }
 
-/* What a tile costs beside its steps and its requantization: AMX waits for the last products (52 cycles), loads the biases
- * and stores the sums, 8 and 16 cycles a tile register. */
-static double tile_cycles(nas__dot dot, int32_t units, int32_t vectors) {
-    return call_cycles + (dot == NAS__DOT_AMX ? 52 + 24 * units * vectors : 0);
-}
-
 static double matrix_cycles(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way) {
     const nas__conv *c = &q->conv;
@@ -151,10 +143,10 @@ static double matrix_cycles(const nas_target *target, const nas__qconv *q,
             const int32_t vectors = last ? b.last_vectors : b.vectors;
             const double far =
                 far_bytes(target, &m, units, nas__q_matrix_step(target, &m, way, vectors));
-            double step = step_cycles(m.dot, way, units, vectors) + 0.25 * far / l2_bytes_cycle;
+            double step = step_cycles(way, units, vectors) + 0.25 * far / l2_bytes_cycle;
             if (step < far / l2_bytes_cycle) step = far / l2_bytes_cycle;
             cycles += (double)(run.to - run.from) * (last ? 1 : b.count - 1) *
-                      (m.steps * step + tile_cycles(m.dot, units, vectors) +
+                      (m.steps * step + call_cycles +
                        run.pixels * (1 + finish * vectors));
         }
     }
@@ -165,11 +157,11 @@ static double matrix_cycles(const nas_target *target, const nas__qconv *q,
     return cycles + stage_cycles(target, q, &m);
 }
 
-/* {pixels, vectors}: sums, the weights or the pixels of a step and one of the others fit the registers: 32 vectors, 8
+/* {pixels, vectors}: sums, the weights or the pixels of a step and one of the others fit the registers: 32 vectors, or 8
  * tiles of 16 pixels x 16 channels. */
 enum { TILES = 5 };
 static const int32_t tiles_mmla[TILES][2] = {{12, 2}, {8, 3}, {6, 4}, {4, 6}, {24, 1}};
-static const int32_t tiles_amx[TILES][2] = {{32, 2}, {16, 4}, {64, 1}, {16, 6}, {96, 1}};
+static const int32_t tiles_amx[TILES][2] = {{16, 4}, {32, 2}, {64, 1}, {16, 6}, {96, 1}};
 
 int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_t n,
                            nas__qconv_way out[NAS__QCONV_WAYS_MAX]) {
@@ -192,7 +184,8 @@ int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_
                                     out[k].stored_bits == way.stored_bits);
             }
             if (listed) continue;
-            way.cycles = matrix_cycles(target, q, &way);
+            way.cycles = dot == NAS__DOT_AMX ? nas__q_amx_cycles(target, q, &way)
+                                             : matrix_cycles(target, q, &way);
             out[n++] = way;
         }
     }

@@ -24,10 +24,9 @@ static void emit_tile_head(const matrix *d, int32_t pixels, int32_t channels, na
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
                    "TILE void %s_%d_%d(const unsigned char *s, unsigned char *restrict y, const "
-                   "long *o,%s const unsigned char *w, const int *h%s) {\n",
+                   "long *o,%s const unsigned char *w, const int *h) {\n",
                    pixels, channels, d->name, pixels, channels,
-                   d->q->conv.has_residual ? " const unsigned char *z, const long *r," : "",
-                   d->m.dot == NAS__DOT_AMX ? ", unsigned char *sums" : "");
+                   d->q->conv.has_residual ? " const unsigned char *z, const long *r," : "");
 }
 
 /* ---- Arm: products of vectors of two pixels and two channels ------------------------------------------------------- */
@@ -126,103 +125,6 @@ static void emit_mmla_tile(const matrix *d, int32_t pixels, int32_t vectors, int
     nas_buf_puts(out, "}\n");
 }
 
-/* ---- x86: tile registers ------------------------------------------------------------------------------------------ */
-
-/* Which of the 8 tile registers are what, by the largest tile of a kernel; the operand with fewer tiles stays, the others
- * take turns in what is left. */
-typedef struct registers {
-    int32_t units, vectors;
-    bool pixels; /* stay */
-    int32_t stay, turn, turns;
-} registers;
-
-static registers registers_of(const matrix *d) {
-    registers r = {.units = d->m.wide / d->m.unit, .vectors = d->way->vectors};
-    r.pixels = r.units <= r.vectors;
-    r.stay = r.units * r.vectors;
-    r.turn = r.stay + (r.pixels ? r.units : r.vectors);
-    r.turns = 8 - r.turn;
-    return r;
-}
-
-static int32_t register_of(const registers *r, bool pixels, int32_t k) {
-    return pixels == r->pixels ? r->stay + k : r->turn + k % r->turns;
-}
-
-static void emit_config(const matrix *d, nas_buf *out) {
-    const registers r = registers_of(d);
-    unsigned char config[64] = {1};
-    for (int32_t t = 0; t < 8; t++) {
-        const bool sum = t < r.stay, pixels = (t < r.turn) == r.pixels;
-        config[16 + 2 * t] = (unsigned char)(!sum && pixels ? d->m.group : 64);
-        config[48 + t] = (unsigned char)(!sum && !pixels ? d->m.group / 4 : 16);
-    }
-    nas_buf_printf(out, "static const unsigned char %s_tiles[64] __attribute__((aligned(64))) = {",
-                   d->name);
-    for (int32_t i = 0; i < 64; i++)
-        nas_buf_printf(out, "%s%d", i > 0 ? ", " : "", config[i]);
-    nas_buf_puts(out, "};\n");
-}
-
-static void emit_tile_load(const matrix *d, const registers *r, bool pixels, int32_t k,
-                           nas_buf *out) {
-    const int32_t row = pixels ? d->m.depth : 64,
-                  tile = pixels ? d->m.unit * d->m.depth : 16 * d->m.group;
-    nas_buf_printf(out, "        _tile_loadd(%d, %s + %d, %d);\n", register_of(r, pixels, k),
-                   pixels ? "s" : "w", k * tile, row);
-}
-
-static void emit_tile_step(const matrix *d, int32_t units, int32_t vectors, nas_buf *out) {
-    const registers r = registers_of(d);
-    const int32_t held = r.pixels ? units : vectors, others = r.pixels ? vectors : units;
-    for (int32_t h = 0; h < held; h++)
-        emit_tile_load(d, &r, r.pixels, h, out);
-    for (int32_t k = 0; k < others; k++) {
-        emit_tile_load(d, &r, !r.pixels, k, out);
-        for (int32_t h = 0; h < held; h++) {
-            const int32_t i = r.pixels ? h : k, v = r.pixels ? k : h;
-            nas_buf_printf(out, "        _tile_dpb%csd(%d, %d, %d);\n", d->q->in_signed ? 's' : 'u',
-                           i * r.vectors + v, register_of(&r, true, i), register_of(&r, false, v));
-        }
-    }
-}
-
-/* Sums begin with the bias in every row, and go through memory to the vectors that requantize. */
-static void emit_amx_tile(const matrix *d, int32_t pixels, int32_t vectors, int32_t last,
-                          nas_buf *out) {
-    const registers r = registers_of(d);
-    const int32_t units = ceil_div(pixels, d->m.unit);
-    emit_tile_head(d, pixels, (vectors - 1) * d->blocks.lanes + last, out);
-    nas_buf_puts(out, "    q_fence();\n");
-    for (int32_t t = 0; t < units * vectors; t++) {
-        nas_buf_printf(out, "    _tile_loadd(%d, w + %d, 0);\n",
-                       t / vectors * r.vectors + t % vectors, t % vectors * 64);
-    }
-    nas_buf_printf(out,
-                   "    const unsigned char *m = w + %d;\n    w += %d;\n"
-                   "    for (int k = 0; k < %d; k++, s += %d, w += %d) {\n",
-                   vectors * 64, 2 * vectors * 64, d->m.steps, d->m.group,
-                   nas__q_matrix_step(d->target, &d->m, d->way, vectors));
-    emit_tile_step(d, units, vectors, out);
-    nas_buf_puts(out, "    }\n");
-    for (int32_t t = 0; t < units * vectors; t++) {
-        nas_buf_printf(out, "    _tile_stored(%d, sums + %d, 64);\n",
-                       t / vectors * r.vectors + t % vectors, t * 1024);
-    }
-    nas__q_emit_multipliers(d->target, vectors, out);
-    nas_buf_printf(out,
-                   "    for (long p = 0; p < %d; p++) {\n"
-                   "    const unsigned char *sum = sums + p / 16 * %d + p %% 16 * 64;\n"
-                   "    unsigned char *out = y + o[p];\n%s",
-                   pixels, vectors * 1024,
-                   d->q->conv.has_residual ? "    const unsigned char *residual = z + r[p];\n"
-                                           : "");
-    for (int32_t v = 0; v < vectors; v++)
-        nas_buf_printf(out, "    const vi a0_%d = q_i32(sum + %d);\n", v, v * 1024);
-    nas__q_emit_epilogue(d->target, d->q, 0, vectors, last, 0, 0, out);
-    nas_buf_puts(out, "    }\n}\n");
-}
-
 /* ---- kernels ------------------------------------------------------------------------------------------------------- */
 
 /* Where pixel `pixel` of the list is: pointer `in`, tables at `at`. */
@@ -263,7 +165,7 @@ static void emit_taps(const matrix *d, nas_buf *out) {
         nas_buf_printf(out, "k / %d * %zu + k %% %d * %d;\n", c->kernel_w, row, c->kernel_w,
                        c->dilation_w * c->in_pitch);
     }
-    const int32_t together = m->dot == NAS__DOT_AMX || m->copies ? 1 : m->unit;
+    const int32_t together = m->copies ? 1 : m->unit;
     if (together > 1) {
         nas_buf_printf(out, "                q_mix(a + tap, b + tap, t, %d);\n", m->run);
     } else {
@@ -287,7 +189,7 @@ static void emit_taps(const matrix *d, nas_buf *out) {
 static void emit_stage(const matrix *d, nas_buf *out) {
     const nas__conv *c = &d->q->conv;
     const nas__q_matrix *m = &d->m;
-    const int32_t together = m->dot == NAS__DOT_AMX ? 1 : m->unit;
+    const int32_t together = m->unit;
     nas_buf_printf(out,
                    "TILE void %s_stage(const unsigned char *in, unsigned char *s, long *o,%s%s "
                    "long first, long n) {\n",
@@ -332,10 +234,9 @@ static void emit_strip(const matrix *d, int32_t channels, nas_buf *out) {
                        "            for (long t = t0 > %d ? t0 : %d; t < (t1 < %d ? t1 : %d); t++) "
                        "{\n"
                        "                const long i = %s_first(t) - first;\n"
-                       "                %s_%d_%d(s + i * %d, y, o + i, %sw, h%s);\n            }\n",
+                       "                %s_%d_%d(s + i * %d, y, o + i, %sw, h);\n            }\n",
                        run.from, run.from, run.to, run.to, d->name, d->name, run.pixels, channels,
-                       d->m.depth, residual ? "z, r + i, " : "",
-                       d->m.dot == NAS__DOT_AMX ? ", sums" : "");
+                       d->m.depth, residual ? "z, r + i, " : "");
     }
 }
 
@@ -343,10 +244,7 @@ static void emit_tiles(const matrix *d, int32_t vectors, int32_t last, nas_buf *
     for (int32_t k = 0; k < NAS__Q_RUNS; k++) {
         const nas__q_run run = nas__q_matrix_run(&d->m, k);
         if (run.from >= run.to) continue;
-        if (d->m.dot == NAS__DOT_AMX)
-            emit_amx_tile(d, run.pixels, vectors, last, out);
-        else
-            emit_mmla_tile(d, run.pixels, vectors, last, out);
+        emit_mmla_tile(d, run.pixels, vectors, last, out);
     }
 }
 
@@ -357,12 +255,6 @@ static void emit_scratch(const matrix *d, nas_buf *out) {
                       "    long *const o = scratch;\n");
     if (d->q->conv.has_residual)
         nas_buf_printf(out, "    long *const r = (void *)(rows + %zu);\n", m->residuals_at);
-    if (m->dot == NAS__DOT_AMX) {
-        nas_buf_printf(out,
-                       "    unsigned char *const sums = rows + %zu;\n"
-                       "    _tile_loadconfig(%s_tiles);\n",
-                       m->sums_at, d->name);
-    }
     nas_buf_printf(out,
                    "    long staged = -1;\n"
                    "    for (int u = begin; u < end; u++) {\n"
@@ -385,6 +277,10 @@ static void emit_scratch(const matrix *d, nas_buf *out) {
 
 void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                         const char *name, nas_buf *out) {
+    if (nas__matrix_of(target) == NAS__DOT_AMX) {
+        nas__q_amx_emit(target, q, way, name, out);
+        return;
+    }
     matrix d = {.target = target, .q = q, .way = way, .name = name};
     d.m = nas__q_matrix_of(target, q, way);
     d.blocks = nas__q_block(target, &q->conv, way->vectors);
@@ -394,7 +290,6 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
     const bool has_full = b->count > 1 || last == full, has_last = last != full;
     if (has_full) emit_tiles(&d, b->vectors, b->lanes, out);
     if (has_last) emit_tiles(&d, b->last_vectors, b->last_lanes, out);
-    if (d.m.dot == NAS__DOT_AMX) emit_config(&d, out);
     emit_stage(&d, out);
     emit_first(&d, out);
     nas__q_emit_head(q, name, out);
@@ -420,7 +315,5 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
         emit_strip(&d, k == 0 ? full : last, out);
         nas_buf_puts(out, "        }\n");
     }
-    nas_buf_puts(out, "    }\n");
-    if (d.m.dot == NAS__DOT_AMX) nas_buf_puts(out, "    _tile_release();\n");
-    nas_buf_puts(out, "}\n\n");
+    nas_buf_puts(out, "    }\n}\n\n");
 }

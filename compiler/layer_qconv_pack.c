@@ -217,13 +217,16 @@ static void pack_matrix(const packer *p, uint8_t *out) {
         for (int32_t k = 0; k < b.count; k++) {
             const int32_t first = g * b.out_c + k * full, n = min_i32(b.out_c - k * full, full);
             const int32_t vectors = k + 1 < b.count ? b.vectors : b.last_vectors;
-            uint8_t *at = pack_heads(p, first, n, vectors * b.lanes, out);
+            const bool deals = nas__q_deals_outputs(p->target, p->way);
+            uint8_t *at = deals ? pack_dealt_heads(p, first, n, vectors, out)
+                                : pack_heads(p, first, n, vectors * b.lanes, out);
             for (int32_t o = 0; o < n; o++) {
+                const int32_t slot = deals ? nas__q_slot(p->target, p->way, vectors, o) : o;
                 const int8_t *codes = p->data->weight + (size_t)(first + o) * p->taps;
                 for (int32_t e = 0; e < (int32_t)p->taps; e++) {
                     bool high = false;
                     uint8_t *byte =
-                        at + nas__q_matrix_place(p->target, &m, p->way, vectors, o, e, &high);
+                        at + nas__q_matrix_place(p->target, &m, p->way, vectors, slot, e, &high);
                     const unsigned code = (unsigned)codes[e];
                     if (p->way->stored_bits == 8)
                         *byte = (uint8_t)code;

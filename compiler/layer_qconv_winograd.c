@@ -375,7 +375,10 @@ static void emit_output(const nas__qconv *q, const geometry *g, bool single, con
                               : "    const vi m%d = q_i32(w + %d);\n",
                        v, at + 4 * g->out_padded);
     }
-    if (single) nas_buf_puts(out, "    const __m256 shift = _mm256_set1_ps(0x1.8p+23f);\n");
+    const bool wide = g->lanes == 16;
+    if (single)
+        nas_buf_printf(out, "    const %s shift = %s_set1_ps(0x1.8p+23f);\n",
+                       wide ? "__m512" : "__m256", wide ? "_mm512" : "_mm256");
     nas_buf_printf(out,
                    "    for (int y = 0; y < rows; y++) {\n"
                    "        for (int x = 0; x < columns; x++) {\n"
@@ -384,7 +387,8 @@ static void emit_output(const nas__qconv *q, const geometry *g, bool single, con
     for (int32_t v = 0; v < vectors; v++) {
         nas_buf_printf(out, "            vi t%d = s%d[y * %d + x] + b%d;\n", v, v, g->m, v);
         if (single)
-            nas_buf_printf(out, "            t%d = (vi)q_single_32(t%d, m%d, shift);\n", v, v, v);
+            nas_buf_printf(out, "            t%d = (vi)q_single_%d(t%d, m%d, shift);\n", v,
+                           4 * g->lanes, v, v);
         else
             nas_buf_printf(out, "            t%d = q_round(%st%d%s, m%d);\n", v,
                            q->has_left ? "q_left(" : "", v, q->has_left ? ", h)" : "", v);

@@ -140,13 +140,36 @@ static const char emulated_widths[] =
     "E_WIDTH(__m512i, _mm512, __mmask64)\nE_WIDTH(__m256i, _mm256, __mmask32)\n"
     "E_WIDTH(__m128i, _mm, __mmask16)\n";
 
+/* What makes codes of floats; the next part. */
+static const char emulated_floats[] =
+    "typedef float __m512 W64;\n"
+    "typedef float __m256 __attribute__((vector_size(32)));\n"
+    "typedef float __m128 __attribute__((vector_size(16)));\n"
+    "#define E_FLOATS(V, T, P) \\\n"
+    "F T P##_set1_ps(float v) { return (T){0} + v; } \\\n"
+    "F T P##_cvtepi32_ps(V v) { \\\n"
+    "    union { V v; int e[sizeof(V) / 4]; } x = {v};\\\n    T r = {0}; \\\n"
+    "    for (int i = 0; i < (int)sizeof(V) / 4; i++) r[i] = (float)x.e[i]; \\\n"
+    "    return r; } \\\n"
+    "F T P##_fmadd_ps(T a, T b, T c) { /* rounds once, nearly always */ \\\n"
+    "    for (int i = 0; i < (int)sizeof(T) / 4; i++) a[i] = (float)((double)a[i] * b[i] + c[i]); "
+    "\\\n"
+    "    return a; }\n"
+    "E_FLOATS(__m512i, __m512, _mm512) E_FLOATS(__m256i, __m256, _mm256)\n"
+    "E_FLOATS(__m128i, __m128, _mm)\n"
+    "#define E_NARROW(name, R, T, n, B, low, high) \\\n"
+    "F R name(__m512i a) { \\\n"
+    "    union { __m512i v; T e[n]; } x = {a};\\\n    union { B b[n]; R v; } r; \\\n"
+    "    for (int i = 0; i < n; i++) { \\\n"
+    "        const long long e = x.e[i]; \\\n        r.b[i] = (B)(e < low ? low : e > high ? high : e); } \\\n"
+    "    return r.v; }\n"
+    "E_NARROW(_mm512_cvtusepi16_epi8, __m256i, unsigned short, 32, unsigned char, 0, 255)\n"
+    "E_NARROW(_mm512_cvtsepi16_epi8, __m256i, short, 32, signed char, -128, 127)\n"
+    "E_NARROW(_mm512_cvtusepi32_epi8, __m128i, unsigned, 16, unsigned char, 0, 255)\n"
+    "E_NARROW(_mm512_cvtsepi32_epi8, __m128i, int, 16, signed char, -128, 127)\n";
+
 /* What kernels on values in planes need besides; a second part of the same file. */
 static const char emulated_planes[] =
-    "typedef float __m512 W64;\n"
-    "F __m512 _mm512_cvtepi32_ps(__m512i a) { return __builtin_convertvector((e_i32)a, __m512); }\n"
-    "F __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) { /* rounds once, nearly always */\n"
-    "    for (int i = 0; i < 16; i++) a[i] = (float)((double)a[i] * b[i] + c[i]);\n"
-    "    return a;\n}\n"
     "F __m512i _mm512_set_epi64(long long h, long long g, long long f, long long e, long long d,\n"
     "    long long c, long long b, long long a) {\n"
     "    return (__m512i){a, b, c, d, e, f, g, h};\n}\n"

@@ -68,7 +68,11 @@ static const shape_row fixed_shapes[] = {
     {60, 60, 60, 3, 5, 2, 7, 1, 3, 2, 1, 1, 4, 1, 0, 0, 0, 1, 8, ANY, DENSE},
     {32, 32, 32, 1, 17, 1, 3, 1, 2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 8, EXTREME, DENSE},
     {320, 210, 1, 5, 9, 1, 1, 1, 1, 1, 1, 0, 2, 1, 0, 1, 1, 0, 8, EXTREME, DENSE},
-    {36, 71, 1, 3, 13, 1, 1, 2, 2, 1, 1, 3, 2, 0, 0, 1, 0, 0, 8, EXTREME, DENSE},
+    {36, 71, 1, 3, 13, 1, 1, 2, 2, 1, 1, 3, 2, 0, 0, 1, 0, 0, 8, EXTREME, DENSE},    {64, 96, 1, 7, 12, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0, 8, EXTREME, DENSE},
+    {16, 24, 1, 10, 13, 3, 3, 1, 1, 1, 1, 0, 2, 0, 1, 0, 0, 1, 8, ANY, DENSE},
+    {48, 80, 1, 9, 9, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 8, EXTREME, DENSE},
+    {32, 70, 1, 5, 17, 3, 2, 1, 1, 1, 2, 0, 1, 0, 0, 0, 0, 0, 8, ANY, DENSE},
+    {192, 64, 1, 4, 9, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, EXTREME, DENSE},
 };
 /* Values in planes, for targets that have kernels for them: pixels that fill no vector, channels that fill no word, one channel
  * that is staged; prelu, residuals, multipliers of a half and more. */

@@ -353,7 +353,12 @@ static const char main_text[] =
     "    if (fwrite(y[0], 1, n_out, out) != n_out) exit(6);\n"
     "    free(x); free(r); free(w); free(y[0]); free(y[1]); free(scratch);\n"
     "}\n"
-    "int main(void) {\n"
+    "#ifdef __AMX_INT8__ /* a program asks for tile registers, ARCH_REQ_XCOMP_PERM */\n"
+    "#include <sys/syscall.h>\n#include <unistd.h>\n"
+    "long syscall(long number, ...);\n"
+    "static void ask(void) { (void)syscall(SYS_arch_prctl, 0x1023, 18); }\n"
+    "#else\nstatic void ask(void) {}\n#endif\n"
+    "int main(void) {\n    ask();\n"
     "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
     "    if (in == NULL || out == NULL) return 2;\n";
 
@@ -443,8 +448,8 @@ static bool build_and_run(const nas_target *target) {
         argv[k++] = "-I.";
         argv[k++] = "-Wno-psabi";
         nas_buf header = {0};
-        nas_buf_printf(&header, "%s%s%s%s", emulated_intrinsics, emulated_widths, emulated_planes,
-                       emulated_tiles);
+        nas_buf_printf(&header, "%s%s%s%s%s", emulated_intrinsics, emulated_widths,
+                       emulated_floats, emulated_planes, emulated_tiles);
         write_text("immintrin.h", header.data, header.len);
         nas_buf_deinit(&header);
     }
@@ -615,27 +620,36 @@ Test(compiler_layer_qconv, every_way_compiles_on_vnni) {
 Test(compiler_layer_qconv, every_way_compiles_on_tile_registers) {
     check_named("x86-64-amx", false, false);
 }
+Test(compiler_layer_qconv, every_way_compiles_on_tile_registers_where_floats_scale_its_sums) {
+    check_named("x86-64-amx", false, true);
+}
 
 /* No flags: plain vectors of 64 bytes and the helpers of the target on emulated instructions. */
-static void check_emulation(const char *name, bool in_planes) {
+static void check_emulation(const char *name, bool in_planes, bool looks) {
     const nas_target *target = NULL;
     cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
     nas_target emulated = *target;
     emulated.flags = "";
     emulated.compiler = "gcc";
-    check_target(&emulated, in_planes, false);
+    check_target(&emulated, in_planes, looks);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni) {
-    check_emulation("x86-64-avx512vnni", false);
+    check_emulation("x86-64-avx512vnni", false, false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_emulated_vnni_where_floats_scale_its_sums) {
+    check_emulation("x86-64-avx512vnni", false, true);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
-    check_emulation("x86-64-amx", false);
+    check_emulation("x86-64-amx", false, false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers_where_floats_scale) {
+    check_emulation("x86-64-amx", false, true);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_planes) {
     check_named("x86-64-avx512vnni", true, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_planes_and_emulated_vnni) {
-    check_emulation("x86-64-avx512vnni", true);
+    check_emulation("x86-64-avx512vnni", true, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_neon) {
     check_named("aarch64-linux", false, false);

@@ -52,6 +52,11 @@ bool nas__q_is_open(const nas_target *target, const nas__qconv *q, const nas__qc
     return nas__q_is_single(target, q, way) && way->batch == 0 && q->open_low && q->open_high;
 }
 
+bool nas__q_joins_words(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
+    return q->joins && q->dots > 0 && target->vector_bytes == 64 &&
+           nas__q_deals_outputs(target, way) && nas__q_is_single(target, q, way);
+}
+
 int32_t nas__dots_a_cycle(const nas_target *target) {
     return target->vector_bytes == 64 && !target->splits_vectors ? 2 : 1;
 }
@@ -505,6 +510,10 @@ void nas__qconv_name(const nas_target *target, const nas__qconv *q, const nas__q
         const size_t n = strlen(group);
         (void)snprintf(group + n, sizeof group - n, "|single%s",
                        nas__q_is_open(target, q, way) ? " open" : "");
+        if (nas__q_joins_words(target, q, way)) {
+            const size_t end = strlen(group);
+            (void)snprintf(group + end, sizeof group - end, " %d words", q->dots);
+        }
     }
     if (q->absent != NULL) {
         char taps[NAS_SHA256_HEX];

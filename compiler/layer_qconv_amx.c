@@ -8,7 +8,8 @@
 enum {
     UNIT = 16,  /* pixels of a tile register */
     DEPTH = 64, /* bytes of one of its rows */
-    LONG = 8    /* bytes of a table's entry */
+    LONG = 8,   /* bytes of a table's entry */
+    MANY_WEIGHTS = 64 * 1024
 };
 
 static int32_t ceil_div(int32_t a, int32_t b) {
@@ -95,6 +96,7 @@ nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
     const nas__q_blocks b = nas__q_block(target, c, way->vectors);
     const int32_t columns = (b.count - 1) * b.vectors + b.last_vectors;
     nas__q_matrix m = list_of(c, may_stay(c, columns, b.count));
+    m.asks = c->groups == 1 && m.used * c->out_c >= MANY_WEIGHTS;
     const int32_t units = ceil_div(m.pixels, UNIT);
     m.wide = min_i32(way->pixels, units * UNIT);
     m.tiles = ceil_div(units, m.wide / UNIT);
@@ -117,11 +119,11 @@ nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
 static const double l2_bytes_cycle = 40, far_bytes_cycle = 10;
 
 /* Codes of all vectors of one pixel, timed. */
-static double codes_cycles(const nas__qconv *q, const nas__qconv_way *way, int32_t vectors) {
+static double codes_cycles(const nas__qconv *q, int32_t vectors) {
     const int32_t four = vectors / 4 * 4, two = (vectors - four) / 2 * 2, one = vectors - four - two;
     const bool single = q->single && !q->has_left;
     return (single ? 2.4 : 5) * four + (single ? 3 : 5.5) * two + (single ? 4 : 6) * one +
-           (q->conv.has_residual ? 4 : 0) * vectors + 1.5 + 0 * way->batch;
+           (q->conv.has_residual ? 4 : 0) * vectors + 1.5;
 }
 
 /* Bytes of weights and pixels of one step that do not stay in the first cache. */
@@ -130,8 +132,8 @@ static double far_bytes(const nas_target *target, const nas__conv *c, const nas_
     double bytes = 0;
     if (weights * m->steps > 0.5 * target->l1_bytes) bytes += weights;
     if ((double)m->strip_pixels * (m->in_place ? c->in_pitch : m->depth) > 0.5 * target->l1_bytes)
-        bytes += units * UNIT * m->group;
-    return bytes;
+        bytes += (double)units * UNIT * m->group / (m->in_place ? c->kernel_h * c->kernel_w : 1);
+    return bytes; /* in place, what one tap reads is near for the others */
 }
 
 double nas__q_amx_cycles(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way) {
@@ -150,7 +152,7 @@ double nas__q_amx_cycles(const nas_target *target, const nas__qconv *q, const na
         if (step < far) step = far;
         step += 0.15 * (loads + far);
         const double multiply = m.steps * step + 24.0 * wide * vectors + 40,
-                     finish = (double)wide * UNIT * codes_cycles(q, way, vectors);
+                     finish = (double)wide * UNIT * codes_cycles(q, vectors);
         const double tile = multiply > finish ? multiply + 0.4 * finish : finish + 0.4 * multiply;
         cycles += (double)units / wide * (last ? 1 : b.count - 1) * tile;
     }

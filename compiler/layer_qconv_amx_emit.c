@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { UNIT = 16, DEPTH = 64, REGISTERS = 8, UNROLL = 4 };
+enum { UNIT = 16, DEPTH = 64, LINE = 64, REGISTERS = 8, UNROLL = 4, AHEAD = 8 /* pixels */ };
 
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
@@ -90,8 +90,11 @@ static void emit_step(const amx *d, int32_t units, int32_t vectors, nas_buf *out
                            i * r.vectors + v, register_of(&r, true, i), register_of(&r, false, v));
         }
     }
-    nas_buf_printf(out, "        w += %d;\n",
-                   nas__q_matrix_step(d->target, &d->m, d->way, vectors));
+    const int32_t bytes = nas__q_matrix_step(d->target, &d->m, d->way, vectors),
+                  lines = ceil_div(bytes, LINE * d->m.strip_tiles);
+    for (int32_t i = 0; d->m.asks && i < lines; i++)
+        nas_buf_printf(out, "        __builtin_prefetch(w + ahead + %d, 0, 2);\n", i * LINE);
+    nas_buf_printf(out, "        w += %d;\n", bytes);
 }
 
 /* A loop of `name` over n steps of `apart` bytes, if there are several; returns whether there are. */
@@ -129,8 +132,9 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
                    "TILE void %s_sums_%d_%d(const unsigned char *s, const long *at, const unsigned "
-                   "char *w, unsigned char *sums) {\n",
-                   units * UNIT, vectors * UNIT, d->name, units, vectors);
+                   "char *w, unsigned char *sums%s) {\n",
+                   units * UNIT, vectors * UNIT, d->name, units, vectors,
+                   d->m.asks ? ", long ahead" : "");
     for (int32_t i = 0; i < units; i++)
         nas_buf_printf(out, "    const unsigned char *const s%d = s + at[%d];\n", i, i);
     nas_buf_puts(out, "    q_fence();\n");
@@ -170,6 +174,13 @@ static void emit_codes(const amx *d, int32_t vectors, int32_t last, nas_buf *out
                    "    unsigned char *out = y + o[p];\n%s",
                    vectors * 1024, UNIT, UNIT,
                    residual ? "    const unsigned char *residual = z + r[p];\n" : "");
+    for (int32_t i = 0; i < channels; i += LINE) {
+        nas_buf_printf(out, "    __builtin_prefetch(out + %d, 1);\n",
+                       AHEAD * d->q->conv.out_pitch + i);
+        if (residual)
+            nas_buf_printf(out, "    __builtin_prefetch(residual + %d);\n",
+                           AHEAD * d->q->conv.residual_pitch + i);
+    }
     for (int32_t v = 0; v < vectors; v++)
         nas_buf_printf(out, "    const vi a0_%d = q_i32(sum + %d);\n", v, v * 1024);
     nas__q_emit_dealt_epilogue(d->target, d->q, d->way, 0, vectors, channels, 0, 0, out);
@@ -336,12 +347,19 @@ static void emit_tiles(const amx *d, int32_t vectors, int32_t last, nas_buf *out
     const int32_t channels = (vectors - 1) * d->blocks.lanes + last, wide = d->m.wide / UNIT,
                   rest = ceil_div(d->m.pixels, UNIT) % wide,
                   bytes = d->m.wide * d->way->vectors * d->target->vector_bytes;
+    /* each tile asks for a part of every step of the next block */
+    char ahead[64] = "";
+    if (d->m.asks)
+        (void)snprintf(ahead, sizeof ahead, ", %zu + t * %d",
+                       nas__q_block_bytes(d->target, d->q, d->way, vectors),
+                       LINE * ceil_div(nas__q_matrix_step(d->target, &d->m, d->way, vectors),
+                                       LINE * d->m.strip_tiles));
     nas_buf_printf(out,
                    "            long t = 0;\n"
                    "            for (; (t + 1) * %d <= units; t++) {\n"
-                   "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d);\n"
+                   "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d%s);\n"
                    "                if (t > 0)\n",
-                   wide, d->name, wide, vectors, wide, bytes);
+                   wide, d->name, wide, vectors, wide, bytes, ahead);
     char whole[16];
     (void)snprintf(whole, sizeof whole, "%d", wide);
     emit_codes_call(d, channels, "                    ", whole, out);
@@ -349,9 +367,9 @@ static void emit_tiles(const amx *d, int32_t vectors, int32_t last, nas_buf *out
     if (rest > 0) {
         nas_buf_printf(out,
                        "            if (t * %d < units) {\n"
-                       "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d);\n"
+                       "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d%s);\n"
                        "                if (t > 0)\n",
-                       wide, d->name, rest, vectors, wide, bytes);
+                       wide, d->name, rest, vectors, wide, bytes, ahead);
         emit_codes_call(d, channels, "                    ", whole, out);
         nas_buf_puts(out, "                t++;\n            }\n");
     }

@@ -77,6 +77,8 @@ void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
                                              : " + (float)(64 * h[1] + 32)");
     }
     if (!q->conv.has_residual) return;
+    for (int32_t i = 0; nas__q_joins_words(target, q, way) && i < q->dots; i++)
+        nas_buf_printf(out, "    const vi pair%d = q_splat(h[%d]);\n", i, (int)NAS__Q_PAIRS + i);
     nas_buf_printf(out, "    const vi rest = q_splat(%s(h[%d] + %d) * h[%d]);\n",
                    q->joins ? "32768 + h[1] * 65536 - " : "512 - ", (int)NAS__Q_ZERO_RESIDUAL,
                    q->residual_signed ? 128 : 0, (int)NAS__Q_MULTIPLIER_RESIDUAL);
@@ -99,8 +101,9 @@ static void emit_value(const nas_target *target, const nas__qconv *q, const nas_
                        int32_t pixel, int32_t v, int32_t size, int32_t k, int32_t vectors,
                        nas_buf *out) {
     const int32_t bytes = target->vector_bytes;
-    nas_buf_printf(out, "        const vi t%d = ", k);
-    if (q->conv.has_residual) nas_buf_puts(out, q->joins ? "q_join_dealt(" : "q_plus_dealt(");
+    const bool joins = q->conv.has_residual && !(size == 4 && nas__q_joins_words(target, q, way));
+    nas_buf_printf(out, "        vi t%d = ", k);
+    if (joins) nas_buf_puts(out, q->joins ? "q_join_dealt(" : "q_plus_dealt(");
     if (nas__q_is_single(target, q, way)) {
         nas_buf_printf(out, "(vi)q_single_%d(a%d_%d, m + %d, shift)", bytes, pixel, v, v * bytes);
     } else {
@@ -109,7 +112,7 @@ static void emit_value(const nas_target *target, const nas__qconv *q, const nas_
             bytes, q->has_left ? bytes : pixel, q->has_left ? pixel : v, v);
         nas_buf_printf(out, ", m + %d, %d)", v * bytes, vectors * bytes);
     }
-    if (q->conv.has_residual) {
+    if (joins) {
         if (size == 4)
             nas_buf_printf(out, ", (vi)q_dealt_u_%d(r, %d), rest, h)", bytes, k);
         else if (size == 2)
@@ -118,6 +121,28 @@ static void emit_value(const nas_target *target, const nas__qconv *q, const nas_
             nas_buf_puts(out, ", q_dealt_1(r), rest, h)");
     }
     nas_buf_puts(out, ";\n");
+}
+
+/* Four vectors of codes, packed to words, beside those of the residual: the products of each pair are one sum. */
+static void emit_words(const nas__qconv *q, nas_buf *out) {
+    static const char *const halves[] = {"lo", "hi"};
+    for (int32_t k = 0; k < 2; k++) {
+        nas_buf_printf(out,
+                       "        const __m512i w%d = q_words_between(t%d, t%d, h), r%d = "
+                       "_mm512_unpack%s_epi8(r, (__m512i){0});\n",
+                       k, 2 * k, 2 * k + 1, k, halves[k]);
+    }
+    for (int32_t k = 0; k < 4; k++) {
+        nas_buf_printf(out, "        const vi p%d = (vi)_mm512_unpack%s_epi16(w%d, r%d);\n", k,
+                       halves[k % 2], k / 2, k / 2);
+        nas_buf_printf(out, "        t%d = ", k);
+        for (int32_t i = 0; i < q->dots; i++)
+            nas_buf_puts(out, "q_dot16(");
+        nas_buf_puts(out, "rest");
+        for (int32_t i = 0; i < q->dots; i++)
+            nas_buf_printf(out, ", p%d, pair%d)", k, i);
+        nas_buf_puts(out, " >> 16;\n");
+    }
 }
 
 void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
@@ -137,6 +162,7 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
         if (q->conv.has_residual) emit_residual(q, width, n, residual_at + (size_t)first, out);
         for (int32_t k = 0; k < size; k++)
             emit_value(target, q, way, pixel, v + k, size, k, vectors, out);
+        if (size == 4 && nas__q_joins_words(target, q, way)) emit_words(q, out);
         nas_buf_printf(out, "        q_keep_%s%d(out + %zu, ", n == keep ? "" : "part_", keep,
                        out_at + (size_t)first);
         if (size == 4) {
@@ -225,7 +251,12 @@ static const char singles[] =
     "HELPER V q_codes_u_open_##W(V s, V t) { return P##_packus_epi16(s, t); } \\\n"
     "HELPER V q_codes_s_open_##W(V s, V t) { return P##_packs_epi16(s, t); }\n"
     "Q_SINGLES(16, __m128i, __m128, _mm)\nQ_SINGLES(32, __m256i, __m256, _mm256)\n";
-static const char singles_512[] = "Q_SINGLES(64, __m512i, __m512, _mm512)\n";
+static const char singles_512[] =
+    "Q_SINGLES(64, __m512i, __m512, _mm512)\n"
+    "HELPER __m512i q_words_between(vi s, vi t, const int *h) {\n"
+    "    const __m512i w = _mm512_packs_epi32((__m512i)s, (__m512i)t);\n"
+    "    return _mm512_min_epi16(_mm512_max_epi16(w, _mm512_set1_epi16((short)(h[9] - h[8]))), "
+    "_mm512_set1_epi16((short)(h[10] - h[8])));\n}\n";
 
 static const char deals_vnni[] = "#define Q_DOTS(W, V, P) \\\n"
                                  "HELPER q_ints_##W q_dot_##W(q_ints_##W acc, V x, V w) { \\\n"

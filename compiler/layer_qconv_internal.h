@@ -48,6 +48,7 @@ typedef struct nas__q_matrix {
     int32_t used, group, steps,
         depth; /* bytes of a pixel; of one product; products; with padding */
     bool in_place;                             /* AMX: nothing is staged */
+    bool asks;                                 /* AMX: weights of the next block are asked for ahead */
     int32_t row;                               /* pixels of the list from one row of the output to the next */
     int32_t pixels, tiles, wide_tiles, wide;   /* of the list */
     int32_t strips, strip_tiles, strip_pixels; /* strip_pixels: of the longest, whole units */
@@ -141,6 +142,8 @@ void nas__q_emit_biases(const nas_target *target, int32_t pixels, int32_t vector
 bool nas__q_is_single(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
 /* nas__q_is_open - and have its results no bounds but those of their type? */
 bool nas__q_is_open(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
+/* nas__q_joins_words - and do words of codes and residuals, multiplied together, join them? q->dots says by how many. */
+bool nas__q_joins_words(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way);
 /* nas__q_factor - the bits of the float that scales the sums of a channel; q->single has been checked. */
 uint32_t nas__q_factor(const nas__qconv *q, const nas__qconv_data *data, int32_t channel);
 

@@ -17,17 +17,20 @@ static size_t round_64(size_t n) {
 
 enum {
     OFFSET_BYTES = 8, /* of a long */
-    UNITS = 16        /* at least, for many threads */
+    UNITS = 16,       /* at least, for many threads */
+    FEW_UNITS = 4
 };
 
 /* Strips as long as their inputs stay near, and short enough to share the work. */
 void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
                           int32_t tile_bytes, nas__q_matrix *m) {
-    const int32_t near =
-        target->l2_bytes / 4 > target->l1_bytes / 2 ? target->l2_bytes / 4 : target->l1_bytes / 2;
+    const int32_t first = target->l1_bytes / 2, second = target->l2_bytes / 4,
+                  weights = c->out_c * m->used; /* that are read for each strip */
+    const int32_t near = second > first && weights > first ? second : first;
     const int32_t most = near / tile_bytes;
     m->strips = most < 1 ? m->tiles : ceil_div(m->tiles, min_i32(most, m->tiles));
-    const int32_t least = min_i32(ceil_div(UNITS, blocks * c->groups), m->tiles);
+    const int32_t units = m->asks ? FEW_UNITS : UNITS; /* weights are read once a strip */
+    const int32_t least = min_i32(ceil_div(units, blocks * c->groups), m->tiles);
     if (m->strips < least) m->strips = least;
     m->strip_tiles = ceil_div(m->tiles, m->strips);
     m->strips = ceil_div(m->tiles, m->strip_tiles);
@@ -173,6 +176,7 @@ int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_
     const bool nibbles = dot == NAS__DOT_MMLA && q->weight_bits <= 4;
     for (int32_t i = 0; i < TILES; i++) {
         const int32_t *tile = dot == NAS__DOT_AMX ? tiles_amx[i] : tiles_mmla[i];
+        if (dot == NAS__DOT_AMX && tile[1] > 4 && most > tile[1]) continue; /* fours are packed best */
         for (int32_t bits = nibbles ? 4 : 8; bits <= 8; bits += 4) {
             nas__qconv_way way = {.algorithm = NAS__QCONV_MATRIX,
                                   .pixels = min_i32(tile[0], ceil_div(pixels, unit) * unit),

@@ -264,6 +264,8 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
                 .taps = (size_t)(c->kernel_h * c->kernel_w) * (size_t)(c->in_c / c->groups)};
     memset(out, 0, nas__qconv_weight_bytes(target, q, way));
     pack_head(data, out);
+    for (int32_t i = 0; i < q->dots; i++)
+        put_i32((uint8_t *)out + 4 * (NAS__Q_PAIRS + i), nas__q_pair(q, data, i));
     uint8_t *blocks = (uint8_t *)out + 4 * NAS__Q_HEAD;
     switch (way->algorithm) {
     case NAS__QCONV_DIRECT:
@@ -281,8 +283,6 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
             (void)nas__q_prelu_factor(data, data->multiplier_between, false, &above); /* checked */
             memcpy((uint8_t *)out + 4 * NAS__Q_ABOVE, &above, sizeof above);
         }
-        for (int32_t i = 0; i < q->dots; i++)
-            put_i32((uint8_t *)out + 4 * (NAS__Q_PAIRS + i), nas__q_pair(q, data, i));
         break;
     case NAS__QCONV_DEPTHWISE:
         p.zero = data->zero_in;

@@ -318,7 +318,7 @@ int32_t nas__q_pair(const nas__qconv *q, const nas__qconv_data *data, int32_t i)
 void nas__qconv_look(nas__qconv *q, const nas__qconv_data *data) {
     const nas_requant *r = &data->requant;
     q->single = is_single(q, data);
-    q->dots = q->single && q->joins && q->out_plane > 0 ? dots_of(data) : 0;
+    q->dots = q->single && q->joins ? dots_of(data) : 0;
     q->late = q->single && q->prelu && may_be_late(q, data);
     q->open_low = r->low <= type_least(q);
     q->open_high = r->high >= type_least(q) + 255;

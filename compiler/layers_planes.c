@@ -107,6 +107,57 @@ static void take_prelus(nas__layers *l) {
     l->n_layers = n;
 }
 
+/* ---- are planes faster? ------------------------------------------------------------------------------------------- */
+
+static const double far_bytes_cycle = 10, prelu_cycles = 4; /* of a vector */
+
+/* The convolution `layer` with values in planes, or with channels in lanes, as far as estimates look at it. */
+static nas__qconv conv_with(const nas__layer *layer, bool planes) {
+    nas__qconv q = {.conv = layer->conv,
+                    .joins = layer->conv.has_residual,
+                    .weight_bits = 8,
+                    .half = true,
+                    .single = true};
+    nas__conv *c = &q.conv;
+    const int32_t width = c->out_w + (c->kernel_w - 1) * c->dilation_w;
+    c->act = NAS__LACT_NONE;
+    c->in_pitch = c->in_c;
+    c->out_pitch = c->residual_pitch = c->out_c;
+    c->in_row = (size_t)(width * c->in_c);
+    c->out_row = c->residual_row = (size_t)(c->out_w * c->out_c);
+    if (!planes) return q;
+    q.out_plane = q.residual_plane = nas__q_plane_bytes(c->out_w, 0);
+    if (c->in_c > 1) q.in_plane = nas__q_plane_bytes(c->out_w, width - c->out_w);
+    return q;
+}
+
+/* Planes are read and written from row to row, so that they stay near; lists of pixels layer by layer. */
+static double cycles_with(const nas__layers *l, const nas__layer *layer, bool planes) {
+    nas__qconv_way ways[NAS__QCONV_WAYS_MAX];
+    const nas__qconv q = conv_with(layer, planes);
+    const nas__conv *c = &q.conv;
+    (void)nas__qconv_ways(l->target, &q, ways);
+    const double pixels = (double)c->out_h * c->out_w, bytes = pixels * (c->in_c + c->out_c);
+    return ways[0].cycles +
+           (planes || bytes < l->target->l2_bytes ? 0 : bytes / far_bytes_cycle);
+}
+
+/* With matrix units it depends on the channels. */
+static bool are_faster(const nas__layers *l, const bool *lies) {
+    double with = 0, without = 0;
+    if (nas__matrix_of(l->target) == nas__dot_of(l->target)) return true;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        if (!lies[layer->value]) continue;
+        const nas_shape shape = node_of(l, layer->value)->shape;
+        if (is_prelu(layer)) without += prelu_cycles / 16 * shape.h * shape.w * shape.c;
+        if (!can_compute(l, layer)) continue;
+        with += cycles_with(l, layer, true);
+        without += cycles_with(l, layer, false);
+    }
+    return with <= without;
+}
+
 nas_status nas__layers_planes(nas_ctx *ctx, nas__layers *l) {
     bool *lies = nas_arena_alloc(ctx, l->arena, (size_t)l->n_values, sizeof *lies);
     if (lies == NULL) return NAS_ERR_NOMEM;
@@ -119,6 +170,7 @@ nas_status nas__layers_planes(nas_ctx *ctx, nas__layers *l) {
         for (int32_t i = 0; i < l->n_layers; i++)
             changed = settle(l, &l->layers[i], lies) || changed;
     }
+    if (!are_faster(l, lies)) return NAS_OK;
     for (nas_value v = 0; v < l->n_values; v++)
         l->places[v].planar = lies[v];
     take_prelus(l);

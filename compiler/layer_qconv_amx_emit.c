@@ -154,10 +154,29 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
 
 /* ---- codes -------------------------------------------------------------------------------------------------------- */
 
+/* Sums of the pixel `first` + i of a list, as a<i>_<vector>. */
+static void emit_loads(int32_t i, int32_t vectors, nas_buf *out) {
+    for (int32_t v = 0; v < vectors; v++)
+        nas_buf_printf(out, "    const vi a%d_%d = q_i32(sums + line[p + %d] + %d);\n", i, v, i,
+                       v * 1024);
+}
+
+/* Lines that are written and read a few pixels on. */
+static void emit_ahead(const nas__conv *c, int32_t pixels, int32_t channels, nas_buf *out) {
+    for (int32_t i = 0; i < pixels * channels; i += LINE) {
+        nas_buf_printf(out, "    __builtin_prefetch(out + %d, 1);\n", AHEAD * c->out_pitch + i);
+        if (c->has_residual)
+            nas_buf_printf(out, "    __builtin_prefetch(residual + %d);\n",
+                           AHEAD * c->residual_pitch + i);
+    }
+}
+
 /* The codes of `units` units in `sums`; tables as in the strip, from the first of them on. */
 static void emit_codes(const amx *d, int32_t vectors, int32_t last, nas_buf *out) {
-    const bool residual = d->q->conv.has_residual;
-    const int32_t channels = (vectors - 1) * d->blocks.lanes + last;
+    const nas__conv *c = &d->q->conv;
+    const bool residual = c->has_residual;
+    const int32_t channels = (vectors - 1) * d->blocks.lanes + last,
+                  together = nas__q_dealt_pixels(d->target, d->q, d->way, vectors, channels);
     nas_buf_printf(out,
                    "/* %d channels */\n"
                    "TILE void %s_codes_%d(const unsigned char *sums, const long *n, const long "
@@ -169,22 +188,25 @@ static void emit_codes(const amx *d, int32_t vectors, int32_t last, nas_buf *out
     nas__q_emit_dealt_constants(d->target, d->q, d->way, out);
     nas_buf_printf(out,
                    "    for (long i = 0; i < units; i++, sums += %d) {\n"
-                   "    for (long p = %d * i; p < %d * i + n[i]; p++) {\n"
-                   "    const unsigned char *sum = sums + line[p];\n"
+                   "    for (long p = %d * i, to = p + n[i]; p < to;) {\n"
                    "    unsigned char *out = y + o[p];\n%s",
-                   vectors * 1024, UNIT, UNIT,
+                   vectors * 1024, UNIT,
                    residual ? "    const unsigned char *residual = z + r[p];\n" : "");
-    for (int32_t i = 0; i < channels; i += LINE) {
-        nas_buf_printf(out, "    __builtin_prefetch(out + %d, 1);\n",
-                       AHEAD * d->q->conv.out_pitch + i);
-        if (residual)
-            nas_buf_printf(out, "    __builtin_prefetch(residual + %d);\n",
-                           AHEAD * d->q->conv.residual_pitch + i);
+    emit_ahead(c, together, channels, out);
+    if (together > 1) {
+        const int32_t k = together - 1;
+        nas_buf_printf(out, "    if (p + %d < to && o[p + %d] - o[p] == %d", k, k,
+                       k * c->out_pitch);
+        if (residual) nas_buf_printf(out, " && r[p + %d] - r[p] == %d", k, k * c->residual_pitch);
+        nas_buf_puts(out, ") {\n");
+        for (int32_t i = 0; i < together; i++)
+            emit_loads(i, vectors, out);
+        nas__q_emit_dealt_pixels(d->target, d->q, d->way, vectors, out);
+        nas_buf_printf(out, "    p += %d;\n    continue;\n    }\n", together);
     }
-    for (int32_t v = 0; v < vectors; v++)
-        nas_buf_printf(out, "    const vi a0_%d = q_i32(sum + %d);\n", v, v * 1024);
+    emit_loads(0, vectors, out);
     nas__q_emit_dealt_epilogue(d->target, d->q, d->way, 0, vectors, channels, 0, 0, out);
-    nas_buf_puts(out, "    }\n    }\n}\n");
+    nas_buf_puts(out, "    p++;\n    }\n    }\n}\n");
 }
 
 /* ---- tables and rows ---------------------------------------------------------------------------------------------- */

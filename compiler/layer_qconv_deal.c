@@ -180,6 +180,37 @@ void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
     }
 }
 
+/* ---- text of several pixels ---------------------------------------------------------------------------------------- */
+
+int32_t nas__q_dealt_pixels(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way, int32_t vectors, int32_t channels) {
+    const nas__conv *c = &q->conv;
+    const bool whole = channels == vectors * 16 && c->out_pitch == channels;
+    if (target->vector_bytes < 64 || vectors > 2 || !whole) return 1;
+    if (c->has_residual &&
+        (c->residual_pitch != channels || !nas__q_joins_words(target, q, way)))
+        return 1;
+    return 4 / vectors;
+}
+
+void nas__q_emit_dealt_pixels(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, int32_t vectors, nas_buf *out) {
+    const char type = q->out_signed ? 's' : 'u';
+    const bool open = nas__q_is_open(target, q, way);
+    nas_buf_puts(out, "    {\n");
+    if (q->conv.has_residual)
+        nas_buf_printf(out, "        const __m512i r = q_turn_%d(%sq_bytes_64(residual)%s);\n",
+                       vectors, q->residual_signed ? "q_flip_64(" : "",
+                       q->residual_signed ? ")" : "");
+    for (int32_t k = 0; k < 4; k++)
+        emit_value(target, q, way, k / vectors, k % vectors, 4, k, vectors, out);
+    if (q->conv.has_residual) emit_words(q, out);
+    nas_buf_printf(out,
+                   "        q_keep_64(out, q_back_%d(q_codes_%c%s_64(_mm512_packs_epi32((__m512i)t0, "
+                   "(__m512i)t1), _mm512_packs_epi32((__m512i)t2, (__m512i)t3)%s)));\n    }\n",
+                   vectors, type, open ? "_open" : "", open ? "" : ", h");
+}
+
 /* ---- helpers of the text ----------------------------------------------------------------------------------------- */
 
 /* For vectors V of W bytes whose intrinsics begin with P:
@@ -270,7 +301,16 @@ static const char deals_pair[] =
     "\"m\"(*(const q_any_##W *)w), \"v\"(x)); \\\n"
     "    return acc; }\n";
 
+/* q_turn_N: codes of 64/16/N pixels of 16*N channels as packs leave them; q_back_N: in their own order. */
 static const char some_512[] =
+    "HELPER __m512i q_turn_1(__m512i v) {\n"
+    "    return _mm512_permutexvar_epi32((__m512i)(vi){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, "
+    "11, 15}, v);\n}\n"
+    "#define q_back_1 q_turn_1\n"
+    "HELPER __m512i q_turn_2(__m512i v) {\n"
+    "    return _mm512_permutexvar_epi64((__m512i){0, 4, 1, 5, 2, 6, 3, 7}, v);\n}\n"
+    "HELPER __m512i q_back_2(__m512i v) {\n"
+    "    return _mm512_permutexvar_epi64((__m512i){0, 2, 4, 6, 1, 3, 5, 7}, v);\n}\n"
     "typedef __m256i q_pair;\n"
     "HELPER q_pair q_two_u(vi s, vi t, const int *h) {\n"
     "    const __m512i w = _mm512_packs_epi32((__m512i)s, (__m512i)t);\n"

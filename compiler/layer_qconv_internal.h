@@ -166,6 +166,13 @@ void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
 void nas__q_emit_dealt_epilogue(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way, int32_t pixel, int32_t vectors,
                                 int32_t channels, size_t out_at, size_t residual_at, nas_buf *out);
+/* nas__q_dealt_pixels - how many pixels side by side become codes together, 64 in all: 4 of 16 channels, 2 of 32; 1: each by
+ * itself. */
+int32_t nas__q_dealt_pixels(const nas_target *target, const nas__qconv *q,
+                            const nas__qconv_way *way, int32_t vectors, int32_t channels);
+/* nas__q_emit_dealt_pixels - of sums a<pixel>_<v>; multipliers at `m`. */
+void nas__q_emit_dealt_pixels(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, int32_t vectors, nas_buf *out);
 void nas__q_emit_deal_prelude(const nas_target *target, nas_buf *out);
 
 /* Depthwise, layer_qconv_depthwise.c; weights without the head. Ways in no order. */

@@ -142,6 +142,14 @@ static const char emulated_widths[] =
 
 /* What makes codes of floats; the next part. */
 static const char emulated_floats[] =
+    "F __m512i _mm512_permutexvar_epi32(__m512i n, __m512i a) {\n"
+    "    e_i32 r = {0};\n"
+    "    for (int i = 0; i < 16; i++) r[i] = ((e_i32)a)[((e_i32)n)[i] & 15];\n"
+    "    return (__m512i)r;\n}\n"
+    "F __m512i _mm512_permutexvar_epi64(__m512i n, __m512i a) {\n"
+    "    __m512i r = {0};\n"
+    "    for (int i = 0; i < 8; i++) r[i] = a[n[i] & 7];\n"
+    "    return r;\n}\n"
     "typedef float __m512 W64;\n"
     "typedef float __m256 __attribute__((vector_size(32)));\n"
     "typedef float __m128 __attribute__((vector_size(16)));\n"

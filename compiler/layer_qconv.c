@@ -406,6 +406,7 @@ const char *nas__qconv_algorithm_name(nas__qconv_algorithm algorithm) {
     case NAS__QCONV_SPARSE: return "sparse";
     case NAS__QCONV_SPARSE_PANEL: return "sparse_px";
     case NAS__QCONV_PIXELS: return "pixels";
+    case NAS__QCONV_PLANE_TILES: return "plane_tiles";
     }
     return "";
 }
@@ -425,6 +426,7 @@ int32_t nas__qconv_units(const nas_target *target, const nas__qconv *q, const na
         return nas__conv_tile(c, way->pixels).bands * c->groups *
                nas__q_block_of(target, c, way).count;
     case NAS__QCONV_PIXELS:
+    case NAS__QCONV_PLANE_TILES:
     case NAS__QCONV_DEPTHWISE: return c->out_h;
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: return nas__qconv_winograd_units(target, q, way);
@@ -443,6 +445,7 @@ int32_t nas__qconv_rows_of_unit(const nas_target *target, const nas__qconv *q,
     case NAS__QCONV_SPARSE:
     case NAS__QCONV_DIRECT: return nas__conv_tile(&q->conv, way->pixels).rows;
     case NAS__QCONV_PIXELS:
+    case NAS__QCONV_PLANE_TILES:
     case NAS__QCONV_DEPTHWISE: return 1;
     case NAS__QCONV_MATRIX:
     case NAS__QCONV_SPARSE_PANEL:
@@ -456,6 +459,7 @@ size_t nas__qconv_scratch_bytes(const nas_target *target, const nas__qconv *q,
                                 const nas__qconv_way *way) {
     if (way->algorithm == NAS__QCONV_DEPTHWISE) return 0;
     if (way->algorithm == NAS__QCONV_PIXELS) return nas__q_pixels_scratch(q);
+    if (way->algorithm == NAS__QCONV_PLANE_TILES) return nas__q_plane_tiles_scratch(q);
     if (nas__q_unstaged(target, q, way)) return 0;
     if (way->batch > 0) return nas__qconv_winograd_scratch(target, q, way);
     if (way->algorithm == NAS__QCONV_MATRIX) return nas__q_matrix_of(target, q, way).scratch_bytes;
@@ -487,6 +491,7 @@ size_t nas__qconv_weight_bytes(const nas_target *target, const nas__qconv *q,
     case NAS__QCONV_WINOGRAD_2:
     case NAS__QCONV_WINOGRAD_4: n += nas__qconv_winograd_weights(target, q, way); break;
     case NAS__QCONV_PIXELS: n += nas__q_pixels_weights(q, way); break;
+    case NAS__QCONV_PLANE_TILES: n += nas__q_plane_tiles_weights(q); break;
     case NAS__QCONV_SPARSE: return nas__q_lists_of(target, q, way).bytes;
     case NAS__QCONV_SPARSE_PANEL: return nas__q_panel_of(target, q, way).bytes;
     }
@@ -566,6 +571,7 @@ void nas__qconv_emit(const nas_target *target, const nas__qconv *q, const nas__q
     case NAS__QCONV_MATRIX: nas__q_matrix_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_SPARSE_PANEL: nas__q_sparse_emit(target, q, way, name.data, out); break;
     case NAS__QCONV_PIXELS: nas__q_pixels_emit(q, way, name.data, out); break;
+    case NAS__QCONV_PLANE_TILES: nas__q_plane_tiles_emit(q, name.data, out); break;
     }
     nas_buf_deinit(&name);
 }

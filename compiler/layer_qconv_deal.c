@@ -77,8 +77,6 @@ void nas__q_emit_dealt_constants(const nas_target *target, const nas__qconv *q,
                                              : " + (float)(64 * h[1] + 32)");
     }
     if (!q->conv.has_residual) return;
-    for (int32_t i = 0; nas__q_joins_words(target, q, way) && i < q->dots; i++)
-        nas_buf_printf(out, "    const vi pair%d = q_splat(h[%d]);\n", i, (int)NAS__Q_PAIRS + i);
     nas_buf_printf(out, "    const vi rest = q_splat(%s(h[%d] + %d) * h[%d]);\n",
                    q->joins ? "32768 + h[1] * 65536 - " : "512 - ", (int)NAS__Q_ZERO_RESIDUAL,
                    q->residual_signed ? 128 : 0, (int)NAS__Q_MULTIPLIER_RESIDUAL);
@@ -140,7 +138,7 @@ static void emit_words(const nas__qconv *q, nas_buf *out) {
             nas_buf_puts(out, "q_dot16(");
         nas_buf_puts(out, "rest");
         for (int32_t i = 0; i < q->dots; i++)
-            nas_buf_printf(out, ", p%d, pair%d)", k, i);
+            nas_buf_printf(out, ", p%d, q_splat(h[%d]))", k, (int)NAS__Q_PAIRS + i);
         nas_buf_puts(out, " >> 16;\n");
     }
 }

@@ -274,6 +274,38 @@ void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const na
 void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,
                         nas_buf *out);
 
+/* Parts of their text that tile registers share: constants of all channels, the codes of up to four sums a<output>_0 of n pixels
+ * with what scales them at `w`, the rows that are staged (`turns`: values with a sign lose it) and the loop over the rows,
+ * whose inputs are at `s`. */
+void nas__q_pixels_constants_emit(const nas__qconv *q, nas_buf *out);
+void nas__q_pixels_codes_emit(const nas__qconv *q, int32_t outputs, int32_t n, nas_buf *out);
+void nas__q_pixels_stage_emit(const nas__qconv *q, bool turns, const char *name, nas_buf *out);
+void nas__q_pixels_rows_emit(const nas__qconv *q, const char *name, nas_buf *out);
+/* nas__q_pixels_pack_head - what scales outputs [first, first + n), n up to the channels of a word; biases apart. */
+void nas__q_pixels_pack_head(const nas__qconv *q, const nas__qconv_data *data, int32_t first,
+                             int32_t n, uint8_t *out);
+
+/* A way of the algorithm PLANE_TILES, layer_qconv_pixels_amx.c. */
+typedef struct nas__q_plane_tiles {
+    int32_t rows, chunks, steps; /* words of a step; steps of a column; of a sum */
+    size_t apart;                /* bytes from word to word */
+    int32_t block, blocks;       /* tile registers of sums; how many times */
+    int32_t outputs, tile;       /* rows of a tile of weights; its bytes */
+    bool held;                   /* all weights of a block stay in registers */
+    int32_t heads;               /* bytes in front of the weights */
+    size_t sums_at;              /* in the scratch */
+} nas__q_plane_tiles;
+bool nas__q_plane_tiles_legal(const nas_target *target, const nas__qconv *q);
+nas__q_plane_tiles nas__q_plane_tiles_of(const nas__qconv *q);
+/* nas__q_plane_tiles_in - registers of sums of a block; nas__q_plane_tiles_block - bytes of a whole one. */
+int32_t nas__q_plane_tiles_in(const nas__qconv *q, const nas__q_plane_tiles *t, int32_t block);
+size_t nas__q_plane_tiles_block(const nas__q_plane_tiles *t);
+size_t nas__q_plane_tiles_weights(const nas__qconv *q); /* without the head of the layer */
+size_t nas__q_plane_tiles_scratch(const nas__qconv *q);
+double nas__q_plane_tiles_cycles(const nas__qconv *q); /* estimate, of the whole layer */
+void nas__q_plane_tiles_pack(const nas__qconv *q, const nas__qconv_data *data, uint8_t *out);
+void nas__q_plane_tiles_emit(const nas__qconv *q, const char *name, nas_buf *out);
+
 /* layer_qconv_winograd.c. The estimate is in cycles of one thread; weights without the head. */
 bool nas__qconv_winograd_legal(const nas_target *target, const nas__qconv *q);
 double nas__qconv_winograd_cycles(const nas_target *target, const nas__qconv *q,

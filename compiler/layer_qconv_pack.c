@@ -276,8 +276,12 @@ nas_status nas__qconv_pack(nas_ctx *ctx, const nas_target *target, const nas__qc
         p.zero = zero_left(nas__matrix_of(target), q, data);
         pack_matrix(&p, blocks);
         break;
+    case NAS__QCONV_PLANE_TILES:
     case NAS__QCONV_PIXELS:
-        nas__q_pixels_pack(q, way, data, zero_left(NAS__DOT_VNNI, q, data), blocks);
+        if (way->algorithm == NAS__QCONV_PIXELS)
+            nas__q_pixels_pack(q, way, data, zero_left(NAS__DOT_VNNI, q, data), blocks);
+        else
+            nas__q_plane_tiles_pack(q, data, blocks);
         if (q->single && q->prelu) {
             float above = 0;
             (void)nas__q_prelu_factor(data, data->multiplier_between, false, &above); /* checked */

@@ -174,6 +174,12 @@ int32_t nas__q_pixels_ways(const nas_target *target, const nas__qconv *q,
             listed = listed || (out[k].pixels == way.pixels && out[k].vectors == way.vectors);
         if (!listed) out[n++] = way;
     }
+    if (!nas__q_plane_tiles_legal(target, q)) return n;
+    out[n++] = (nas__qconv_way){.algorithm = NAS__QCONV_PLANE_TILES,
+                                .pixels = LANES,
+                                .vectors = 16 * nas__q_plane_tiles_of(q).block,
+                                .stored_bits = 8,
+                                .cycles = nas__q_plane_tiles_cycles(q)};
     return n;
 }
 
@@ -365,6 +371,21 @@ static void put_factors(const nas__qconv *q, const nas__qconv_data *data, int32_
     memcpy(below_at, &below, sizeof below);
 }
 
+void nas__q_pixels_pack_head(const nas__qconv *q, const nas__qconv_data *data, int32_t first,
+                             int32_t n, uint8_t *out) {
+    const int32_t padded = ceil_div(n, GROUP) * GROUP;
+    for (int32_t k = 0; k < n; k++) {
+        if (q->single) {
+            put_factors(q, data, first + k, out + 8 * k, out + 12 * padded + 4 * k);
+            continue;
+        }
+        const int64_t m = data->multiplier[first + k];
+        put_i64(out + 8 * k, q->half ? 2 * m : m);
+        if (q->prelu) put_i32(out + 12 * padded + 4 * k, data->below[first + k]);
+    }
+    if (q->late) put_bounds(data, first, n, out);
+}
+
 void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const nas__qconv_data *data,
                         int32_t zero, uint8_t *out) {
     const nas__conv *c = &q->conv;
@@ -373,6 +394,7 @@ void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const na
     for (int32_t first = 0; first < c->out_c; first += way->vectors) {
         const int32_t n = min_i32(way->vectors, c->out_c - first),
                       padded = ceil_div(n, GROUP) * GROUP;
+        nas__q_pixels_pack_head(q, data, first, n, out);
         for (int32_t k = 0; k < n; k++) {
             const int8_t *w = data->weight + (size_t)(first + k) * (size_t)(taps * c->in_c);
             uint8_t *at = out + (size_t)(4 * NAS__Q_PIXEL_HEAD * padded + 4 * k);
@@ -384,15 +406,7 @@ void nas__q_pixels_pack(const nas__qconv *q, const nas__qconv_way *way, const na
                     (uint8_t)w[i];
             }
             put_i32(out + 8 * padded + 4 * k, data->bias[first + k] - zero * sum);
-            if (q->single) {
-                put_factors(q, data, first + k, out + 8 * k, out + 12 * padded + 4 * k);
-                continue;
-            }
-            const int64_t m = data->multiplier[first + k];
-            put_i64(out + 8 * k, q->half ? 2 * m : m);
-            if (q->prelu) put_i32(out + 12 * padded + 4 * k, data->below[first + k]);
         }
-        if (q->late) put_bounds(data, first, n, out);
         out += nas__q_pixels_block(q, n);
     }
 }

@@ -249,6 +249,17 @@ static void emit_variables(const nas__qconv *q, int32_t outputs, nas_buf *out) {
     nas_buf_puts(out, q->dots > 0 ? "    MI bytes, words, pairs;\n" : "    MI bytes;\n");
 }
 
+void nas__q_pixels_constants_emit(const nas__qconv *q, nas_buf *out) {
+    emit_constants(q, out);
+}
+
+void nas__q_pixels_codes_emit(const nas__qconv *q, int32_t outputs, int32_t n, nas_buf *out) {
+    const group g = {0, outputs, 0, n};
+    emit_multipliers(q, outputs, out);
+    emit_variables(q, outputs, out);
+    emit_codes(q, &g, out);
+}
+
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
 /* Sums begin with the bias, which is behind the multipliers at `w`. */
@@ -473,10 +484,12 @@ static void emit_turns(const pixels *d, nas_buf *out) {
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
 
 /* Rows of one channel: the lane of each pixel holds it and the next three; what lies beyond the row is 0. */
-static void emit_stage(const pixels *d, nas_buf *out) {
-    const nas__conv *c = &d->q->conv;
+void nas__q_pixels_stage_emit(const nas__qconv *q, bool turns, const char *name, nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    const nas__q_steps s = nas__q_steps_of(q);
+    const bool turned = turns && q->in_signed;
     const int32_t columns = c->out_w + c->kernel_w - 1, pitch = c->in_pitch;
-    const int32_t words = c->out_w + GROUP * (d->s.columns - 1);
+    const int32_t words = c->out_w + GROUP * (s.columns - 1);
     const int32_t whole = pitch != 1 || columns < GROUP ? 0 : min_i32(words, columns - GROUP + 1);
     nas_buf_printf(out,
                    "TILE void %s_stage(const unsigned char *in, unsigned char *s, int rows) {\n"
@@ -489,8 +502,33 @@ static void emit_stage(const pixels *d, nas_buf *out) {
                    "            for (int i = 0; i < 4; i++)\n"
                    "                s[4 * x + i] = x + i < %d ? in[(x + i) * %d] ^ %d : 0;\n"
                    "        }\n    }\n}\n",
-                   d->name, c->in_row, d->s.row, whole, d->q->in_signed ? "0x80808080u" : "0u",
-                   whole, words, columns, pitch, d->q->in_signed ? 128 : 0);
+                   name, c->in_row, s.row, whole, turned ? "0x80808080u" : "0u", whole, words,
+                   columns, pitch, turned ? 128 : 0);
+}
+
+void nas__q_pixels_rows_emit(const nas__qconv *q, const char *name, nas_buf *out) {
+    const nas__conv *c = &q->conv;
+    const nas__q_steps s = nas__q_steps_of(q);
+    if (!s.staged) {
+        nas_buf_printf(out,
+                       "    for (long u = begin; u < end; u++) {\n"
+                       "        const unsigned char *const s = (const unsigned char *)in + u * "
+                       "%zu;\n",
+                       c->in_row);
+        return;
+    }
+    nas_buf_printf(out,
+                   "    long from = begin, to = begin; /* rows whose inputs are staged */\n"
+                   "    for (long u = begin; u < end; u++) {\n"
+                   "        if (u == to) {\n"
+                   "            from = u;\n"
+                   "            to = end - u < %d ? end : u + %d;\n"
+                   "            %s_stage((const unsigned char *)in + u * %zu, scratch, "
+                   "(int)(to - u) + %d);\n        }\n"
+                   "        const unsigned char *const s = (const unsigned char *)scratch + "
+                   "(u - from) * %zu;\n",
+                   (int)NAS__Q_PIXEL_ROWS, (int)NAS__Q_PIXEL_ROWS, name, c->in_row,
+                   nas__q_staged_rows(q, 1) - 1, s.row);
 }
 
 /* Block b of the tile of `n` pixels at x; `block` is b where that is known. */
@@ -585,33 +623,13 @@ static void emit_tiles(const pixels *d, nas_buf *out) {
 
 void nas__q_pixels_emit(const nas__qconv *q, const nas__qconv_way *way, const char *name,
                         nas_buf *out) {
-    const nas__conv *c = &q->conv;
     const pixels d = {.q = q, .way = way, .s = nas__q_steps_of(q), .name = name};
     emit_tiles(&d, out);
-    if (d.s.staged) emit_stage(&d, out);
+    if (d.s.staged) nas__q_pixels_stage_emit(q, true, name, out);
     nas__q_emit_head(q, name, out);
     nas_buf_printf(out, "    const unsigned char *const w = (const unsigned char *)weights + %d;\n",
                    4 * NAS__Q_HEAD);
-    if (d.s.staged) {
-        nas_buf_printf(out,
-                       "    long from = begin, to = begin; /* rows whose inputs are staged */\n"
-                       "    for (long u = begin; u < end; u++) {\n"
-                       "        if (u == to) {\n"
-                       "            from = u;\n"
-                       "            to = end - u < %d ? end : u + %d;\n"
-                       "            %s_stage((const unsigned char *)in + u * %zu, scratch, "
-                       "(int)(to - u) + %d);\n        }\n"
-                       "        const unsigned char *const s = (const unsigned char *)scratch + "
-                       "(u - from) * %zu;\n",
-                       (int)NAS__Q_PIXEL_ROWS, (int)NAS__Q_PIXEL_ROWS, name, c->in_row,
-                       nas__q_staged_rows(q, 1) - 1, d.s.row);
-    } else {
-        nas_buf_printf(out,
-                       "    for (long u = begin; u < end; u++) {\n"
-                       "        const unsigned char *const s = (const unsigned char *)in + u * "
-                       "%zu;\n",
-                       c->in_row);
-    }
+    nas__q_pixels_rows_emit(q, name, out);
     emit_rows(&d, out);
     nas_buf_puts(out, "    }\n}\n\n");
 }

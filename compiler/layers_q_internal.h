@@ -79,6 +79,7 @@ typedef enum nas__qconv_algorithm {
     NAS__QCONV_WINOGRAD_4, /* F(4x4,3x3) */
     NAS__QCONV_SPARSE, /* zeros left out: DIRECT with lists, a block of whole vectors of outputs shares one */
     NAS__QCONV_SPARSE_PANEL, /* the same, pixels in lanes, `group` outputs share a list of what they keep */
+    NAS__QCONV_PLANE_TILES, /* values in planes on tile registers: 16 pixels x `vectors` outputs */
     NAS__QCONV_PIXELS /* values in planes, pixels in lanes: vectors of `pixels` x 16, `vectors` outputs */
 } nas__qconv_algorithm;
 

@@ -253,7 +253,7 @@ static const char emulated_tiles[] =
     "    E_NEED(e_ready && t >= 0 && t < 8 && e_rows[t] > 0 && e_bytes[t] > 0);\n"
     "    for (int r = 0; r < e_rows[t]; r++)\n"
     "        memcpy((char *)p + r * stride, e_tile[t][r], e_bytes[t]);\n}\n"
-    "F void e_dp(int d, int a, int b, int is_signed) {\n"
+    "F void e_dp(int d, int a, int b, int a_signed, int b_signed) {\n"
     "    E_NEED(e_ready && d != a && d != b && a != b);\n"
     "    E_NEED(e_rows[d] == e_rows[a] && e_bytes[d] == e_bytes[b]);\n"
     "    E_NEED(e_bytes[a] == 4 * e_rows[b] && e_bytes[b] % 4 == 0);\n"
@@ -262,10 +262,12 @@ static const char emulated_tiles[] =
     "            unsigned sum;\n            memcpy(&sum, &e_tile[d][r][4 * n], 4);\n"
     "            for (int k = 0; k < e_bytes[a]; k++) {\n"
     "                const unsigned char x = e_tile[a][r][k];\n"
-    "                sum += (unsigned)((is_signed ? (signed char)x : x) *\n"
-    "                    (signed char)e_tile[b][k / 4][4 * n + k % 4]);\n"
+    "                const unsigned char y = e_tile[b][k / 4][4 * n + k % 4];\n"
+    "                sum += (unsigned)((a_signed ? (signed char)x : x) *\n"
+    "                    (b_signed ? (signed char)y : y));\n"
     "            }\n            memcpy(&e_tile[d][r][4 * n], &sum, 4);\n        }\n}\n"
-    "F void _tile_dpbusd(int d, int a, int b) {\n    e_dp(d, a, b, 0);\n}\n"
-    "F void _tile_dpbssd(int d, int a, int b) {\n    e_dp(d, a, b, 1);\n}\n";
+    "F void _tile_dpbusd(int d, int a, int b) {\n    e_dp(d, a, b, 0, 1);\n}\n"
+    "F void _tile_dpbssd(int d, int a, int b) {\n    e_dp(d, a, b, 1, 1);\n}\n"
+    "F void _tile_dpbsud(int d, int a, int b) {\n    e_dp(d, a, b, 1, 0);\n}\n";
 
 #endif

@@ -506,8 +506,12 @@ static int32_t choose(const nas_target *target, const nas__qconv *q, int turn,
     if (q->conv.kept != NULL) return choose_sparse(ways, n, out);
     if (q->out_plane > 0) {
         cr_assert(n <= SPARSE_TRIED && matrix == 0);
-        memcpy(out, ways, (size_t)n * sizeof *ways);
-        return n;
+        int32_t tiles = 0; /* vectors are those of another target */
+        for (int32_t k = 0; k < n; k++) {
+            if (ways[k].algorithm == NAS__QCONV_PLANE_TILES) out[tiles++] = ways[k];
+        }
+        if (tiles == 0) memcpy(out, ways, (size_t)n * sizeof *ways);
+        return tiles > 0 ? tiles : n;
     }
     if (matrix > 0) n = matrix;
     const int32_t kept = n < TRIED ? n : TRIED;
@@ -644,6 +648,12 @@ Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers) {
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_emulated_tile_registers_where_floats_scale) {
     check_emulation("x86-64-amx", false, true);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_planes_and_tile_registers) {
+    check_named("x86-64-amx", true, false);
+}
+Test(compiler_layer_qconv, every_way_is_exact_on_planes_and_emulated_tile_registers) {
+    check_emulation("x86-64-amx", true, false);
 }
 Test(compiler_layer_qconv, every_way_is_exact_on_planes) {
     check_named("x86-64-avx512vnni", true, false);

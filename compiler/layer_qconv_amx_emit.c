@@ -132,7 +132,7 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
                    "TILE void %s_sums_%d_%d(const unsigned char *s, const long *at, const unsigned "
-                   "char *w, unsigned char *sums%s) {\n",
+                   "char *w%s) {\n",
                    units * UNIT, vectors * UNIT, d->name, units, vectors,
                    d->m.asks ? ", long ahead" : "");
     for (int32_t i = 0; i < units; i++)
@@ -145,11 +145,17 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
     nas_buf_printf(out, "    w += %d;\n",
                    nas__q_head_vectors(d->target, q, d->way) * vectors * 64);
     emit_steps(d, units, vectors, out);
-    for (int32_t t = 0; t < units * vectors; t++) {
-        nas_buf_printf(out, "    _tile_stored(%d, sums + %d, 64);\n",
-                       t / vectors * r.vectors + t % vectors, t * 1024);
-    }
     nas_buf_puts(out, "}\n");
+}
+
+/* What a tile left in the registers, to `sums`. */
+static void emit_stores(const amx *d, int32_t units, int32_t vectors, nas_buf *out) {
+    for (int32_t t = 0; t < units * vectors; t++) {
+        nas_buf_printf(out, "                _tile_stored(%d, sums + t %% 2 * %d + %d, 64);\n",
+                       t / vectors * d->way->vectors + t % vectors,
+                       d->m.wide * d->way->vectors * d->target->vector_bytes, t * 1024);
+    }
+    nas_buf_puts(out, "                q_fence();\n");
 }
 
 /* ---- codes -------------------------------------------------------------------------------------------------------- */
@@ -364,11 +370,11 @@ static void emit_codes_call(const amx *d, int32_t channels, const char *indent, 
     nas_buf_printf(out, " w, h, %s);\n", units);
 }
 
-/* All tiles of a strip and block: whole ones, then the rest; codes are one tile behind. */
+/* All tiles of a strip and block: whole ones, then the rest; codes are one tile behind. Stores come after the codes of the tile
+ * before: loads that lie 4096 bytes from stores which wait for products would wait, too. */
 static void emit_tiles(const amx *d, int32_t vectors, int32_t last, nas_buf *out) {
     const int32_t channels = (vectors - 1) * d->blocks.lanes + last, wide = d->m.wide / UNIT,
-                  rest = ceil_div(d->m.pixels, UNIT) % wide,
-                  bytes = d->m.wide * d->way->vectors * d->target->vector_bytes;
+                  rest = ceil_div(d->m.pixels, UNIT) % wide;
     /* each tile asks for a part of every step of the next block */
     char ahead[64] = "";
     if (d->m.asks)
@@ -379,20 +385,22 @@ static void emit_tiles(const amx *d, int32_t vectors, int32_t last, nas_buf *out
     nas_buf_printf(out,
                    "            long t = 0;\n"
                    "            for (; (t + 1) * %d <= units; t++) {\n"
-                   "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d%s);\n"
+                   "                %s_sums_%d_%d(s, at + t * %d, w%s);\n"
                    "                if (t > 0)\n",
-                   wide, d->name, wide, vectors, wide, bytes, ahead);
+                   wide, d->name, wide, vectors, wide, ahead);
     char whole[16];
     (void)snprintf(whole, sizeof whole, "%d", wide);
     emit_codes_call(d, channels, "                    ", whole, out);
+    emit_stores(d, wide, vectors, out);
     nas_buf_puts(out, "            }\n");
     if (rest > 0) {
         nas_buf_printf(out,
                        "            if (t * %d < units) {\n"
-                       "                %s_sums_%d_%d(s, at + t * %d, w, sums + t %% 2 * %d%s);\n"
+                       "                %s_sums_%d_%d(s, at + t * %d, w%s);\n"
                        "                if (t > 0)\n",
-                       wide, d->name, rest, vectors, wide, bytes, ahead);
+                       wide, d->name, rest, vectors, wide, ahead);
         emit_codes_call(d, channels, "                    ", whole, out);
+        emit_stores(d, rest, vectors, out);
         nas_buf_puts(out, "                t++;\n            }\n");
     }
     char left[48];

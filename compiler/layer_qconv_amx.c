@@ -116,7 +116,8 @@ nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
 
 /* ---- estimate ----------------------------------------------------------------------------------------------------- */
 
-static const double l2_bytes_cycle = 40, far_bytes_cycle = 10;
+/* What makes codes hardly runs beside tile instructions: they take the ports of loads, stores and vectors (timed). */
+static const double l2_bytes_cycle = 40, far_bytes_cycle = 10, beside = 0.85;
 
 /* Codes of all vectors of one pixel, timed. */
 static double codes_cycles(const nas__qconv *q, int32_t vectors) {
@@ -151,10 +152,9 @@ double nas__q_amx_cycles(const nas_target *target, const nas__qconv *q, const na
         double step = products > loads ? products : loads;
         if (step < far) step = far;
         step += 0.15 * (loads + far);
-        const double multiply = m.steps * step + 24.0 * wide * vectors + 40,
-                     finish = (double)wide * UNIT * codes_cycles(q, vectors);
-        const double tile = multiply > finish ? multiply + 0.4 * finish : finish + 0.4 * multiply;
-        cycles += (double)units / wide * (last ? 1 : b.count - 1) * tile;
+        const double codes = (double)wide * UNIT * codes_cycles(q, vectors);
+        cycles += (double)units / wide * (last ? 1 : b.count - 1) *
+                  (m.steps * step + 24.0 * wide * vectors + 40 + beside * codes);
     }
     cycles *= c->groups;
     const double weights =

@@ -104,8 +104,8 @@ double nas__q_plane_tiles_cycles(const nas__qconv *q) {
         const double products = n * t.steps * (t.outputs < ROWS ? t.outputs + 2.0 : ROWS);
         const double moved = loads + 8.0 * n * (t.held ? 0 : t.steps) + 24.0 * n;
         const double multiply = (products > moved ? products : moved) + 0.2 * moved,
-                     codes = (0.5 * finish + 1) * outputs;
-        cycles += (multiply > codes ? multiply + 0.5 * codes : codes + 0.5 * multiply) + 10;
+                     codes = (0.5 * finish + 0.2) * outputs;
+        cycles += multiply + codes + 10; /* one after the other (timed) */
     }
     return cycles * ceil_div(c->out_w, LANES) * c->out_h;
 }

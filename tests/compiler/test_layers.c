@@ -775,6 +775,39 @@ Test(compiler_layers, values_of_few_channels_lie_in_planes) {
     nas_graph_free(g);
 }
 
+/* Is the value of the second of several convolutions in planes? */
+static bool takes_planes(const char *target) {
+    const nas_compile_options native = options;
+    cr_assert(eq(int, (int)nas_target_find(ctx, target, &options.target), NAS_OK));
+    nas__layers *l = lowered();
+    const bool planes = l->layers[2].qconv.out_plane > 0;
+    for (int32_t i = 1; i + 1 < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        const int algorithm = (int)layer->qways[0].algorithm;
+        cr_assert(planes == (layer->qconv.out_plane > 0));
+        if (planes)
+            cr_assert(algorithm == NAS__QCONV_PIXELS || algorithm == NAS__QCONV_PLANE_TILES);
+        else
+            cr_assert(eq(int, algorithm, (int)NAS__QCONV_MATRIX));
+    }
+    nas__layers_free(l);
+    options = native;
+    return planes;
+}
+
+/* Beside tile registers estimates decide: prelus of few channels in planes, many products in pixels. */
+Test(compiler_layers, planes_are_taken_where_they_are_faster) {
+    upscaler(90, 130);
+    cr_assert(takes_planes("x86-64-avx512vnni") && takes_planes("x86-64-amx"));
+    nas_graph_free(g);
+    const nas_value x = input(90, 130, 16);
+    store(x, 0.03F, 128);
+    const nas_value wide = coded_conv(x, 32, 3, 0.03F, 100);
+    finish(coded_conv(coded_conv(wide, 32, 3, 0.04F, 120), 16, 3, 0.05F, 110));
+    cr_assert(takes_planes("x86-64-avx512vnni") && !takes_planes("x86-64-amx"));
+    nas_graph_free(g);
+}
+
 /* Squeeze and excitation, a shuffle, a resize: codes from the image to the caller's planes, as the reference has them. */
 Test(compiler_layers, products_and_moves_stay_codes) {
     enum { IN = 6 * 5 * 8, OUT = 18 * 15 * 2 };

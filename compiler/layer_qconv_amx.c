@@ -80,8 +80,7 @@ static nas__q_matrix list_of(const nas__conv *c, bool in_place) {
 
 /* Are pixels read where they are? It must be possible, and dearer neither by rows in two lines nor by what is no output. */
 static bool may_stay(const nas__conv *c, int32_t columns, int32_t blocks) {
-    if (c->groups > 1 || c->stride_h > 1 || c->stride_w > 1 ||
-        c->in_row % (size_t)c->in_pitch != 0)
+    if (c->groups > 1 || c->stride_h > 1 || c->stride_w > 1 || c->in_row % (size_t)c->in_pitch != 0)
         return false;
     const nas__q_matrix there = list_of(c, true), staged = list_of(c, false);
     if (there.group == 0 || there.pixels < UNIT) return false;
@@ -121,7 +120,8 @@ static const double l2_bytes_cycle = 40, far_bytes_cycle = 10, beside = 0.85;
 
 /* Codes of all vectors of one pixel, timed. */
 static double codes_cycles(const nas__qconv *q, int32_t vectors) {
-    const int32_t four = vectors / 4 * 4, two = (vectors - four) / 2 * 2, one = vectors - four - two;
+    const int32_t four = vectors / 4 * 4, two = (vectors - four) / 2 * 2,
+                  one = vectors - four - two;
     const bool single = q->single && !q->has_left;
     return (single ? 2.4 : 5) * four + (single ? 3 : 5.5) * two + (single ? 4 : 6) * one +
            (q->conv.has_residual ? 4 : 0) * vectors + 1.5;

@@ -111,15 +111,16 @@ static void emit_steps(const amx *d, int32_t units, int32_t vectors, nas_buf *ou
     const bool there = d->m.in_place;
     const int32_t steps = there ? d->m.run / d->m.group : d->m.steps,
                   round = steps % UNROLL == 0 ? UNROLL : 1;
-    const bool rows = there && emit_loop("row", c->kernel_h,
-                                         (size_t)c->dilation_h * c->in_row, out);
+    const bool rows =
+        there && emit_loop("row", c->kernel_h, (size_t)c->dilation_h * c->in_row, out);
     const bool taps = there && emit_loop("tap", d->m.joined ? 1 : c->kernel_w,
                                          (size_t)(c->dilation_w * c->in_pitch), out);
     const bool many = emit_loop("k", steps / round, (size_t)(round * d->m.group), out);
     nas_buf_puts(out, "    {\n");
     for (int32_t i = 0; i < round; i++) {
-        nas_buf_printf(out, "        %sa = %s%s%s%d;\n", i == 0 ? "long " : "", rows ? "row + " : "",
-                       taps ? "tap + " : "", many ? "k + " : "", i * d->m.group);
+        nas_buf_printf(out, "        %sa = %s%s%s%d;\n", i == 0 ? "long " : "",
+                       rows ? "row + " : "", taps ? "tap + " : "", many ? "k + " : "",
+                       i * d->m.group);
         emit_step(d, units, vectors, out);
     }
     nas_buf_puts(out, "    }\n");
@@ -142,8 +143,7 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
         nas_buf_printf(out, "    _tile_loadd(%d, w + %d, 0);\n",
                        t / vectors * r.vectors + t % vectors, t % vectors * 64);
     }
-    nas_buf_printf(out, "    w += %d;\n",
-                   nas__q_head_vectors(d->target, q, d->way) * vectors * 64);
+    nas_buf_printf(out, "    w += %d;\n", nas__q_head_vectors(d->target, q, d->way) * vectors * 64);
     emit_steps(d, units, vectors, out);
     nas_buf_puts(out, "}\n");
 }
@@ -363,9 +363,8 @@ static void emit_codes_call(const amx *d, int32_t channels, const char *indent, 
     nas_buf_printf(out,
                    "%s%s_codes_%d(sums + (t - 1) %% 2 * %d, n + (t - 1) * %d, line + (t - 1) * %d, "
                    "y, o + (t - 1) * %d,",
-                   indent, d->name, channels,
-                   d->m.wide * d->way->vectors * d->target->vector_bytes, wide, d->m.wide,
-                   d->m.wide);
+                   indent, d->name, channels, d->m.wide * d->way->vectors * d->target->vector_bytes,
+                   wide, d->m.wide, d->m.wide);
     if (d->q->conv.has_residual) nas_buf_printf(out, " z, r + (t - 1) * %d,", d->m.wide);
     nas_buf_printf(out, " w, h, %s);\n", units);
 }

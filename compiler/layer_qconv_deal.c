@@ -185,8 +185,7 @@ int32_t nas__q_dealt_pixels(const nas_target *target, const nas__qconv *q,
     const nas__conv *c = &q->conv;
     const bool whole = channels == vectors * 16 && c->out_pitch == channels;
     if (target->vector_bytes < 64 || vectors > 2 || !whole) return 1;
-    if (c->has_residual &&
-        (c->residual_pitch != channels || !nas__q_joins_words(target, q, way)))
+    if (c->has_residual && (c->residual_pitch != channels || !nas__q_joins_words(target, q, way)))
         return 1;
     return 4 / vectors;
 }
@@ -203,10 +202,11 @@ void nas__q_emit_dealt_pixels(const nas_target *target, const nas__qconv *q,
     for (int32_t k = 0; k < 4; k++)
         emit_value(target, q, way, k / vectors, k % vectors, 4, k, vectors, out);
     if (q->conv.has_residual) emit_words(q, out);
-    nas_buf_printf(out,
-                   "        q_keep_64(out, q_back_%d(q_codes_%c%s_64(_mm512_packs_epi32((__m512i)t0, "
-                   "(__m512i)t1), _mm512_packs_epi32((__m512i)t2, (__m512i)t3)%s)));\n    }\n",
-                   vectors, type, open ? "_open" : "", open ? "" : ", h");
+    nas_buf_printf(
+        out,
+        "        q_keep_64(out, q_back_%d(q_codes_%c%s_64(_mm512_packs_epi32((__m512i)t0, "
+        "(__m512i)t1), _mm512_packs_epi32((__m512i)t2, (__m512i)t3)%s)));\n    }\n",
+        vectors, type, open ? "_open" : "", open ? "" : ", h");
 }
 
 /* ---- helpers of the text ----------------------------------------------------------------------------------------- */
@@ -302,7 +302,8 @@ static const char deals_pair[] =
 /* q_turn_N: codes of 64/16/N pixels of 16*N channels as packs leave them; q_back_N: in their own order. */
 static const char some_512[] =
     "HELPER __m512i q_turn_1(__m512i v) {\n"
-    "    return _mm512_permutexvar_epi32((__m512i)(vi){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, "
+    "    return _mm512_permutexvar_epi32((__m512i)(vi){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, "
+    "7, "
     "11, 15}, v);\n}\n"
     "#define q_back_1 q_turn_1\n"
     "HELPER __m512i q_turn_2(__m512i v) {\n"

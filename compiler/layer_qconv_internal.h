@@ -46,17 +46,18 @@ typedef struct nas__q_matrix {
     nas__dot dot;
     int32_t unit; /* pixels of one product */
     int32_t used, group, steps,
-        depth; /* bytes of a pixel; of one product; products; with padding */
-    bool in_place;                             /* AMX: nothing is staged */
-    bool asks;                                 /* AMX: weights of the next block are asked for ahead */
-    int32_t row;                               /* pixels of the list from one row of the output to the next */
+        depth;     /* bytes of a pixel; of one product; products; with padding */
+    bool in_place; /* AMX: nothing is staged */
+    bool asks;     /* AMX: weights of the next block are asked for ahead */
+    int32_t row;   /* pixels of the list from one row of the output to the next */
     int32_t pixels, tiles, wide_tiles, wide;   /* of the list */
     int32_t strips, strip_tiles, strip_pixels; /* strip_pixels: of the longest, whole units */
     bool joined;                               /* taps of a kernel row are contiguous */
     int32_t run;                               /* contiguous bytes: a kernel row or a tap */
     bool copies; /* MMLA: pixels are gathered first, as runs are no whole groups */
-    size_t residuals_at, copies_at, sums_at, staged_at; /* in the scratch; offsets of pixels first */
-    size_t places_at, counts_at, lines_at;              /* AMX: of the units */
+    size_t residuals_at, copies_at, sums_at,
+        staged_at;                         /* in the scratch; offsets of pixels first */
+    size_t places_at, counts_at, lines_at; /* AMX: of the units */
     size_t scratch_bytes;
 } nas__q_matrix;
 

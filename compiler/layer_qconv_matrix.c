@@ -149,8 +149,7 @@ static double matrix_cycles(const nas_target *target, const nas__qconv *q,
             double step = step_cycles(way, units, vectors) + 0.25 * far / l2_bytes_cycle;
             if (step < far / l2_bytes_cycle) step = far / l2_bytes_cycle;
             cycles += (double)(run.to - run.from) * (last ? 1 : b.count - 1) *
-                      (m.steps * step + call_cycles +
-                       run.pixels * (1 + finish * vectors));
+                      (m.steps * step + call_cycles + run.pixels * (1 + finish * vectors));
         }
     }
     cycles *= c->groups;
@@ -176,7 +175,8 @@ int32_t nas__q_matrix_ways(const nas_target *target, const nas__qconv *q, int32_
     const bool nibbles = dot == NAS__DOT_MMLA && q->weight_bits <= 4;
     for (int32_t i = 0; i < TILES; i++) {
         const int32_t *tile = dot == NAS__DOT_AMX ? tiles_amx[i] : tiles_mmla[i];
-        if (dot == NAS__DOT_AMX && tile[1] > 4 && most > tile[1]) continue; /* fours are packed best */
+        if (dot == NAS__DOT_AMX && tile[1] > 4 && most > tile[1])
+            continue; /* fours are packed best */
         for (int32_t bits = nibbles ? 4 : 8; bits <= 8; bits += 4) {
             nas__qconv_way way = {.algorithm = NAS__QCONV_MATRIX,
                                   .pixels = min_i32(tile[0], ceil_div(pixels, unit) * unit),

@@ -12,10 +12,10 @@
 enum {
     LANES = NAS__Q_PIXEL_LANES,
     GROUP = NAS__Q_PIXEL_GROUP,
-    ROWS = 16,      /* of a tile register */
-    LINE = 64,      /* bytes of one */
+    ROWS = 16, /* of a tile register */
+    LINE = 64, /* bytes of one */
     REGISTERS = 8,
-    BLOCK = 4,      /* tile registers of sums */
+    BLOCK = 4,        /* tile registers of sums */
     PRODUCTS_MAX = 48 /* of a block, in the text */
 };
 

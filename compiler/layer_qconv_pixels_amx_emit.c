@@ -4,7 +4,13 @@
  * buffers. Weights stay in registers where they all fit beside the sums. */
 #include "compiler/layer_qconv_internal.h"
 
-enum { LANES = NAS__Q_PIXEL_LANES, GROUP = NAS__Q_PIXEL_GROUP, ROWS = 16, LINE = 64, REGISTERS = 8 };
+enum {
+    LANES = NAS__Q_PIXEL_LANES,
+    GROUP = NAS__Q_PIXEL_GROUP,
+    ROWS = 16,
+    LINE = 64,
+    REGISTERS = 8
+};
 
 static int32_t min_i32(int32_t a, int32_t b) {
     return a < b ? a : b;
@@ -66,8 +72,8 @@ static void emit_codes(const planes *d, int32_t outputs, int32_t pixels, nas_buf
                    residual ? " const unsigned char *residual," : "");
     nas__q_pixels_constants_emit(q, out);
     if (whole > 0) {
-        nas_buf_printf(out, "    for (int g = 0; g < %d; g++, sums += %d, w += %d, out += %zu", whole,
-                       GROUP * LINE, GROUP * 4 * NAS__Q_PIXEL_HEAD, q->out_plane);
+        nas_buf_printf(out, "    for (int g = 0; g < %d; g++, sums += %d, w += %d, out += %zu",
+                       whole, GROUP * LINE, GROUP * 4 * NAS__Q_PIXEL_HEAD, q->out_plane);
         if (residual) nas_buf_printf(out, ", residual += %zu", q->residual_plane);
         nas_buf_puts(out, ") {\n");
         emit_group(d, GROUP, pixels, out);
@@ -95,10 +101,9 @@ static void emit_sums(const planes *d, int32_t n, nas_buf *out) {
         nas_buf_printf(out, "            _tile_loadd(%d, w + %d, 64);\n", j, j * t->tile);
     for (int32_t step = 0; step < t->steps; step++) {
         const int32_t column = step / t->chunks, chunk = step % t->chunks;
-        nas_buf_printf(out, "            _tile_loadd(%d, i + %zu, %zu);\n", pixels_register(d, step),
-                       (size_t)(GROUP * column * d->s.apart) +
-                           (size_t)(chunk * t->rows) * t->apart,
-                       t->apart);
+        nas_buf_printf(
+            out, "            _tile_loadd(%d, i + %zu, %zu);\n", pixels_register(d, step),
+            (size_t)(GROUP * column * d->s.apart) + (size_t)(chunk * t->rows) * t->apart, t->apart);
         for (int32_t j = 0; j < n; j++) {
             if (!t->held) emit_weights(d, n, step, j, out);
             nas_buf_printf(out, "            _tile_dpb%sd(%d, %d, %d);\n",
@@ -157,23 +162,24 @@ static void emit_blocks(const planes *d, nas_buf *out) {
     const nas__qconv *q = d->q;
     const bool residual = q->conv.has_residual;
     const int32_t outputs = d->t.block * ROWS;
-    nas_buf_printf(out,
-                   "        unsigned char *const row = (unsigned char *)out + u * %zu;\n",
+    nas_buf_printf(out, "        unsigned char *const row = (unsigned char *)out + u * %zu;\n",
                    q->conv.out_row);
     if (residual)
-        nas_buf_printf(out,
-                       "        const unsigned char *const beside = (const unsigned char *)residual "
-                       "+ u * %zu;\n",
-                       q->conv.residual_row);
+        nas_buf_printf(
+            out,
+            "        const unsigned char *const beside = (const unsigned char *)residual "
+            "+ u * %zu;\n",
+            q->conv.residual_row);
     for (int32_t b = 0; b < d->t.blocks; b++) {
-        nas_buf_printf(out,
-                       "        {\n"
-                       "            unsigned char *const o = row + %zu;\n"
-                       "            const unsigned char *const w = heads + %zu, *const head = heads "
-                       "+ %d;\n",
-                       (size_t)(b * outputs / GROUP) * q->out_plane,
-                       (size_t)d->t.heads + (size_t)b * nas__q_plane_tiles_block(&d->t),
-                       b * outputs * 4 * NAS__Q_PIXEL_HEAD);
+        nas_buf_printf(
+            out,
+            "        {\n"
+            "            unsigned char *const o = row + %zu;\n"
+            "            const unsigned char *const w = heads + %zu, *const head = heads "
+            "+ %d;\n",
+            (size_t)(b * outputs / GROUP) * q->out_plane,
+            (size_t)d->t.heads + (size_t)b * nas__q_plane_tiles_block(&d->t),
+            b * outputs * 4 * NAS__Q_PIXEL_HEAD);
         if (residual)
             nas_buf_printf(out, "            const unsigned char *const r = beside + %zu;\n",
                            (size_t)(b * outputs / GROUP) * q->residual_plane);
@@ -194,8 +200,7 @@ static void emit_all_codes(const planes *d, nas_buf *out) {
 }
 
 void nas__q_plane_tiles_emit(const nas__qconv *q, const char *name, nas_buf *out) {
-    const planes d = {
-        .q = q, .s = nas__q_steps_of(q), .t = nas__q_plane_tiles_of(q), .name = name};
+    const planes d = {.q = q, .s = nas__q_steps_of(q), .t = nas__q_plane_tiles_of(q), .name = name};
     emit_all_codes(&d, out);
     emit_config(&d, out);
     if (d.s.staged) nas__q_pixels_stage_emit(q, false, name, out);

@@ -138,8 +138,7 @@ static double cycles_with(const nas__layers *l, const nas__layer *layer, bool pl
     const nas__conv *c = &q.conv;
     (void)nas__qconv_ways(l->target, &q, ways);
     const double pixels = (double)c->out_h * c->out_w, bytes = pixels * (c->in_c + c->out_c);
-    return ways[0].cycles +
-           (planes || bytes < l->target->l2_bytes ? 0 : bytes / far_bytes_cycle);
+    return ways[0].cycles + (planes || bytes < l->target->l2_bytes ? 0 : bytes / far_bytes_cycle);
 }
 
 /* With matrix units it depends on the channels. */

@@ -448,8 +448,8 @@ static bool build_and_run(const nas_target *target) {
         argv[k++] = "-I.";
         argv[k++] = "-Wno-psabi";
         nas_buf header = {0};
-        nas_buf_printf(&header, "%s%s%s%s%s", emulated_intrinsics, emulated_widths,
-                       emulated_floats, emulated_planes, emulated_tiles);
+        nas_buf_printf(&header, "%s%s%s%s%s", emulated_intrinsics, emulated_widths, emulated_floats,
+                       emulated_planes, emulated_tiles);
         write_text("immintrin.h", header.data, header.len);
         nas_buf_deinit(&header);
     }

@@ -500,6 +500,12 @@ void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__con
                            (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0) +
                            (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way)
                                 ? SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c)
+                                : 0) +
+                           (nas__conv_is_staged(way) && nas__staged_far_weights(target, c, way)
+                                ? FAR_INPUTS
+                                : 0) +
+                           (nas__conv_is_staged(way) && nas__staged_far_results(target, c)
+                                ? FAR_OUTPUTS
                                 : 0);
     const int n =
         snprintf(all, sizeof all,

@@ -284,6 +284,10 @@ int32_t nas__staged_ways(const nas_target *target, const nas__conv *conv,
 /* nas__staged_cycles - without what comes from beyond L2. */
 double nas__staged_cycles(const nas_target *target, const nas__conv *conv,
                           const nas__conv_way *way);
+/* What is asked for ahead because it comes from beyond L2. */
+bool nas__staged_far_weights(const nas_target *target, const nas__conv *conv,
+                             const nas__conv_way *way);
+bool nas__staged_far_results(const nas_target *target, const nas__conv *conv);
 int32_t nas__staged_floats(const nas__conv *conv, const nas__conv_way *way); /* of one output */
 void nas__staged_pack(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
                       const float *weight, const float *bias, const float *slope, float *out);

@@ -110,6 +110,16 @@ int32_t nas__staged_floats(const nas__conv *c, const nas__conv_way *way) {
     return steps_of(&s) * s.step / 2;
 }
 
+bool nas__staged_far_weights(const nas_target *target, const nas__conv *c,
+                             const nas__conv_way *way) {
+    return nas__staged_of(c, way).strips <= 2 &&
+           4.0 * nas__staged_floats(c, way) * c->out_c >= target->l2_bytes / 16.0;
+}
+
+bool nas__staged_far_results(const nas_target *target, const nas__conv *c) {
+    return 4.0 * c->out_h * c->out_w * c->out_c >= target->l2_bytes;
+}
+
 /* ---- ways -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct list {
@@ -120,24 +130,25 @@ typedef struct list {
 } list;
 
 /* Strips that leave room in L1, strips that leave it in L2, and single rows, which go through layers depth first: a layer
- * that reads no row twice and whose values leave the cache has these alone. */
+ * that reads no row twice, whose weights are always near and whose values leave the cache has these alone. */
 static void add_strips(list *l, nas__conv_way way) {
-    enum { UNITS = 16, CHOICES = 3 };
+    enum { UNITS = 16, CHOICES = 4 };
     const nas__conv *c = l->conv;
     way.batch = 1;
     const nas__staged one = nas__staged_of(c, &way);
     const double row = (double)one.width * one.depth * 2 * one.phases_h * one.phases_w;
-    const double near[CHOICES] = {0.5 * l->target->l1_bytes, 0.125 * l->target->l2_bytes,
-                                  0.375 * l->target->l2_bytes};
+    const double near[CHOICES] = {0, 0.5 * l->target->l1_bytes, 0.0625 * l->target->l2_bytes,
+                                  0.1875 * l->target->l2_bytes};
     const double pixels = 4.0 * c->out_h * c->out_w;
     const double values = pixels * (c->in_c > c->out_c ? c->in_c : c->out_c);
-    const bool deep = c->kernel_h == 1 && c->out_h > 1 && values > 0.5 * l->target->l2_bytes;
+    const bool deep = c->kernel_h == 1 && c->out_h > 1 && values > 0.5 * l->target->l2_bytes &&
+                      4.0 * nas__staged_floats(c, &way) * c->out_c <= l->target->l1_bytes;
     const int32_t blocks = nas__conv_block(l->target, c, way.vectors).count;
     const int32_t least = min_i32(ceil_div(UNITS, blocks), c->out_h);
     int32_t before = 0;
-    for (int32_t i = 0; i < (deep ? 1 : CHOICES) && l->n < NAS__STAGED_WAYS_MAX; i++) {
+    for (int32_t i = c->kernel_h > 1; i < (deep ? 1 : CHOICES) && l->n < NAS__STAGED_WAYS_MAX; i++) {
         const double fits = near[i] / row - (c->kernel_h - 1) / 2.0;
-        int32_t rows = deep || fits < 1 ? 1 : fits > c->out_h ? c->out_h : (int32_t)fits;
+        int32_t rows = fits < 1 ? 1 : fits > c->out_h ? c->out_h : (int32_t)fits;
         rows = min_i32(rows, ceil_div(c->out_h, least));
         way.batch = ceil_div(c->out_h, ceil_div(c->out_h, rows));
         if (way.batch != before) l->out[l->n++] = way;
@@ -205,22 +216,22 @@ int32_t nas__staged_ways(const nas_target *target, const nas__conv *c,
 
 /* ---- estimates --------------------------------------------------------------------------------------------------------- */
 
-static const double l2_bytes_cycle = 32;
+/* Cycles of a tile: a product takes 16, a load 8 in a loop of its own (Intel 64 and IA-32 Architectures Optimization Reference
+ * Manual, chapter on AMX). The others, and those below, fit 382 ways of bench_layer_conv on a Xeon (Granite Rapids), 23 % rms. */
+static const double product = 16, load_near = 10, load_far = 30;
+static const double near_weights = 0.42, near_all = 0.7; /* of L1: what stays there */
 
-/* A product takes 16 cycles, a load of a tile 8, out of L2 32: measured, and Intel 64 and IA-32 Architectures Optimization
- * Reference Manual, chapter on AMX. `inputs`, `weights`: of them from L2. */
-static double tile_step(int32_t units, int32_t vectors, bool inputs, bool weights) {
-    const double far = 1024 / l2_bytes_cycle, near = 8;
-    const double loads = units * (inputs ? far : near) + vectors * (weights ? far : near);
-    const double products = 16.0 * units * vectors;
-    return (products > loads ? products : loads) + 0.1 * loads;
+/* One step; inputs, weights: cycles of their loads. */
+static double tile_step(int32_t units, int32_t vectors, double inputs, double weights) {
+    const double loads = units * inputs + vectors * weights, work = product * units * vectors;
+    return work > loads ? work : loads;
 }
 
 /* A dot product of pairs takes as long as four multiply-adds of floats on Intel's processors (measured), as one where vectors
  * of 64 bytes are computed in halves (Zen 4: AMD's Software Optimization Guide). */
 static double dot_step(const nas_target *target, int32_t pixels, int32_t vectors) {
-    const double product = target->splits_vectors ? 0.5 : 2;
-    const double work = product * pixels * vectors, loads = (pixels + vectors) / 2.0;
+    const double each = target->splits_vectors ? 0.5 : 2;
+    const double work = each * pixels * vectors, loads = (pixels + vectors) / 2.0;
     return (work > loads ? work : loads) + 0.1 * loads;
 }
 
@@ -229,8 +240,8 @@ static double stage_cycles(const nas__conv *c, const nas__staged *s, const nas__
     const int32_t pieces = (way->joined == 2 ? c->kernel_h : 1) *
                            (way->joined > 0 && !joined ? c->kernel_w : 1);
     const int32_t length = s->run / pieces, rest = length % 32;
-    const double piece = 2.5 * (length / 32) + (rest > 0 ? 4 : 0);
-    const double position = 3 + pieces * piece + (s->depth - s->run >= 16 ? 1 : 0);
+    const double piece = 3.2 * (length / 32) + (rest > 0 ? 3 : 0);
+    const double position = 1 + pieces * piece + (s->depth - s->run >= 16 ? 1 : 0);
     double positions = 0;
     for (int32_t y = 0; y < s->phases_h; y++) {
         const double rows = (s->strips - 1) * (double)(s->rows + nas__staged_tap_rows(c, s, y)) +
@@ -250,16 +261,25 @@ static double strip_cycles(const nas_target *target, const nas__conv *c, const n
     const double each = (double)s->step * 2; /* bytes of a position, of an output */
     const double weights = each * steps * 16 * vectors;
     const double inputs = (double)s->plane * s->phases_h * s->phases_w;
-    const double room = 0.6 * target->l1_bytes;
-    const bool weights_far = weights > room, inputs_far = inputs + weights > 1.4 * room;
-    const double finish = (c->has_residual ? 3.5 : 2.5) * vectors + 2;
-    double cycles = rows * c->out_w * finish;
+    const double load_weights =
+        weights > near_weights * target->l1_bytes ? load_far : load_near;
+    /* every second load of inputs that other taps read too finds them near */
+    const double again = s->taps_h * s->taps_w > 1 ? 0.5 : 1;
+    const double load_inputs = inputs + weights > near_all * target->l1_bytes
+                                   ? load_near + again * (load_far - load_near)
+                                   : load_near;
+    const double finish = (c->has_residual ? 4 : 3) * vectors + 3.5;
+    /* Each block goes over all pixels of the strip: what they take of L2, and of pages, is gone when the next one comes. */
+    const double results = 4.0 * rows * c->out_w * c->out_c;
+    const bool gone = results > target->l2_bytes / 16.0 && vectors * 16 < c->out_c;
+    const double again_each = !gone ? 0 : c->has_residual ? 12 : 4;
+    double cycles = rows * c->out_w * (finish + again_each * vectors);
     for (int32_t k = 0; k < 2; k++) {
         const int32_t n = k == 0 ? most : units % most, times = k == 0 ? units / most : 1;
         if (n == 0) continue;
-        const double step = tile ? tile_step(n, vectors, inputs_far, weights_far)
+        const double step = tile ? tile_step(n, vectors, load_inputs, load_weights)
                                  : dot_step(target, n, vectors);
-        const double start = tile ? 60 + 24.0 * n * vectors : 25 + 1.0 * n * vectors;
+        const double start = tile ? 10 + 4.0 * n * vectors : 25 + 1.0 * n * vectors;
         cycles += times * (steps * step + start);
     }
     return cycles;

@@ -42,13 +42,18 @@ static const char stage_helpers[] =
     ": : )\n"
     "#endif\n";
 
+/* What comes from beyond L2 is asked for ahead: weights by the steps, and where the results of the next unit go by those of
+ * this one. To ask for residuals, or for weights that many strips use, made it slower. */
 typedef struct staged {
     const nas__conv *c;
+    bool far_weights, far_results;
     const nas__conv_way *way;
     nas__staged s;
     nas__conv_blocks blocks;
     const char *name;
 } staged;
+
+enum { LINE = 64, AHEAD = 8192 }; /* bytes */
 
 static bool is_tile(const staged *d) {
     return d->way->algorithm == NAS__CONV_BF16_TILE;
@@ -259,6 +264,9 @@ static void emit_products(const staged *d, int32_t units, const nas__conv_kind *
         emit_tile_step(d, units, vectors, out);
     else
         emit_dot_step(d, units, vectors, out);
+    for (int32_t i = 0; i < bytes && d->far_weights; i += LINE)
+        nas_buf_printf(out, "%sAHEAD(w + %d);%s", i / LINE % 4 == 0 ? "            " : " ",
+                       AHEAD + i, i / LINE % 4 == 3 || i + LINE >= bytes ? "\n" : "");
     nas_buf_puts(out, "        }\n    }\n");
     emit_sums(d, units, vectors, out);
     nas_buf_puts(out, "}\n");
@@ -268,6 +276,8 @@ static void emit_products(const staged *d, int32_t units, const nas__conv_kind *
 
 /* One pixel from `sums` to `o`. */
 static void emit_pixel(const staged *d, const nas__conv_kind *kind, nas_buf *out) {
+    for (int32_t v = 0; v < kind->vectors && d->far_results; v++)
+        nas_buf_printf(out, "            AHEAD(o + next + %d);\n", v * 16);
     for (int32_t v = 0; v < kind->vectors; v++) {
         const bool partial = v + 1 == kind->vectors && kind->last < 16;
         char value[96], slope[32], count[16] = "";
@@ -289,13 +299,15 @@ static void emit_finish(const staged *d, const nas__conv_kind *kind, nas_buf *ou
     const nas__conv *c = d->c;
     const bool residual = c->has_residual;
     nas_buf_printf(out,
-                   "TILE void %s_finish_%d(const float *sums, long at, long n, float *out%s%s) {\n"
+                   "TILE void %s_finish_%d(const float *sums, long at, long n, float *out%s%s%s) {\n"
                    "    for (const long end = at + n; at < end;) {\n"
                    "        const long y = at / %d, x = at %% %d;\n"
                    "        const long last = y * %d + %d < end ? y * %d + %d : end;\n"
                    "        float *o = out + y * %zu + x * %d;\n",
                    d->name, channels_of(kind), residual ? ", const float *residual" : "",
-                   c->act == NAS__LACT_PRELU ? ", const float *slope" : "", d->s.width, d->s.width,
+                   c->act == NAS__LACT_PRELU ? ", const float *slope" : "",
+                   d->far_results ? ", long next" : "",
+                   d->s.width, d->s.width,
                    d->s.width, c->out_w, d->s.width, c->out_w, c->out_row, c->out_pitch);
     if (residual)
         nas_buf_printf(out, "        const float *r = residual + y * %zu + x * %d;\n",
@@ -317,7 +329,7 @@ static void emit_finish(const staged *d, const nas__conv_kind *kind, nas_buf *ou
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------------- */
 
-enum { PLACES = 3 };
+enum { PLACES = 3 }; /* where a size may be used */
 
 /* The sizes of tiles that occur, in registers of positions: whole ones and what a strip leaves, each once. */
 static int32_t sizes_of(const staged *d, int32_t sizes[PLACES]) {
@@ -354,6 +366,9 @@ static void emit_strip(const staged *d, const nas__conv_kind *kind, nas_buf *out
     if (c->has_residual)
         nas_buf_printf(out, "            const float *r = residual + y * %zu + first;\n",
                        c->residual_row);
+    if (d->far_results)
+        nas_buf_printf(out, "            const long next = block < %d ? %d : rows * %zu - first;\n",
+                       d->blocks.count - 1, wide, c->out_row);
     nas_buf_printf(out,
                    "            for (long at = 0; at < positions; at += %d) {\n"
                    "                const long n = positions - at < %d ? positions - at : %d;\n"
@@ -370,6 +385,7 @@ static void emit_strip(const staged *d, const nas__conv_kind *kind, nas_buf *out
                    d->name, channels_of(kind), rest);
     if (c->act == NAS__LACT_PRELU)
         nas_buf_printf(out, ", (const float *)(const void *)w + %d", wide);
+    if (d->far_results) nas_buf_puts(out, ", next");
     nas_buf_puts(out, ");\n            }\n        }\n");
 }
 
@@ -407,6 +423,8 @@ void nas__staged_emit(const nas_target *target, const nas__conv *c, const nas__c
                       const char *name, nas_buf *out) {
     staged d = {.c = c, .way = way, .s = nas__staged_of(c, way), .name = name};
     d.blocks = nas__conv_block(target, c, way->vectors);
+    d.far_weights = nas__staged_far_weights(target, c, way);
+    d.far_results = nas__staged_far_results(target, c);
     int32_t sizes[PLACES];
     const int32_t n_sizes = sizes_of(&d, sizes);
     nas_buf_puts(out, stage_helpers);

@@ -475,8 +475,7 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
         return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
     case NAS__CONV_BF16: return padded * ((size_t)heads + (size_t)nas__bf16_floats(c));
     case NAS__CONV_BF16_DOT:
-    case NAS__CONV_BF16_TILE:
-        return padded * ((size_t)heads + (size_t)nas__staged_floats(c, way));
+    case NAS__CONV_BF16_TILE: return padded * ((size_t)heads + (size_t)nas__staged_floats(c, way));
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
     case NAS__CONV_SPARSE:
@@ -489,34 +488,36 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 
 /* ---- names and text ---------------------------------------------------------------------------------------------- */
 
+/* What the kernel asks for ahead, as a number. */
+static int32_t asked_ahead(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
+    int32_t memory = (int32_t)nas__conv_streams(target, c);
+    if (way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4) {
+        memory += nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0;
+        memory += nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0;
+    }
+    if (nas__conv_is_staged(way)) {
+        memory += nas__staged_far_results(target, c) ? FAR_OUTPUTS : 0;
+        memory += nas__staged_far_weights(target, c, way) ? FAR_INPUTS : 0;
+    }
+    if (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way))
+        memory += SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c);
+    return memory;
+}
+
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
-    const bool winograd =
-        way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
-    const int32_t memory = (int32_t)nas__conv_streams(target, c) +
-                           (winograd && nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0) +
-                           (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0) +
-                           (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way)
-                                ? SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c)
-                                : 0) +
-                           (nas__conv_is_staged(way) && nas__staged_far_weights(target, c, way)
-                                ? FAR_INPUTS
-                                : 0) +
-                           (nas__conv_is_staged(way) && nas__staged_far_results(target, c)
-                                ? FAR_OUTPUTS
-                                : 0);
-    const int n =
-        snprintf(all, sizeof all,
-                 "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-                 "%a|%d %d %d %d %d %d %d %d|%d",
-                 nas__conv_view(target, way).vector_bytes, target->vector_registers, c->in_c,
-                 c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
-                 c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
-                 c->residual_pitch, c->in_row, c->out_row, c->residual_row, (int)c->has_residual,
-                 (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels,
-                 way->vectors, way->outer, way->batch, way->depth, way->group, way->joined, memory);
+    const int n = snprintf(
+        all, sizeof all,
+        "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+        "%a|%d %d %d %d %d %d %d %d|%d",
+        nas__conv_view(target, way).vector_bytes, target->vector_registers, c->in_c, c->out_c,
+        c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
+        c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
+        c->out_row, c->residual_row, (int)c->has_residual, (int)c->act, (double)c->lo,
+        (double)c->hi, (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch,
+        way->depth, way->group, way->joined, asked_ahead(target, c, way));
     char hash[NAS_SHA256_HEX];
     nas_sha256 h;
     uint8_t digest[NAS_SHA256_BYTES];

@@ -257,10 +257,11 @@ void nas__bf16_emit_sums(const nas__conv *conv, const size_t *offsets, int32_t p
  * values behind where the tap begins, whatever p. Positions between the rows of the output (`width` - out_w of them) are
  * computed and not looked at. */
 typedef struct nas__staged {
-    int32_t unit;  /* positions of a register: 16 of a tile, 1 of a vector */
-    int32_t run;   /* values of a position: channels, or those of a kernel row, or of the whole kernel */
-    int32_t depth; /* the same, filled up with zeros to whole steps */
-    int32_t step;  /* values of a step: 32 of a tile, a pair of a vector */
+    int32_t unit; /* positions of a register: 16 of a tile, 1 of a vector */
+    int32_t
+        run; /* values of a position: channels, or those of a kernel row, or of the whole kernel */
+    int32_t depth;              /* the same, filled up with zeros to whole steps */
+    int32_t step;               /* values of a step: 32 of a tile, a pair of a vector */
     int32_t taps_h, taps_w;     /* that remain */
     int32_t phases_h, phases_w; /* planes */
     int32_t width;              /* positions of a row */

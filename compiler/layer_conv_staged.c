@@ -61,8 +61,7 @@ int32_t nas__staged_positions(const nas__conv *c, const nas__staged *s, int32_t 
 
 size_t nas__staged_first(const nas__conv *c, const nas__staged *s, int32_t y, int32_t x) {
     const int32_t plane = y % s->phases_h * s->phases_w + x % s->phases_w;
-    const int32_t at =
-        y * c->dilation_h / c->stride_h * s->width + x * c->dilation_w / c->stride_w;
+    const int32_t at = y * c->dilation_h / c->stride_h * s->width + x * c->dilation_w / c->stride_w;
     return (size_t)plane * s->plane + (size_t)at * (size_t)s->depth * sizeof(uint16_t);
 }
 
@@ -146,7 +145,8 @@ static void add_strips(list *l, nas__conv_way way) {
     const int32_t blocks = nas__conv_block(l->target, c, way.vectors).count;
     const int32_t least = min_i32(ceil_div(UNITS, blocks), c->out_h);
     int32_t before = 0;
-    for (int32_t i = c->kernel_h > 1; i < (deep ? 1 : CHOICES) && l->n < NAS__STAGED_WAYS_MAX; i++) {
+    for (int32_t i = c->kernel_h > 1; i < (deep ? 1 : CHOICES) && l->n < NAS__STAGED_WAYS_MAX;
+         i++) {
         const double fits = near[i] / row - (c->kernel_h - 1) / 2.0;
         int32_t rows = fits < 1 ? 1 : fits > c->out_h ? c->out_h : (int32_t)fits;
         rows = min_i32(rows, ceil_div(c->out_h, least));
@@ -227,8 +227,8 @@ static double tile_step(int32_t units, int32_t vectors, double inputs, double we
     return work > loads ? work : loads;
 }
 
-/* A dot product of pairs takes as long as four multiply-adds of floats on Intel's processors (measured), as one where vectors
- * of 64 bytes are computed in halves (Zen 4: AMD's Software Optimization Guide). */
+/* A dot product of pairs takes as long as four multiply-adds of floats on Intel's processors (measured), and is taken to be as
+ * fast as one where vectors of 64 bytes are computed in halves (Zen 4, not measured). */
 static double dot_step(const nas_target *target, int32_t pixels, int32_t vectors) {
     const double each = target->splits_vectors ? 0.5 : 2;
     const double work = each * pixels * vectors, loads = (pixels + vectors) / 2.0;
@@ -237,8 +237,8 @@ static double dot_step(const nas_target *target, int32_t pixels, int32_t vectors
 
 static double stage_cycles(const nas__conv *c, const nas__staged *s, const nas__conv_way *way) {
     const bool joined = c->in_pitch == c->in_c && c->dilation_w == 1;
-    const int32_t pieces = (way->joined == 2 ? c->kernel_h : 1) *
-                           (way->joined > 0 && !joined ? c->kernel_w : 1);
+    const int32_t pieces =
+        (way->joined == 2 ? c->kernel_h : 1) * (way->joined > 0 && !joined ? c->kernel_w : 1);
     const int32_t length = s->run / pieces, rest = length % 32;
     const double piece = 3.2 * (length / 32) + (rest > 0 ? 3 : 0);
     const double position = 1 + pieces * piece + (s->depth - s->run >= 16 ? 1 : 0);
@@ -261,8 +261,7 @@ static double strip_cycles(const nas_target *target, const nas__conv *c, const n
     const double each = (double)s->step * 2; /* bytes of a position, of an output */
     const double weights = each * steps * 16 * vectors;
     const double inputs = (double)s->plane * s->phases_h * s->phases_w;
-    const double load_weights =
-        weights > near_weights * target->l1_bytes ? load_far : load_near;
+    const double load_weights = weights > near_weights * target->l1_bytes ? load_far : load_near;
     /* every second load of inputs that other taps read too finds them near */
     const double again = s->taps_h * s->taps_w > 1 ? 0.5 : 1;
     const double load_inputs = inputs + weights > near_all * target->l1_bytes
@@ -277,8 +276,8 @@ static double strip_cycles(const nas_target *target, const nas__conv *c, const n
     for (int32_t k = 0; k < 2; k++) {
         const int32_t n = k == 0 ? most : units % most, times = k == 0 ? units / most : 1;
         if (n == 0) continue;
-        const double step = tile ? tile_step(n, vectors, load_inputs, load_weights)
-                                 : dot_step(target, n, vectors);
+        const double step =
+            tile ? tile_step(n, vectors, load_inputs, load_weights) : dot_step(target, n, vectors);
         const double start = tile ? 10 + 4.0 * n * vectors : 25 + 1.0 * n * vectors;
         cycles += times * (steps * step + start);
     }

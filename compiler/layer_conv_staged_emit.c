@@ -36,7 +36,8 @@ static const char stage_helpers[] =
     "    __asm__ volatile(\"tileloadd (%0,%1,1), %%tmm\" #t : : \"r\"(p), \"r\"((long)(row)) : "
     "\"memory\")\n"
     "#define T_STORE(t, p, row) \\\n"
-    "    __asm__ volatile(\"tilestored %%tmm\" #t \", (%0,%1,1)\" : : \"r\"(p), \"r\"((long)(row)) : "
+    "    __asm__ volatile(\"tilestored %%tmm\" #t \", (%0,%1,1)\" : : \"r\"(p), \"r\"((long)(row)) "
+    ": "
     "\"memory\")\n"
     "#define T_MADD(c, a, b) __asm__ volatile(\"tdpbf16ps %%tmm\" #b \", %%tmm\" #a \", %%tmm\" #c "
     ": : )\n"
@@ -116,7 +117,8 @@ static void emit_position(const staged *d, nas_buf *out) {
 
 static void emit_plane(const staged *d, int32_t y, int32_t x, nas_buf *out) {
     const nas__conv *c = d->c;
-    const int32_t step = c->stride_w * c->in_pitch, n = c->out_w + nas__staged_tap_columns(c, &d->s, x);
+    const int32_t step = c->stride_w * c->in_pitch,
+                  n = c->out_w + nas__staged_tap_columns(c, &d->s, x);
     nas_buf_printf(out,
                    "    for (long y = 0; y < rows + %d; y++) {\n"
                    "        const float *a = in + y * %zu + %zu;\n"
@@ -209,7 +211,8 @@ static void emit_dot_step(const staged *d, int32_t pixels, int32_t vectors, nas_
                        v, v * 16);
     nas_buf_puts(out, ";\n            vi x;\n");
     for (int32_t p = 0; p < pixels; p++) {
-        nas_buf_printf(out, "            x = (int)*(const bf16_pair *)(const void *)(a + %d) - (vi){0};",
+        nas_buf_printf(out,
+                       "            x = (int)*(const bf16_pair *)(const void *)(a + %d) - (vi){0};",
                        p * position_bytes(d));
         for (int32_t v = 0; v < vectors; v++)
             nas_buf_printf(out, " BF16_DOT(a%d_%d, x, b%d);", p, v, v);
@@ -221,8 +224,8 @@ static void emit_dot_step(const staged *d, int32_t pixels, int32_t vectors, nas_
 static void emit_start(const staged *d, int32_t units, int32_t vectors, nas_buf *out) {
     for (int32_t i = 0; i < units; i++) {
         for (int32_t v = 0; v < vectors && is_tile(d); v++)
-            nas_buf_printf(out, "    T_LOAD(%d, w + %d, 0);\n",
-                           i * registers_of(d).vectors + v, v * 64);
+            nas_buf_printf(out, "    T_LOAD(%d, w + %d, 0);\n", i * registers_of(d).vectors + v,
+                           v * 64);
         if (is_tile(d)) continue;
         nas_buf_puts(out, "    vf ");
         for (int32_t v = 0; v < vectors; v++)
@@ -240,13 +243,15 @@ static void emit_sums(const staged *d, int32_t units, int32_t vectors, nas_buf *
                                i * registers_of(d).vectors + v, (i * 16 * vectors + v) * 16,
                                vectors * 64);
             else
-                nas_buf_printf(out, "    store(sums + %d, a%d_%d);\n", (i * vectors + v) * 16, i, v);
+                nas_buf_printf(out, "    store(sums + %d, a%d_%d);\n", (i * vectors + v) * 16, i,
+                               v);
         }
     }
 }
 
 /* `units` registers of positions from `s` on. */
-static void emit_products(const staged *d, int32_t units, const nas__conv_kind *kind, nas_buf *out) {
+static void emit_products(const staged *d, int32_t units, const nas__conv_kind *kind,
+                          nas_buf *out) {
     const int32_t vectors = kind->vectors, bytes = vectors * 32 * d->s.step;
     nas_buf_printf(out,
                    "/* %d positions, %d channels */\n"
@@ -298,17 +303,17 @@ static void emit_pixel(const staged *d, const nas__conv_kind *kind, nas_buf *out
 static void emit_finish(const staged *d, const nas__conv_kind *kind, nas_buf *out) {
     const nas__conv *c = d->c;
     const bool residual = c->has_residual;
-    nas_buf_printf(out,
-                   "TILE void %s_finish_%d(const float *sums, long at, long n, float *out%s%s%s) {\n"
-                   "    for (const long end = at + n; at < end;) {\n"
-                   "        const long y = at / %d, x = at %% %d;\n"
-                   "        const long last = y * %d + %d < end ? y * %d + %d : end;\n"
-                   "        float *o = out + y * %zu + x * %d;\n",
-                   d->name, channels_of(kind), residual ? ", const float *residual" : "",
-                   c->act == NAS__LACT_PRELU ? ", const float *slope" : "",
-                   d->far_results ? ", long next" : "",
-                   d->s.width, d->s.width,
-                   d->s.width, c->out_w, d->s.width, c->out_w, c->out_row, c->out_pitch);
+    nas_buf_printf(
+        out,
+        "TILE void %s_finish_%d(const float *sums, long at, long n, float *out%s%s%s) {\n"
+        "    for (const long end = at + n; at < end;) {\n"
+        "        const long y = at / %d, x = at %% %d;\n"
+        "        const long last = y * %d + %d < end ? y * %d + %d : end;\n"
+        "        float *o = out + y * %zu + x * %d;\n",
+        d->name, channels_of(kind), residual ? ", const float *residual" : "",
+        c->act == NAS__LACT_PRELU ? ", const float *slope" : "",
+        d->far_results ? ", long next" : "", d->s.width, d->s.width, d->s.width, c->out_w,
+        d->s.width, c->out_w, c->out_row, c->out_pitch);
     if (residual)
         nas_buf_printf(out, "        const float *r = residual + y * %zu + x * %d;\n",
                        c->residual_row, c->residual_pitch);
@@ -354,7 +359,7 @@ static void emit_strip(const staged *d, const nas__conv_kind *kind, nas_buf *out
     const char *rest = c->has_residual ? ", r" : "";
     const int32_t per_output = nas__conv_heads(c) + nas__staged_floats(c, d->way);
     const int32_t wide = kind->vectors * 16;
-    int32_t sizes[PLACES];
+    int32_t sizes[PLACES] = {0};
     const int32_t n_sizes = sizes_of(d, sizes);
     nas_buf_printf(out,
                    "        if (block >= %d && block < %d) {\n"
@@ -374,8 +379,8 @@ static void emit_strip(const staged *d, const nas__conv_kind *kind, nas_buf *out
                    "                const long n = positions - at < %d ? positions - at : %d;\n"
                    "                const char *s = staged + at * %d;\n"
                    "                switch ((n + %d) / %d) {\n",
-                   d->way->pixels, d->way->pixels, d->way->pixels, position_bytes(d),
-                   d->s.unit - 1, d->s.unit);
+                   d->way->pixels, d->way->pixels, d->way->pixels, position_bytes(d), d->s.unit - 1,
+                   d->s.unit);
     for (int32_t i = 0; i < n_sizes; i++)
         nas_buf_printf(out, "                case %d: %s_%d_%d(s, sums, w); break;\n", sizes[i],
                        d->name, sizes[i], channels_of(kind));
@@ -425,7 +430,7 @@ void nas__staged_emit(const nas_target *target, const nas__conv *c, const nas__c
     d.blocks = nas__conv_block(target, c, way->vectors);
     d.far_weights = nas__staged_far_weights(target, c, way);
     d.far_results = nas__staged_far_results(target, c);
-    int32_t sizes[PLACES];
+    int32_t sizes[PLACES] = {0};
     const int32_t n_sizes = sizes_of(&d, sizes);
     nas_buf_puts(out, stage_helpers);
     emit_stage(&d, out);

@@ -432,14 +432,14 @@ static void emit_header(const nas__layers *l, nas_buf *out) {
     nas__emit_contract(&contract, out);
 }
 
+/* Several kinds of integer kernels use them; where the target has them, they may be. */
 static bool has_tile_registers(const nas__layers *l) {
     for (int32_t i = 0; i < l->n_layers; i++) {
         const nas__layer *layer = &l->layers[i];
         if (layer->kind == NAS__LAYER_CONV &&
             layer->ways[layer->way].algorithm == NAS__CONV_BF16_TILE)
             return true;
-        if (layer->kind == NAS__LAYER_QCONV && strcmp(l->target->arch, "x86-64") == 0 &&
-            layer->qways[layer->way].algorithm == NAS__QCONV_MATRIX)
+        if (layer->kind == NAS__LAYER_QCONV && strstr(l->target->needs, "amx_tile") != NULL)
             return true;
     }
     return false;

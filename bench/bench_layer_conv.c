@@ -1,7 +1,8 @@
 /* bench_layer_conv.c - single convolutions of the layer form, every way, one thread, each beside a peak loop of the same
  * moment. Direct FLOPs count for all ways, so Winograd may exceed the peak. One line a way with -v, one line a layer at
  * the end: the best measured way and the one that the estimates choose.
- *     bench_layer_conv [-v] [-t target] [part of a name] */
+ *     bench_layer_conv [-v] [-b] [-t target] [part of a name]
+ * -b: those with products of bf16 are among them. */
 #include "bench/bench_common.h"
 #include "compiler/layers_internal.h"
 
@@ -111,6 +112,8 @@ static const char main_head[] =
 static const char main_tail[] =
     "int main(void) {\n"
     "    enum { N = sizeof ways / sizeof ways[0] };\n"
+    "    size_t len = 0;\n"
+    "    if (cpu_missing(NEEDS, &len) != NULL) return 5;\n"
     "    static double ns[N][ROUNDS], share[N][ROUNDS], top[N][ROUNDS];\n"
     "    float *x = make(N_IN), *y = make(N_OUT), *w = make(N_WEIGHT), *s = make(N_SCRATCH);\n"
     "    for (int k = 0; k < ROUNDS; k++) {\n"
@@ -147,8 +150,10 @@ static size_t larger(size_t a, size_t b) {
 static void program_text(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
                          int32_t n, double flop, nas_buf *text) {
     size_t weights = 0, scratch = 0;
-    nas_buf_puts(text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
-                       "#include <time.h>\n");
+    nas_buf_puts(text, "#define _DEFAULT_SOURCE\n#define _POSIX_C_SOURCE 200809L\n"
+                       "#include <stdio.h>\n#include <stdlib.h>\n#include <time.h>\n");
+    nas_buf_puts(text, nas__rt_file("cpu_check.h"));
+    nas_buf_printf(text, "#define NEEDS \"%s\"\n", target->needs);
     nas__emit_vector_prelude(target, text);
     for (int32_t k = 0; k < n; k++) {
         nas__conv_emit(target, c, &ways[k], text);
@@ -203,17 +208,19 @@ static void print_way(const nas_target *target, const nas__conv *c, const nas__c
                       const figure *f) {
     char tile[32];
     (void)snprintf(tile, sizeof tile, "%dx%d/%d/%d", w->pixels, w->vectors,
-                   w->batch > 0 ? w->batch : w->outer, w->depth);
-    printf("%-9s %-11s %8.1f us %4.0f %% (%d units)", nas__conv_algorithm_name(w->algorithm), tile,
+                   w->batch > 0 ? w->batch : w->outer, w->depth > 0 ? w->depth : w->joined);
+    printf("%-9s %-13s %8.1f us %4.0f %% (%d units)", nas__conv_algorithm_name(w->algorithm), tile,
            f->ns / 1e3, 100 * f->share, nas__conv_units(target, c, w));
 }
 
 int main(int argc, char **argv) {
     const char *wanted = "", *target = "native";
-    bool verbose = false;
+    bool verbose = false, bf16 = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-v") == 0)
             verbose = true;
+        else if (strcmp(argv[i], "-b") == 0)
+            bf16 = true;
         else if (strcmp(argv[i], "-t") == 0 && i + 1 < argc)
             target = argv[++i];
         else
@@ -224,6 +231,9 @@ int main(int argc, char **argv) {
     nas_compile_options options = nas_compile_options_default();
     options.cache_dir = "build/bench-cache";
     bench_check(ctx, nas_target_find(ctx, target, &options.target));
+    nas_target row = *options.target;
+    row.bf16 = bf16;
+    options.target = &row;
     nas__toolchain t;
     bench_check(ctx, nas__toolchain_open(ctx, &options, &t));
     char dir[512];

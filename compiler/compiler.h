@@ -55,7 +55,7 @@ typedef struct nas_target {
 typedef enum nas_dtype {
     NAS_DTYPE_FP32, /* and integers where the network is quantized */
     NAS_DTYPE_FP16, /* half precision, on processors that compute in it; networks by rows */
-    NAS_DTYPE_BF16 /* products of bf16 in dense convolutions, on 64-bit Arm; networks by layers, whose values stay floats */
+    NAS_DTYPE_BF16 /* products of bf16 in dense convolutions of networks by layers, whose values stay floats */
 } nas_dtype;
 
 /* nas_target_find - "native" picks the best row this CPU can run, with the caches and `splits_vectors` of the CPU where the

@@ -379,8 +379,8 @@ uint64_t nas__graph_macs(const nas_graph *graph);
 void nas__emit_contract(const nas__model_contract *contract, nas_buf *out);
 /* nas__emit_clock - clock_us(); needs <time.h> */
 void nas__emit_clock(nas_buf *out);
-/* nas__emit_entry_points - model_open, model_run, model_close over `run_thread`. */
-void nas__emit_entry_points(bool threads, nas_buf *out);
+/* nas__emit_entry_points - model_open, model_run, model_close over `run_thread`. tile_registers: kernels use those of AMX. */
+void nas__emit_entry_points(bool threads, bool tile_registers, nas_buf *out);
 
 /* ---- form.c: a network in the row form or in the layer form ------------------------------------------------------ */
 

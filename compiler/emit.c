@@ -48,25 +48,38 @@ static const char profile[] =
     "    m->times = NULL;\n"
     "}\n";
 
-static const char open_threads[] = "int model_open(void *arena, int threads) {\n"
-                                   "    if (arena == NULL || (uintptr_t)arena % 64 != 0 || threads "
-                                   "< 1 || threads > MODEL_MAX_THREADS) return EINVAL;\n"
-                                   "    memset(arena, 0, MODEL_ARENA_BYTES);\n"
-                                   "    return workers_open(((model *)arena)->workers, threads);\n"
-                                   "}\n\n"
-                                   "void model_run(void *arena, const float *in, float *out) {\n"
-                                   "    model *m = arena;\n"
-                                   "    m->in = in;\n"
-                                   "    m->out = out;\n"
-                                   "    workers_run(m->workers, run_thread, m);\n"
-                                   "}\n\n"
-                                   "void model_close(void *arena) {\n"
-                                   "    workers_close(((model *)arena)->workers);\n"
-                                   "}\n";
+/* Programs ask at their start; an app that takes a bundle has nobody else to do it. */
+static const char tiles[] =
+    "/* Linux hands out tile registers on request, to the whole process: arch_prctl, "
+    "ARCH_REQ_XCOMP_PERM. */\n"
+    "static int tiles_are_there(void) {\n"
+    "    long code = 158;\n"
+    "    __asm__ volatile(\"syscall\" : \"+a\"(code) : \"D\"(0x1023L), \"S\"(18L) : \"rcx\", "
+    "\"r11\", \"memory\");\n"
+    "    return code == 0;\n"
+    "}\n\n";
+static const char need_tiles[] = "    if (!tiles_are_there()) return ENOTSUP;\n";
+
+static const char open_threads[] =
+    "int model_open(void *arena, int threads) {\n"
+    "    if (arena == NULL || (uintptr_t)arena %% 64 != 0 || threads "
+    "< 1 || threads > MODEL_MAX_THREADS) return EINVAL;\n%s"
+    "    memset(arena, 0, MODEL_ARENA_BYTES);\n"
+    "    return workers_open(((model *)arena)->workers, threads);\n"
+    "}\n\n"
+    "void model_run(void *arena, const float *in, float *out) {\n"
+    "    model *m = arena;\n"
+    "    m->in = in;\n"
+    "    m->out = out;\n"
+    "    workers_run(m->workers, run_thread, m);\n"
+    "}\n\n"
+    "void model_close(void *arena) {\n"
+    "    workers_close(((model *)arena)->workers);\n"
+    "}\n";
 
 static const char open_alone[] =
     "int model_open(void *arena, int threads) {\n"
-    "    if (arena == NULL || (uintptr_t)arena % 64 != 0 || threads != 1) return EINVAL;\n"
+    "    if (arena == NULL || (uintptr_t)arena %% 64 != 0 || threads != 1) return EINVAL;\n%s"
     "    memset(arena, 0, MODEL_ARENA_BYTES);\n"
     "    return 0;\n"
     "}\n\n"
@@ -196,7 +209,7 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     nas_buf_printf(body, "#define MARGIN_ROWS %d\n#define BAND %d\n\n", p->plan.halo_rows,
                    p->plan.band);
     nas_buf_printf(body, job, nas__real(p), nas__real(p));
-    nas__emit_entry_points(threads, body);
+    nas__emit_entry_points(threads, false, body);
     nas_buf_puts(body, "\n");
     emit_stage_names(p, body);
     nas_buf_puts(body, profile);
@@ -205,8 +218,13 @@ nas_status nas__emit_sources(nas_ctx *ctx, const nas__program *p, nas__sources *
     return nas__sources_status(ctx, out);
 }
 
-void nas__emit_entry_points(bool threads, nas_buf *out) {
-    nas_buf_puts(out, threads ? open_threads : open_alone);
+void nas__emit_entry_points(bool threads, bool tile_registers, nas_buf *out) {
+    if (tile_registers) nas_buf_puts(out, tiles);
+    const char *need = tile_registers ? need_tiles : "";
+    if (threads)
+        nas_buf_printf(out, open_threads, need);
+    else
+        nas_buf_printf(out, open_alone, need);
 }
 
 static const char entry_declarations[] =

@@ -14,19 +14,30 @@ static void explain_result(const nas__layers *l, const nas__layer *layer, int32_
     nas_buf_printf(out, "; weights %zu bytes\n", nas__layer_weight_bytes(l, layer, index));
 }
 
+/* Bytes of floats that a multiply-add of `w` multiplies, two a cycle. */
+static int32_t multiplied_bytes(const nas_target *target, const nas__conv_way *w) {
+    if (nas__conv_is_sve(w)) return target->sve_bytes / (target->sve_halves ? 2 : 1);
+    const int32_t bytes = target->vector_bytes;
+    if (w->algorithm == NAS__CONV_BF16) return 4 * bytes;
+    if (w->algorithm == NAS__CONV_BF16_TILE) return 16 * bytes;
+    if (w->algorithm == NAS__CONV_BF16_DOT) return target->splits_vectors ? 2 * bytes : bytes / 2;
+    return bytes;
+}
+
 static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t index,
                         nas_buf *out) {
+    static const char *const staged[] = {"", ", rows of the kernel joined", ", the kernel joined"};
     const nas__conv_way *w = &layer->ways[index];
     const nas__conv *c = &layer->conv;
     const double macs =
         (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * (c->in_c / c->groups);
-    int32_t bytes = l->target->vector_bytes; /* of a multiply-add, two a cycle */
-    if (w->algorithm == NAS__CONV_BF16) bytes *= 4;
-    if (nas__conv_is_sve(w)) bytes = l->target->sve_bytes / (l->target->sve_halves ? 2 : 1);
-    const double bound = macs / (2.0 * bytes / 4);
+    const double bound = macs / (2.0 * multiplied_bytes(l->target, w) / 4);
     nas_buf_printf(out, "    %c %-9s  %2d pixels x %2d vectors", index == layer->way ? '*' : ' ',
                    nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors);
-    if (w->batch > 0) nas_buf_printf(out, ", %d tiles together", w->batch);
+    if (nas__conv_is_staged(w))
+        nas_buf_printf(out, ", strips of %d rows%s", w->batch, staged[w->joined]);
+    else if (w->batch > 0)
+        nas_buf_printf(out, ", %d tiles together", w->batch);
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
     if (w->algorithm == NAS__CONV_SPARSE_CODE)
         nas_buf_printf(out, ", instructions for %d outputs x %d at a time", w->group, w->pixels);

@@ -331,7 +331,11 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *c,
     const int32_t n_sparse = nas__sparse_ways(target, c, sparse);
     for (int32_t i = 0; i < n_sparse; i++)
         add(&list, sparse[i]);
-    if (target->bf16 && c->groups == 1) add_bf16(&list);
+    if (target->bf16 && c->groups == 1 && target->vector_bytes == 16) add_bf16(&list);
+    nas__conv_way staged[NAS__STAGED_WAYS_MAX];
+    const int32_t n_staged = nas__staged_ways(target, c, staged);
+    for (int32_t i = 0; i < n_staged; i++)
+        add(&list, staged[i]);
     if (target->sve_bytes > 16) add_sve(&list); /* as long as the others are, they gain nothing */
     if (c->groups > 1) {
         if (c->groups == c->in_c && c->out_c == c->in_c) {
@@ -370,6 +374,8 @@ const char *nas__conv_algorithm_name(nas__conv_algorithm algorithm) {
     case NAS__CONV_SVE: return "sve";
     case NAS__CONV_SVE_DEPTHWISE: return "sve_depthwise";
     case NAS__CONV_BF16: return "bf16";
+    case NAS__CONV_BF16_DOT: return "bf16_dot";
+    case NAS__CONV_BF16_TILE: return "bf16_tile";
     }
     return "";
 }
@@ -396,6 +402,9 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_SPARSE_RUN:
         return nas__conv_tile(c, way->pixels).bands *
                nas__conv_block(target, c, way->vectors).count;
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE:
+        return nas__staged_of(c, way).strips * nas__conv_block(target, c, way->vectors).count;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
@@ -422,6 +431,8 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
     case NAS__CONV_SPARSE_RUN: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE: return nas__staged_of(c, way).rows;
     case NAS__CONV_DEPTHWISE:
     case NAS__CONV_SVE_DEPTHWISE: return 1;
     case NAS__CONV_WINOGRAD_2:
@@ -438,6 +449,7 @@ size_t nas__conv_scratch_floats(const nas_target *target, const nas__conv *c,
     if (winograd) return nas__conv_winograd_scratch(target, c, way);
     if (way->algorithm == NAS__CONV_SPARSE_PANEL || way->algorithm == NAS__CONV_SPARSE_CODE)
         return nas__panel_scratch(target, c, way);
+    if (nas__conv_is_staged(way)) return nas__staged_of(c, way).scratch_bytes / sizeof(float);
     if (way->depth == 0) return 0;
     const nas__conv_tiling t = nas__conv_tile(c, way->pixels);
     const nas_target view = nas__conv_view(target, way);
@@ -462,6 +474,8 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_SVE_DEPTHWISE:
         return (size_t)(ceil_div(c->out_c, lanes) * lanes) * (size_t)(heads + taps);
     case NAS__CONV_BF16: return padded * ((size_t)heads + (size_t)nas__bf16_floats(c));
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE: return padded * ((size_t)heads + (size_t)nas__staged_floats(c, way));
     case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
     case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
     case NAS__CONV_SPARSE:
@@ -474,28 +488,36 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 
 /* ---- names and text ---------------------------------------------------------------------------------------------- */
 
+/* What the kernel asks for ahead, as a number. */
+static int32_t asked_ahead(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
+    int32_t memory = (int32_t)nas__conv_streams(target, c);
+    if (way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4) {
+        memory += nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0;
+        memory += nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0;
+    }
+    if (nas__conv_is_staged(way)) {
+        memory += nas__staged_far_results(target, c) ? FAR_OUTPUTS : 0;
+        memory += nas__staged_far_weights(target, c, way) ? FAR_INPUTS : 0;
+    }
+    if (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way))
+        memory += SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c);
+    return memory;
+}
+
 void nas__conv_name(const nas_target *target, const nas__conv *c, const nas__conv_way *way,
                     nas_buf *out) {
     char all[512];
-    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
-    const bool winograd =
-        way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4;
-    const int32_t memory = (int32_t)nas__conv_streams(target, c) +
-                           (winograd && nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0) +
-                           (winograd && nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0) +
-                           (nas__conv_is_sparse(way) && !nas__sparse_by_blocks(way)
-                                ? SPARSE_ASKS * (int32_t)nas__sparse_asks(target, c)
-                                : 0);
-    const int n =
-        snprintf(all, sizeof all,
-                 "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
-                 "%a|%d %d %d %d %d %d %d %d|%d",
-                 nas__conv_view(target, way).vector_bytes, target->vector_registers, c->in_c,
-                 c->out_c, c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h,
-                 c->stride_w, c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch,
-                 c->residual_pitch, c->in_row, c->out_row, c->residual_row, (int)c->has_residual,
-                 (int)c->act, (double)c->lo, (double)c->hi, (int)way->algorithm, way->pixels,
-                 way->vectors, way->outer, way->batch, way->depth, way->group, way->joined, memory);
+    const int n = snprintf(
+        all, sizeof all,
+        "%d %d|%d %d %d|%d %d|%d %d %d %d %d %d|%d %d %d|%zu %zu %zu|%d %d|%a "
+        "%a|%d %d %d %d %d %d %d %d|%d",
+        nas__conv_view(target, way).vector_bytes, target->vector_registers, c->in_c, c->out_c,
+        c->groups, c->out_h, c->out_w, c->kernel_h, c->kernel_w, c->stride_h, c->stride_w,
+        c->dilation_h, c->dilation_w, c->in_pitch, c->out_pitch, c->residual_pitch, c->in_row,
+        c->out_row, c->residual_row, (int)c->has_residual, (int)c->act, (double)c->lo,
+        (double)c->hi, (int)way->algorithm, way->pixels, way->vectors, way->outer, way->batch,
+        way->depth, way->group, way->joined, asked_ahead(target, c, way));
     char hash[NAS_SHA256_HEX];
     nas_sha256 h;
     uint8_t digest[NAS_SHA256_BYTES];
@@ -548,6 +570,8 @@ void nas__conv_emit_apart(const nas_target *target, const nas__conv *c, const na
     case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SVE:
     case NAS__CONV_BF16: nas__conv_direct_emit(&view, c, way, name.data, out); break;
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE: nas__staged_emit(target, c, way, name.data, out); break;
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: nas__sparse_emit_panel(target, c, way, name.data, out); break;
     case NAS__CONV_DEPTHWISE:

@@ -258,6 +258,19 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
     return all * (1 + UNEVEN * (2.0 * ceil_div(units, 2) / units - 1));
 }
 
+/* A single pixel is bound by its weights; the image comes once, the weights for every strip. */
+static double staged_cycles(const nas_target *target, const nas__conv *c,
+                            const nas__conv_way *way) {
+    const double work = nas__staged_cycles(target, c, way);
+    const double pixels = (double)c->out_h * c->out_w;
+    const double weights = 4.0 * nas__staged_floats(c, way) * c->out_c;
+    if (pixels == 1)
+        return weights > 0.5 * target->l2_bytes && weights / 16 > work ? weights / 16 : work;
+    const int32_t strips = nas__staged_of(c, way).strips;
+    return work + stream_cycles(target, 4 * pixels * c->stride_h * c->stride_w * c->in_c) +
+           stream_cycles(target, 4 * pixels * c->out_c) + stream_cycles(target, weights) * strips;
+}
+
 double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
     const nas_target view = nas__conv_view(target, way);
     switch (way->algorithm) {
@@ -266,6 +279,8 @@ double nas__conv_cycles(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_VECTOR:
     case NAS__CONV_SVE:
     case NAS__CONV_BF16: return direct_cycles(&view, c, way);
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE: return staged_cycles(target, c, way);
     case NAS__CONV_DEPTHWISE:
     case NAS__CONV_SVE_DEPTHWISE: return depthwise_cycles(&view, c, way);
     case NAS__CONV_WINOGRAD_2:

@@ -249,6 +249,52 @@ void nas__bf16_emit_helpers(nas_buf *out); /* once in a text, however often */
 void nas__bf16_emit_sums(const nas__conv *conv, const size_t *offsets, int32_t pixels,
                          int32_t vectors, nas_buf *out);
 
+/* ---- products of bf16 on x86-64: layer_conv_staged*.c ---------------------------------------------------------------- */
+
+/* How BF16_TILE and BF16_DOT see a layer. A strip, `rows` rows of the output, has its input rounded once, as values of bf16 in
+ * the scratch of a thread, so that the positions of one row of the image, and rows, follow one another: with a stride, each
+ * phase of rows and of columns that some tap reads is a plane of its own. Then the input of position p for a tap is p * depth
+ * values behind where the tap begins, whatever p. Positions between the rows of the output (`width` - out_w of them) are
+ * computed and not looked at. */
+typedef struct nas__staged {
+    int32_t unit; /* positions of a register: 16 of a tile, 1 of a vector */
+    int32_t
+        run; /* values of a position: channels, or those of a kernel row, or of the whole kernel */
+    int32_t depth;              /* the same, filled up with zeros to whole steps */
+    int32_t step;               /* values of a step: 32 of a tile, a pair of a vector */
+    int32_t taps_h, taps_w;     /* that remain */
+    int32_t phases_h, phases_w; /* planes */
+    int32_t width;              /* positions of a row */
+    int32_t rows, strips, last_rows;
+    size_t plane;     /* bytes */
+    size_t staged_at; /* bytes behind the sums of a tile */
+    size_t scratch_bytes;
+} nas__staged;
+nas__staged nas__staged_of(const nas__conv *conv, const nas__conv_way *way);
+/* nas__staged_positions - of a strip of so many rows of the output. */
+int32_t nas__staged_positions(const nas__conv *conv, const nas__staged *s, int32_t rows);
+/* nas__staged_first - bytes from the first value of a plane to what tap (y, x) reads for position 0, planes counted. */
+size_t nas__staged_first(const nas__conv *conv, const nas__staged *s, int32_t y, int32_t x);
+/* nas__staged_tap_rows - rows of phase `phase` of the kernel's rows that a strip needs beyond its own; columns: the same. */
+int32_t nas__staged_tap_rows(const nas__conv *conv, const nas__staged *s, int32_t phase);
+int32_t nas__staged_tap_columns(const nas__conv *conv, const nas__staged *s, int32_t phase);
+/* nas__staged_ways - candidates without their cost; 0 where the target has none. */
+enum { NAS__STAGED_WAYS_MAX = 40 };
+int32_t nas__staged_ways(const nas_target *target, const nas__conv *conv,
+                         nas__conv_way out[NAS__STAGED_WAYS_MAX]);
+/* nas__staged_cycles - without what comes from beyond L2. */
+double nas__staged_cycles(const nas_target *target, const nas__conv *conv,
+                          const nas__conv_way *way);
+/* What is asked for ahead because it comes from beyond L2. */
+bool nas__staged_far_weights(const nas_target *target, const nas__conv *conv,
+                             const nas__conv_way *way);
+bool nas__staged_far_results(const nas_target *target, const nas__conv *conv);
+int32_t nas__staged_floats(const nas__conv *conv, const nas__conv_way *way); /* of one output */
+void nas__staged_pack(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
+                      const float *weight, const float *bias, const float *slope, float *out);
+void nas__staged_emit(const nas_target *target, const nas__conv *conv, const nas__conv_way *way,
+                      const char *name, nas_buf *out);
+
 int32_t
 nas__conv_winograd_edge(const nas__conv_way *way); /* output pixels of a tile along an axis */
 

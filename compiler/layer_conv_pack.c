@@ -56,6 +56,8 @@ nas_status nas__conv_pack(nas_ctx *ctx, const nas_target *target, const nas__con
         nas__conv_winograd_pack(target, c, way, weight, bias, slope, out);
         break;
     case NAS__CONV_BF16: nas__bf16_pack(target, c, way, weight, bias, slope, out); break;
+    case NAS__CONV_BF16_DOT:
+    case NAS__CONV_BF16_TILE: nas__staged_pack(target, c, way, weight, bias, slope, out); break;
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:

@@ -432,6 +432,19 @@ static void emit_header(const nas__layers *l, nas_buf *out) {
     nas__emit_contract(&contract, out);
 }
 
+/* Several kinds of integer kernels use them; where the target has them, they may be. */
+static bool has_tile_registers(const nas__layers *l) {
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        if (layer->kind == NAS__LAYER_CONV &&
+            layer->ways[layer->way].algorithm == NAS__CONV_BF16_TILE)
+            return true;
+        if (layer->kind == NAS__LAYER_QCONV && strstr(l->target->needs, "amx_tile") != NULL)
+            return true;
+    }
+    return false;
+}
+
 nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *out) {
     const bool threads = l->max_threads > 1;
     const char **names = nas_arena_alloc(ctx, l->arena, (size_t)l->n_layers, sizeof *names);
@@ -459,7 +472,7 @@ nas_status nas__layers_emit(nas_ctx *ctx, const nas__layers *l, nas__sources *ou
     nas_buf_puts(body, helpers);
     nas_buf_puts(body, chain_helpers);
     emit_calls(l, names, body);
-    nas__emit_entry_points(threads, body);
+    nas__emit_entry_points(threads, has_tile_registers(l), body);
     nas_buf_puts(body, "\n");
     emit_layer_names(l, body);
     nas_buf_puts(body, profile);

@@ -45,7 +45,9 @@ typedef enum nas__conv_algorithm {
     NAS__CONV_SPARSE_CODE,   /* the same panel; the mask is machine code (AVX2, 64-bit Arm) */
     NAS__CONV_SVE,           /* DIRECT, GROUPED and VECTOR on vectors of SVE */
     NAS__CONV_SVE_DEPTHWISE, /* DEPTHWISE on them */
-    NAS__CONV_BF16           /* DIRECT and VECTOR with products of bf16 */
+    NAS__CONV_BF16,          /* DIRECT and VECTOR with products of bf16 (64-bit Arm) */
+    NAS__CONV_BF16_DOT,      /* x86-64: dot products of pairs in vectors, inputs staged */
+    NAS__CONV_BF16_TILE      /* x86-64: tile registers, inputs staged */
 } nas__conv_algorithm;
 
 /* One convolution layer with everything fused into it: y = act(conv(x) + bias [+ residual]). */
@@ -68,13 +70,14 @@ typedef struct nas__conv_way {
     nas__conv_algorithm algorithm;
     int32_t pixels, vectors; /* register tile: output pixels x vectors of output channels */
     int32_t outer;           /* 0: rows outside, output blocks inside; 1: output blocks outside */
-    int32_t batch;           /* WINOGRAD: tiles transformed together */
+    int32_t batch; /* WINOGRAD: tiles transformed together; BF16_DOT, _TILE: rows of a strip */
     int32_t
         depth; /* DIRECT, SPARSE_PANEL: steps of the sum that all tiles of a unit take before the next ones; 0: all */
     int32_t
         group; /* SPARSE_PANEL: outputs that share a list; SPARSE_CODE: whose sums are in registers; SPARSE_RUN: inputs of a run, 4 or 8 */
     int32_t
-        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored as soon as they can be; 0: any outputs */
+        joined; /* SPARSE_PANEL: 1: a group is neighbouring outputs, stored as soon as they can be; 0: any outputs;
+                   BF16_DOT, _TILE: what is staged for a position: 0: its channels, 1: of a kernel row, 2: of the kernel */
     int32_t entries; /* SPARSE*: of all lists together; the text does not depend on it */
     double cycles;   /* estimate for the whole layer, one thread */
 } nas__conv_way;
@@ -86,6 +89,8 @@ int32_t nas__conv_ways(const nas_target *target, const nas__conv *conv,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]);
 bool nas__conv_is_sparse(const nas__conv_way *way);
 bool nas__conv_is_sve(const nas__conv_way *way);
+bool nas__conv_is_bf16(const nas__conv_way *way);   /* has products of it */
+bool nas__conv_is_staged(const nas__conv_way *way); /* BF16_DOT, BF16_TILE */
 /* nas__sparse_products - multiplications for one output pixel of a sparse way, those with zeros that a list contains
  * because a neighbour needs its entry included. */
 double nas__sparse_products(const nas_target *target, const nas__conv *conv,

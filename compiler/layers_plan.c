@@ -287,7 +287,7 @@ static nas_status plan_conv(nas_ctx *ctx, nas__layers *l, nas__layer *layer) {
     layer->units = nas__conv_units(l->target, c, way);
     layer->scratch_floats = nas__conv_scratch_floats(l->target, c, way);
     take_weights(l, layer, nas__conv_weight_floats(l->target, c, way));
-    l->words = l->words || nas__conv_is_sparse(way) || way->algorithm == NAS__CONV_BF16;
+    l->words = l->words || nas__conv_is_sparse(way) || nas__conv_is_bf16(way);
     return NAS_OK;
 }
 

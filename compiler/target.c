@@ -34,8 +34,9 @@
 #define SKYLAKE HASWELL ",avx512f,avx512bw,avx512dq,avx512vl,avx512cd"
 #define CASCADE SKYLAKE ",avx512vnni"
 #define ICELAKE CASCADE ",avx512vbmi,avx512vbmi2,avx512ifma,avx512bitalg,avx512vpopcntdq"
-#define SAPPHIRE ICELAKE ",avx512fp16,amx_tile,amx_int8,amx_bf16"
+#define SAPPHIRE ICELAKE ",avx512fp16,avx512bf16,amx_tile,amx_int8,amx_bf16"
 #define HALVES CASCADE ",avx512fp16"
+#define COOPER CASCADE ",avx512bf16"
 #define WIDE " -mprefer-vector-width=512"
 
 /* gcc for 64-bit Arm moves loads up before it hands out registers, so that a full tile spills: 7 to 15 stores in a pass
@@ -73,6 +74,8 @@ static nas_target targets[] = {
     {"x86-64-avx512fp16", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER,
      "-march=cascadelake -mavx512fp16" WIDE, false, "x86-64", HALVES, "-march=x86-64", false, 0,
      false, false},
+    {"x86-64-avx512bf16", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cooperlake" WIDE,
+     false, "x86-64", COOPER, "-march=x86-64", true, 0, false, false},
     {"x86-64-avx512vnni", 64, 32, 32 * KIB, 1024 * KIB, X86_COMPILER, "-march=cascadelake" WIDE,
      false, "x86-64", CASCADE, "-march=x86-64", true, 0, false, false},
     {"x86-64-amx", 64, 32, 48 * KIB, 2048 * KIB, X86_COMPILER, "-march=sapphirerapids" WIDE, false,
@@ -123,6 +126,7 @@ static const cpu cpus[] = {
     {"skylake-avx512", "x86-64", "-march=skylake-avx512" WIDE, SKYLAKE, 32 * KIB, 1024 * KIB, 0,
      false},
     {"cascadelake", "x86-64", "-march=cascadelake" WIDE, CASCADE, 32 * KIB, 1024 * KIB, 0, false},
+    {"cooperlake", "x86-64", "-march=cooperlake" WIDE, COOPER, 32 * KIB, 1024 * KIB, 0, false},
     {"icelake-server", "x86-64", "-march=icelake-server" WIDE, ICELAKE, 48 * KIB, 1280 * KIB, 0,
      false},
     {"sapphirerapids", "x86-64", "-march=sapphirerapids" WIDE, SAPPHIRE, 48 * KIB, 2048 * KIB, 0,
@@ -167,8 +171,9 @@ static bool has_halves(const char *arch, const char *needs, int32_t vector_bytes
     return in_list(needs, "asimdhp", 7);
 }
 
-/* Matrix products of them, which kernels for 64-bit Arm are written for. */
-static bool has_bf16(const char *arch, const char *needs) {
+/* Products of bf16: dot products in vectors, which kernels for x86-64 write 64 bytes long; matrix products on 64-bit Arm. */
+static bool has_bf16(const char *arch, const char *needs, int32_t vector_bytes) {
+    if (strcmp(arch, "x86-64") == 0) return vector_bytes == 64 && in_list(needs, "avx512bf16", 10);
     return strcmp(arch, "aarch64") == 0 && in_list(needs, "bf16", 4);
 }
 
@@ -176,7 +181,7 @@ static bool has_dtype(const char *arch, const char *needs, int32_t vector_bytes,
     switch (dtype) {
     case NAS_DTYPE_FP32: return true;
     case NAS_DTYPE_FP16: return has_halves(arch, needs, vector_bytes);
-    case NAS_DTYPE_BF16: return has_bf16(arch, needs);
+    case NAS_DTYPE_BF16: return has_bf16(arch, needs, vector_bytes);
     }
     return false;
 }

@@ -208,6 +208,10 @@ static void print_heading(const nas__comp *c) {
            nas_device_is_simulated(c->device) ? ", SIMULATED latency: nothing was timed" : "",
            (int)c->config->devices[0].threads, c->config->devices[0].threads == 1 ? "" : "s",
            tuned ? ", fine-tuned the same way" : "");
+    if (c->compile.dtype == NAS_DTYPE_BF16)
+        printf(
+            "the timed programs have products of bf16 (compile.dtype = \"bf16\"); top1 is that of "
+            "floats\n");
     printf("top1 in %%: %s. report_top1: after %s; tuned_top1, reward_top1: REWARD images "
            "after and before it\n",
            nas_class_data_describe(c->data),

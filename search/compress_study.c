@@ -24,8 +24,13 @@ static nas_status open_toolchain(nas__comp *c) {
                         "target alone",
                         d->cpu);
     const char *target = d->target[0] != '\0' ? d->target : cfg->compile.target;
-    nas_status status = nas_target_find(c->ctx, target, &c->target);
+    const nas_dtype dtype =
+        strcmp(cfg->compile.dtype, "bf16") == 0 ? NAS_DTYPE_BF16 : NAS_DTYPE_FP32;
+    nas_status status = strcmp(target, "native") == 0 ? nas_target_native(c->ctx, dtype, &c->target)
+                                                      : nas_target_find(c->ctx, target, &c->target);
     if (status != NAS_OK) return nas_wrap(c->ctx, status, "compile.target");
+    status = nas_target_check_dtype(c->ctx, c->target, dtype);
+    if (status != NAS_OK) return nas_wrap(c->ctx, status, "compile.dtype");
     if (!c->target->runs_here && strcmp(cfg->devices[0].connect, "local") == 0)
         return nas_fail(c->ctx, NAS_ERR_INVALID,
                         "compile.target '%s' does not run on device '%s' (local)", c->target->name,
@@ -34,6 +39,7 @@ static nas_status open_toolchain(nas__comp *c) {
     c->compile.target = c->target;
     c->compile.compiler = cfg->compile.compiler[0] == '\0' ? NULL : cfg->compile.compiler;
     c->compile.cache_dir = cfg->compile.cache_dir;
+    c->compile.dtype = dtype;
     c->compile.max_threads = cfg->devices[0].threads;
     c->compile.timeout_ms = cfg->compile.timeout_s * 1000;
     return nas_toolchain_check(c->ctx, &c->compile);

@@ -85,6 +85,25 @@ static void check_levels(nas__config_doc *doc, const nas_config *c) {
         PROBLEM(doc, "compress.gains_device", "names a device of compress.gains, which is empty");
 }
 
+/* Halves have kernels for networks by rows, bf16 for those by layers, neither for integers. */
+static void check_dtype(nas__config_doc *doc, const nas_config *c, bool classify) {
+    const bool bf16 = strcmp(c->compile.dtype, "bf16") == 0;
+    if (!classify && bf16)
+        PROBLEM(doc, "compile.dtype",
+                "\"bf16\" is for classifiers; super-resolution networks compute in fp32 or fp16");
+    if (classify && strcmp(c->compile.dtype, "fp16") == 0)
+        PROBLEM(
+            doc, "compile.dtype",
+            "\"fp16\" is for super-resolution networks; classifiers compute in fp32 or bf16, or "
+            "in integers by compress.act_bits");
+    if (classify && bf16 && nas__space_has_bits(c->compress.space))
+        PROBLEM(
+            doc, "compile.dtype",
+            "\"bf16\": compress.space = \"%s\" makes integers of weights, which are compiled as "
+            "such: take amc, agmc or scheme, or leave the key out",
+            c->compress.space);
+}
+
 void nas__config_classify(nas__config_doc *doc, nas_config *c) {
     const bool classify = strcmp(c->task.kind, "classify") == 0;
     const bool named =
@@ -99,12 +118,8 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
         PROBLEM(doc, "search.encoder_from",
                 "search.strategy = \"%s\" has no encoder: only \"agmc\" of classifiers has one",
                 c->search.strategy);
+    check_dtype(doc, c, classify);
     if (!classify) return;
-    if (strcmp(c->compile.dtype, "fp32") != 0)
-        PROBLEM(doc, "compile.dtype",
-                "\"%s\" is for super-resolution networks; classifiers compute in fp32, or in "
-                "integers by compress.act_bits",
-                c->compile.dtype);
     const bool built_in = strcmp(c->data.kind, "glyphs") == 0;
     if (built_in && c->data.path[0] != '\0')
         PROBLEM(doc, "data.path", "built-in digits have no path: set data.kind, or leave it out");

@@ -438,9 +438,10 @@ static const nas__config_key keys[] = {
         "compile.target", compile.target, "", NULL,
         "row of the target table; `native` is this CPU; `auto`: each device's own, by the features "
         "it reports"),
-    TEXT("compile.dtype", compile.dtype, "", "fp32|fp16",
-         "what programs of the devices compute in and keep weights in; fp16 needs processors "
-         "that compute in it (64-bit Arm, x86-64 with AVX512-FP16), see docs/half_precision.md"),
+    TEXT("compile.dtype", compile.dtype, "", "fp32|fp16|bf16",
+         "what programs of the devices compute in and keep weights in; fp16 (super-resolution) and "
+         "bf16 (classifiers, products of convolutions) need processors that have it, see "
+         "docs/half_precision.md"),
     TEXT("compile.cache_dir", compile.cache_dir, "", NULL,
          "executables by content, shared by all studies"),
     INTEGER("compile.timeout_s", compile.timeout_s, 1, 3600, "s", "of one compiler run"),

@@ -15,7 +15,7 @@
 
 typedef struct cpu_feature {
     const char *name;
-    unsigned leaf, reg, bit; /* CPUID; reg 1..3: ebx, ecx, edx */
+    unsigned leaf, reg, bit; /* CPUID; reg 1..3: ebx, ecx, edx; 0: eax of its subleaf 1 */
     unsigned saved;          /* XCR0 bits: the registers that the system must save */
 } cpu_feature;
 
@@ -37,6 +37,7 @@ static const cpu_feature cpu_features[] = {
     {"avx512vnni", 7, 2, 11, 0xe6},
     {"avx512bitalg", 7, 2, 12, 0xe6},
     {"avx512vpopcntdq", 7, 2, 14, 0xe6},
+    {"avx512bf16", 7, 0, 5, 0xe6},
     {"amx_bf16", 7, 3, 22, 0x600e6},
     {"avx512fp16", 7, 3, 23, 0xe6},
     {"amx_tile", 7, 3, 24, 0x600e6},
@@ -58,7 +59,7 @@ static int cpu_has(const char *name, size_t len) {
         const cpu_feature *f = &cpu_features[i];
         if (strlen(f->name) != len || memcmp(f->name, name, len) != 0) continue;
         unsigned r[4] = {0, 0, 0, 0};
-        if (__get_cpuid_count(f->leaf, 0, &r[0], &r[1], &r[2], &r[3]) == 0) return 0;
+        if (__get_cpuid_count(f->leaf, f->reg == 0, &r[0], &r[1], &r[2], &r[3]) == 0) return 0;
         if ((r[f->reg] >> f->bit & 1U) == 0) return 0;
         if (f->saved != 0 && (cpu_saved_state() & f->saved) != f->saved) return 0;
         /* Linux hands out the tile registers on request, to the whole process. */

@@ -401,8 +401,9 @@ Test(compiler_half, without_a_target_the_best_one_that_computes_in_halves_is_tak
     static char cascade[] =
         "avx2,fma,f16c,bmi1,bmi2,lzcnt,movbe,avx512f,avx512bw,avx512dq,avx512vl,"
         "avx512cd,avx512vnni";
-    char halves[256], phone[] = "asimd,atomics,asimddp,asimdhp", old[] = "asimd";
+    char halves[256], products[256], phone[] = "asimd,atomics,asimddp,asimdhp", old[] = "asimd";
     (void)snprintf(halves, sizeof halves, "%s,avx512fp16", cascade);
+    (void)snprintf(products, sizeof products, "%s,avx512bf16", cascade);
     char board[] = "i,m,a,f,d,c,v,zvl128b", long_board[] = "i,m,a,f,d,c,v,zvl128b,zvl256b";
     const struct {
         const char *arch;
@@ -412,6 +413,8 @@ Test(compiler_half, without_a_target_the_best_one_that_computes_in_halves_is_tak
     } rows[] = {{"x86-64", halves, NAS_DTYPE_FP16, "x86-64-avx512fp16"},
                 {"x86-64", halves, NAS_DTYPE_FP32, "x86-64-avx512vnni"},
                 {"x86-64", cascade, NAS_DTYPE_FP16, "x86-64-avx512vnni"}, /* to be refused */
+                {"x86-64", products, NAS_DTYPE_BF16, "x86-64-avx512bf16"},
+                {"x86-64", products, NAS_DTYPE_FP32, "x86-64-avx512vnni"},
                 {"aarch64", phone, NAS_DTYPE_FP16, "aarch64-fp16"},
                 {"aarch64", phone, NAS_DTYPE_FP32, "aarch64-dotprod"},
                 {"aarch64", old, NAS_DTYPE_FP16, "aarch64-linux"},

@@ -228,6 +228,8 @@ static const char main_text[] =
     "    give(x); give(r); give(w); give(y[0]); give(y[1]); give(scratch);\n"
     "}\n"
     "int main(void) {\n"
+    "    size_t len = 0; /* to ask is what makes tile registers usable */\n"
+    "    if (cpu_missing(NEEDS, &len) != NULL) return 7;\n"
     "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
     "    if (in == NULL || out == NULL) return 2;\n";
 
@@ -325,16 +327,17 @@ static void add_case(const nas_target *target, const tensors *t, const nas__conv
                    nas__conv_units(target, &t->conv, way));
 }
 
-/* Every algorithm of a shape, and of its other ways each fourth: a compiler takes minutes for all of them. Under an emulator
- * those of SVE or with products of bf16 alone, and none of the large images. */
+/* Every algorithm of a shape, and of its other ways each fourth: a compiler takes minutes for all of them. With products of
+ * bf16 those alone that have them. Under an emulator those and those of SVE, and none of the large images. */
 static bool is_compiled(const nas_target *target, const nas__conv *c, const nas__conv_way *ways,
                         int32_t k, int shape) {
     const double products =
         (double)c->out_h * c->out_w * c->out_c * c->kernel_h * c->kernel_w * c->in_c / c->groups;
-    const bool emulated = target->sve_bytes > 0 || target->bf16;
-    const bool named =
-        target->bf16 ? ways[k].algorithm == NAS__CONV_BF16 : nas__conv_is_sve(&ways[k]);
-    if (emulated && (!named || products > (target->bf16 ? EMULATED_BF16 : EMULATED))) return false;
+    const bool emulated =
+        target->sve_bytes > 0 || (target->bf16 && strcmp(target->arch, "aarch64") == 0);
+    if (target->bf16 && !nas__conv_is_bf16(&ways[k])) return false;
+    if (target->sve_bytes > 0 && !nas__conv_is_sve(&ways[k])) return false;
+    if (emulated && products > (target->bf16 ? EMULATED_BF16 : EMULATED)) return false;
     for (int32_t i = 0; i < k; i++) {
         if (ways[i].algorithm == ways[k].algorithm) return (k + shape) % 4 == 0;
     }
@@ -390,6 +393,7 @@ static void check_target(const nas_target *target, const char *const *models) {
     nas_buf_puts(&text, "#define _DEFAULT_SOURCE\n#define _POSIX_C_SOURCE 200809L\n#include "
                         "<stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
+    nas_buf_puts(&text, nas__rt_file("cpu_check.h"));
     nas__emit_vector_prelude(target, &text);
     for (int i = 0; i < FIXED + GENERATED; i++) {
         const shape_row row = i < FIXED ? fixed_shapes[i] : generated_shape(&rng);
@@ -405,7 +409,7 @@ static void check_target(const nas_target *target, const char *const *models) {
                 add_case(of, &all[i], &ways[i][k], &text, &calls, &raw);
         }
     }
-    nas_buf_puts(&text, main_text);
+    nas_buf_printf(&text, "#define NEEDS \"%s\"\n%s", target->needs, main_text);
     nas_buf_puts(&text, calls.data);
     nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
     cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
@@ -518,6 +522,25 @@ Test(compiler_layer_conv, products_of_bf16_agree_with_the_reference) {
     nas_target bf16 = *target;
     bf16.bf16 = true;
     check_target(&bf16, (const char *const[]){"max", NULL});
+}
+
+static void check_bf16_here(const char *name) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
+    if (!target->runs_here) {
+        (void)fprintf(stderr, "skipped: this processor lacks what %s needs\n", name);
+        cr_skip_test("not on this processor");
+    }
+    nas_target bf16 = *target;
+    bf16.bf16 = true;
+    check_target(&bf16, NULL);
+}
+
+Test(compiler_layer_conv, products_of_bf16_in_vectors_agree_with_the_reference) {
+    check_bf16_here("x86-64-avx512bf16");
+}
+Test(compiler_layer_conv, products_of_bf16_in_tiles_agree_with_the_reference) {
+    check_bf16_here("x86-64-amx");
 }
 
 Test(compiler_layer_conv, bf16_is_the_nearest_number_of_eight_bits) {

@@ -411,7 +411,8 @@ static int32_t count_layers(const nas__layers *l, nas__conv_algorithm algorithm)
     return count;
 }
 
-/* Network g compiled for options.target, one image, and what the reference makes of it; g and this are freed together. */
+/* Network g compiled for options.target, one image, and what the reference makes of it, on 64-bit Arm under an emulator; g
+ * and this are freed together. */
 typedef struct emulated {
     nas_artifact artifact;
     size_t n;      /* outputs */
@@ -427,7 +428,8 @@ static emulated emulated_new(void) {
     reference_forward(ctx, g, e.in, e.expected, &e.magnitude);
     cr_assert(eq(int, (int)nas_compile(ctx, g, &options, &e.artifact), NAS_OK), "%s",
               nas_ctx_message(ctx));
-    (void)snprintf(e.artifact.runner, sizeof e.artifact.runner, "qemu-aarch64");
+    if (strcmp(options.target->arch, "aarch64") == 0)
+        (void)snprintf(e.artifact.runner, sizeof e.artifact.runner, "qemu-aarch64");
     return e;
 }
 
@@ -481,29 +483,83 @@ Test(compiler_layers, networks_on_vectors_of_any_length_match_the_reference) {
  * Largest difference over the largest value on the way (docs/half_precision.md). */
 static const double bf16_tolerance = 5e-3;
 
+static int32_t count_bf16(const nas__layers *l) {
+    return count_layers(l, NAS__CONV_BF16) + count_layers(l, NAS__CONV_BF16_DOT) +
+           count_layers(l, NAS__CONV_BF16_TILE);
+}
+
+/* least: layers that have such products. One and two threads agree to the last bit. */
+static void check_bf16(const emulated *e, const char *name, int32_t least) {
+    nas__layers *l = lowered();
+    cr_expect(count_bf16(l) >= least, "%s: %d layers", name, count_bf16(l));
+    nas__layers_free(l);
+    for (int k = 0; k < 2; k++)
+        cr_assert(eq(int,
+                     (int)nas_artifact_run(ctx, &e->artifact, g, 1, e->in, e->y + (size_t)k * e->n,
+                                           1 + k, dir),
+                     NAS_OK),
+                  "%s", nas_ctx_message(ctx));
+    cr_expect(eq(int, memcmp(e->y, e->y + e->n, e->n * sizeof *e->y), 0));
+    const double worst = emulated_error(e);
+    if (getenv("NAS_HALF_VERBOSE") != NULL)
+        (void)fprintf(stderr, "%s: %.2e\n", name, worst / e->magnitude);
+    cr_expect(worst <= bf16_tolerance * e->magnitude, "%s: off by %g of %g", name, worst,
+              e->magnitude);
+    cr_expect(worst > 1e-5 * e->magnitude, "%s: as exact as floats", name);
+}
+
+static void check_bf16_here(const char *target) {
+    cr_assert(eq(int, (int)nas_target_find(ctx, target, &options.target), NAS_OK));
+    if (!options.target->runs_here) {
+        (void)fprintf(stderr, "skipped: this processor lacks what %s needs\n", target);
+        cr_skip_test("not on this processor");
+    }
+    options.dtype = NAS_DTYPE_BF16;
+    for (int i = 0; i < 2; i++) {
+        networks[i]();
+        emulated e = emulated_new();
+        check_bf16(&e, network_names[i], 1); /* layers are small: floats win most of them */
+        emulated_free(&e);
+    }
+}
+
+Test(compiler_layers, networks_with_products_of_bf16_in_tiles_stay_within_their_bound) {
+    check_bf16_here("x86-64-amx");
+}
+Test(compiler_layers, networks_with_products_of_bf16_in_vectors_stay_within_their_bound) {
+    check_bf16_here("x86-64-avx512bf16");
+}
+
+/* This processor with one feature that none has: the program says so and ends. */
+Test(compiler_layers, programs_with_products_of_bf16_name_what_the_processor_lacks) {
+    nas_target lacking;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512bf16", &options.target), NAS_OK));
+    if (!options.target->runs_here) {
+        (void)fprintf(stderr, "skipped: this processor lacks what x86-64-avx512bf16 needs\n");
+        cr_skip_test("not on this processor");
+    }
+    lacking = *options.target;
+    char needs[256];
+    (void)snprintf(needs, sizeof needs, "%s,avx512bf16_not", lacking.needs);
+    lacking.needs = needs;
+    options.target = &lacking;
+    options.dtype = NAS_DTYPE_BF16;
+    resnet();
+    emulated e = emulated_new();
+    cr_assert(
+        eq(int, (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, e.y, 1, dir), NAS_ERR_DEVICE));
+    cr_expect(ne(ptr, strstr(nas_ctx_message(ctx), "avx512bf16_not"), NULL), "%s",
+              nas_ctx_message(ctx));
+    emulated_free(&e);
+}
+
 Test(compiler_layers, networks_with_products_of_bf16_stay_within_their_bound) {
     need_arm("aarch64-bf16");
     options.dtype = NAS_DTYPE_BF16;
     for (int i = 0; i < 2; i++) {
         networks[i]();
-        nas__layers *l = lowered();
-        cr_expect(count_layers(l, NAS__CONV_BF16) >= 4, "%s: %d layers", network_names[i],
-                  count_layers(l, NAS__CONV_BF16));
-        nas__layers_free(l);
         emulated e = emulated_new();
-        for (int k = 0; k < 2; k++)
-            cr_assert(eq(int,
-                         (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, e.y + (size_t)k * e.n,
-                                               1 + k, dir),
-                         NAS_OK),
-                      "%s", nas_ctx_message(ctx));
-        cr_expect(eq(int, memcmp(e.y, e.y + e.n, e.n * sizeof *e.y), 0));
-        const double worst = emulated_error(&e);
-        if (getenv("NAS_HALF_VERBOSE") != NULL)
-            (void)fprintf(stderr, "%s: %.2e\n", network_names[i], worst / e.magnitude);
-        cr_expect(worst <= bf16_tolerance * e.magnitude, "%s: off by %g of %g", network_names[i],
-                  worst, e.magnitude);
-        cr_expect(worst > 1e-5 * e.magnitude, "%s: as exact as floats", network_names[i]);
+        check_bf16(&e, network_names[i], 4);
         cr_assert(eq(int, setenv("QEMU_CPU", "cortex-a76", 1), 0));
         cr_assert(eq(int, (int)nas_artifact_run(ctx, &e.artifact, g, 1, e.in, e.y, 1, dir),
                      NAS_ERR_DEVICE));
@@ -528,7 +584,9 @@ Test(compiler_layers, bf16_is_refused_where_it_has_no_kernels) {
     expect_refusal("compute in bf16; take target aarch64-bf16, or name a processor that does: "
                    "neoverse-v1, neoverse-n2, cortex-a510");
     cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &options.target), NAS_OK));
-    expect_refusal("of other architectures do targets aarch64-bf16");
+    expect_refusal("take target x86-64-avx512bf16, x86-64-amx");
+    cr_assert(eq(int, (int)nas_target_find(ctx, "riscv64-rvv", &options.target), NAS_OK));
+    expect_refusal("of other architectures do targets x86-64-avx512bf16, x86-64-amx, aarch64-bf16");
     cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-bf16", &options.target), NAS_OK));
     options.form = NAS_FORM_ROWS;
     expect_refusal("bf16 has kernels for layers alone");
@@ -543,7 +601,7 @@ Test(compiler_layers, bf16_is_refused_where_it_has_no_kernels) {
     nas_buf_deinit(&text);
     options.dtype = NAS_DTYPE_FP32;
     nas__layers *l = lowered();
-    cr_expect(eq(int, count_layers(l, NAS__CONV_BF16), 0));
+    cr_expect(eq(int, count_bf16(l), 0));
     nas__layers_free(l);
     nas_graph_free(g);
 }

@@ -208,10 +208,8 @@ static void run_in(const char *cwd, const char *const *argv) {
     nas_process_result_deinit(&r);
 }
 
-Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_artifact) {
-    const sr_shape shape = {6, 20, 2, 1, 8, 16, 4, 3, 3, 5};
-    nas_graph *g = reference_sr(ctx, &shape);
-    reference_fill(ctx, g, 5);
+/* The bundle of g, built by its README, gives what the program gives. */
+static void check_bundle(const nas_graph *g) {
     char bundle[128], path[256], line[512];
     (void)snprintf(bundle, sizeof bundle, "%s/a/bundle", dir);
     cr_assert(eq(int, (int)nas_emit_bundle(ctx, g, &options, bundle, NULL), NAS_OK), "%s",
@@ -241,6 +239,39 @@ Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_arti
     nas_buf_deinit(&bytes);
     nas_free(in);
     nas_free(out);
+}
+
+Test(compiler_toolchain, a_bundle_builds_by_its_readme_and_answers_like_the_artifact) {
+    const sr_shape shape = {6, 20, 2, 1, 8, 16, 4, 3, 3, 5};
+    nas_graph *g = reference_sr(ctx, &shape);
+    reference_fill(ctx, g, 5);
+    check_bundle(g);
+    nas_graph_free(g);
+}
+
+/* An app does not ask the system for tile registers: the bundle does. */
+Test(compiler_toolchain, a_bundle_with_tile_registers_needs_no_help_of_the_app) {
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-amx", &options.target), NAS_OK));
+    if (!options.target->runs_here) {
+        (void)fprintf(stderr, "skipped: this processor lacks what x86-64-amx needs\n");
+        cr_skip_test("not on this processor");
+    }
+    nas_graph *g = nas_graph_new(ctx, "tiles");
+    nas_value v = NAS_VALUE_NONE;
+    const nas_conv_attributes a = nas_conv_same(48, 3);
+    cr_assert(eq(int, (int)nas_graph_add_input(ctx, g, "in", (nas_shape){1, 20, 20, 40}, &v), 0));
+    cr_assert(eq(int, (int)nas_graph_add_conv(ctx, g, "conv", v, &a, &v), 0));
+    cr_assert(eq(int, (int)nas_graph_set_output(ctx, g, v), 0));
+    cr_assert(eq(int, (int)nas_graph_alloc_weights(ctx, g), 0));
+    reference_fill(ctx, g, 7);
+    options.form = NAS_FORM_LAYERS;
+    options.dtype = NAS_DTYPE_BF16;
+    nas_buf c = {0}, h = {0};
+    cr_assert(eq(int, (int)nas_emit_source(ctx, g, &options, &c, &h), NAS_OK));
+    cr_assert(ne(ptr, strstr(c.data, "conv_bf16_tile"), NULL));
+    nas_buf_deinit(&c);
+    nas_buf_deinit(&h);
+    check_bundle(g);
     nas_graph_free(g);
 }
 

@@ -79,6 +79,7 @@ Test(latency_facts, names_of_kernel_compiler_and_people_mean_the_same) {
         {"7", "asimd", false},
         {"\"abm avx512_vnni\"", "lzcnt", true},
         {"\"abm avx512_vnni\"", "avx512vnni", true},
+        {"\"avx512_bf16 amx_bf16\"", "avx512bf16", true},
         {"\"avx512_fp16\"", "avx512fp16", true},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -1,4 +1,5 @@
 /* test_compress.c - nas-search compresses a classifier from end to end: tiny training, latencies that nothing was timed for. */
+#include "compiler/compiler.h"
 #include "ir/graph.h"
 #include "tests/search/program.h"
 
@@ -92,6 +93,29 @@ Test(search_compress, a_study_ends_with_a_front_and_a_smaller_network_and_prints
     nas_process_result_deinit(&first);
     nas_process_result_deinit(&again);
     nas_process_result_deinit(&second);
+}
+
+/* Timed and delivered with products of bf16, where this processor has them; else refused. */
+Test(search_compress, programs_have_products_of_bf16_where_asked) {
+    static const char *const bf16[] = {"compile.dtype=bf16", "constraints.latency_p50_ms=<= 100%",
+                                       NULL};
+    const nas_target *native = NULL;
+    cr_assert(nas_target_native(ctx, NAS_DTYPE_BF16, &native) == NAS_OK);
+    const bool has = nas_target_check_dtype(ctx, native, NAS_DTYPE_BF16) == NAS_OK;
+    nas_process_result r = run("configs/compress.toml", "bf16", bf16);
+    cr_assert(r.exit_code == (has ? 0 : 1), "%d: %s", r.exit_code, r.err.data);
+    if (has) {
+        nas_buf text = {0};
+        char path[300];
+        (void)snprintf(path, sizeof path, "%s/bf16/best/model.c", folder);
+        cr_assert(nas_file_read(ctx, path, SIZE_MAX, &text) == NAS_OK);
+        nas_buf_append(&text, "", 1);
+        cr_expect(strstr(text.data, "conv_bf16_") != NULL);
+        nas_buf_deinit(&text);
+    } else {
+        cr_expect(strstr(r.err.data, "compile.dtype") != NULL, "%s", r.err.data);
+    }
+    nas_process_result_deinit(&r);
 }
 
 Test(search_compress, agents_meet_the_budget_with_every_proposal) {

@@ -342,7 +342,14 @@ static const mistake mistakes[] = {
      "device's own"},
     {"[compile]\ndtype = \"fp16\"\n[task]\nkind = \"classify\"",
      "t.toml:2:1: compile.dtype: \"fp16\" is for super-resolution networks; classifiers compute in "
-     "fp32, or in integers by compress.act_bits"},
+     "fp32 or bf16, or in integers by compress.act_bits"},
+    {"[compile]\ndtype = \"bf16\"",
+     "t.toml:2:1: compile.dtype: \"bf16\" is for classifiers; super-resolution networks compute in "
+     "fp32 or fp16"},
+    {"[compile]\ndtype = \"bf16\"\n[task]\nkind = \"classify\"\n[compress]\nspace = \"bits\"",
+     "t.toml:2:1: compile.dtype: \"bf16\": compress.space = \"bits\" makes integers of weights, "
+     "which "
+     "are compiled as such: take amc, agmc or scheme, or leave the key out"},
     {"[compile]\ntimeout_s = 07:32:00",
      "t.toml:2:13: compile.timeout_s: must be a whole number, 1..3600 s, not a date or time"},
 };

@@ -391,6 +391,12 @@ Test(tools_nas_compile, kernels_for_extensions_of_arm_are_those_of_the_processor
     expect(ARM "neoverse-n2 | grep -c bf16", 1, "0");
     expect("$P sample.onnx --explain $C --target aarch64-bf16 --dtype bf16", 0, "* bf16");
     expect(ARM "cortex-a76 --dtype bf16", 1, "compute in bf16; take target aarch64-bf16");
+    expect("$P sample.onnx --explain $C --target x86-64-amx --dtype bf16", 0, "  bf16_tile");
+    expect("$P sample.onnx --explain $C --target x86-64-amx | grep -c bf16", 1, "0");
+    expect("$P sample.onnx --explain $C --target x86-64-avx512bf16 --dtype bf16", 0, "  bf16_dot");
+    expect("$P sample.onnx --explain $C --target x86-64-avx512vnni --dtype bf16", 1,
+           "compute in bf16; take target x86-64-avx512bf16, x86-64-amx, or name a processor that "
+           "does: cooperlake, sapphirerapids");
     expect(ARM "neoverse-n2 --dtype bf16 --form rows", 1, "layers alone");
     expect(ARM "neoverse-n2 --dtype bf16 --tune 1s", 2, "no kernels of bf16");
 #undef ARM

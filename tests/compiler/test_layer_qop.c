@@ -298,8 +298,8 @@ static void check_target(const nas_target *target) {
     const bool emulated = target->flags[0] == '\0';
     if (emulated) {
         nas_buf header = {0};
-        nas_buf_printf(&header, "%s%s%s%s%s", emulated_intrinsics, emulated_widths,
-                       emulated_floats, emulated_planes, emulated_tiles);
+        nas_buf_printf(&header, "%s%s%s%s%s", emulated_intrinsics, emulated_widths, emulated_floats,
+                       emulated_planes, emulated_tiles);
         write_file("immintrin.h", &header);
         nas_buf_deinit(&header);
     }

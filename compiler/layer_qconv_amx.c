@@ -95,12 +95,12 @@ nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
     const nas__q_blocks b = nas__q_block(target, c, way->vectors);
     const int32_t columns = (b.count - 1) * b.vectors + b.last_vectors;
     nas__q_matrix m = list_of(c, may_stay(c, columns, b.count));
-    m.asks = c->groups == 1 && m.used * c->out_c >= MANY_WEIGHTS;
+    m.asks = c->groups == 1 && (int64_t)m.used * c->out_c >= MANY_WEIGHTS;
     const int32_t units = ceil_div(m.pixels, UNIT);
     m.wide = min_i32(way->pixels, units * UNIT);
     m.tiles = ceil_div(units, m.wide / UNIT);
     nas__q_matrix_strips(target, c, b.count,
-                         m.wide * (m.in_place ? c->in_pitch : m.depth * c->groups), &m);
+                         (int64_t)m.wide * (m.in_place ? c->in_pitch : m.depth * c->groups), &m);
     const size_t table = LONG * (size_t)m.strip_pixels, units_table = round_64(table / UNIT);
     m.counts_at = units_table; /* places of the units begin */
     m.lines_at = m.counts_at + units_table;

@@ -85,7 +85,7 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
                         const char *name, nas_buf *out);
 /* nas__q_matrix_strips - deals m->tiles of `tile_bytes` of inputs out to strips. */
 void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
-                          int32_t tile_bytes, nas__q_matrix *m);
+                          int64_t tile_bytes, nas__q_matrix *m);
 /* The same of tile registers, layer_qconv_amx.c. */
 nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way);

@@ -23,12 +23,11 @@ enum {
 
 /* Strips as long as their inputs stay near, and short enough to share the work. */
 void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
-                          int32_t tile_bytes, nas__q_matrix *m) {
-    const int32_t first = target->l1_bytes / 2, second = target->l2_bytes / 4,
-                  weights = c->out_c * m->used; /* that are read for each strip */
-    const int32_t near = second > first && weights > first ? second : first;
-    const int32_t most = near / tile_bytes;
-    m->strips = most < 1 ? m->tiles : ceil_div(m->tiles, min_i32(most, m->tiles));
+                          int64_t tile_bytes, nas__q_matrix *m) {
+    const int32_t first = target->l1_bytes / 2, second = target->l2_bytes / 4;
+    const int64_t weights = (int64_t)c->out_c * m->used; /* that are read for each strip */
+    const int64_t most = (second > first && weights > first ? second : first) / tile_bytes;
+    m->strips = most < 1 ? m->tiles : ceil_div(m->tiles, min_i32((int32_t)most, m->tiles));
     const int32_t units = m->asks ? FEW_UNITS : UNITS; /* weights are read once a strip */
     const int32_t least = min_i32(ceil_div(units, blocks * c->groups), m->tiles);
     if (m->strips < least) m->strips = least;
@@ -54,7 +53,7 @@ static nas__q_matrix mmla_of(const nas_target *target, const nas__qconv *q,
     m.wide = wide * m.unit;
     m.wide_tiles = m.tiles - (wide * m.tiles - units);
     nas__q_matrix_strips(target, c, nas__q_block(target, c, way->vectors).count,
-                         m.wide * m.depth * c->groups, &m);
+                         (int64_t)m.wide * m.depth * c->groups, &m);
     const size_t offsets = round_64(OFFSET_BYTES * (size_t)m.strip_pixels);
     m.residuals_at = offsets;
     m.copies_at = m.residuals_at + (c->has_residual ? offsets : 0);
@@ -106,8 +105,9 @@ size_t nas__q_matrix_place(const nas_target *target, const nas__q_matrix *m,
 
 static const double l2_bytes_cycle = 32, far_bytes_cycle = 10, call_cycles = 16;
 
-/* Cycles of one step of a tile of `units` by `vectors`, but for what comes from far: cores with i8mm start as many matrix products a cycle as dot products of vectors, two on most of them (Neoverse N2,
- * Cortex-A710, Cortex-A715; four on Neoverse V1: Arm's Software Optimization Guides), and load two vectors. */
+/* Cycles of one step of a tile of `units` by `vectors`, but for what comes from far: cores with i8mm start as many matrix
+ * products a cycle as dot products of vectors, two on most of them (Neoverse N2, Cortex-A710, Cortex-A715; four on
+ * Neoverse V1: Arm's Software Optimization Guides), and load two vectors. */
 static double step_cycles(const nas__qconv_way *way, int32_t units, int32_t vectors) {
     const double columns = 2 * vectors;
     const double products = units * columns * 0.5 + (way->stored_bits == 4 ? columns * 0.75 : 0);

@@ -365,8 +365,7 @@ static void emit_dealt_tile(const dealt *d, nas_buf *out) {
                        d->part.width == 64   ? "__m512"
                        : d->part.width == 32 ? "__m256"
                                              : "__m128",
-                       prefix_of(d->part.width),
-                       c->has_residual ? "" : " + (float)h[1]");
+                       prefix_of(d->part.width), c->has_residual ? "" : " + (float)h[1]");
     for (int32_t pass = 0; pass < d->passes; pass++) {
         for (int32_t column = 0; column <= (d->columns - 1) * c->stride_w + last; column++) {
             if (!is_read(d, column)) continue;

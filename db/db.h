@@ -295,6 +295,8 @@ typedef struct nas_db_class_values {
     nas_opt_double report_top1;       /* REPORT images, after it */
     nas_opt_i64 weight_bytes;         /* as stored; absent: 4 a parameter */
     nas_opt_i64 bops;                 /* absent: 1024 a MAC */
+    nas_opt_double
+        finalist_cross_entropy; /* nats, REWARD images, after the short tuning of finalists */
 } nas_db_class_values;
 /* nas_db_class_values_put - sets the fields that are given, keeps the others. DB: unknown trial, a share beyond 0..1,
  * a number below 0. */

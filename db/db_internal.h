@@ -94,6 +94,7 @@ extern const char *const nas__schema_2[];
 extern const char *const nas__schema_3[];         /* schema_devices.c */
 extern const char *const nas__schema_classes[];   /* schema_classes.c */
 extern const char *const nas__schema_levels[];    /* schema_classes.c */
+extern const char *const nas__schema_finalists[]; /* schema_classes.c */
 extern const char *const nas__schema_predictor[]; /* schema_predictor.c */
 extern const char *const nas__schema_sparse[];    /* schema_sparse.c */
 

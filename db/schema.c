@@ -277,6 +277,7 @@ const nas_db_migration *nas_db_migrations(int32_t *n) {
         {"latencies measured elsewhere and models of devices", nas__schema_predictor},
         {"what sparse layers gain", nas__schema_sparse},
         {"bytes and bit operations of compressed classifiers", nas__schema_levels},
+        {"finalists among compressed classifiers", nas__schema_finalists},
     };
     *n = (int32_t)(sizeof list / sizeof list[0]);
     return list;

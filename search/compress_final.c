@@ -87,10 +87,19 @@ static nas_status finish(nas__comp *c, size_t index, const nas_graph *graph) {
     return status == NAS_OK ? record(c, index, &timed) : status;
 }
 
-static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_t n) {
+static bool is_final(const nas__comp_trial *t) {
+    return t->row.values.final_latency_p50_us.is_set; /* of an earlier start */
+}
+
+/* take_tuned: NULL, or the network after a short tuning, from which it goes on. */
+static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_t n,
+                                nas_graph *take_tuned) {
     nas__comp_trial *t = &c->trials[index];
-    if (t->row.values.final_latency_p50_us.is_set) return NAS_OK; /* of an earlier start */
-    nas_graph *graph = NULL;
+    nas_graph *graph = take_tuned;
+    if (is_final(t)) {
+        nas_graph_free(graph);
+        return NAS_OK;
+    }
     char label[48];
     (void)snprintf(label, sizeof label, "%s %zu of %zu",
                    c->channels == NULL ? "final networks" : "fine-tuning", number + 1, n);
@@ -102,6 +111,8 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     } else if (status == NAS_OK && c->levels != NULL) {
         nas__progress_phase(&c->progress, label, 0, 1);
         status = nas__levels_final(c, index, &graph);
+    } else if (status == NAS_OK && graph != NULL) {
+        status = nas__comp_tune(c, graph, label, index);
     } else if (status == NAS_OK) {
         c->refits = c->config->compress.refit;
         status = nas_space_decode(c->ctx, c->space, &t->point, &graph);
@@ -113,17 +124,34 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
     return nas_wrap(c->ctx, status, "final figures of trial %zu", index);
 }
 
-nas_status nas__comp_final(nas__comp *c) {
+static nas_status tune_front(nas__comp *c) {
     finalist *list = NULL;
     size_t n = 0;
-    char path[NAS__COMP_PATH_MAX];
     nas_status status = choose(c, &list, &n);
-    if (status == NAS_OK) status = nas__comp_path(c, "tuned", path);
-    if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
-    /* the original first: trial 0 */
-    if (status == NAS_OK) status = tune_finalist(c, 0, 0, n + 1);
+    if (status == NAS_OK) status = tune_finalist(c, 0, 0, n + 1, NULL);
     for (size_t i = 0; i < n && status == NAS_OK; i++)
-        status = tune_finalist(c, list[i].index, i + 1, n + 1);
+        status = tune_finalist(c, list[i].index, i + 1, n + 1, NULL);
     nas_free(list);
     return status;
+}
+
+/* The one that a short tuning chooses, unless an earlier start has finished it. */
+static nas_status tune_chosen(nas__comp *c) {
+    nas_graph *graph = NULL;
+    size_t index = 0;
+    nas_status status = tune_finalist(c, 0, 0, 2, NULL);
+    for (size_t i = 1; i < c->n_trials && status == NAS_OK; i++) {
+        if (is_final(&c->trials[i])) return NAS_OK;
+    }
+    if (status == NAS_OK) status = nas__comp_finalist(c, &index, &graph);
+    return status == NAS_OK ? tune_finalist(c, index, 1, 2, graph) : status;
+}
+
+nas_status nas__comp_final(nas__comp *c) {
+    char path[NAS__COMP_PATH_MAX];
+    nas_status status = nas__comp_path(c, "tuned", path);
+    if (status == NAS_OK) status = nas_mkdirs(c->ctx, path);
+    if (status != NAS_OK) return status;
+    /* the original first: trial 0 */
+    return c->config->compress.finalists > 0 ? tune_chosen(c) : tune_front(c);
 }

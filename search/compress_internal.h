@@ -3,7 +3,7 @@
  * Phases: model (imported, or built in and trained), statistics of its layers, baseline (scored, timed), search (ask, prune
  * and repair, score on REWARD images, compile, check, time, tell), final (front members fine-tuned with the original as
  * teacher, compiled, timed beside the original, scored on REPORT images), report. What is finished is in study.db or in a
- * file of the run's folder: model.onnx, tuned/<trial>.onnx, front.csv, best/, trial-<number>/ (of --deliver). */
+ * file of the run's folder: model.onnx, finalists/<trial>.onnx, tuned/<trial>.onnx, front.csv, best/, trial-<number>/ (of --deliver). */
 #ifndef NAS_SEARCH_COMPRESS_INTERNAL_H
 #define NAS_SEARCH_COMPRESS_INTERNAL_H
 
@@ -17,6 +17,8 @@
 #include "spaces/amc.h"
 
 enum { NAS__COMP_PATH_MAX = 1024 };
+/* What finalists draw their images by: the number of no trial. */
+#define NAS__COMP_FINALIST_STREAM ((uint64_t)1 << 40)
 
 typedef struct nas__comp_trial {
     nas_db_trial row; /* owned */
@@ -90,6 +92,14 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream);
 /* nas__comp_tune - fine-tunes in place. stream: number of the trial; 0, the original, learns from itself as it came, and
  * others from compress.teacher. */
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream);
+/* nas__comp_tune_finalist - the same for compress.finalist_steps, of every finalist with the same images. */
+nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label);
+
+/* ---- compress_finalists.c ---- */
+/* nas__comp_finalist - the best of compress.finalists proposals (by their rewards, feasible ones if there are any) after a short
+ * tuning: *index has the least cross-entropy of REWARD images, *out is it as tuned. What an earlier start has tuned is not done
+ * again. */
+nas_status nas__comp_finalist(nas__comp *c, size_t *index, nas_graph **out);
 
 /* ---- compress_tuned.c ---- */
 /* nas__comp_tuned_original - the original, fine-tuned as trial 0 is; from compile.cache_dir, as tuned-<hash>.onnx, when a study

@@ -157,6 +157,7 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     nas_tune_options o = nas_tune_options_default();
     o.batch = cfg->eval.batch;
     o.steps = cfg->eval.finetune_steps;
+    if (stream > 0 && cfg->compress.finalists > 0) o.steps -= cfg->compress.finalist_steps;
     o.adam = strcmp(cfg->compress.optimizer, "adam") == 0;
     if (o.adam) o.weight_decay = 0; /* Adam has none here */
     o.learning_rate = cfg->eval.finetune_learning_rate;
@@ -172,16 +173,27 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     return o;
 }
 
-nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
-    const bool by_tuned = stream > 0 && strcmp(c->config->compress.teacher, "tuned") == 0;
-    const nas_tune_options o = nas__comp_tune_options(c, stream);
-    if (o.steps == 0) return NAS_OK;
-    nas__progress_phase(&c->progress, label, 0, o.steps);
+static nas_status tune(nas__comp *c, nas_graph *graph, const char *label, bool compressed,
+                       const nas_tune_options *o) {
+    const bool by_tuned = compressed && strcmp(c->config->compress.teacher, "tuned") == 0;
+    if (o->steps == 0) return NAS_OK;
+    nas__progress_phase(&c->progress, label, 0, o->steps);
     nas_status status = by_tuned ? load_tuned(c) : NAS_OK;
     if (status == NAS_OK)
-        status = nas_tune(c->ctx, graph, by_tuned ? c->tuned : c->model, c->data, &o, show_step, c);
+        status = nas_tune(c->ctx, graph, by_tuned ? c->tuned : c->model, c->data, o, show_step, c);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     return nas_wrap(c->ctx, status, "%s", label);
+}
+
+nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
+    const nas_tune_options o = nas__comp_tune_options(c, stream);
+    return tune(c, graph, label, stream > 0, &o);
+}
+
+nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label) {
+    nas_tune_options o = nas__comp_tune_options(c, NAS__COMP_FINALIST_STREAM);
+    o.steps = c->config->compress.finalist_steps;
+    return tune(c, graph, label, true, &o);
 }
 
 /* ---- the space ---------------------------------------------------------------------------------------------------------- */

@@ -322,7 +322,12 @@ static void print_trials(const nas_config *cfg) {
     }
     printf(", scored on at most %d images, compiled, timed for %.1f s at most on %s\n",
            (int)cfg->data.reward_images, cfg->measure.max_time_ms * 1e-3, cfg->devices[0].name);
-    if (channels) {
+    if (cfg->compress.finalists > 0) {
+        printf("final     at most %d proposals: %d steps each; the best of them goes on, and the "
+               "original: %d steps in all\n",
+               (int)cfg->compress.finalists, (int)cfg->compress.finalist_steps,
+               (int)cfg->eval.finetune_steps);
+    } else if (channels) {
         printf("final     the original and at most %d front members: %d steps each%s\n",
                (int)cfg->eval.finetune_max, (int)cfg->eval.finetune_steps,
                !levels   ? ""

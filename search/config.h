@@ -94,6 +94,7 @@ typedef struct nas_config {
         int32_t channel_step, calibration_images, positions, shift;
         double min_ratio, ridge, distill, temperature, average;
         bool repair, recalibrate, flip, epochs, normalise, refit;
+        int32_t finalists, finalist_steps; /* finalists 0: the front as it is */
         /* spaces of levels: lists apart by commas (compress_choices.h) */
         char bits[64], patterns[NAS_TEXT_MAX], rates[128], calibrate[16];
         char gains[NAS_TEXT_MAX], gains_device[NAS_DEVICE_NAME_MAX];

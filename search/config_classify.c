@@ -104,6 +104,25 @@ static void check_dtype(nas__config_doc *doc, const nas_config *c, bool classify
             c->compress.space);
 }
 
+/* The choice is by one figure, among networks that channels alone make. */
+static void check_finalists(nas__config_doc *doc, const nas_config *c) {
+    static const char *const path = "compress.finalists";
+    if (c->compress.finalists == 0) return;
+    if (nas__space_has_levels(c->compress.space))
+        PROBLEM(doc, path,
+                "compress.space = \"%s\" has no finalists: use amc or agmc, or leave it out",
+                c->compress.space);
+    if (c->n_objectives != 1 || c->objectives[0].metric != NAS_METRIC_TOP1)
+        PROBLEM(doc, path,
+                "one network of %d is chosen by its answers: top1 must be the only objective",
+                (int)c->compress.finalists);
+    if (c->compress.finalist_steps >= c->eval.finetune_steps)
+        PROBLEM(
+            doc, path,
+            "compress.finalist_steps = %d are part of eval.finetune_steps = %d, and must be less",
+            (int)c->compress.finalist_steps, (int)c->eval.finetune_steps);
+}
+
 void nas__config_classify(nas__config_doc *doc, nas_config *c) {
     const bool classify = strcmp(c->task.kind, "classify") == 0;
     const bool named =
@@ -128,4 +147,5 @@ void nas__config_classify(nas__config_doc *doc, nas_config *c) {
     if (!built_in && c->model.onnx[0] == '\0')
         PROBLEM(doc, "data.kind", "the built-in network knows glyphs only: give model.onnx");
     check_levels(doc, c);
+    check_finalists(doc, c);
 }

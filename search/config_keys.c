@@ -222,6 +222,13 @@ static const nas__config_key keys[] = {
      .doc =
          "amc and agmc: before fine-tuning, every convolution is fitted to the original's outputs "
          "from what the pruned layers before it give"},
+    INTEGER("compress.finalists", compress.finalists, 0, 1000, "networks",
+            "amc and agmc, with top1 as the only objective: so many of the best proposals are "
+            "fine-tuned for compress.finalist_steps each, and the one with the least cross-entropy "
+            "of REWARD images goes on alone; 0: the front as it is"),
+    INTEGER("compress.finalist_steps", compress.finalist_steps, 1, 10000000, "steps",
+            "optimiser steps of each finalist; those of the chosen one are part of its "
+            "eval.finetune_steps"),
     {.path = "compress.recalibrate",
      .type = NAS__KEY_FLAG,
      FIELD(compress.recalibrate),
@@ -529,6 +536,7 @@ void nas_config_default(nas_config *out) {
                      .calibrate = "sequential",
                      .keep_edges = true,
                      .warm_start = true,
+                     .finalist_steps = 100,
                      .cache_mb = 512,
                      .distill = 0.5,
                      .temperature = 3,

@@ -442,3 +442,88 @@ Test(search_compress, finalists_are_fitted_in_turn) {
     }
     cr_assert(strcmp(hash[0], hash[1]) != 0);
 }
+
+/* ---- finalists --------------------------------------------------------------------------------------------------------- */
+
+static nas_process_result run_finalists(const char *name) {
+    static const char *const more[] = {"compress.finalists=3", "compress.finalist_steps=2",
+                                       "eval.finetune_steps=5", "search.trials=6", NULL};
+    return run("configs/agmc-resnet56.toml", name, more);
+}
+
+/* A folder where a network is to be written: that write fails. */
+static void block(const char *name, const char *file, bool blocked) {
+    char command[512];
+    (void)snprintf(command, sizeof command, blocked ? "mkdir -p %s/%s/%s" : "rmdir %s/%s/%s",
+                   folder, name, file);
+    cr_assert(system(command) == 0, "%s", command);
+}
+
+/* The best by reward are tuned for a while; the one with the least cross-entropy goes on alone, for the rest of the steps. */
+Test(search_compress, finalists_are_chosen_by_their_answers_after_a_short_tuning) {
+    nas_process_result r = run_finalists("f");
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    cr_assert(strstr(r.err.data, "finalist 3 of 3: trial ") != NULL, "%s", r.err.data);
+    cr_assert(strstr(r.err.data, " goes on, for 3 of 5 steps") != NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    cr_assert(test_ask(ctx, folder, "f",
+                       "SELECT count(DISTINCT point) FROM v_class WHERE finalist_cross_entropy > "
+                       "0") == 3);
+    cr_assert(test_ask(ctx, folder, "f",
+                       "SELECT min(CASE WHEN finalist_cross_entropy > 0 THEN reward_top1 END) >= "
+                       "max(CASE WHEN finalist_cross_entropy IS NULL THEN reward_top1 END) FROM "
+                       "v_class WHERE trial > 0") == 1);
+    cr_assert(test_ask(ctx, folder, "f",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND report_top1 IS NOT NULL "
+                       "AND finalist_cross_entropy = (SELECT min(finalist_cross_entropy) FROM "
+                       "v_class)") == 1);
+    cr_assert(test_ask(ctx, folder, "f",
+                       "SELECT count(*) FROM v_class WHERE report_top1 IS NOT NULL") == 2);
+    r = run_finalists("f"); /* finished: nothing is tuned again */
+    cr_assert(r.exit_code == 0 && strstr(r.err.data, "finalist") == NULL, "%s", r.err.data);
+    nas_process_result_deinit(&r);
+}
+
+/* The order in which they are tuned, from the log of a whole study, tells where to break another one. */
+Test(search_compress, an_interrupted_choice_of_finalists_goes_on_where_it_was) {
+    char file[64], whole[NAS_SHA256_HEX], resumed[NAS_SHA256_HEX];
+    nas_process_result r = run_finalists("whole");
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    const char *second = strstr(r.err.data, "finalist 2 of 3: trial ");
+    cr_assert(second != NULL, "%s", r.err.data);
+    (void)snprintf(file, sizeof file, "finalists/%ld.onnx",
+                   strtol(second + strlen("finalist 2 of 3: trial "), NULL, 10));
+    nas_process_result_deinit(&r);
+    block("broken", file, true);
+    r = run_finalists("broken");
+    cr_assert(r.exit_code != 0 && strstr(r.err.data, "finalist 1 of 3: trial ") != NULL, "%s",
+              r.err.data);
+    nas_process_result_deinit(&r);
+    cr_assert(test_ask(ctx, folder, "broken",
+                       "SELECT count(*) FROM v_class WHERE finalist_cross_entropy > 0") == 1);
+    block("broken", file, false);
+    r = run_finalists("broken");
+    cr_assert(r.exit_code == 0, "%d %s", r.exit_code, r.err.data);
+    cr_assert(strstr(r.err.data, "finalist 1 of 3 was tuned before") != NULL &&
+                  strstr(r.err.data, "finalist 2 of 3: trial ") != NULL,
+              "%s", r.err.data);
+    nas_process_result_deinit(&r);
+    hash_of("whole", "best/model.onnx", whole);
+    hash_of("broken", "best/model.onnx", resumed);
+    cr_assert(strcmp(whole, resumed) == 0);
+}
+
+Test(search_compress, finalists_that_nothing_can_be_chosen_of_are_mistakes_of_the_config) {
+    static const char *const rows[][3] = {
+        {"configs/agmc-resnet56.toml", "compress.finalist_steps=20", "must be less"},
+        {"configs/compress.toml", "compress.finalist_steps=1", "top1 must be the only objective"},
+        {"configs/mixed.toml", "compress.finalist_steps=1", "has no finalists"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *const more[] = {"compress.finalists=2", rows[i][1], NULL};
+        nas_process_result r = run(rows[i][0], "bad", more);
+        cr_assert(r.exit_code == 2 && strstr(r.err.data, rows[i][2]) != NULL, "%s: %d %s",
+                  rows[i][0], r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+    }
+}

@@ -136,6 +136,9 @@ $(B)/obj/%.$(1).o: %.c $(STAMP)
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
+# Tile registers of x86-64; called only where processor and system have them.
+CFLAGS_eval_exec_tiles := $(if $(findstring x86_64,$(shell uname -m)),-march=sapphirerapids -mprefer-vector-width=512)
+
 # The policies' small nets: loops worth the vectoriser.
 CFLAGS_search_strategies_dense := -O3
 ifneq ($(filter asan ubsan debug,$(MODE)),)
@@ -253,7 +256,7 @@ check-rig: all $(RIG_TOOLS) $(B)/tests/latency
 # The peak loops of the benchmarks use the widest vectors of this CPU.
 $(B)/obj/bench/%.o: private CFLAGS += -march=native -mprefer-vector-width=512 -ffp-contract=fast
 # bench-predictor and bench-compress are targets of their own: they take minutes and want data.
-BENCHES := $(filter-out bench_predictor bench_compress,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
+BENCHES := $(filter-out bench_predictor bench_compress bench_reward,$(patsubst bench/%.c,%,$(wildcard bench/*.c)))
 $(B)/bench/%: $(B)/obj/bench/%.o $(call archives,$(LINK_search))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -293,6 +296,11 @@ bench-predictor: $(B)/bench/bench_predictor ## device models on published latenc
 COMPRESS_ARGS ?=
 bench-compress: $(B)/bench/bench_compress ## one-shot compression of ResNet-20 (COMPRESS_ARGS='--data ../shared/data --seeds 3')
 	$(Q)$(B)/bench/bench_compress $(COMPRESS_ARGS)
+
+.PHONY: bench-reward
+REWARD_ARGS ?=
+bench-reward: $(B)/bench/bench_reward ## time of one evaluation of a channel search (REWARD_ARGS='--net resnet20 --proposals 12')
+	$(Q)$(B)/bench/bench_reward $(REWARD_ARGS)
 
 .PHONY: bench-engines
 ENGINES_ARGS ?=

@@ -13,11 +13,17 @@ typedef struct nas_exec nas_exec;
 typedef struct nas_exec_options {
     int32_t chunk;   /* images that go through the network together, 1..256 */
     int32_t threads; /* 1..64 */
+    bool bf16;       /* nas_exec_new alone: values and weights of ungrouped convolutions rounded to bf16, products summed
+                      * in fp32, as tile registers do it */
 } nas_exec_options;
-nas_exec_options nas_exec_options_default(void); /* 8 images, 2 threads */
+nas_exec_options nas_exec_options_default(void); /* 8 images, 2 threads, no bf16 */
+/* nas_exec_has_bf16 - whether this build, processor and system can do that (AMX-BF16). */
+bool nas_exec_has_bf16(void);
 
 /* nas_exec_new - borrows `graph`, which must have weights, one input and batch 1, and outlive the executor.
- * UNSUPPORTED names a node whose operator it cannot run; RANGE: a chunk of values above 2^31 floats. */
+ * UNSUPPORTED names a node whose operator it cannot run, or says that bf16 is not to be had; RANGE: a chunk of values above
+ * 2^31 floats. With bf16 an image's answers are still independent of chunk, threads and other images while all values are
+ * finite. */
 nas_status nas_exec_new(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                         nas_exec **out);
 void nas_exec_free(nas_exec *exec);

@@ -8,6 +8,7 @@
 
 #include "eval/exec.h"
 #include "eval/exec_kernels.h"
+#include "eval/exec_tiles.h"
 
 typedef struct nas__exec_value {
     nas_value root; /* the value whose place it shares: itself unless it was fused */
@@ -34,6 +35,7 @@ typedef struct nas__exec_step {
     int32_t *back_taps;
     /* BATCH_NORM: in a worker's space, mean, variance, scale and shift of the chunk, each in whole vectors of channels */
     size_t statistics;
+    nas__exec_tiles *tiles; /* CONV with groups 1 of an executor with bf16, else NULL */
 } nas__exec_step;
 
 /* Codes that a value is rounded to while a network of integers is trained: scale*(low..high), whole numbers, 0 among them. */
@@ -56,6 +58,10 @@ struct nas_exec {
     size_t space_floats;
     float *packed;
     size_t packed_floats;
+    nas__bf16 *halves; /* weights for tiles */
+    size_t n_halves;
+    size_t strip_at;             /* in a space: where tiles have their strip; its values */
+    size_t strip_values;
     float **spaces;              /* one a worker, its own allocation */
     const nas__exec_grid *grids; /* NULL, or by the roots of values; borrowed */
     ptrdiff_t
@@ -103,6 +109,12 @@ void nas__exec_norm_back(const nas_exec *exec, const nas__exec_step *step, float
 /* nas__exec_trainable - NULL, or why no gradient goes through a node. */
 const char *nas__exec_trainable(const nas_graph *g, const nas_node *node);
 bool nas__exec_is_depthwise(const nas_graph *g, const nas_node *node);
+/* nas__exec_tiles_plan - of a step whose taps and weights are planned; nas__exec_tiles_pack, nas__exec_tiles_conv - its weights,
+ * and the step itself. */
+nas_status nas__exec_tiles_plan(nas_ctx *ctx, nas_exec *exec, nas__exec_step *step);
+void nas__exec_tiles_pack(const nas_exec *exec, const nas__exec_step *step);
+void nas__exec_tiles_conv(const nas_exec *exec, const nas__exec_step *step, float *space,
+                          int32_t n);
 /* nas__exec_supported - NULL, or why a node cannot be run. */
 const char *nas__exec_supported(const nas_graph *g, const nas_node *node);
 

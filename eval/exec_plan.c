@@ -208,6 +208,7 @@ static nas_status plan_conv(nas_ctx *ctx, nas_exec *e, nas__exec_step *step) {
     e->packed_floats += step->group_weights * (depthwise ? 1 : (size_t)c->groups);
     step->bias = e->packed_floats;
     e->packed_floats += width * (depthwise ? 1 : (size_t)c->groups);
+    if (e->options.bf16 && c->groups == 1) return nas__exec_tiles_plan(ctx, e, step);
     return e->keep && !depthwise ? plan_gradient(ctx, e, step, out) : NAS_OK;
 }
 
@@ -360,6 +361,7 @@ void nas_exec_update(nas_exec *e) {
     nas__exec_pack(e, e->graph, e->packed);
     for (int32_t i = 0; i < e->n_steps; i++) {
         const nas_op op = nas_graph_node(e->graph, e->steps[i].node)->op;
+        if (e->steps[i].tiles != NULL) nas__exec_tiles_pack(e, &e->steps[i]);
         for (int32_t t = 0; op == NAS_OP_CONSTANT && t < e->options.threads; t++)
             write_constant(e, e->spaces[t], e->steps[i].node);
     }
@@ -410,6 +412,12 @@ static nas_status alloc_parts(nas_ctx *ctx, nas_exec *e) {
 nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                           bool keep, nas_exec **out) {
     nas_status status = check_graph(ctx, graph, options);
+    if (status == NAS_OK && options->bf16 && keep)
+        status = nas_fail(ctx, NAS_ERR_UNSUPPORTED, "executor: bf16 is for answers alone");
+    if (status == NAS_OK && options->bf16 && !nas_exec_has_bf16())
+        status = nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                          "executor: bf16 wants a processor with AMX-BF16, and a system that "
+                          "lets programs use it");
     if (status != NAS_OK) return status;
     nas_exec *e = nas_alloc_array(ctx, 1, sizeof *e);
     if (e == NULL) return NAS_ERR_NOMEM;
@@ -427,7 +435,10 @@ nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_o
     if (status == NAS_OK) status = plan_steps(ctx, e);
     if (status == NAS_OK) {
         e->packed = nas_arena_alloc(ctx, e->arena, e->packed_floats + 1, sizeof *e->packed);
-        if (e->packed == NULL) status = NAS_ERR_NOMEM;
+        e->halves = nas_alloc_aligned(ctx, e->n_halves + 1, sizeof *e->halves, 64);
+        if (e->packed == NULL || e->halves == NULL) status = NAS_ERR_NOMEM;
+        e->strip_at = e->space_floats;
+        e->space_floats += (e->strip_values + 31) / 32 * 16;
     }
     for (int32_t i = 0; i < options->threads && status == NAS_OK; i++) {
         /* the last group of a grouped convolution reads and rewrites a few floats too far */
@@ -452,6 +463,7 @@ void nas_exec_free(nas_exec *e) {
     if (e == NULL) return;
     for (int32_t i = 0; e->spaces != NULL && i < e->options.threads; i++)
         nas_free(e->spaces[i]);
+    nas_free(e->halves);
     nas_arena_free(e->arena);
     nas_free(e);
 }

@@ -60,6 +60,10 @@ static float *pixel(const operand *o, int32_t image, int32_t y, int32_t x) {
 static void run_conv(const nas_exec *e, const nas__exec_step *s, const nas_node *node, float *space,
                      int32_t n) {
     const size_t width = (size_t)s->vectors * NAS__EXEC_LANES;
+    if (s->tiles != NULL) {
+        nas__exec_tiles_conv(e, s, space, n);
+        return;
+    }
     nas__exec_conv job = {.in = nas__exec_at(e, space, node->inputs[0]),
                           .out = nas__exec_at(e, space, s->out),
                           .in_at = s->in_at,

@@ -71,7 +71,9 @@ PKG_latency := gsl libcurl jansson
 PKG_db := sqlite3
 PKG_search := jansson
 PKG_tools := jansson zlib
-pkgs = $(sort $(foreach m,$(1),$(PKG_$(m))))
+# OpenBLAS first: GSL's library ends with a slow BLAS under the same names.
+pkgs = $(filter openblas,$(pkgs_of)) $(filter-out openblas,$(pkgs_of))
+pkgs_of = $(sort $(foreach m,$(1),$(PKG_$(m))))
 libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1)) 2>/dev/null))
 PKG_ALL := $(call pkgs,$(MODULES))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG_ALL) 2>/dev/null)

@@ -298,6 +298,31 @@ static void norm_moments(const nas__exec_norm_row *row) {
     }
 }
 
+typedef double sum_vec __attribute__((vector_size(LANES * 8), may_alias, aligned(8)));
+
+/* Squares of floats are exact in doubles: the same bits with every instruction set. */
+static void moments(const float *x, ptrdiff_t step, int32_t pixels, int32_t channels, double *sums,
+                    double *squares) {
+    int32_t c = 0;
+    for (; c + LANES <= channels; c += LANES) {
+        sum_vec s = *(const sum_vec *)(sums + c), q = *(const sum_vec *)(squares + c);
+        for (int32_t p = 0; p < pixels; p++) {
+            const sum_vec v = __builtin_convertvector(LOAD(x + p * step + c), sum_vec);
+            s += v;
+            q += v * v;
+        }
+        *(sum_vec *)(sums + c) = s;
+        *(sum_vec *)(squares + c) = q;
+    }
+    for (; c < channels; c++) {
+        for (int32_t p = 0; p < pixels; p++) {
+            const double v = (double)x[p * step + c];
+            sums[c] += v;
+            squares[c] += v * v;
+        }
+    }
+}
+
 static void norm_apply(const nas__exec_norm_row *row, float lo, float hi) {
     const vec l = vec_splat(lo), h = vec_splat(hi);
     for (int32_t c = 0; c < row->channels; c += LANES) {
@@ -366,6 +391,7 @@ const nas__exec_kernels JOIN(nas__exec_kernels_, NAS_ISA) = {
     .affine = affine,
     .gate = gate,
     .norm_moments = norm_moments,
+    .moments = moments,
     .norm_apply = norm_apply,
     .norm_slopes = norm_slopes,
     .norm_back = norm_back,

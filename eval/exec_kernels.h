@@ -70,6 +70,9 @@ typedef struct nas__exec_kernels {
     void (*norm_moments)(const nas__exec_norm_row *row);
     /* y = clamp(scale*x + shift) */
     void (*norm_apply)(const nas__exec_norm_row *row, float lo, float hi);
+    /* sums += x, squares += x^2 for c < channels, pixel after pixel */
+    void (*moments)(const float *x, ptrdiff_t step, int32_t pixels, int32_t channels, double *sums,
+                    double *squares);
     /* sums += dy, products += dy*(x - center) */
     void (*norm_slopes)(const nas__exec_norm_row *row);
     /* dx += scale*dy + slope*(x - center) + shift */

@@ -59,13 +59,8 @@ static void sum_image(const walk *w, const nas__exec_value *v, const float *at, 
     double *squares = sum + w->widest;
     for (int32_t c = 0; c < v->c; c++)
         sum[c] = squares[c] = 0;
-    for (int32_t p = 0; p < v->h * v->w; p++) {
-        const float *x = at + p / v->w * v->row + (ptrdiff_t)(p % v->w) * v->cs;
-        for (int32_t c = 0; c < v->c; c++) {
-            sum[c] += (double)x[c];
-            squares[c] += (double)x[c] * (double)x[c];
-        }
-    }
+    for (int32_t y = 0; y < v->h; y++)
+        w->e->kernels->moments(at + y * v->row, v->cs, v->w, v->c, sum, squares);
 }
 
 static nas_status run_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
@@ -92,11 +87,17 @@ static nas_status finish_chunk(nas_ctx *ctx, void *arg, size_t index, int worker
     const walk *w = arg;
     const nas__exec_value *v = nas__exec_root(w->e, w->step->node);
     float *at = nas__exec_at(w->e, w->e->spaces[index], w->step->node);
-    for (int32_t image = 0; image < images_of(w, index); image++) {
-        for (int32_t p = 0; p < v->h * v->w; p++) {
-            float *x = at + image * v->image + p / v->w * v->row + (ptrdiff_t)(p % v->w) * v->cs;
-            w->e->kernels->affine(x, w->scale, w->shift, x, (size_t)v->cs, w->lo, w->hi);
-        }
+    for (int32_t i = 0; i < images_of(w, index) * v->h; i++) {
+        float *x = at + i / v->h * v->image + i % v->h * v->row;
+        const nas__exec_norm_row row = {.x = x,
+                                        .y = x,
+                                        .x_step = v->cs,
+                                        .y_step = v->cs,
+                                        .pixels = v->w,
+                                        .channels = v->cs,
+                                        .scale = w->scale,
+                                        .shift = w->shift};
+        w->e->kernels->norm_apply(&row, w->lo, w->hi);
     }
     return NAS_OK;
 }

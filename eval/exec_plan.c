@@ -409,15 +409,9 @@ static nas_status alloc_parts(nas_ctx *ctx, nas_exec *e) {
     return e->values == NULL || e->steps == NULL || e->spaces == NULL ? NAS_ERR_NOMEM : NAS_OK;
 }
 
-nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
-                          bool keep, nas_exec **out) {
+static nas_status plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                       bool keep, nas_exec **out) {
     nas_status status = check_graph(ctx, graph, options);
-    if (status == NAS_OK && options->bf16 && keep)
-        status = nas_fail(ctx, NAS_ERR_UNSUPPORTED, "executor: bf16 is for answers alone");
-    if (status == NAS_OK && options->bf16 && !nas_exec_has_bf16())
-        status = nas_fail(ctx, NAS_ERR_UNSUPPORTED,
-                          "executor: bf16 wants a processor with AMX-BF16, and a system that "
-                          "lets programs use it");
     if (status != NAS_OK) return status;
     nas_exec *e = nas_alloc_array(ctx, 1, sizeof *e);
     if (e == NULL) return NAS_ERR_NOMEM;
@@ -454,9 +448,20 @@ nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_o
     return NAS_OK;
 }
 
+nas_status nas__exec_plan(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
+                          bool keep, nas_exec **out) {
+    if (options->bf16)
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED, "executor: bf16 is for answers alone");
+    return plan(ctx, graph, options, keep, out);
+}
+
 nas_status nas_exec_new(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                         nas_exec **out) {
-    return nas__exec_plan(ctx, graph, options, false, out);
+    if (options->bf16 && !nas_exec_has_bf16())
+        return nas_fail(ctx, NAS_ERR_UNSUPPORTED,
+                        "executor: bf16 wants a processor with AMX-BF16, and a system that lets "
+                        "programs use it");
+    return plan(ctx, graph, options, false, out);
 }
 
 void nas_exec_free(nas_exec *e) {

@@ -131,7 +131,9 @@ nas_status nas__comp_model(nas__comp *c) {
 
 nas_status nas__comp_top1(nas__comp *c, const nas_graph *graph, nas_class_split split,
                           double *top1) {
-    const nas_exec_options o = {.chunk = 8, .threads = c->config->eval.threads};
+    const nas_exec_options o = {.chunk = 8,
+                                .threads = c->config->eval.threads,
+                                .bf16 = c->bf16 && split == NAS_CLASS_REWARD};
     const nas_shape s = nas_graph_node(graph, nas_graph_output(graph))->shape;
     const size_t n = nas_class_data_count(c->data, split);
     nas_class_reader reader = {c->data, split};
@@ -258,12 +260,17 @@ static nas_status score_channels(nas__comp *c) {
                                          c->n_moments, c->scores);
 }
 
+static nas_status cut(nas_ctx *ctx, const nas__comp *c, const int32_t *kept, bool *keep,
+                      nas_graph **out) {
+    const nas_status status = nas_channels_choose(ctx, c->channels, c->scores, kept, keep);
+    return status == NAS_OK ? nas_channels_slice(ctx, c->channels, c->model, keep, out) : status;
+}
+
 nas_status nas__comp_slice(nas_ctx *ctx, const nas__comp *c, const int32_t *kept, bool *keep,
                            nas_graph **out) {
     nas_graph *graph = NULL;
     int32_t repaired = 0;
-    nas_status status = nas_channels_choose(ctx, c->channels, c->scores, kept, keep);
-    if (status == NAS_OK) status = nas_channels_slice(ctx, c->channels, c->model, keep, &graph);
+    nas_status status = cut(ctx, c, kept, keep, &graph);
     if (status == NAS_OK && c->config->compress.repair)
         status = nas_channels_repair(ctx, c->channels, c->model, keep, c->moments, c->n_moments,
                                      c->config->compress.ridge, graph, &repaired);
@@ -280,7 +287,13 @@ nas_status nas__comp_decode(nas_ctx *ctx, void *arg, const int32_t *kept, nas_gr
     bool *keep = nas_alloc_array(ctx, (size_t)nas_channels_class_count(c->channels), sizeof *keep);
     if (keep == NULL) return NAS_ERR_NOMEM;
     nas_graph *graph = NULL;
-    nas_status status = nas__comp_slice(ctx, c, kept, keep, &graph);
+    nas_status status = c->shapes_only ? cut(ctx, c, kept, keep, &graph)
+                                       : nas__comp_slice(ctx, c, kept, keep, &graph);
+    if (c->shapes_only) {
+        nas_free(keep);
+        *out = graph;
+        return status;
+    }
     if (status == NAS_OK && c->refits) status = nas__comp_refit(ctx, c, keep, graph);
     if (status == NAS_OK && c->outputs != NULL) status = nas__comp_recalibrate(ctx, c, keep, graph);
     nas_free(keep);

@@ -31,7 +31,9 @@ static nas_status ask_into(nas__comp *c, size_t n) {
             status = NAS_OK;
             break;
         }
+        c->shapes_only = true; /* a row has extents and costs */
         if (status == NAS_OK) status = nas_space_decode(c->ctx, c->space, &point, &graph);
+        c->shapes_only = false;
         if (status == NAS_OK) status = nas__comp_add(c, &point, graph, "strategy", &index);
         nas_graph_free(graph);
     }

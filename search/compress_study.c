@@ -167,12 +167,40 @@ static nas_status open_device(nas__comp *c) {
                             : status;
 }
 
+/* How REWARD images are scored: as it was when the study began. */
+static nas_status choose_dtype(nas__comp *c, bool resumed) {
+    const char *wanted = c->config->eval.dtype;
+    char *begun = NULL;
+    nas_status status = NAS_ERR_NOTFOUND;
+    if (resumed) status = nas_db_meta_get(c->ctx, c->db, c->id, "reward_dtype", &begun);
+    if (status == NAS_OK) {
+        c->bf16 = strcmp(begun, "bf16") == 0;
+    } else if (status == NAS_ERR_NOTFOUND) {
+        nas_ctx_clear(c->ctx);
+        c->bf16 = strcmp(wanted, "bf16") == 0 ||
+                  (strcmp(wanted, "auto") == 0 && nas_exec_has_bf16());
+        status =
+            nas_db_meta_set(c->ctx, c->db, c->id, "reward_dtype", c->bf16 ? "bf16" : "fp32");
+    }
+    nas_free(begun);
+    if (status != NAS_OK || !c->bf16) return status;
+    if (!nas_exec_has_bf16())
+        return nas_fail(c->ctx, NAS_ERR_UNSUPPORTED,
+                        "%s by bf16, which wants AMX-BF16 of the processor and the system: %s",
+                        resumed ? "this study scores" : "eval.dtype = \"bf16\" scores",
+                        resumed ? "go on where it began, or start over with --fresh"
+                                : "set it to \"auto\" or \"fp32\"");
+    nas_log(c->ctx, NAS_LOG_INFO, "REWARD images are scored by bf16");
+    return NAS_OK;
+}
+
 static nas_status open_all(nas__comp *c) {
     nas_db_study row = {0};
     bool resumed = false;
     nas_status status = open_toolchain(c);
     if (status == NAS_OK) status = open_folder(c);
     if (status == NAS_OK) status = open_row(c, &row, &resumed);
+    if (status == NAS_OK) status = choose_dtype(c, resumed);
     if (status == NAS_OK) status = open_device(c);
     if (status == NAS_OK) status = nas__comp_model(c);
     if (status == NAS_OK) status = check_same_data(c, &row);

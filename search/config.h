@@ -104,6 +104,7 @@ typedef struct nas_config {
     } compress;                     /* classify */
     nas_sr_options space;           /* lr extents and scale filled from task */
     struct {
+        char dtype[8];
         int32_t threads, batch, patch, supernet_steps, finetune_steps, finetune_max, baseline_steps;
         int32_t winner_steps; /* further steps for the chosen network alone, 0 = none */
         char supernet_weights[NAS_TEXT_MAX]; /* "" = train */

@@ -278,6 +278,11 @@ static const nas__config_key keys[] = {
 
     INTEGER("eval.threads", eval.threads, 1, 64, "threads",
             "training and scoring; results do not depend on it"),
+    TEXT("eval.dtype", eval.dtype, "", "fp32|bf16|auto",
+         "compression: how a search's candidates are scored on REWARD images. bf16: values and "
+         "weights of ungrouped convolutions rounded to bf16 (AMX-BF16; elsewhere an error), which "
+         "moves scores a little; auto: where the processor has it, and elsewhere fp32, so that "
+         "machines differ. Resuming keeps what the study began with; all else is fp32"),
     INTEGER("eval.batch", eval.batch, 1, 1024, "patches", "patches of one optimiser step"),
     INTEGER("eval.patch", eval.patch, 8, 512, "pixels", "side of a low-resolution training patch"),
     INTEGER("eval.supernet_steps", eval.supernet_steps, 0, 10000000, "steps",
@@ -557,7 +562,8 @@ void nas_config_default(nas_config *out) {
                  .leaves_report = 8,
                  .leaves_size = 256},
         .space = nas_sr_options_default(),
-        .eval = {.threads = 2,
+        .eval = {.dtype = "fp32",
+                 .threads = 2,
                  .batch = 16,
                  .patch = 48,
                  .supernet_steps = 3000,

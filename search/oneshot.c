@@ -220,8 +220,10 @@ bool nas__oneshot_is_coded(const nas_graph *graph) {
 nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                             size_t n, nas_class_reader *reader, float *scores) {
     nas_exec *e = NULL;
+    nas_exec_options exact = *options;
+    exact.bf16 = false;
     if (nas__oneshot_is_coded(graph))
-        return nas_codes_run(ctx, graph, options, n, nas_class_reader_read, reader, scores);
+        return nas_codes_run(ctx, graph, &exact, n, nas_class_reader_read, reader, scores);
     nas_status status = nas_exec_new(ctx, graph, options, &e);
     if (status == NAS_OK) status = nas_exec_run(ctx, e, n, nas_class_reader_read, reader, scores);
     nas_exec_free(e);

@@ -70,7 +70,8 @@ void nas__oneshot_read_sample(void *arg, size_t index, float *hwc);
 
 /* nas__oneshot_is_coded - whether values have quantizations, so that integers compute it. */
 bool nas__oneshot_is_coded(const nas_graph *graph);
-/* nas__oneshot_run - answers [n][outputs] of images of a split; of a network with quantizations as integers compute them. */
+/* nas__oneshot_run - answers [n][outputs] of images of a split; of a network with quantizations as integers compute
+ * them, whatever options->bf16 says. */
 nas_status nas__oneshot_run(nas_ctx *ctx, const nas_graph *graph, const nas_exec_options *options,
                             size_t n, nas_class_reader *reader, float *scores);
 

@@ -1,5 +1,6 @@
 /* test_compress.c - nas-search compresses a classifier from end to end: tiny training, latencies that nothing was timed for. */
 #include "compiler/compiler.h"
+#include "eval/exec.h"
 #include "ir/graph.h"
 #include "tests/search/program.h"
 
@@ -116,6 +117,22 @@ Test(search_compress, programs_have_products_of_bf16_where_asked) {
         cr_expect(strstr(r.err.data, "compile.dtype") != NULL, "%s", r.err.data);
     }
     nas_process_result_deinit(&r);
+}
+
+/* Scores by bf16 say so, or that the processor has none; "auto" is never an error. */
+Test(search_compress, scores_by_bf16_need_the_processor) {
+    static const char *const ways[] = {"eval.dtype=bf16", "eval.dtype=auto", "eval.dtype=fp32"};
+    static const char *const names[] = {"half", "auto", "single"};
+    const bool has = nas_exec_has_bf16();
+    for (int i = 0; i < 3; i++) {
+        const char *const more[] = {ways[i], "eval.finetune_steps=0", "search.trials=2", NULL};
+        nas_process_result r = run("configs/amc-resnet20.toml", names[i], more);
+        const bool told = strstr(r.err.data, "REWARD images are scored by bf16") != NULL;
+        cr_assert(r.exit_code == (has || i > 0 ? 0 : 1), "%d %s", r.exit_code, r.err.data);
+        cr_assert(told == (has && i < 2), "%s", r.err.data);
+        if (!has && i == 0) cr_assert(strstr(r.err.data, "AMX-BF16") != NULL, "%s", r.err.data);
+        nas_process_result_deinit(&r);
+    }
 }
 
 Test(search_compress, agents_meet_the_budget_with_every_proposal) {

@@ -73,9 +73,8 @@ static nas_status take_statistics(state *s) {
     nas_class_reader reader = {s->data, NAS_CLASS_TUNE};
     const nas_exec_options o = {.chunk = 8, .threads = s->threads};
     const int64_t start = nas_now_ns();
-    nas_status status =
-        nas_exec_grams(s->ctx, s->model, &o, convs, s->n_moments, CALIBRATION, POSITIONS, 1,
-                       nas_class_reader_read, &reader, s->grams);
+    nas_status status = nas_exec_grams(s->ctx, s->model, &o, convs, s->n_moments, CALIBRATION,
+                                       POSITIONS, 1, nas_class_reader_read, &reader, s->grams);
     nas_free(convs);
     if (status == NAS_OK)
         printf("once: moments of %d images %.3f s\n", CALIBRATION, seconds_since(start));

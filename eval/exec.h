@@ -13,7 +13,8 @@ typedef struct nas_exec nas_exec;
 typedef struct nas_exec_options {
     int32_t chunk;   /* images that go through the network together, 1..256 */
     int32_t threads; /* 1..64 */
-    bool bf16;       /* nas_exec_new alone: values and weights of ungrouped convolutions rounded to bf16, products summed
+    bool
+        bf16; /* nas_exec_new alone: values and weights of ungrouped convolutions rounded to bf16, products summed
                       * in fp32, as tile registers do it */
 } nas_exec_options;
 nas_exec_options nas_exec_options_default(void); /* 8 images, 2 threads, no bf16 */

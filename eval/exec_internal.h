@@ -60,7 +60,7 @@ struct nas_exec {
     size_t packed_floats;
     nas__bf16 *halves; /* weights for tiles */
     size_t n_halves;
-    size_t strip_at;             /* in a space: where tiles have their strip; its values */
+    size_t strip_at; /* in a space: where tiles have their strip; its values */
     size_t strip_values;
     float **spaces;              /* one a worker, its own allocation */
     const nas__exec_grid *grids; /* NULL, or by the roots of values; borrowed */

@@ -21,23 +21,24 @@ typedef uint16_t nas__bf16; /* the upper half of a float */
 /* One convolution with groups 1. Weights: [block of outputs][run][step of 32 values][pair][output][2]. */
 typedef struct nas__exec_tiles {
     int32_t n_runs, steps; /* of 32 values in each run */
-    int32_t run_taps;      /* taps of a run: those of a row of the kernel, or 1 where they are dilated */
-    int32_t *runs;         /* [n_runs] from the first tap of a pixel, in values */
-    int32_t n_tiles;       /* of an image */
-    int32_t *in_at;        /* [n_tiles] first tap of its first pixel, from the start of an image with its border */
-    int32_t *out_at;       /* [n_tiles][16] from the first pixel of the output; -1: not wanted */
-    int32_t pixel_step;    /* values from pixel to pixel of a tile */
-    int32_t blocks;        /* of outputs */
-    int32_t strip;         /* images that are rounded at a time */
-    size_t weights;        /* in exec->halves */
+    int32_t run_taps; /* taps of a run: those of a row of the kernel, or 1 where they are dilated */
+    int32_t *runs;    /* [n_runs] from the first tap of a pixel, in values */
+    int32_t n_tiles;  /* of an image */
+    int32_t *
+        in_at; /* [n_tiles] first tap of its first pixel, from the start of an image with its border */
+    int32_t *out_at;    /* [n_tiles][16] from the first pixel of the output; -1: not wanted */
+    int32_t pixel_step; /* values from pixel to pixel of a tile */
+    int32_t blocks;     /* of outputs */
+    int32_t strip;      /* images that are rounded at a time */
+    size_t weights;     /* in exec->halves */
 } nas__exec_tiles;
 
 typedef struct nas__exec_tiles_job {
     const nas__exec_tiles *plan;
-    const float *in;              /* first image, border included */
-    float *out;                   /* first pixel of the first image */
+    const float *in;               /* first image, border included */
+    float *out;                    /* first pixel of the first image */
     ptrdiff_t in_image, out_image; /* floats of an image, border included */
-    int32_t images, outputs;      /* outputs: whole vectors */
+    int32_t images, outputs;       /* outputs: whole vectors */
     const nas__bf16 *weights;
     const float *bias; /* [outputs] */
     float lo, hi;

@@ -77,7 +77,8 @@ nas_status nas__exec_tiles_plan(nas_ctx *ctx, nas_exec *e, nas__exec_step *step)
     if (t->strip > e->options.chunk) t->strip = e->options.chunk;
     t->runs = nas_arena_alloc(ctx, e->arena, (size_t)t->n_runs, sizeof *t->runs);
     t->in_at = nas_arena_alloc(ctx, e->arena, (size_t)o.tiles, sizeof *t->in_at);
-    t->out_at = nas_arena_alloc(ctx, e->arena, (size_t)o.tiles * NAS__TILE_PIXELS, sizeof *t->out_at);
+    t->out_at =
+        nas_arena_alloc(ctx, e->arena, (size_t)o.tiles * NAS__TILE_PIXELS, sizeof *t->out_at);
     if (t->runs == NULL || t->in_at == NULL || t->out_at == NULL) return NAS_ERR_NOMEM;
     for (int32_t r = 0; r < t->n_runs; r++)
         t->runs[r] = step->taps[r * t->run_taps] - step->taps[0];

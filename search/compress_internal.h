@@ -60,8 +60,8 @@ typedef struct nas__comp {
 
     nas__comp_trial *trials; /* by number; 0 is the original */
     bool refits;             /* networks are decoded for their last figures, with compress.refit */
-    bool shapes_only; /* nas__comp_decode leaves out what changes weights alone */
-    bool bf16;        /* REWARD images are scored by bf16: eval.dtype, as the study began */
+    bool shapes_only;        /* nas__comp_decode leaves out what changes weights alone */
+    bool bf16;               /* REWARD images are scored by bf16: eval.dtype, as the study began */
     size_t n_trials, cap_trials;
     double baseline[NAS_METRIC_COUNT]; /* of the original; NAN = unknown */
     double worst_difference;           /* emitted code against the executor, relative */

@@ -177,10 +177,9 @@ static nas_status choose_dtype(nas__comp *c, bool resumed) {
         c->bf16 = strcmp(begun, "bf16") == 0;
     } else if (status == NAS_ERR_NOTFOUND) {
         nas_ctx_clear(c->ctx);
-        c->bf16 = strcmp(wanted, "bf16") == 0 ||
-                  (strcmp(wanted, "auto") == 0 && nas_exec_has_bf16());
-        status =
-            nas_db_meta_set(c->ctx, c->db, c->id, "reward_dtype", c->bf16 ? "bf16" : "fp32");
+        c->bf16 =
+            strcmp(wanted, "bf16") == 0 || (strcmp(wanted, "auto") == 0 && nas_exec_has_bf16());
+        status = nas_db_meta_set(c->ctx, c->db, c->id, "reward_dtype", c->bf16 ? "bf16" : "fp32");
     }
     nas_free(begun);
     if (status != NAS_OK || !c->bf16) return status;

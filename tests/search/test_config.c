@@ -167,7 +167,7 @@ static const mistake mistakes[] = {
     {"[task]\nzzzzz = 8",
      "t.toml:2:1: task.zzzzz: unknown key (keys of [task]: kind, scale, out_height, out_width)"},
     {"[eval]\n\"batch.x\" = 1",
-     "t.toml:2:1: eval.\"batch.x\": unknown key (keys of [eval]: threads, batch, patch, "
+     "t.toml:2:1: eval.\"batch.x\": unknown key (keys of [eval]: threads, dtype, batch, patch, "
      "supernet_steps, finetune_steps, winner_steps, finetune_max, baseline_steps, "
      "supernet_weights, learning_rate, finetune_learning_rate)"},
     {"eval = 3", "t.toml:1:1: eval: is a section: write [eval] and its keys below"},

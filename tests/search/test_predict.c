@@ -96,7 +96,7 @@ Test(search_predict, a_resumed_study_decides_as_one_that_was_not_interrupted) {
     const char *const args[] = {TINY, "--set", other, "-q", NULL};
     int code = 0, stops = 0;
     bool alive = true;
-    for (int64_t ms = 900; alive && ms < 60000; ms += ms / 4) {
+    for (int64_t ms = 250; alive && ms < 60000; ms += ms / 4) {
         alive = test_run_killed("nas-search", args, ms, stops % 2 == 0 ? SIGKILL : SIGINT, &code);
         stops += alive;
     }

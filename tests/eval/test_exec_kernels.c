@@ -148,6 +148,36 @@ Test(eval_exec_kernels, outer_products_are_added_row_by_row) {
     nas_free(out);
 }
 
+/* Squares of floats are exact in doubles: nothing to tolerate. */
+Test(eval_exec_kernels, moments_are_added_pixel_by_pixel) {
+    enum { PIXELS_MAX = 6, STEP = 3 * LANES };
+    const nas__exec_kernels *all[4];
+    nas__exec_kernels_all(all);
+    nas_rng rng = nas_rng_stream(5, 0, "moments");
+    for (int i = 0; all[i] != NULL; i++) {
+        for (int32_t channels = 1; channels <= STEP; channels++) {
+            const int32_t pixels = 1 + channels % PIXELS_MAX;
+            float *x = noise((size_t)(pixels - 1) * STEP + (size_t)channels, &rng);
+            double got[2][STEP + 1], want[2][STEP + 1];
+            for (int32_t c = 0; c <= STEP; c++)
+                got[0][c] = got[1][c] = want[0][c] = want[1][c] = (double)c / 8;
+            all[i]->moments(x, STEP, pixels, channels, got[0], got[1]);
+            for (int32_t p = 0; p < pixels; p++) {
+                for (int32_t c = 0; c < channels; c++) {
+                    const double v = (double)x[p * STEP + c];
+                    want[0][c] += v;
+                    want[1][c] += v * v;
+                }
+            }
+            for (int32_t c = 0; c <= STEP; c++)
+                cr_assert(got[0][c] == want[0][c] && got[1][c] == want[1][c],
+                          "%s: channel %d of %d: %.17g, %.17g", all[i]->name, (int)c, (int)channels,
+                          got[0][c] - want[0][c], got[1][c] - want[1][c]);
+            nas_free(x);
+        }
+    }
+}
+
 /* One row against the formulas of eval/exec_kernels.h. */
 Test(eval_exec_kernels, normalisations_of_a_row_are_their_formulas) {
     enum { PIXELS_MAX = 7, X_STEP = 3 * LANES, Y_STEP = 4 * LANES };

@@ -5,6 +5,7 @@
  * are needed. Everything staged lies on whole cache lines for tiles: a load of one whose rows cross lines takes four times as
  * long (measured: 37 cycles, not 8). */
 #include "compiler/layer_conv_internal.h"
+#include "compiler/tile_registers.h"
 
 #include <stdio.h>
 
@@ -162,46 +163,26 @@ static void emit_taps(const staged *d, nas_buf *out) {
 
 /* ---- products ---------------------------------------------------------------------------------------------------------- */
 
-/* Which of the 8 tile registers are what, by the largest tile of a kernel: sums, then the operand with fewer tiles, which
- * stays for a step; the others take turns in what is left. */
-typedef struct registers {
-    int32_t vectors, stay, turn, turns;
-    bool pixels; /* stay */
-} registers;
-
-static registers registers_of(const staged *d) {
-    const int32_t units = d->way->pixels / d->s.unit;
-    registers r = {.vectors = d->blocks.vectors};
-    r.pixels = units <= r.vectors;
-    r.stay = units * r.vectors;
-    r.turn = r.stay + (r.pixels ? units : r.vectors);
-    r.turns = 8 - r.turn;
-    return r;
+static nas__tiles tiles_of(const staged *d) {
+    return nas__tiles_of(d->way->pixels / d->s.unit, d->blocks.vectors);
 }
 
-static int32_t register_of(const registers *r, bool pixels, int32_t k) {
-    return pixels == r->pixels ? r->stay + k : r->turn + k % r->turns;
+static void load_text(const void *arg, bool pixels, int32_t k, int32_t into, nas_buf *out) {
+    const staged *d = arg;
+    nas_buf_printf(out, "            T_LOAD(%d, %s + %d, %d);\n", into, pixels ? "a" : "w",
+                   pixels ? k * 16 * position_bytes(d) : k * 1024, pixels ? position_bytes(d) : 64);
 }
 
-static void emit_load(const staged *d, const registers *r, bool pixels, int32_t k, nas_buf *out) {
-    nas_buf_printf(out, "            T_LOAD(%d, %s + %d, %d);\n", register_of(r, pixels, k),
-                   pixels ? "a" : "w", pixels ? k * 16 * position_bytes(d) : k * 1024,
-                   pixels ? position_bytes(d) : 64);
+static void multiply_text(const void *arg, int32_t sum, int32_t pixels, int32_t outputs,
+                          nas_buf *out) {
+    (void)arg;
+    nas_buf_printf(out, "            T_MADD(%d, %d, %d);\n", sum, pixels, outputs);
 }
 
 static void emit_tile_step(const staged *d, int32_t units, int32_t vectors, nas_buf *out) {
-    const registers r = registers_of(d);
-    const int32_t held = r.pixels ? units : vectors, others = r.pixels ? vectors : units;
-    for (int32_t h = 0; h < held; h++)
-        emit_load(d, &r, r.pixels, h, out);
-    for (int32_t k = 0; k < others; k++) {
-        emit_load(d, &r, !r.pixels, k, out);
-        for (int32_t h = 0; h < held; h++) {
-            const int32_t i = r.pixels ? h : k, v = r.pixels ? k : h;
-            nas_buf_printf(out, "            T_MADD(%d, %d, %d);\n", i * r.vectors + v,
-                           register_of(&r, true, i), register_of(&r, false, v));
-        }
-    }
+    static const nas__tiles_text text = {load_text, multiply_text};
+    const nas__tiles t = tiles_of(d);
+    nas__tiles_step(&t, &text, d, units, vectors, out);
 }
 
 static void emit_dot_step(const staged *d, int32_t pixels, int32_t vectors, nas_buf *out) {
@@ -224,8 +205,7 @@ static void emit_dot_step(const staged *d, int32_t pixels, int32_t vectors, nas_
 static void emit_start(const staged *d, int32_t units, int32_t vectors, nas_buf *out) {
     for (int32_t i = 0; i < units; i++) {
         for (int32_t v = 0; v < vectors && is_tile(d); v++)
-            nas_buf_printf(out, "    T_LOAD(%d, w + %d, 0);\n", i * registers_of(d).vectors + v,
-                           v * 64);
+            nas_buf_printf(out, "    T_LOAD(%d, w + %d, 0);\n", i * d->blocks.vectors + v, v * 64);
         if (is_tile(d)) continue;
         nas_buf_puts(out, "    vf ");
         for (int32_t v = 0; v < vectors; v++)
@@ -239,9 +219,8 @@ static void emit_sums(const staged *d, int32_t units, int32_t vectors, nas_buf *
     for (int32_t i = 0; i < units; i++) {
         for (int32_t v = 0; v < vectors; v++) {
             if (is_tile(d))
-                nas_buf_printf(out, "    T_STORE(%d, sums + %d, %d);\n",
-                               i * registers_of(d).vectors + v, (i * 16 * vectors + v) * 16,
-                               vectors * 64);
+                nas_buf_printf(out, "    T_STORE(%d, sums + %d, %d);\n", i * d->blocks.vectors + v,
+                               (i * 16 * vectors + v) * 16, vectors * 64);
             else
                 nas_buf_printf(out, "    store(sums + %d, a%d_%d);\n", (i * vectors + v) * 16, i,
                                v);

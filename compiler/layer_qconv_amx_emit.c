@@ -5,10 +5,11 @@
  * unit of a list in place begins early, so that nothing behind the image is read, and stores what is new in it. Sums go
  * through memory to vectors that make codes of them, while the next tile is multiplied: there are two buffers. */
 #include "compiler/layer_qconv_internal.h"
+#include "compiler/tile_registers.h"
 
 #include <stdio.h>
 
-enum { UNIT = 16, DEPTH = 64, LINE = 64, REGISTERS = 8, UNROLL = 4, AHEAD = 8 /* pixels */ };
+enum { UNIT = 16, DEPTH = 64, LINE = 64, UNROLL = 4, AHEAD = 8 /* pixels */ };
 
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
@@ -29,67 +30,44 @@ typedef struct amx {
 
 /* ---- registers ---------------------------------------------------------------------------------------------------- */
 
-/* Which of the tile registers are what, by the largest tile of a kernel; the operand with fewer tiles stays, the others
- * take turns in what is left. */
-typedef struct registers {
-    int32_t units, vectors;
-    bool pixels; /* stay */
-    int32_t stay, turn, turns;
-} registers;
-
-static registers registers_of(const amx *d) {
-    registers r = {.units = d->m.wide / UNIT, .vectors = d->way->vectors};
-    r.pixels = r.units <= r.vectors;
-    r.stay = r.units * r.vectors;
-    r.turn = r.stay + (r.pixels ? r.units : r.vectors);
-    r.turns = REGISTERS - r.turn;
-    return r;
-}
-
-static int32_t register_of(const registers *r, bool pixels, int32_t k) {
-    return pixels == r->pixels ? r->stay + k : r->turn + k % r->turns;
+static nas__tiles tiles_of(const amx *d) {
+    return nas__tiles_of(d->m.wide / UNIT, d->way->vectors);
 }
 
 static void emit_config(const amx *d, nas_buf *out) {
-    const registers r = registers_of(d);
-    unsigned char config[64] = {1};
-    for (int32_t t = 0; t < REGISTERS; t++) {
+    const nas__tiles r = tiles_of(d);
+    uint8_t rows[NAS__TILE_REGISTERS], bytes[NAS__TILE_REGISTERS];
+    for (int32_t t = 0; t < NAS__TILE_REGISTERS; t++) {
         const bool sum = t < r.stay, pixels = (t < r.turn) == r.pixels;
-        config[16 + 2 * t] = (unsigned char)(!sum && pixels ? d->m.group : DEPTH);
-        config[48 + t] = (unsigned char)(!sum && !pixels ? d->m.group / 4 : UNIT);
+        bytes[t] = (uint8_t)(!sum && pixels ? d->m.group : DEPTH);
+        rows[t] = (uint8_t)(!sum && !pixels ? d->m.group / 4 : UNIT);
     }
-    nas_buf_printf(out, "static const unsigned char %s_tiles[64] __attribute__((aligned(64))) = {",
-                   d->name);
-    for (int32_t i = 0; i < 64; i++)
-        nas_buf_printf(out, "%s%d", i > 0 ? ", " : "", config[i]);
-    nas_buf_puts(out, "};\n");
+    nas__tiles_config(d->name, rows, bytes, out);
 }
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
-static void emit_load(const amx *d, const registers *r, bool pixels, int32_t k, nas_buf *out) {
+static void load_text(const void *arg, bool pixels, int32_t k, int32_t into, nas_buf *out) {
+    const amx *d = arg;
     if (pixels)
-        nas_buf_printf(out, "        _tile_loadd(%d, s%d + a, %d);\n", register_of(r, true, k), k,
+        nas_buf_printf(out, "        _tile_loadd(%d, s%d + a, %d);\n", into, k,
                        d->m.in_place ? d->q->conv.in_pitch : d->m.depth);
     else
-        nas_buf_printf(out, "        _tile_loadd(%d, w + %d, 64);\n", register_of(r, false, k),
-                       k * UNIT * d->m.group);
+        nas_buf_printf(out, "        _tile_loadd(%d, w + %d, 64);\n", into, k * UNIT * d->m.group);
+}
+
+static void multiply_text(const void *arg, int32_t sum, int32_t pixels, int32_t outputs,
+                          nas_buf *out) {
+    const amx *d = arg;
+    nas_buf_printf(out, "        _tile_dpb%csd(%d, %d, %d);\n", d->q->in_signed ? 's' : 'u', sum,
+                   pixels, outputs);
 }
 
 /* One step, of the inputs at `a` of each unit; the weights move on. */
 static void emit_step(const amx *d, int32_t units, int32_t vectors, nas_buf *out) {
-    const registers r = registers_of(d);
-    const int32_t held = r.pixels ? units : vectors, others = r.pixels ? vectors : units;
-    for (int32_t h = 0; h < held; h++)
-        emit_load(d, &r, r.pixels, h, out);
-    for (int32_t k = 0; k < others; k++) {
-        emit_load(d, &r, !r.pixels, k, out);
-        for (int32_t h = 0; h < held; h++) {
-            const int32_t i = r.pixels ? h : k, v = r.pixels ? k : h;
-            nas_buf_printf(out, "        _tile_dpb%csd(%d, %d, %d);\n", d->q->in_signed ? 's' : 'u',
-                           i * r.vectors + v, register_of(&r, true, i), register_of(&r, false, v));
-        }
-    }
+    static const nas__tiles_text text = {load_text, multiply_text};
+    const nas__tiles r = tiles_of(d);
+    nas__tiles_step(&r, &text, d, units, vectors, out);
     const int32_t bytes = nas__q_matrix_step(d->target, &d->m, d->way, vectors),
                   lines = ceil_div(bytes, LINE * d->m.strip_tiles);
     for (int32_t i = 0; d->m.asks && i < lines; i++)
@@ -128,7 +106,6 @@ static void emit_steps(const amx *d, int32_t units, int32_t vectors, nas_buf *ou
 
 /* Sums of a tile begin with the bias in every row. */
 static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out) {
-    const registers r = registers_of(d);
     const nas__qconv *q = d->q;
     nas_buf_printf(out,
                    "/* %d pixels, %d channels */\n"
@@ -141,7 +118,7 @@ static void emit_tile(const amx *d, int32_t units, int32_t vectors, nas_buf *out
     nas_buf_puts(out, "    q_fence();\n");
     for (int32_t t = 0; t < units * vectors; t++) {
         nas_buf_printf(out, "    _tile_loadd(%d, w + %d, 0);\n",
-                       t / vectors * r.vectors + t % vectors, t % vectors * 64);
+                       t / vectors * d->way->vectors + t % vectors, t % vectors * 64);
     }
     nas_buf_printf(out, "    w += %d;\n", nas__q_head_vectors(d->target, q, d->way) * vectors * 64);
     emit_steps(d, units, vectors, out);
@@ -433,20 +410,7 @@ void nas__q_amx_emit(const nas_target *target, const nas__qconv *q, const nas__q
     if (!d.m.in_place) emit_stage(&d, out);
     nas__q_emit_head(q, name, out);
     emit_strips(&d, out);
-    const size_t block = nas__q_block_bytes(target, q, way, b->vectors);
-    const size_t group =
-        block * (size_t)(b->count - 1) + nas__q_block_bytes(target, q, way, b->last_vectors);
-    nas_buf_printf(out,
-                   "        const long to = group * %d + block * %d;\n"
-                   "        unsigned char *const y = (unsigned char *)out + to;\n%s"
-                   "        const unsigned char *const w = (const unsigned char *)weights + %d + "
-                   "group * %zu + block * %zu;\n",
-                   b->out_c, full,
-                   q->conv.has_residual
-                       ? "        const unsigned char *const z = (const unsigned char *)residual + "
-                         "to;\n"
-                       : "",
-                   4 * NAS__Q_HEAD, group, block);
+    nas__q_emit_block_places(target, q, way, out);
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? !has_full : !has_last) continue;
         nas_buf_printf(out, "        if (block %s %d) {\n",

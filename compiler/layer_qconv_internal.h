@@ -86,6 +86,9 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
 /* nas__q_matrix_strips - deals m->tiles of `tile_bytes` of inputs out to strips. */
 void nas__q_matrix_strips(const nas_target *target, const nas__conv *c, int32_t blocks,
                           int64_t tile_bytes, nas__q_matrix *m);
+/* nas__q_emit_block_places - text: where outputs, residual and weights of block `block` of `group` are, as y, z and w. */
+void nas__q_emit_block_places(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, nas_buf *out);
 /* The same of tile registers, layer_qconv_amx.c. */
 nas__q_matrix nas__q_amx_of(const nas_target *target, const nas__qconv *q,
                             const nas__qconv_way *way);
@@ -285,6 +288,9 @@ void nas__q_pixels_rows_emit(const nas__qconv *q, const char *name, nas_buf *out
 /* nas__q_pixels_pack_head - what scales outputs [first, first + n), n up to the channels of a word; biases apart. */
 void nas__q_pixels_pack_head(const nas__qconv *q, const nas__qconv_data *data, int32_t first,
                              int32_t n, uint8_t *out);
+
+/* nas__q_pixels_finish - instructions that make a code of one vector of sums, two a cycle. */
+double nas__q_pixels_finish(const nas__qconv *q);
 
 /* A way of the algorithm PLANE_TILES, layer_qconv_pixels_amx.c. */
 typedef struct nas__q_plane_tiles {

@@ -275,6 +275,25 @@ static void emit_scratch(const matrix *d, nas_buf *out) {
                    d->name, m->staged_at, (size_t)m->strip_pixels * (size_t)m->depth);
 }
 
+void nas__q_emit_block_places(const nas_target *target, const nas__qconv *q,
+                              const nas__qconv_way *way, nas_buf *out) {
+    const nas__q_blocks b = nas__q_block(target, &q->conv, way->vectors);
+    const size_t block = nas__q_block_bytes(target, q, way, b.vectors),
+                 group = block * (size_t)(b.count - 1) +
+                         nas__q_block_bytes(target, q, way, b.last_vectors);
+    nas_buf_printf(out,
+                   "        const long to = group * %d + block * %d;\n"
+                   "        unsigned char *const y = (unsigned char *)out + to;\n%s"
+                   "        const unsigned char *const w = (const unsigned char *)weights + %d + "
+                   "group * %zu + block * %zu;\n",
+                   b.out_c, b.vectors * b.lanes,
+                   q->conv.has_residual
+                       ? "        const unsigned char *const z = (const unsigned char *)residual + "
+                         "to;\n"
+                       : "",
+                   4 * NAS__Q_HEAD, group, block);
+}
+
 void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas__qconv_way *way,
                         const char *name, nas_buf *out) {
     if (nas__matrix_of(target) == NAS__DOT_AMX) {
@@ -294,20 +313,7 @@ void nas__q_matrix_emit(const nas_target *target, const nas__qconv *q, const nas
     emit_first(&d, out);
     nas__q_emit_head(q, name, out);
     emit_scratch(&d, out);
-    const size_t block = nas__q_block_bytes(target, q, way, b->vectors);
-    const size_t group =
-        block * (size_t)(b->count - 1) + nas__q_block_bytes(target, q, way, b->last_vectors);
-    nas_buf_printf(out,
-                   "        const long at = group * %d + block * %d;\n"
-                   "        unsigned char *const y = (unsigned char *)out + at;\n%s"
-                   "        const unsigned char *w = (const unsigned char *)weights + %d + group * "
-                   "%zu + block * %zu;\n",
-                   b->out_c, full,
-                   q->conv.has_residual
-                       ? "        const unsigned char *const z = (const unsigned char *)residual + "
-                         "at;\n"
-                       : "",
-                   4 * NAS__Q_HEAD, group, block);
+    nas__q_emit_block_places(target, q, way, out);
     for (int32_t k = 0; k < 2; k++) {
         if (k == 0 ? !has_full : !has_last) continue;
         nas_buf_printf(out, "        if (block %s %d) {\n",

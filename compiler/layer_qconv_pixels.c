@@ -122,18 +122,22 @@ static double tile_of_one(const nas__qconv *q, const nas__qconv_way *way, const 
     return products + finish * t->sums + 16;
 }
 
+double nas__q_pixels_finish(const nas__qconv *q) {
+    const double scale = q->single ? 3
+                         : q->half ? 9
+                                   : 12,
+                 join = q->dots > 0            ? 3.5 + q->dots
+                        : q->conv.has_residual ? 8
+                                               : 0;
+    return scale + join + (q->prelu ? q->late ? 4.5 : 6.5 : 0);
+}
+
 /* Two products a cycle, on the ports that all other work on vectors goes to as well; two loads, which count twice where they
  * cross lines. */
 static double tile_of_two(const nas__qconv *q, const nas__qconv_way *way, const tile_work *t) {
     (void)way; /* its tiles take no turns */
     const nas__conv *c = &q->conv;
-    const double finish = (q->single ? 3
-                           : q->half ? 9
-                                     : 12) +
-                          (q->dots > 0       ? 3.5 + q->dots
-                           : c->has_residual ? 8
-                                             : 0) +
-                          (q->prelu ? q->late ? 4.5 : 6.5 : 0);
+    const double finish = nas__q_pixels_finish(q);
     const double loads = (c->kernel_w > 1 ? 2 : 1) * t->wide + t->outputs;
     const double latency = 5; /* of a product, all of which wait for the one before */
     const double step = 0.5 * (t->used > loads ? t->used : loads);

@@ -87,13 +87,6 @@ double nas__q_plane_tiles_cycles(const nas__qconv *q) {
     const nas__conv *c = &q->conv;
     const nas__q_steps s = nas__q_steps_of(q);
     const nas__q_plane_tiles t = nas__q_plane_tiles_of(q);
-    const double finish = (q->single ? 3
-                           : q->half ? 9
-                                     : 12) +
-                          (q->dots > 0       ? 3.5 + q->dots
-                           : c->has_residual ? 8
-                                             : 0) +
-                          (q->prelu ? q->late ? 4.5 : 6.5 : 0);
     double loads = 0;
     for (int32_t x = 0; x < s.columns; x++)
         loads += t.chunks * t.rows * (x * s.apart % LANES == 0 ? 0.5 : 2.3);
@@ -104,7 +97,7 @@ double nas__q_plane_tiles_cycles(const nas__qconv *q) {
         const double products = n * t.steps * (t.outputs < ROWS ? t.outputs + 2.0 : ROWS);
         const double moved = loads + 8.0 * n * (t.held ? 0 : t.steps) + 24.0 * n;
         const double multiply = (products > moved ? products : moved) + 0.2 * moved,
-                     codes = (0.5 * finish + 0.2) * outputs;
+                     codes = (0.5 * nas__q_pixels_finish(q) + 0.2) * outputs;
         cycles += multiply + codes + 10; /* one after the other (timed) */
     }
     return cycles * ceil_div(c->out_w, LANES) * c->out_h;

@@ -3,13 +3,14 @@
  * Sums of 16 pixels go through memory to the vectors that make codes of them while the next ones are added: there are two
  * buffers. Weights stay in registers where they all fit beside the sums. */
 #include "compiler/layer_qconv_internal.h"
+#include "compiler/tile_registers.h"
 
 enum {
     LANES = NAS__Q_PIXEL_LANES,
     GROUP = NAS__Q_PIXEL_GROUP,
     ROWS = 16,
     LINE = 64,
-    REGISTERS = 8
+    REGISTERS = NAS__TILE_REGISTERS
 };
 
 static int32_t min_i32(int32_t a, int32_t b) {
@@ -38,17 +39,13 @@ static int32_t pixels_register(const planes *d, int32_t step) {
 
 static void emit_config(const planes *d, nas_buf *out) {
     const int32_t first = pixels_register(d, 0);
-    unsigned char config[64] = {1};
+    uint8_t rows[REGISTERS], bytes[REGISTERS];
     for (int32_t t = 0; t < REGISTERS; t++) {
         const bool sums = t < d->t.block, pixels = t >= first;
-        config[16 + 2 * t] = (unsigned char)(sums || pixels ? LINE : d->t.rows * GROUP);
-        config[48 + t] = (unsigned char)(pixels ? d->t.rows : d->t.outputs);
+        bytes[t] = (uint8_t)(sums || pixels ? LINE : d->t.rows * GROUP);
+        rows[t] = (uint8_t)(pixels ? d->t.rows : d->t.outputs);
     }
-    nas_buf_printf(out, "static const unsigned char %s_tiles[64] __attribute__((aligned(64))) = {",
-                   d->name);
-    for (int32_t i = 0; i < 64; i++)
-        nas_buf_printf(out, "%s%d", i > 0 ? ", " : "", config[i]);
-    nas_buf_puts(out, "};\n");
+    nas__tiles_config(d->name, rows, bytes, out);
 }
 
 /* ---- codes -------------------------------------------------------------------------------------------------------- */

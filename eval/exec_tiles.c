@@ -77,16 +77,28 @@ static void finish(const nas__exec_tiles_job *job, const float *sums, int32_t bl
     }
 }
 
+static void clear_sums(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static void store_sums(float *sums) {
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + SUM_FLOATS, 64);
+    _tile_stored(2, sums + 2 * SUM_FLOATS, 64);
+    _tile_stored(3, sums + 3 * SUM_FLOATS, 64);
+    WRITTEN(sums);
+}
+
 static void two_by_two(const nas__exec_tiles_job *job, int32_t block, const place *p) {
     _Alignas(64) float sums[4 * SUM_FLOATS];
     const nas__exec_tiles *plan = job->plan;
     const size_t step = (size_t)plan->pixel_step * sizeof(nas__bf16);
     const ptrdiff_t each = (ptrdiff_t)plan->n_runs * plan->steps * NAS__TILE_WEIGHTS;
     const nas__bf16 *w = job->weights + block * each;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     for (int32_t r = 0; r < plan->n_runs; r++) {
         for (int32_t k = 0; k < plan->steps; k++, w += NAS__TILE_WEIGHTS) {
             const ptrdiff_t at = plan->runs[r] + (ptrdiff_t)k * NAS__TILE_DEPTH;
@@ -100,11 +112,7 @@ static void two_by_two(const nas__exec_tiles_job *job, int32_t block, const plac
             _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + SUM_FLOATS, 64);
-    _tile_stored(2, sums + 2 * SUM_FLOATS, 64);
-    _tile_stored(3, sums + 3 * SUM_FLOATS, 64);
-    WRITTEN(sums);
+    store_sums(sums);
     for (int32_t i = 0; i < 4; i++)
         finish(job, sums + i * SUM_FLOATS, block + i / 2, p->out_at[i % 2], p->out[i % 2]);
 }
@@ -115,10 +123,7 @@ static void four_by_one(const nas__exec_tiles_job *job, int32_t block, const pla
     const size_t step = (size_t)plan->pixel_step * sizeof(nas__bf16);
     const nas__bf16 *w =
         job->weights + (ptrdiff_t)block * plan->n_runs * plan->steps * NAS__TILE_WEIGHTS;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     for (int32_t r = 0; r < plan->n_runs; r++) {
         for (int32_t k = 0; k < plan->steps; k++, w += NAS__TILE_WEIGHTS) {
             const ptrdiff_t at = plan->runs[r] + (ptrdiff_t)k * NAS__TILE_DEPTH;
@@ -133,11 +138,7 @@ static void four_by_one(const nas__exec_tiles_job *job, int32_t block, const pla
             _tile_dpbf16ps(3, 4, 7);
         }
     }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + SUM_FLOATS, 64);
-    _tile_stored(2, sums + 2 * SUM_FLOATS, 64);
-    _tile_stored(3, sums + 3 * SUM_FLOATS, 64);
-    WRITTEN(sums);
+    store_sums(sums);
     for (int32_t i = 0; i < 4; i++)
         finish(job, sums + i * SUM_FLOATS, block, p->out_at[i], p->out[i]);
 }

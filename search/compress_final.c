@@ -7,22 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct finalist {
-    size_t index;
-    double top1;
-} finalist;
-
-static int by_top1(const void *a, const void *b) {
-    const finalist *x = a, *y = b;
+int nas__comp_by_top1(const void *a, const void *b) {
+    const nas__comp_place *x = a, *y = b;
     if (x->top1 != y->top1) return x->top1 > y->top1 ? -1 : 1;
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
 /* Feasible members of the front (all of them when none is), at most finetune_max: spread evenly from the most accurate, which
  * is always one, to the least. */
-static nas_status choose(nas__comp *c, finalist **out, size_t *n_out) {
+static nas_status choose(nas__comp *c, nas__comp_place **out, size_t *n_out) {
     const size_t n = nas_front_size(c->front), limit = (size_t)c->config->eval.finetune_max;
-    finalist *list = nas_alloc_array(c->ctx, n, sizeof *list);
+    nas__comp_place *list = nas_alloc_array(c->ctx, n, sizeof *list);
     if (list == NULL) return NAS_ERR_NOMEM;
     size_t kept = 0;
     for (int pass = 0; pass < 2 && kept == 0; pass++) {
@@ -30,12 +25,12 @@ static nas_status choose(nas__comp *c, finalist **out, size_t *n_out) {
             const size_t index = (size_t)nas_front_trial(c->front, i);
             const nas__comp_trial *t = &c->trials[index];
             if (pass == 0 && nas__comp_violation(c, t, false) > 0) continue;
-            list[kept] = (finalist){.index = index};
+            list[kept] = (nas__comp_place){.index = index};
             (void)nas__comp_metric(t, NAS_METRIC_TOP1, false, &list[kept].top1); /* else 0: last */
             kept++;
         }
     }
-    if (kept > 1) qsort(list, kept, sizeof *list, by_top1);
+    if (kept > 1) qsort(list, kept, sizeof *list, nas__comp_by_top1);
     if (kept > limit) {
         for (size_t i = 1; i < limit; i++)
             list[i] = list[i * (kept - 1) / (limit > 1 ? limit - 1 : 1)];
@@ -125,7 +120,7 @@ static nas_status tune_finalist(nas__comp *c, size_t index, size_t number, size_
 }
 
 static nas_status tune_front(nas__comp *c) {
-    finalist *list = NULL;
+    nas__comp_place *list = NULL;
     size_t n = 0;
     nas_status status = choose(c, &list, &n);
     if (status == NAS_OK) status = tune_finalist(c, 0, 0, n + 1, NULL);

@@ -8,21 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct finalist {
-    size_t index;
-    double top1;
-} finalist;
-
-static int by_top1(const void *a, const void *b) {
-    const finalist *x = a, *y = b;
-    if (x->top1 != y->top1) return x->top1 > y->top1 ? -1 : 1;
-    return x->index < y->index ? -1 : x->index > y->index;
-}
-
 /* Scored proposals without repetition, feasible ones if there are any; the most accurate first, at most compress.finalists. */
-static nas_status choose(nas__comp *c, finalist **out, size_t *n_out) {
+static nas_status choose(nas__comp *c, nas__comp_place **out, size_t *n_out) {
     const size_t most = (size_t)c->config->compress.finalists;
-    finalist *list = nas_alloc_array(c->ctx, c->n_trials, sizeof *list);
+    nas__comp_place *list = nas_alloc_array(c->ctx, c->n_trials, sizeof *list);
     size_t n = 0, kept = 0;
     if (list == NULL) return NAS_ERR_NOMEM;
     for (int pass = 0; pass < 2 && n == 0; pass++) {
@@ -32,10 +21,10 @@ static nas_status choose(nas__comp *c, finalist **out, size_t *n_out) {
             if (!t->from_strategy || t->row.state != NAS_TRIAL_COMPLETE) continue;
             if (!nas__comp_metric(t, NAS_METRIC_TOP1, false, &top1)) continue;
             if (pass == 0 && nas__comp_violation(c, t, false) > 0) continue;
-            list[n++] = (finalist){.index = i, .top1 = top1};
+            list[n++] = (nas__comp_place){.index = i, .top1 = top1};
         }
     }
-    if (n > 1) qsort(list, n, sizeof *list, by_top1);
+    if (n > 1) qsort(list, n, sizeof *list, nas__comp_by_top1);
     for (size_t i = 0; i < n && kept < most; i++) {
         bool is_new = true;
         for (size_t k = 0; k < kept && is_new; k++)
@@ -103,7 +92,7 @@ static nas_status tune(nas__comp *c, size_t index, size_t number, size_t n) {
     return nas_wrap(c->ctx, status, "finalist, trial %zu", index);
 }
 
-static size_t least(const nas__comp *c, const finalist *list, size_t n) {
+static size_t least(const nas__comp *c, const nas__comp_place *list, size_t n) {
     size_t best = 0;
     for (size_t i = 1; i < n; i++) {
         if (c->trials[list[i].index].top1.finalist_cross_entropy.value <
@@ -122,7 +111,7 @@ static nas_status load(nas__comp *c, size_t index, nas_graph **out) {
 }
 
 nas_status nas__comp_finalist(nas__comp *c, size_t *index, nas_graph **out) {
-    finalist *list = NULL;
+    nas__comp_place *list = NULL;
     size_t n = 0;
     char path[NAS__COMP_PATH_MAX];
     nas_status status = choose(c, &list, &n);

@@ -98,6 +98,13 @@ nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uin
 nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label);
 
 /* ---- compress_finalists.c ---- */
+/* A trial where the most accurate come first, of equal ones the older; nas__comp_by_top1 - for qsort. */
+typedef struct nas__comp_place {
+    size_t index;
+    double top1;
+} nas__comp_place;
+int nas__comp_by_top1(const void *a, const void *b);
+
 /* nas__comp_finalist - the best of compress.finalists proposals (by their rewards, feasible ones if there are any) after a short
  * tuning: *index has the least cross-entropy of REWARD images, *out is it as tuned. What an earlier start has tuned is not done
  * again. */

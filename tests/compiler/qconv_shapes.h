@@ -74,6 +74,9 @@ static const shape_row fixed_shapes[] = {
     {48, 80, 1, 9, 9, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 8, EXTREME, DENSE},
     {32, 70, 1, 5, 17, 3, 2, 1, 1, 1, 2, 0, 1, 0, 0, 0, 0, 0, 8, ANY, DENSE},
     {192, 64, 1, 4, 9, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 8, EXTREME, DENSE},
+    {16, 16, 1, 7, 21, 3, 3, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 8, ANY, DENSE},
+    {48, 32, 1, 6, 19, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 8, ANY, DENSE},
+    {20, 64, 1, 5, 11, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 1, 0, 8, ANY, DENSE},
 };
 /* Values in planes, for targets that have kernels for them: pixels that fill no vector, channels that fill no word, one channel
  * that is staged; prelu, residuals, multipliers of a half and more. */

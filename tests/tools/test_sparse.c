@@ -1,5 +1,6 @@
 /* test_sparse.c - compressed layers as people ask for them: recipes that leave weights out, models that have zeros, and
  * the table of what that gains. */
+#include "compiler/compiler.h"
 #include "db/sparse_cells.h"
 #include "ir/sparsity.h"
 #include "latency/latency.h"
@@ -198,8 +199,13 @@ Test(tools_sparse, layers_of_integers_leave_zeros_out) {
     expect("$P sample.onnx --recipe r.json -o o $C && o/model --run x.raw y.raw --threads 2", 0,
            "");
     check_rounded(g, x, "y.raw");
-    expect("$P sample.onnx --recipe r.json --explain --tune 1s $C", 0,
-           "the measured speed of direct");
+    /* beside tile registers the best dense way is a matter of microseconds here: without them there is one */
+    const nas_target *native = NULL;
+    OK(nas_target_native(ctx, NAS_DTYPE_FP32, &native));
+    expect(strcmp(native->name, "x86-64-amx") == 0
+               ? "$P sample.onnx --recipe r.json --target x86-64-avx512vnni --explain --tune 1s $C"
+               : "$P sample.onnx --recipe r.json --explain --tune 1s $C",
+           0, "the measured speed of direct");
     nas_graph_free(g);
 }
 

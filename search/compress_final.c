@@ -13,32 +13,48 @@ int nas__comp_by_top1(const void *a, const void *b) {
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-/* Feasible members of the front (all of them when none is), at most finetune_max: spread evenly from the most accurate, which
- * is always one, to the least. */
-static nas_status choose(nas__comp *c, nas__comp_place **out, size_t *n_out) {
-    const size_t n = nas_front_size(c->front), limit = (size_t)c->config->eval.finetune_max;
+/* The front of the feasible trials: with a bound on something that is no objective, the front of all has none of them. */
+static nas_status feasible_front(nas__comp *c, nas_front **out) {
+    nas_status status = nas_front_new(c->ctx, c->config->n_objectives, out);
+    for (size_t i = 0; i < c->n_trials && status == NAS_OK; i++) {
+        const nas__comp_trial *t = &c->trials[i];
+        double objectives[NAS_OBJECTIVES_MAX];
+        bool joined = false;
+        if (!t->from_strategy || t->row.state != NAS_TRIAL_COMPLETE) continue;
+        if (nas__comp_violation(c, t, false) > 0 || !nas__comp_objectives(c, t, objectives))
+            continue;
+        status = nas_front_add(c->ctx, *out, t->row.number, objectives, &joined);
+    }
+    return status;
+}
+
+/* Members of a front, at most finetune_max: spread evenly from the most accurate, which is always one, to the least. */
+static nas_status spread(nas__comp *c, const nas_front *front, nas__comp_place **out,
+                         size_t *n_out) {
+    const size_t n = nas_front_size(front), limit = (size_t)c->config->eval.finetune_max;
     nas__comp_place *list = nas_alloc_array(c->ctx, n, sizeof *list);
     if (list == NULL) return NAS_ERR_NOMEM;
-    size_t kept = 0;
-    for (int pass = 0; pass < 2 && kept == 0; pass++) {
-        for (size_t i = 0; i < n; i++) {
-            const size_t index = (size_t)nas_front_trial(c->front, i);
-            const nas__comp_trial *t = &c->trials[index];
-            if (pass == 0 && nas__comp_violation(c, t, false) > 0) continue;
-            list[kept] = (nas__comp_place){.index = index};
-            (void)nas__comp_metric(t, NAS_METRIC_TOP1, false, &list[kept].top1); /* else 0: last */
-            kept++;
-        }
+    for (size_t i = 0; i < n; i++) {
+        list[i] = (nas__comp_place){.index = (size_t)nas_front_trial(front, i)};
+        (void)nas__comp_metric(&c->trials[list[i].index], NAS_METRIC_TOP1, false,
+                               &list[i].top1); /* else 0: last */
     }
-    if (kept > 1) qsort(list, kept, sizeof *list, nas__comp_by_top1);
-    if (kept > limit) {
-        for (size_t i = 1; i < limit; i++)
-            list[i] = list[i * (kept - 1) / (limit > 1 ? limit - 1 : 1)];
-        kept = limit;
-    }
+    if (n > 1) qsort(list, n, sizeof *list, nas__comp_by_top1);
+    for (size_t i = 1; i < limit && n > limit; i++)
+        list[i] = list[i * (n - 1) / (limit - 1)];
     *out = list;
-    *n_out = kept;
+    *n_out = n < limit ? n : limit;
     return NAS_OK;
+}
+
+/* Of the feasible front, or of the front of all when nothing is feasible. */
+static nas_status choose(nas__comp *c, nas__comp_place **out, size_t *n_out) {
+    nas_front *feasible = NULL;
+    nas_status status = feasible_front(c, &feasible);
+    if (status == NAS_OK)
+        status = spread(c, nas_front_size(feasible) > 0 ? feasible : c->front, out, n_out);
+    nas_front_free(feasible);
+    return status;
 }
 
 static nas_status record(nas__comp *c, size_t index, const nas_db_values *timed) {

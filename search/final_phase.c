@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct finalist {
     size_t index; /* into s->trials */
@@ -29,38 +30,43 @@ static int by_latency(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* The feasible best is no member where a bound is on something that is no objective: it takes the place of the next slower
+ * one, or of the last, or a place of its own while there are fewer than `limit`. Returns how many there are. */
+static size_t with_best(const nas__study *s, finalist *list, size_t n, size_t limit) {
+    size_t best = SIZE_MAX, at = 0;
+    if (!nas__pick_best(s, &best)) return n;
+    const finalist joins = {.index = best,
+                            .latency_us = s->trials[best].search[s->first_queue].p50_us};
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].index == best) return n;
+    }
+    while (at < n && list[at].latency_us < joins.latency_us)
+        at++;
+    if (n < limit) {
+        memmove(list + at + 1, list + at, (n - at) * sizeof *list);
+        n++;
+    } else if (at == n) {
+        at = n - 1;
+    }
+    list[at] = joins;
+    return n;
+}
+
 /* Members of the front that are spread evenly over latency, both ends included; the feasible best is always one. */
 static nas_status choose(nas__study *s, finalist **out, size_t *n_out) {
     const size_t n = nas_front_size(s->front);
     const size_t limit = (size_t)s->config->eval.finetune_max;
-    finalist *all = nas_alloc_array(s->ctx, n, sizeof *all);
+    finalist *all = nas_alloc_array(s->ctx, n + 1, sizeof *all);
     if (all == NULL) return NAS_ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
         all[i].index = (size_t)nas_front_trial(s->front, i);
         all[i].latency_us = s->trials[all[i].index].search[s->first_queue].p50_us;
     }
     if (n > 1) qsort(all, n, sizeof *all, by_latency);
-    size_t kept = n;
-    if (n > limit) {
-        size_t best = SIZE_MAX;
-        (void)nas__pick_best(s, &best);
-        bool have_best = false;
-        for (kept = 0; kept < limit; kept++) {
-            const size_t from = limit == 1 ? n - 1 : kept * (n - 1) / (limit - 1);
-            all[kept] = all[from]; /* from >= kept: nothing needed is overwritten */
-            have_best = have_best || all[kept].index == best;
-        }
-        for (size_t i = 0; best != SIZE_MAX && !have_best && i < kept; i++) {
-            /* replaces the next slower member by the best feasible one */
-            const double latency_us = s->trials[best].search[s->first_queue].p50_us;
-            if (all[i].latency_us >= latency_us || i + 1 == kept) {
-                all[i] = (finalist){.index = best, .latency_us = latency_us};
-                have_best = true;
-            }
-        }
-    }
+    for (size_t i = 0; i < limit && n > limit; i++)
+        all[i] = all[limit == 1 ? n - 1 : i * (n - 1) / (limit - 1)]; /* never one before i */
+    *n_out = with_best(s, all, n < limit ? n : limit, limit);
     *out = all;
-    *n_out = kept;
     return NAS_OK;
 }
 

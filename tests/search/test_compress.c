@@ -245,6 +245,29 @@ Test(search_compress, under_a_latency_bound_only_what_is_near_it_is_compiled) {
                        " AND violation <= 0") == 0);
 }
 
+/* Accuracy is the only objective: the front of all is the most accurate network, which is too slow. */
+Test(search_compress, under_a_latency_bound_the_best_feasible_network_is_finished) {
+    static const char *const bound[] = {"objectives.minimise=[]",
+                                        "constraints.latency_p50_ms=<= 40%",
+                                        "compress.measure=all",
+                                        "search.strategy=random",
+                                        "search.trials=12",
+                                        "eval.finetune_max=1",
+                                        NULL};
+    nas_process_result r = run("configs/compress.toml", "bound", bound);
+    cr_assert(r.exit_code == 0, "%d: %s", r.exit_code, r.err.data);
+    nas_process_result_deinit(&r);
+    cr_assert(test_ask(ctx, folder, "bound",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND report_top1 IS NOT NULL"
+                       " AND violation <= 0 AND reward_top1 = (SELECT max(reward_top1) FROM v_class"
+                       " WHERE trial > 0 AND violation <= 0)") == 1);
+    cr_assert(test_ask(ctx, folder, "bound",
+                       "SELECT count(*) FROM v_class WHERE trial > 0 AND violation > 0 AND"
+                       " reward_top1 > (SELECT max(reward_top1) FROM v_class WHERE trial > 0 AND"
+                       " violation <= 0)") > 0,
+              "the bound leaves nothing out");
+}
+
 /* Lines of layers.csv after the heading, and how many of them end with a number: a measured ratio. */
 static void count_ratios(const char *name, size_t *rows, size_t *measured) {
     char path[256], line[512];

@@ -125,6 +125,24 @@ Test(search_study, any_network_of_the_front_is_delivered_when_asked_for) {
     }
 }
 
+Test(search_study, the_feasible_best_is_finished_where_the_bound_is_on_no_objective) {
+    nas_process_result r =
+        test_run(ctx, "nas-search",
+                 (const char *const[]){QUICK, "--set", "objectives.maximise=[\"psnr_y\"]", "--set",
+                                       "objectives.minimise=[]", "--set", "eval.finetune_max=1",
+                                       "--set", "constraints.params=<= 4000", "--set",
+                                       "search.strategy=random", NULL});
+    cr_assert(eq(int, r.exit_code, NAS_EXIT_OK), "%s\n%s", r.out.data, r.err.data);
+    nas_process_result_deinit(&r);
+    cr_assert(test_ask(ctx, folder, "run",
+                       "SELECT count(*) FROM v_trial WHERE final_psnr_y IS NOT NULL AND"
+                       " origin NOT LIKE 'baseline:%' AND params <= 4000") == 1);
+    cr_assert(test_ask(ctx, folder, "run",
+                       "SELECT count(*) FROM v_trial WHERE params > 4000 AND psnr_y >"
+                       " (SELECT max(psnr_y) FROM v_trial WHERE params <= 4000)") > 0,
+              "the bound leaves nothing out");
+}
+
 Test(search_study, a_finished_study_prints_the_same_front_again_without_work) {
     nas_process_result a =
         test_run(ctx, "nas-search", (const char *const[]){QUICK, "-f", "csv", NULL});

@@ -1,6 +1,7 @@
 /* class_train.c - SGD for classifiers. A batch is cut into chunks of so many images whatever the number of threads; each has
  * gradients of its own, which are added up in order. */
 #include "eval/class_train.h"
+#include "eval/class_hints.h"
 #include "eval/class_norms.h"
 #include "eval/exec_internal.h"
 
@@ -131,6 +132,10 @@ static void add_saliency(const tuner *t, const float *space, const float *grads,
     }
 }
 
+static bool has_hints(const nas_tune_options *o, const void *teacher) {
+    return teacher != NULL && o->n_hints > 0 && o->hint_weight > 0;
+}
+
 static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker) {
     const tuner *t = arg;
     const nas_status status = nas_check_cancel(ctx);
@@ -162,6 +167,9 @@ static nas_status train_chunk(nas_ctx *ctx, void *arg, size_t index, int worker)
             nas_class_data_label(t->data, NAS_CLASS_TUNE, t->batch[r.first + (size_t)i].index);
         t->losses[index] += image_loss(t, scores, teacher, label,
                                        nas__exec_at(t->e, grads, t->logits) + i * v->image);
+        if (has_hints(t->o, t->teacher))
+            t->losses[index] +=
+                nas__hints_loss(t->o, t->e, space, grads, t->teacher, teacher_space, i, t->n);
     }
     nas__exec_backward(t->e, space, grads, n, t->logits, t->param_at, gradient,
                        scratch + t->image_floats);
@@ -472,7 +480,9 @@ static nas_status tuner_init(nas_ctx *ctx, const nas_graph *g, const nas_graph *
         if (s.c != t->classes || s.h != 1 || s.w != 1)
             status = nas_fail(ctx, NAS_ERR_SHAPE, "training: the teacher has %d classes, not %d",
                               (int)s.c, (int)t->classes);
-        if (status == NAS_OK) status = nas__exec_plan(ctx, teacher, &eo, false, &t->teacher);
+        const bool hints = has_hints(o, teacher); /* their values must stay */
+        if (status == NAS_OK && hints) status = nas__hints_check(ctx, g, teacher, o);
+        if (status == NAS_OK) status = nas__exec_plan(ctx, teacher, &eo, hints, &t->teacher);
     }
     t->arena = nas_arena_new(ctx, 1 << 16);
     if (status == NAS_OK && t->arena == NULL) status = NAS_ERR_NOMEM;
@@ -548,6 +558,21 @@ static void read_any(void *arg, size_t index, float *hwc) {
     nas_class_data_read(r->data, NAS_CLASS_TUNE, nas_rng_below(&rng, images), false, 0, 0, hwc);
 }
 
+/* Hints of the network for its copy with normalisations. */
+static nas_status hints_of_copy(nas_ctx *ctx, const nas_norms *norms, nas_tune_options *o,
+                                nas_tune_hint **out) {
+    nas_tune_hint *hints = nas_alloc_array(ctx, o->n_hints + 1, sizeof *hints);
+    if (hints == NULL) return NAS_ERR_NOMEM;
+    for (size_t i = 0; i < o->n_hints; i++) {
+        const nas_value v = o->hints[i].value;
+        hints[i] = o->hints[i];
+        hints[i].value = norms->norm[v] != NAS_VALUE_NONE ? norms->norm[v] : norms->node[v];
+    }
+    o->hints = hints;
+    *out = hints;
+    return NAS_OK;
+}
+
 nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
                     const nas_class_data *data, const nas_tune_options *o,
                     nas_tune_progress progress, void *arg) {
@@ -559,7 +584,11 @@ nas_status nas_tune(nas_ctx *ctx, nas_graph *graph, const nas_graph *teacher,
     if (status == NAS_OK)
         status = nas_norms_init(ctx, graph, &eo, NORM_IMAGES, read_any, &reader, &norms);
     if (status != NAS_OK) return status;
-    status = tune(ctx, norms.graph, teacher, data, o, progress, arg);
+    nas_tune_options of_copy = *o;
+    nas_tune_hint *hints = NULL;
+    status = hints_of_copy(ctx, &norms, &of_copy, &hints);
+    if (status == NAS_OK) status = tune(ctx, norms.graph, teacher, data, &of_copy, progress, arg);
+    nas_free(hints);
     if (status == NAS_OK)
         status = nas_exec_average_norms(ctx, norms.graph, &eo, AVERAGE_IMAGES, read_any, &reader);
     if (status == NAS_OK) nas_norms_fold(&norms, graph);

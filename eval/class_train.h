@@ -9,6 +9,13 @@
 #include "eval/class_data.h"
 #include "ir/graph.h"
 
+/* A value of the network that is to come near one of the teacher's, of the same height and width: its channel c the teacher's
+ * channel of[c]. */
+typedef struct nas_tune_hint {
+    nas_value value, teacher;
+    const int32_t *of; /* [channels of value] */
+} nas_tune_hint;
+
 typedef struct nas_tune_options {
     int32_t batch; /* images a step, a multiple of 8 */
     int32_t steps;
@@ -19,8 +26,11 @@ typedef struct nas_tune_options {
     double momentum, weight_decay;
     double gradient_clip;        /* L2 norm of the mean gradient, 0 = off */
     double distill, temperature; /* 0..1; read when there is a teacher */
-    bool flip;                   /* mirror images at random */
-    int32_t shift;               /* move them by up to so many pixels */
+    const nas_tune_hint *hints;  /* read when there is a teacher: see nas_tune */
+    size_t n_hints;
+    double hint_weight;
+    bool flip;     /* mirror images at random */
+    int32_t shift; /* move them by up to so many pixels */
     bool epochs; /* every image once before any comes again; else each is drawn from all of them */
     double average; /* share of a running mean of the weights that stays at each step, below 1 and
                        at most (1 + step)/(10 + step): the network ends with the mean; 0 = with the
@@ -37,8 +47,9 @@ nas_tune_options nas_tune_options_default(void);
 typedef nas_status (*nas_tune_progress)(nas_ctx *ctx, void *arg, int32_t step, double loss);
 
 /* nas_tune - trains `graph` in place on TUNE images. teacher NULL or a graph with the same output. The output must be [1,1,1,
- * classes]; a SOFTMAX at the end is left out of the loss. UNSUPPORTED names a node without gradient; SHAPE: labels beyond
- * the output; INTERNAL: the loss is not finite (the weights are those of the last step).
+ * classes]; a SOFTMAX at the end is left out of the loss. With hints (Romero et al., arXiv:1412.6550) each image's loss also has
+ * hint_weight/n_hints * sum over them of |x - t|^2/|t|^2, x the value and t the teacher's channels. UNSUPPORTED names a node without gradient; SHAPE: labels beyond
+ * the output, a hint whose values differ in size; INTERNAL: the loss is not finite (the weights are those of the last step).
  * With `normalise` a copy with more BATCH_NORMs is trained (nas_norms_init, from 256 TUNE images), all of them with the mean and
  * variance of a chunk of up to 32 images of the batch, and gradients through both (Ioffe & Szegedy, arXiv:1502.03167); in the end
  * with the average statistics of 1024 TUNE images in such chunks, and folded into `graph`, which is as it was after any error.

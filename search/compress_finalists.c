@@ -81,7 +81,7 @@ static nas_status tune(nas__comp *c, size_t index, size_t number, size_t n) {
     c->refits = c->config->compress.refit;
     status = nas_space_decode(c->ctx, c->space, &c->trials[index].point, &graph);
     c->refits = false;
-    if (status == NAS_OK) status = nas__comp_tune_finalist(c, graph, label);
+    if (status == NAS_OK) status = nas__comp_tune_finalist(c, graph, label, index);
     if (status == NAS_OK) status = cross_entropy(c, graph, &value);
     if (status == NAS_OK) status = nas_onnx_export(c->ctx, graph, path);
     if (status == NAS_OK) status = record(c, index, value);

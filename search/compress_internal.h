@@ -94,8 +94,21 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream);
 /* nas__comp_tune - fine-tunes in place. stream: number of the trial; 0, the original, learns from itself as it came, and
  * others from compress.teacher. */
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream);
-/* nas__comp_tune_finalist - the same for compress.finalist_steps, of every finalist with the same images. */
-nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label);
+/* nas__comp_tune_finalist - the same of trial `index` for compress.finalist_steps, of every finalist with the same images. */
+nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label, size_t index);
+
+/* ---- compress_hints.c ---- */
+typedef struct nas__comp_hints {
+    nas_tune_hint *list; /* owned, as are the numbers that they point to */
+    int32_t *of;
+    size_t n, n_of;
+} nas__comp_hints;
+
+/* nas__comp_hints_take - values of `graph`, which has the channels of `point`, beside those of the teacher, which has all of them:
+ * what additions give, or convolutions where there is none, of more than one pixel. */
+nas_status nas__comp_hints_take(nas__comp *c, const nas_point *point, const nas_graph *graph,
+                                const nas_graph *teacher, nas__comp_hints *out);
+void nas__comp_hints_deinit(nas__comp_hints *hints);
 
 /* ---- compress_finalists.c ---- */
 /* A trial where the most accurate come first, of equal ones the older; nas__comp_by_top1 - for qsort. */

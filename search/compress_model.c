@@ -170,32 +170,42 @@ nas_tune_options nas__comp_tune_options(const nas__comp *c, uint64_t stream) {
     o.epochs = cfg->compress.epochs;
     o.average = cfg->compress.average;
     o.normalise = cfg->compress.normalise;
+    o.hint_weight = cfg->compress.hints;
     o.threads = cfg->eval.threads;
     o.seed = cfg->study.seed + 1 + stream;
     return o;
 }
 
-static nas_status tune(nas__comp *c, nas_graph *graph, const char *label, bool compressed,
-                       const nas_tune_options *o) {
-    const bool by_tuned = compressed && strcmp(c->config->compress.teacher, "tuned") == 0;
-    if (o->steps == 0) return NAS_OK;
-    nas__progress_phase(&c->progress, label, 0, o->steps);
+/* index: the trial; 0, the original, has itself as teacher and needs no hints. */
+static nas_status tune(nas__comp *c, nas_graph *graph, const char *label, size_t index,
+                       const nas_tune_options *options) {
+    const bool by_tuned = index > 0 && strcmp(c->config->compress.teacher, "tuned") == 0;
+    nas_tune_options o = *options;
+    nas__comp_hints hints = {0};
+    if (o.steps == 0) return NAS_OK;
+    nas__progress_phase(&c->progress, label, 0, o.steps);
     nas_status status = by_tuned ? load_tuned(c) : NAS_OK;
-    if (status == NAS_OK)
-        status = nas_tune(c->ctx, graph, by_tuned ? c->tuned : c->model, c->data, o, show_step, c);
+    const nas_graph *teacher = by_tuned ? c->tuned : c->model;
+    if (status == NAS_OK && index > 0 && o.hint_weight > 0)
+        status = nas__comp_hints_take(c, &c->trials[index].point, graph, teacher, &hints);
+    o.hints = hints.list;
+    o.n_hints = hints.n;
+    if (status == NAS_OK) status = nas_tune(c->ctx, graph, teacher, c->data, &o, show_step, c);
+    nas__comp_hints_deinit(&hints);
     if (status == NAS_OK) nas__progress_end(&c->progress);
     return nas_wrap(c->ctx, status, "%s", label);
 }
 
 nas_status nas__comp_tune(nas__comp *c, nas_graph *graph, const char *label, uint64_t stream) {
     const nas_tune_options o = nas__comp_tune_options(c, stream);
-    return tune(c, graph, label, stream > 0, &o);
+    return tune(c, graph, label, (size_t)stream, &o);
 }
 
-nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label) {
+nas_status nas__comp_tune_finalist(nas__comp *c, nas_graph *graph, const char *label,
+                                   size_t index) {
     nas_tune_options o = nas__comp_tune_options(c, NAS__COMP_FINALIST_STREAM);
     o.steps = c->config->compress.finalist_steps;
-    return tune(c, graph, label, true, &o);
+    return tune(c, graph, label, index, &o);
 }
 
 /* ---- the space ---------------------------------------------------------------------------------------------------------- */

@@ -92,7 +92,7 @@ typedef struct nas_config {
     struct {
         char space[16], importance[24], measure[8], optimizer[8], teacher[16];
         int32_t channel_step, calibration_images, positions, shift;
-        double min_ratio, ridge, distill, temperature, average;
+        double min_ratio, ridge, distill, temperature, average, hints;
         bool repair, recalibrate, flip, epochs, normalise, refit;
         int32_t finalists, finalist_steps; /* finalists 0: the front as it is */
         /* spaces of levels: lists apart by commas (compress_choices.h) */

@@ -272,6 +272,9 @@ static const nas__config_key keys[] = {
      .unit = "",
      .doc = "fine-tuning: with normalisations put behind the convolutions that have a bias, "
             "statistics taken from 32 images at a time, and folded into them again in the end"},
+    NUMBER("compress.hints", compress.hints, false, 0, 1000, "",
+           "fine-tuning of networks with fewer channels: weight of how far the values behind their "
+           "additions (without any: convolutions) are from the teacher's; 0: not looked at"),
     NUMBER("compress.average", compress.average, false, 0, 0.99999, "",
            "fine-tuning: a running mean of the weights keeps this share at each step, and the "
            "network ends with the mean; 0: with the weights of the last step"),

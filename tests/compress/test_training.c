@@ -25,10 +25,9 @@ static nas_class_data *digits(int32_t n) {
 }
 
 /* Central differences in float: steps of 1e-2 leave an error of about 1e-3 of the larger gradients. */
-static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
-                           const nas_class_data *data, bool normalise) {
-    nas_tune_options o = nas_tune_options_default();
-    o.normalise = normalise;
+static void check_gradient_of(int net, nas_graph *g, const nas_graph *teacher,
+                              const nas_class_data *data, const nas_tune_options *options) {
+    const nas_tune_options o = *options;
     size_t total = 0, at = 0;
     for (int32_t i = 0; i < nas_graph_param_count(g); i++)
         total += nas_graph_param(g, i)->count;
@@ -59,6 +58,13 @@ static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
     }
     nas_free(gradient);
     nas_free(unused);
+}
+
+static void check_gradient(int net, nas_graph *g, const nas_graph *teacher,
+                           const nas_class_data *data, bool normalise) {
+    nas_tune_options o = nas_tune_options_default();
+    o.normalise = normalise;
+    check_gradient_of(net, g, teacher, data, &o);
 }
 
 /* Against the written-out formula, and against differences of the rounded values: within the grid these lack the -x/s of the
@@ -147,6 +153,127 @@ Test(compress_training, gradients_agree_with_differences) {
         nas_graph_free(g);
         nas_graph_free(teacher);
     }
+    nas_class_data_close(data);
+}
+
+enum { HINTS_MAX = 32, HINT_CHANNELS = 1024 };
+
+/* Every second channel of each group of a network stays; additions are its hints. */
+typedef struct halved {
+    nas_graph *graph;
+    nas_tune_hint hints[HINTS_MAX];
+    size_t n;
+    int32_t of[HINT_CHANNELS];
+} halved;
+
+static void halve(const nas_graph *g, halved *out) {
+    nas_channels *ch = NULL;
+    bool keep[HINT_CHANNELS];
+    int32_t *of = out->of;
+    OK(nas_channels_find(ctx, g, &ch));
+    for (int32_t k = 0; k < nas_channels_class_count(ch); k++)
+        keep[k] = k % 2 == 1;
+    OK(nas_channels_slice(ctx, ch, g, keep, &out->graph));
+    out->n = 0;
+    for (nas_value v = 0; v < nas_graph_node_count(g); v++) {
+        if (nas_graph_node(g, v)->op != NAS_OP_ADD) continue;
+        out->hints[out->n++] = (nas_tune_hint){v, v, of};
+        for (int32_t c = 0; c < nas_graph_node(g, v)->shape.c; c++) {
+            const int32_t class = nas_channels_of(ch, v)[c];
+            if (class == NAS_CLASS_FIXED || keep[class]) *of++ = c;
+        }
+    }
+    nas_channels_free(ch);
+}
+
+Test(compress_training, gradients_of_hints_agree_with_differences) {
+    nas_class_data *data = digits(60);
+    nas_tune_options o = nas_tune_options_default();
+    nas_graph *teacher = nets_new(0);
+    halved h;
+    halve(teacher, &h);
+    cr_assert(h.n >= 2 && h.hints[0].of[0] != 0, "hints of other channels are wanted");
+    o.hints = h.hints;
+    o.n_hints = h.n;
+    o.hint_weight = 50; /* most of the loss */
+    check_gradient_of(0, h.graph, teacher, data, &o);
+    nas_graph_free(h.graph);
+    nas_graph_free(teacher);
+    nas_class_data_close(data);
+}
+
+static double hinted_loss(const nas_graph *g, const nas_graph *teacher, const nas_class_data *data,
+                          const nas_tune_options *o) {
+    double loss = 0;
+    float *gradient = NULL;
+    size_t total = 0;
+    for (int32_t i = 0; i < nas_graph_param_count(g); i++)
+        total += nas_graph_param_const(g, i)->count;
+    gradient = nas_alloc_array(ctx, total, sizeof *gradient);
+    OK(nas_tune_gradient(ctx, g, teacher, data, o, 6, &loss, gradient));
+    nas_free(gradient);
+    return loss;
+}
+
+/* A copy of the teacher is not apart from it; values twice as large are apart by all of |t|^2, and channels that were mixed up
+ * by something else. */
+Test(compress_training, hints_are_relative_to_the_size_of_the_teacher_s_values) {
+    enum { CHANNELS = 4 };
+    nas_class_data *data = digits(60);
+    nas_tune_options o = nas_tune_options_default(), without = o;
+    nas_graph *teacher = nas_graph_new(ctx, "teacher"), *twice = NULL;
+    nas_value x = 0, y = 0;
+    const nas_conv_attributes last = {.out_channels = NET_CLASSES,
+                                      .kernel_h = NET_SIDE,
+                                      .kernel_w = NET_SIDE,
+                                      .stride_h = 1,
+                                      .stride_w = 1,
+                                      .dilation_h = 1,
+                                      .dilation_w = 1,
+                                      .groups = 1,
+                                      .has_bias = true};
+    OK(nas_graph_add_input(ctx, teacher, "image", (nas_shape){1, NET_SIDE, NET_SIDE, 3}, &x));
+    const nas_conv_attributes first = nas_conv_same(CHANNELS, 3);
+    OK(nas_graph_add_conv(ctx, teacher, "first", x, &first, &y));
+    OK(nas_graph_add_conv(ctx, teacher, "last", y, &last, &x));
+    OK(nas_graph_set_output(ctx, teacher, x));
+    OK(nas_graph_alloc_weights(ctx, teacher));
+    for (int32_t i = 0; i < nas_graph_param_count(teacher); i++) {
+        nas_param *p = nas_graph_param(teacher, i);
+        for (size_t k = 0; k < p->count; k++)
+            p->data[k] = 0.01F * (float)(1 + k % 7);
+    }
+    OK(nas_graph_clone(ctx, teacher, &twice));
+    for (int slot = 0; slot < 2; slot++) {
+        nas_param *p = nas_graph_param(twice, nas_graph_node(twice, y)->params[slot]);
+        for (size_t k = 0; k < p->count; k++)
+            p->data[k] *= 2;
+    }
+    static const int32_t same[] = {0, 1, 2, 3}, mixed[] = {3, 1, 2, 0};
+    nas_tune_hint hint = {y, y, same};
+    o.hints = &hint;
+    o.n_hints = 1;
+    o.hint_weight = 3;
+    const double plain = hinted_loss(teacher, teacher, data, &without);
+    cr_assert(fabs(hinted_loss(teacher, teacher, data, &o) - plain) < 1e-9);
+    cr_assert(fabs(hinted_loss(twice, teacher, data, &o) -
+                   hinted_loss(twice, teacher, data, &without) - 3) < 1e-5);
+    hint.of = mixed;
+    cr_assert(hinted_loss(teacher, teacher, data, &o) > plain + 1e-4);
+    cr_assert(fabs(hinted_loss(teacher, NULL, data, &o) -
+                   hinted_loss(teacher, NULL, data, &without)) < 1e-12);
+    static const int32_t beyond[] = {0, 1, 2, CHANNELS};
+    float unused = 0;
+    double loss = 0;
+    hint.of = beyond;
+    cr_assert(nas_tune_gradient(ctx, teacher, teacher, data, &o, 6, &loss, &unused) ==
+              NAS_ERR_RANGE);
+    cr_assert(strstr(nas_ctx_message(ctx), "channel 4") != NULL, "%s", nas_ctx_message(ctx));
+    hint = (nas_tune_hint){y, x, same};
+    cr_assert(nas_tune_gradient(ctx, teacher, teacher, data, &o, 6, &loss, &unused) ==
+              NAS_ERR_SHAPE);
+    nas_graph_free(twice);
+    nas_graph_free(teacher);
     nas_class_data_close(data);
 }
 

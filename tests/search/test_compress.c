@@ -460,6 +460,31 @@ Test(search_compress, a_study_fine_tunes_with_normalisations_put_back) {
         nas_graph_free(g[i]);
 }
 
+/* With hints, with or without normalisations, another network comes out, of the same nodes; the original has none. */
+Test(search_compress, a_study_holds_values_against_those_of_the_teacher) {
+    static const char *const ways[] = {"compress.hints=0", "compress.hints=2", "compress.hints=2"};
+    static const char *const norms[] = {"compress.normalise=false", "compress.normalise=false",
+                                        "compress.normalise=true"};
+    static const char *const names[] = {"off", "on", "norms"};
+    char original[3][NAS_SHA256_HEX], best[3][NAS_SHA256_HEX];
+    for (int i = 0; i < 3; i++) {
+        const char *const more[] = {ways[i],
+                                    norms[i],
+                                    "compress.teacher=tuned",
+                                    "eval.finetune_steps=3",
+                                    "search.trials=2",
+                                    "eval.finetune_max=1",
+                                    NULL};
+        nas_process_result r = run("configs/agmc-resnet56.toml", names[i], more);
+        cr_assert(r.exit_code == 0, "%s: %d %s", names[i], r.exit_code, r.err.data);
+        nas_process_result_deinit(&r);
+        hash_of(names[i], "tuned/0.onnx", original[i]);
+        hash_of(names[i], "best/model.onnx", best[i]);
+    }
+    cr_assert(strcmp(original[0], original[1]) == 0);
+    cr_assert(strcmp(best[0], best[1]) != 0 && strcmp(best[1], best[2]) != 0);
+}
+
 /* Fitting the layers in turn is what changes a finalist that is not trained. */
 Test(search_compress, finalists_are_fitted_in_turn) {
     static const char *const ways[] = {"compress.refit=false", "compress.refit=true"};

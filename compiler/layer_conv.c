@@ -476,8 +476,8 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_BF16: return padded * ((size_t)heads + (size_t)nas__bf16_floats(c));
     case NAS__CONV_BF16_DOT:
     case NAS__CONV_BF16_TILE: return padded * ((size_t)heads + (size_t)nas__staged_floats(c, way));
-    case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
-    case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_weights(target, c, way);
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:
@@ -490,11 +490,14 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 
 /* What the kernel asks for ahead, as a number. */
 static int32_t asked_ahead(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
-    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16, PAIRS = 64 };
     int32_t memory = (int32_t)nas__conv_streams(target, c);
     if (way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4) {
         memory += nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0;
         memory += nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0;
+        if (nas__conv_winograd_pair(target, c->in_c) > 0 ||
+            nas__conv_winograd_pair(target, c->out_c) > 0)
+            memory += PAIRS; /* another text and other weights */
     }
     if (nas__conv_is_staged(way)) {
         memory += nas__staged_far_results(target, c) ? FAR_OUTPUTS : 0;

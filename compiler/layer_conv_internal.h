@@ -85,8 +85,6 @@ size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *con
                                   const nas__conv_way *way);
 size_t nas__conv_winograd_weights(const nas_target *target, const nas__conv *conv,
                                   const nas__conv_way *way); /* floats */
-/* nas__conv_winograd_pair - of the last vector of `channels`, when two tiles share it: at most half of it is used; else 0. */
-int32_t nas__conv_winograd_pair(const nas_target *target, int32_t channels);
 void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,
                              const nas__conv_way *way, const float *weight, const float *bias,
                              const float *slope, float *out);

@@ -24,6 +24,16 @@ static int32_t multiplied_bytes(const nas_target *target, const nas__conv_way *w
     return bytes;
 }
 
+/* Channels at the end of the inputs and of the outputs for which vectors of Winograd are shared by two tiles. */
+static void explain_pairs(const nas_target *target, const nas__conv *c, nas_buf *out) {
+    const int32_t in = nas__conv_winograd_pair(target, c->in_c);
+    const int32_t outputs = nas__conv_winograd_pair(target, c->out_c);
+    if (in == 0 && outputs == 0) return;
+    nas_buf_puts(out, ", two tiles share vectors of");
+    if (in > 0) nas_buf_printf(out, " %d inputs%s", in, outputs > 0 ? " and" : "");
+    if (outputs > 0) nas_buf_printf(out, " %d outputs", outputs);
+}
+
 static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t index,
                         nas_buf *out) {
     static const char *const staged[] = {"", ", rows of the kernel joined", ", the kernel joined"};
@@ -38,6 +48,8 @@ static void explain_way(const nas__layers *l, const nas__layer *layer, int32_t i
         nas_buf_printf(out, ", strips of %d rows%s", w->batch, staged[w->joined]);
     else if (w->batch > 0)
         nas_buf_printf(out, ", %d tiles together", w->batch);
+    if (w->algorithm == NAS__CONV_WINOGRAD_2 || w->algorithm == NAS__CONV_WINOGRAD_4)
+        explain_pairs(l->target, c, out);
     if (w->outer > 0) nas_buf_puts(out, ", channels outside");
     if (w->algorithm == NAS__CONV_SPARSE_CODE)
         nas_buf_printf(out, ", instructions for %d outputs x %d at a time", w->group, w->pixels);

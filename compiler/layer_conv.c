@@ -238,12 +238,13 @@ static void add_winograd_few(way_list *list, nas__conv_algorithm algorithm) {
     const bool many = list->target->vector_registers >= 32;
     const int32_t lanes = list->target->vector_bytes / 4;
     const int32_t most = ceil_div(c->out_c, lanes);
+    const int32_t own = most - (nas__conv_winograd_pair(list->target, c->out_c) > 0);
     for (int32_t i = 0; i < 2; i++) {
         const int32_t *tile = many ? tiles_32[i == 0 ? 0 : 2] : tiles_16[i];
         nas__conv_way way = {.algorithm = algorithm};
         const int32_t tiles = nas__conv_winograd_tiles(c, &way);
         way.pixels = min_i32(tile[0], tiles);
-        way.vectors = min_i32(tile[1], most);
+        way.vectors = min_i32(tile[1], own > 0 ? own : 1);
         const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
         const double bytes =
             4.0 * points * (ceil_div(c->in_c, lanes) * lanes + ceil_div(c->out_c, lanes) * lanes);
@@ -275,13 +276,14 @@ static void add_winograd_even(way_list *list, nas__conv_algorithm algorithm) {
     enum { FEW = 6 };                                     /* tiles that are not worth a batch */
     const nas__conv *c = list->conv;
     const int32_t lanes = list->target->vector_bytes / 4, most = ceil_div(c->out_c, lanes);
+    const int32_t own = most - (nas__conv_winograd_pair(list->target, c->out_c) > 0);
     nas__conv_way way = {.algorithm = algorithm};
     const int32_t tiles = nas__conv_winograd_tiles(c, &way);
     const int32_t points = algorithm == NAS__CONV_WINOGRAD_2 ? 16 : 36;
     const double bytes = 4.0 * points * lanes * (ceil_div(c->in_c, lanes) + most);
     const double weights = 4.0 * points * c->in_c * c->out_c;
     for (int32_t i = 0; i < 4; i++) {
-        way.vectors = min_i32(shapes[i][1], most);
+        way.vectors = min_i32(shapes[i][1], own > 0 ? own : 1); /* without one that tiles share */
         /* enough units for threads: batches times blocks of outputs */
         const int32_t units = ceil_div(8, ceil_div(most, way.vectors));
         for (int32_t k = 0; k < 4; k++) {
@@ -476,8 +478,8 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
     case NAS__CONV_BF16: return padded * ((size_t)heads + (size_t)nas__bf16_floats(c));
     case NAS__CONV_BF16_DOT:
     case NAS__CONV_BF16_TILE: return padded * ((size_t)heads + (size_t)nas__staged_floats(c, way));
-    case NAS__CONV_WINOGRAD_2: return padded * ((size_t)heads + 16 * (size_t)c->in_c);
-    case NAS__CONV_WINOGRAD_4: return padded * ((size_t)heads + 36 * (size_t)c->in_c);
+    case NAS__CONV_WINOGRAD_2:
+    case NAS__CONV_WINOGRAD_4: return nas__conv_winograd_weights(target, c, way);
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN:
     case NAS__CONV_SPARSE_PANEL:
@@ -490,11 +492,14 @@ size_t nas__conv_weight_floats(const nas_target *target, const nas__conv *c,
 
 /* What the kernel asks for ahead, as a number. */
 static int32_t asked_ahead(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
-    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16 };
+    enum { FAR_OUTPUTS = 4, FAR_INPUTS = 8, SPARSE_ASKS = 16, PAIRS = 64 };
     int32_t memory = (int32_t)nas__conv_streams(target, c);
     if (way->algorithm == NAS__CONV_WINOGRAD_2 || way->algorithm == NAS__CONV_WINOGRAD_4) {
         memory += nas__conv_winograd_far(target, c) ? FAR_OUTPUTS : 0;
         memory += nas__conv_winograd_asks(target, c) ? FAR_INPUTS : 0;
+        if (nas__conv_winograd_pair(target, c->in_c) > 0 ||
+            nas__conv_winograd_pair(target, c->out_c) > 0)
+            memory += PAIRS; /* another text and other weights */
     }
     if (nas__conv_is_staged(way)) {
         memory += nas__staged_far_results(target, c) ? FAR_OUTPUTS : 0;

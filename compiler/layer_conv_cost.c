@@ -1,5 +1,6 @@
 /* layer_conv_cost.c - what a way of a dense convolution is expected to take, in cycles. */
 #include "compiler/layer_conv_internal.h"
+#include "compiler/layer_conv_winograd.h"
 
 static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
@@ -227,18 +228,20 @@ static double winograd_streams(const nas_target *target, const nas__conv *c,
 /* What a way may take longer in one thread and be preferred to one that a second thread could not shorten at all. */
 static const double UNEVEN = 0.1;
 
+/* A vector that two tiles share, for one of them: 8 -> 16 channels at 32x32 on an Emerald Rapids. */
+static const double PAIR = 0.55;
+
 static double winograd_cycles(const nas_target *target, const nas__conv *c,
                               const nas__conv_way *way) {
-    const nas__conv_blocks b = nas__conv_block(target, c, way->vectors);
-    const int32_t m = nas__conv_winograd_edge(way), a = m + 2, points = a * a;
-    const int32_t tiles = nas__conv_winograd_tiles(c, way), batches = ceil_div(tiles, way->batch);
+    const nas__wino g = nas__wino_of(target, c, way);
+    const int32_t tiles = g.tiles, batches = ceil_div(tiles, way->batch);
     const int32_t last = tiles - (batches - 1) * way->batch;
     const double products = (double)(batches - 1) * ceil_div(way->batch, way->pixels) +
                             (double)ceil_div(last, way->pixels);
     const pace *unit = pace_of(target);
     double mul = 0;
     for (int32_t i = 0; i < NAS__CONV_KINDS; i++) {
-        const nas__conv_kind kind = nas__conv_kind_of(&b, i);
+        const nas__conv_kind kind = nas__conv_kind_of(&g.blocks, i);
         double step = product_cycles(unit, 1, way->pixels, kind.vectors);
         if (unit == &wide)
             step += weights_cycles(target, (double)c->in_c * kind.vectors * target->vector_bytes,
@@ -246,12 +249,15 @@ static double winograd_cycles(const nas_target *target, const nas__conv *c,
         mul += (kind.to - kind.from) *
                (c->in_c * step + unit->call + unit->product_result * way->pixels * kind.vectors);
     }
-    const int32_t in_vectors = ceil_div(c->in_c, b.lanes),
-                  out_vectors = ceil_div(c->out_c, b.lanes);
+    if (g.out_pair > 0) /* to add sums takes as long as to store the other half would */
+        mul += nas__wino_steps(c) * product_cycles(unit, 1, way->pixels, 1) + unit->call +
+               unit->product_result * way->pixels;
+    double vectors = ceil_div(g.in_whole, g.lanes) + ceil_div(g.out_whole, g.lanes);
+    vectors += PAIR * ((g.in_pair > 0) + (g.out_pair > 0));
     /* Part of a vector takes longer to load: measured with 3 channels. */
-    const int32_t parts = unit != &wide && unit != &in_halves && c->in_c % b.lanes > 0;
-    const double transform = tiles * points * unit->transform * (in_vectors + parts + out_vectors);
-    const double work = points * products * mul;
+    vectors += unit != &wide && unit != &in_halves && g.in_whole % g.lanes > 0;
+    const double transform = tiles * g.points * unit->transform * vectors;
+    const double work = g.points * products * mul;
     const double all =
         work + transform + batches * winograd_streams(target, c, way, work / batches, batches);
     const int32_t units = nas__conv_winograd_units(target, c, way);

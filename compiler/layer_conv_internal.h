@@ -83,6 +83,8 @@ int32_t nas__conv_winograd_units(const nas_target *target, const nas__conv *conv
                                  const nas__conv_way *way);
 size_t nas__conv_winograd_scratch(const nas_target *target, const nas__conv *conv,
                                   const nas__conv_way *way);
+size_t nas__conv_winograd_weights(const nas_target *target, const nas__conv *conv,
+                                  const nas__conv_way *way); /* floats */
 void nas__conv_winograd_pack(const nas_target *target, const nas__conv *conv,
                              const nas__conv_way *way, const float *weight, const float *bias,
                              const float *slope, float *out);

@@ -87,6 +87,9 @@ enum { NAS__CONV_WAYS_MAX = 96 };
  * every legal convolution). The estimate is a small model: FMA issue, loads, weight traffic, transforms. */
 int32_t nas__conv_ways(const nas_target *target, const nas__conv *conv,
                        nas__conv_way out[NAS__CONV_WAYS_MAX]);
+/* nas__conv_winograd_pair - channels of the last vector of `channels` when two tiles of Winograd share it, because at most half
+ * of it is used; else 0. */
+int32_t nas__conv_winograd_pair(const nas_target *target, int32_t channels);
 bool nas__conv_is_sparse(const nas__conv_way *way);
 bool nas__conv_is_sve(const nas__conv_way *way);
 bool nas__conv_is_bf16(const nas__conv_way *way);   /* has products of it */

@@ -226,7 +226,8 @@ static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv
     const nas__code_writer *w = nas__sparse_code_writer(target);
     if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
     nas__conv_way way = {
-        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = w->block, .outer = 1, .vectors = w->block};
+        .algorithm = NAS__CONV_SPARSE_CODE, .pixels = w->block, .vectors = w->block};
+    way.outer = !nas__panel_tile(target, c, &way).runs;
     way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / w->block)); /* evenly */
     way.entries = nas__sparse_entries(target, c, &way);
     const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, w->block);

@@ -85,13 +85,11 @@ nas__sparse_ahead nas__sparse_asks(const nas_target *target, const nas__conv *c)
     enum { AVX2 = 32, SHORT_SUM = 128 };
     const double outputs = 4.0 * c->out_h * c->out_w * c->out_c;
     const size_t row = (size_t)c->out_w * (size_t)c->out_c;
-    size_t border = 0; /* floats between rows that do not matter: a pixel of many */
+    const size_t border = row / 16; /* floats between rows that do not matter: a pixel of many */
     if (target->vector_bytes < AVX2) return NAS__ASKS_NONE; /* not measured */
     if (nas__conv_streams(target, c) == NAS__FAR_PIXELS && without_gaps(c)) return NAS__ASKS_PIXELS;
-    if (target->vector_bytes == AVX2) {
-        if (c->kernel_h * c->kernel_w * c->in_c > SHORT_SUM) return NAS__ASKS_NONE;
-        border = row / 16;
-    }
+    if (target->vector_bytes == AVX2 && c->kernel_h * c->kernel_w * c->in_c > SHORT_SUM)
+        return NAS__ASKS_NONE;
     const bool follow = c->out_pitch == c->out_c && c->out_row <= row + border;
     return outputs > target->l2_bytes && follow ? NAS__ASKS_OUTPUTS : NAS__ASKS_NONE;
 }

@@ -227,8 +227,8 @@ static int32_t code_ways(const nas_target *target, const nas__conv *c, nas__conv
     if (w == NULL || steps_of(c) > STEPS_MAX) return 0;
     nas__conv_way way = {
         .algorithm = NAS__CONV_SPARSE_CODE, .pixels = w->block, .vectors = w->block};
-    way.outer = !nas__panel_tile(target, c, &way).runs;
     way.group = ceil_div(c->out_c, ceil_div(c->out_c, w->sums / w->block)); /* evenly */
+    way.outer = !nas__panel_tile(target, c, &way).runs;
     way.entries = nas__sparse_entries(target, c, &way);
     const int32_t blocks = ceil_div(nas__panel_tile(target, c, &way).vectors, w->block);
     int32_t most = code_bytes(target, &way) > target->l2_bytes / 8.0 ? FEW_BLOCKS : 1;

@@ -414,12 +414,14 @@ static void emit_runs(const nas__conv *c, const nas__conv_way *way, const char *
         nas_buf_printf(out, "    const int wide = tiles - (tiles * %d - vectors);\n", way->vectors);
     nas_buf_puts(out, "    for (int t = 0, x = 0; t < tiles; t++) {\n");
     if (narrow)
-        nas_buf_printf(out, "        if (t >= wide) {\n            %s_tile%d(in, out%s, weights, "
-                            "panel, sums, begin + x / %d, x %% %d, all - x);\n"
-                            "            x += %d * LANES;\n            continue;\n        }\n",
+        nas_buf_printf(out,
+                       "        if (t >= wide) {\n            %s_tile%d(in, out%s, weights, "
+                       "panel, sums, begin + x / %d, x %% %d, all - x);\n"
+                       "            x += %d * LANES;\n            continue;\n        }\n",
                        name, way->vectors - 1, rest, c->out_w, c->out_w, way->vectors - 1);
-    nas_buf_printf(out, "        %s_tile%d(in, out%s, weights, panel, sums, begin + x / %d, x %% %d, "
-                        "all - x);\n        x += %d * LANES;\n    }\n}\n\n",
+    nas_buf_printf(out,
+                   "        %s_tile%d(in, out%s, weights, panel, sums, begin + x / %d, x %% %d, "
+                   "all - x);\n        x += %d * LANES;\n    }\n}\n\n",
                    name, way->vectors, rest, c->out_w, c->out_w, way->vectors);
 }
 

@@ -410,6 +410,7 @@ int32_t nas__conv_units(const nas_target *target, const nas__conv *c, const nas_
     case NAS__CONV_SPARSE_PANEL:
     case NAS__CONV_SPARSE_CODE: {
         const nas__panel_tiling t = nas__panel_tile(target, c, way);
+        if (t.runs) return c->out_h;
         return t.lines > 1 ? t.lines : t.wide + t.narrow;
     }
     }
@@ -432,7 +433,10 @@ int32_t nas__conv_rows_of_unit(const nas_target *target, const nas__conv *c,
     case NAS__CONV_SPARSE:
     case NAS__CONV_SPARSE_RUN: return way->outer != 0 ? 0 : nas__conv_tile(c, way->pixels).rows;
     case NAS__CONV_SPARSE_PANEL:
-    case NAS__CONV_SPARSE_CODE: return nas__panel_tile(target, c, way).lines > 1 ? 1 : 0;
+    case NAS__CONV_SPARSE_CODE: {
+        const nas__panel_tiling t = nas__panel_tile(target, c, way);
+        return t.lines > 1 || t.runs ? 1 : 0;
+    }
     case NAS__CONV_BF16_DOT:
     case NAS__CONV_BF16_TILE: return nas__staged_of(c, way).rows;
     case NAS__CONV_DEPTHWISE:

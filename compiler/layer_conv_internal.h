@@ -204,6 +204,7 @@ bool nas__sparse_code_pack(const nas_target *target, const nas__conv *conv,
 /* Tiles of a panel: lines of pixels (rows of the image, or the image as one line), cut into vectors. */
 typedef struct nas__panel_tiling {
     int32_t lines, width; /* pixels of a line */
+    bool runs; /* units are rows, tiles are cut from all rows of a call together; lines is 1 */
     int32_t vectors;      /* of a line */
     int32_t wide, narrow; /* tiles of way->vectors, then of one less */
     int32_t groups, depth, parts;

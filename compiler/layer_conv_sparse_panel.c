@@ -17,13 +17,25 @@ static int32_t ceil_div(int32_t a, int32_t b) {
     return (a + b - 1) / b;
 }
 
+/* Rows one after another as one run of pixels, as many of them as the kernel is called for: tiles need not end with a row, and
+ * the layer can be part of a chain (layers_chain.c). Where images stay in L2 there are no chains, and tiles of the whole
+ * image share better among threads. AVX-512 alone: on AVX2 it gained nothing. */
+static bool in_runs(const nas_target *target, const nas__conv *c, const nas__conv_way *way) {
+    const double pixels = 4.0 * c->out_h * c->out_w;
+    const double in = pixels * c->stride_h * c->stride_w * c->in_c, out = pixels * c->out_c;
+    return way->outer == 0 && target->vector_bytes / 4 == SIXTEEN && c->out_h > 1 &&
+           (in > target->l2_bytes / 2 || out > target->l2_bytes / 2);
+}
+
 nas__panel_tiling nas__panel_tile(const nas_target *target, const nas__conv *c,
                                   const nas__conv_way *way) {
     const int32_t lanes = target->vector_bytes / 4, steps = c->kernel_h * c->kernel_w * c->in_c;
     const int32_t flat = ceil_div(c->out_h * c->out_w, lanes);
     const int32_t by_rows = c->out_h * ceil_div(c->out_w, lanes);
     nas__panel_tiling t = {.lines = 1, .width = c->out_h * c->out_w, .vectors = flat};
-    if (way->outer == 0 && c->out_h > 1 && by_rows * 20 <= flat * 21) { /* rows waste little */
+    if (in_runs(target, c, way)) {
+        t.runs = true;
+    } else if (way->outer == 0 && c->out_h > 1 && by_rows * 20 <= flat * 21) { /* little waste */
         t.lines = c->out_h;
         t.width = c->out_w;
         t.vectors = ceil_div(c->out_w, lanes);
@@ -73,13 +85,11 @@ nas__sparse_ahead nas__sparse_asks(const nas_target *target, const nas__conv *c)
     enum { AVX2 = 32, SHORT_SUM = 128 };
     const double outputs = 4.0 * c->out_h * c->out_w * c->out_c;
     const size_t row = (size_t)c->out_w * (size_t)c->out_c;
-    size_t border = 0; /* floats between rows that do not matter: a pixel of many */
+    const size_t border = row / 16; /* floats between rows that do not matter: a pixel of many */
     if (target->vector_bytes < AVX2) return NAS__ASKS_NONE; /* not measured */
     if (nas__conv_streams(target, c) == NAS__FAR_PIXELS && without_gaps(c)) return NAS__ASKS_PIXELS;
-    if (target->vector_bytes == AVX2) {
-        if (c->kernel_h * c->kernel_w * c->in_c > SHORT_SUM) return NAS__ASKS_NONE;
-        border = row / 16;
-    }
+    if (target->vector_bytes == AVX2 && c->kernel_h * c->kernel_w * c->in_c > SHORT_SUM)
+        return NAS__ASKS_NONE;
     const bool follow = c->out_pitch == c->out_c && c->out_row <= row + border;
     return outputs > target->l2_bytes && follow ? NAS__ASKS_OUTPUTS : NAS__ASKS_NONE;
 }
@@ -386,6 +396,35 @@ static const char memory_products[] =
 static const char output_ahead[] = "#ifndef AHEAD_TO /* what will be written */\n"
                                    "#define AHEAD_TO(p) __builtin_prefetch(p, 1, 2)\n#endif\n";
 
+/* Are there tiles of one vector less? */
+static bool has_narrow(const nas__conv_way *way, const nas__panel_tiling *t) {
+    if (t->runs) return way->vectors > 1 && way->algorithm != NAS__CONV_SPARSE_CODE;
+    return t->narrow > 0;
+}
+
+/* The tiles of rows [begin, end): as even as tiles of two sizes are. */
+static void emit_runs(const nas__conv *c, const nas__conv_way *way, const char *name, bool narrow,
+                      nas_buf *out) {
+    const char *rest = c->has_residual ? ", residual" : "";
+    nas_buf_printf(out,
+                   "    const int all = (end - begin) * %d, vectors = (all + LANES - 1) / LANES;\n"
+                   "    const int tiles = (vectors + %d) / %d;\n",
+                   c->out_w, way->vectors - 1, way->vectors);
+    if (narrow)
+        nas_buf_printf(out, "    const int wide = tiles - (tiles * %d - vectors);\n", way->vectors);
+    nas_buf_puts(out, "    for (int t = 0, x = 0; t < tiles; t++) {\n");
+    if (narrow)
+        nas_buf_printf(out,
+                       "        if (t >= wide) {\n            %s_tile%d(in, out%s, weights, "
+                       "panel, sums, begin + x / %d, x %% %d, all - x);\n"
+                       "            x += %d * LANES;\n            continue;\n        }\n",
+                       name, way->vectors - 1, rest, c->out_w, c->out_w, way->vectors - 1);
+    nas_buf_printf(out,
+                   "        %s_tile%d(in, out%s, weights, panel, sums, begin + x / %d, x %% %d, "
+                   "all - x);\n        x += %d * LANES;\n    }\n}\n\n",
+                   name, way->vectors, rest, c->out_w, c->out_w, way->vectors);
+}
+
 static void emit_kernel(const nas__conv *c, const nas__conv_way *way, const nas__panel_tiling *t,
                         const char *name, int32_t lanes, nas_buf *out) {
     nas_buf_printf(
@@ -396,6 +435,10 @@ static void emit_kernel(const nas__conv *c, const nas__conv_way *way, const nas_
         name, t->depth * way->vectors * lanes);
     const char *rest = c->has_residual ? ", residual" : "";
     const int32_t tiles = t->wide + t->narrow;
+    if (t->runs) {
+        emit_runs(c, way, name, has_narrow(way, t), out);
+        return;
+    }
     if (t->lines > 1) {
         nas_buf_printf(out,
                        "    for (int y = begin; y < end; y++) {\n"
@@ -437,7 +480,7 @@ void nas__sparse_emit_panel(const nas_target *target, const nas__conv *c, const 
     nas__turn_emit_helpers(way, lanes, out);
     for (int32_t narrow = 0; narrow < 2; narrow++) {
         const int32_t vectors = way->vectors - narrow;
-        if ((narrow ? t.narrow : t.wide) == 0) continue;
+        if (narrow ? !has_narrow(way, &t) : t.wide == 0 && !t.runs) continue;
         nas__turn_emit_gather(c, way, name, lanes, vectors, out);
         if (!way->joined || nas__panel_staged(way, lanes))
             nas__turn_emit_finish(c, way, name, lanes, vectors, out);

@@ -1,8 +1,8 @@
 /* layers_chain.c - depth first: bands of rows go through several convolutions while they are in the cache.
  *
- * The kernels are those of whole layers, called for a few rows at a time: their units are ordered by rows. A value inside
- * a chain has a buffer as if all of it were kept, so that nothing moves; only the rows of the moment are hot. Where no row
- * is needed twice, because the next kernel is one row high, the buffer holds one band: nothing of it goes to memory. */
+ * The kernels are those of whole layers, called for a few rows at a time: their units are ordered by rows. The buffer of a
+ * value inside a chain holds what one band needs of it, so that nothing of it goes to memory; rows that the next band reads
+ * again, because the next kernel is several rows high, are moved to the front of the buffer. */
 #include "compiler/layers_network_internal.h"
 
 enum { BAND_MAX = 16 };
@@ -45,6 +45,21 @@ static bool reads_once(const nas__layers *l, const nas__layer *next) {
     const nas__layer_buffer *in = &l->buffers[l->places[next->inputs[0]].buffer];
     return r.reach == 1 && r.stride == 1 && in->top == 0 && in->left == 0 && in->bottom == 0 &&
            in->right == 0;
+}
+
+/* Does each row that `next` has not read yet lie behind those that it reads for the band before? */
+static bool skips_none(const nas__layers *l, const nas__layer *next) {
+    const nas__layer_rows r = nas__layers_rows(l, next);
+    return r.reach >= r.stride;
+}
+
+/* Room for `rows` rows and their border, for each thread. */
+static size_t window_of(const nas__layers *l, nas_value v, int32_t rows) {
+    enum { LINE_ELEMENTS = 64 };
+    const nas__place *p = &l->places[v];
+    const nas__layer_buffer *b = &l->buffers[p->buffer];
+    const size_t elements = (size_t)(rows + b->top + b->bottom + 1) * p->row;
+    return (elements + LINE_ELEMENTS - 1) / LINE_ELEMENTS * LINE_ELEMENTS;
 }
 
 static size_t floats_of(size_t elements, size_t element) {
@@ -107,9 +122,11 @@ static void widen(nas__layers *l, int32_t i, int32_t n) {
             nas__place *p = &l->places[layer->value];
             const size_t threads = (size_t)l->max_threads;
             const size_t element = nas__layers_element(l, layer->value);
-            p->banded = reads_once(l, layer + 1);
+            p->banded = skips_none(l, layer + 1);
+            p->slides = p->banded && !reads_once(l, layer + 1);
+            p->window = rows;
             if (p->banded) {
-                p->shift = (size_t)rows * p->row;
+                p->shift = p->slides ? window_of(l, layer->value, rows) : (size_t)rows * p->row;
                 b->floats = floats_of(p->at + p->shift * threads, element);
             } else {
                 p->shift = (size_t)((overlap > 0 ? overlap : 0) + 1) * p->row;

@@ -58,6 +58,15 @@ static const char chain_helpers[] =
     "        memset(p + (size_t)y * row - gap, value, gap);\n    }\n"
     "    if (from == 0) memset(p - front, value, front);\n"
     "    if (to == height) memset(p + (size_t)height * row - gap, value, back);\n"
+    "}\n"
+    "/* Moves the rows [next, to) of a value whose row `*base` is the first one at `image` there. "
+    "*/\n"
+    "static inline void slide_rows(void *image, int *base, int next, int to, size_t row, size_t "
+    "gap) {\n"
+    "    const int gone = next - *base;\n"
+    "    if (gone > 0 && to > next)\n"
+    "        memmove(image, (char *)image + (size_t)gone * row, (size_t)(to - next) * row - gap);\n"
+    "    *base = next;\n"
     "}\n\n";
 
 static const char profile[] =
@@ -213,11 +222,15 @@ static void emit_clear(const nas__layers *l, int32_t i, nas_value value, nas_buf
                    around.gap * element, around.back * element);
 }
 
-/* Further to row from<k> times `stride` of value v, k >= 0. A band begins at its first row. */
-static void emit_row(const nas__layers *l, nas_value v, int32_t k, int32_t stride, nas_buf *out) {
+/* Further to row from<k> times `stride` of value v, k >= 0. A band begins at its first row, or where rows that are read
+ * again were moved to: row base<made> of the image, of the value of layer `made`. */
+static void emit_row(const nas__layers *l, nas_value v, int32_t k, int32_t made, int32_t stride,
+                     nas_buf *out) {
     const nas__place *p = &l->places[v];
     if (k >= 0 && !p->banded)
         nas_buf_printf(out, " + (size_t)from%d * %zu", k, (size_t)stride * p->row);
+    else if (k >= 0 && p->slides)
+        nas_buf_printf(out, " + (size_t)(from%d * %d - base%d) * %zu", k, stride, made, p->row);
 }
 
 /* in, out, residual; for the rows of its result from from<k> on where k >= 0 */
@@ -229,7 +242,7 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, int32_t
         const nas__place *in = &l->places[layer->inputs[0]];
         emit_place(l, layer->inputs[0], 0,
                    (size_t)a->pad_top * in->row + (size_t)(a->pad_left * in->pitch), out);
-        emit_row(l, layer->inputs[0], k, a->stride_h, out);
+        emit_row(l, layer->inputs[0], k, k - 1, a->stride_h, out);
         break;
     }
     case NAS__LAYER_OP:
@@ -250,12 +263,12 @@ static void emit_operands(const nas__layers *l, const nas__layer *layer, int32_t
         if (k >= 0) nas_buf_printf(out, " + from%d * %dL", k, node_of(l, layer->value)->shape.w);
     } else {
         emit_place(l, layer->value, layer->out_offset, 0, out);
-        emit_row(l, layer->value, k, 1, out);
+        emit_row(l, layer->value, k, k, 1, out);
     }
     nas_buf_puts(out, ", ");
     if (layer->n_inputs == 2) {
         emit_place(l, layer->inputs[1], 0, 0, out);
-        emit_row(l, layer->inputs[1], k, 1, out);
+        emit_row(l, layer->inputs[1], k, k, 1, out);
     } else {
         nas_buf_puts(out, "NULL");
     }
@@ -274,6 +287,31 @@ static void emit_alone(const nas__layers *l, int32_t i, const char *name, nas_bu
     nas_buf_printf(out, "    %s(", name);
     emit_operands(l, layer, -1, out);
     nas_buf_printf(out, ", FROM(%d), TO(%d));\n", layer->units, layer->units);
+}
+
+/* What lies beyond the last row of a value that slides, once that row is there. */
+static void emit_beyond(const nas__layers *l, const nas__layer *layer, int32_t k, nas_buf *out) {
+    const border around = border_of(l, layer->value);
+    const size_t element = nas__layers_element(l, layer->value);
+    const int32_t height = nas__layers_rows(l, layer).height;
+    if (around.back == 0) return;
+    nas_buf_printf(out, "            if (to%d == %d) memset(", k, height);
+    emit_place(l, layer->value, 0, around.gap, out);
+    nas_buf_printf(out, " + (size_t)(%d - base%d) * %zu, %d, %zu);\n", height, k,
+                   l->places[layer->value].row, border_value(l, layer->value),
+                   around.back * element);
+}
+
+/* The rows of the value of layer k that the next band reads again go to the front. */
+static void emit_slide(const nas__layers *l, int32_t k, nas_buf *out) {
+    const nas_value v = l->layers[k].value;
+    const nas__layer_rows next = nas__layers_rows(l, &l->layers[k + 1]);
+    const border around = border_of(l, v);
+    const size_t element = nas__layers_element(l, v), row = l->places[v].row * element;
+    nas_buf_puts(out, "            slide_rows(");
+    emit_place(l, v, 0, 0, out);
+    nas_buf_printf(out, ", &base%d, rows_from(from%d, %d, %d), to%d, %zu, %zu);\n", k, k + 1,
+                   next.stride, next.pad, k, row, around.gap * element);
 }
 
 /* from<k>: rows of the value of layer k that the thread has computed; to<k>: those that this band needs. */
@@ -296,10 +334,18 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
                        "        const int end%d = rows_to(end%d, %d, %d, %d, %d);\n",
                        k, k + 1, next.stride, next.pad, k, k + 1, next.stride, next.reach, next.pad,
                        rows);
+        if (l->places[v].slides) nas_buf_printf(out, "        int base%d = from%d;\n", k, k);
         if (!has_border(&around)) continue;
         nas_buf_puts(out, "        clear_rows(");
         emit_place(l, v, 0, 0, out);
         const size_t element = nas__layers_element(l, v);
+        if (l->places[v].slides) { /* its last row is not there yet */
+            const int32_t lines = l->places[v].window * around.lines;
+            nas_buf_printf(out, ", %d, 0, %d, %d, %zu, %zu, %zu, 0);\n", border_value(l, v), lines,
+                           lines + 1, around.row * element, around.gap * element,
+                           around.front * element);
+            continue;
+        }
         nas_buf_printf(out, ", %d, from%d", border_value(l, v), k);
         if (around.lines > 1) nas_buf_printf(out, " * %d", around.lines);
         nas_buf_printf(out, ", end%d", k);
@@ -330,6 +376,10 @@ static void emit_chain(const nas__layers *l, int32_t i, const char *const *names
             nas_buf_printf(out, ", from%d * %d, to%d * %d);\n", k, units, k, units);
         }
         nas_buf_printf(out, "            from%d = to%d;\n", k, k);
+        if (k < last && l->places[layer->value].slides) emit_beyond(l, layer, k, out);
+    }
+    for (int32_t k = i; k < last; k++) {
+        if (l->places[l->layers[k].value].slides) emit_slide(l, k, out);
     }
     nas_buf_puts(out, "        }\n    }\n");
 }

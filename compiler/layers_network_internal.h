@@ -59,6 +59,9 @@ typedef struct nas__place {
     bool decoded;  /* of a twin: a layer fills it from the codes */
     bool planar;   /* codes in planes of four channels: nas__view.plane */
     bool banded; /* inside a chain: there is room for the rows of one band alone, for each thread */
+    bool
+        slides; /* banded, of more than a band: rows that the next one reads again are moved to the front */
+    int32_t window; /* rows that a banded value has room for */
     nas_value
         same; /* the value that this one is another name of (reshape without motion), or itself */
     nas_value host;  /* the value whose buffer it is a part of, or itself */

@@ -98,7 +98,7 @@ static shape_row generated_shape(nas_rng *rng) {
     r.in_c = widths[nas_rng_below(rng, 7)];
     r.out_c = widths[nas_rng_below(rng, 7)];
     r.out_h = 1 + (int32_t)nas_rng_below(rng, 11);
-    r.out_w = 1 + (int32_t)nas_rng_below(rng, 15);
+    r.out_w = 1 + (int32_t)nas_rng_below(rng, 40);
     r.kh = r.kw = 1 + (int32_t)nas_rng_below(rng, 3);
     r.sh = r.sw = nas_rng_below(rng, 3) == 0 ? 2 : 1;
     r.in_extra = (int32_t)nas_rng_below(rng, 3);
@@ -542,6 +542,17 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
     nas_target plain = *target;
     plain.flags = "";
     check_target(&plain, 5);
+}
+/* Tiles that are cut from all rows of a call together, in plain C and where there is AVX-512 with machine code. */
+Test(compiler_layer_conv_sparse, runs_of_rows_agree_with_the_reference_64_bytes) {
+    const nas_target *target = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    nas_target small = *target;
+    small.l2_bytes = 64;
+    const bool runs_here = target->runs_here;
+    if (runs_here) check_target(&small, 3);
+    small.flags = "";
+    check_target(&small, 6);
 }
 Test(compiler_layer_conv_sparse, masks_as_code_agree_with_the_reference_avx512) {
     const nas_target *target = NULL;

@@ -312,6 +312,78 @@ Test(compiler_layers, large_values_go_through_chains_in_bands) {
     nas_graph_free(g);
 }
 
+/* A cache so small that everything leaves it: bands of a row or two, whose rows are moved where the next one reads them
+ * again, in every network. */
+Test(compiler_layers, networks_in_bands_of_few_rows_match_the_reference) {
+    nas_target target = *options.target;
+    target.l2_bytes = 16 * 1024;
+    options.target = &target;
+    int32_t moved = 0;
+    for (size_t i = 0; i < NETWORKS; i++) {
+        networks[i]();
+        nas__layers *l = lowered();
+        for (nas_value v = 0; v < l->n_values; v++)
+            moved += l->places[v].slides;
+        nas__layers_free(l);
+        check(network_names[i]);
+    }
+    cr_assert(ge(int, moved, 6));
+}
+
+/* Zeros in blocks of four outputs, a third of them left; empty rows and columns among them. */
+static void leave_weights_out(void) {
+    enum { GROUP = 4, KEPT = 3 };
+    for (int32_t i = 0; i < nas_graph_node_count(g); i++) {
+        const nas_node *n = nas_graph_node(g, i);
+        if (n->op != NAS_OP_CONV || n->conv.groups != 1 || n->conv.kernel_h != 1) continue;
+        nas_param *w = nas_graph_param(g, n->params[0]);
+        const size_t in_c = w->count / (size_t)n->shape.c;
+        for (size_t k = 0; k < w->count; k++) {
+            const size_t block = k / in_c / GROUP, c = k % in_c;
+            if ((block * 5 + c) % KEPT != 0 || block == 1 || c == in_c / 2) w->data[k] = 0;
+        }
+    }
+}
+
+/* Blocks of MobileNet-V2 whose rows are 61 pixels, and 31: no tile of 16 lanes ends with them. */
+static void sparse_bands(void) {
+    const nas_value x = conv(input(56, 61, 3), 32, 3, 1, 1);
+    nas_value y = unary(conv(x, 128, 1, 1, 1), NAS_UNARY_CLIP, 0, 6);
+    y = relu(conv(y, 128, 3, 1, 128));
+    y = relu(conv(sum(conv(y, 32, 1, 1, 1), x), 128, 1, 1, 1));
+    y = relu(conv(y, 128, 3, 2, 128));
+    finish(conv(y, 64, 1, 1, 1));
+    leave_weights_out();
+}
+
+Test(compiler_layers, sparse_layers_in_bands_match_the_reference) {
+    nas_target target = *options.target;
+    target.l2_bytes = 64 * 1024;
+    options.target = &target;
+    sparse_bands();
+    check("sparse bands");
+}
+
+Test(compiler_layers, sparse_layers_belong_to_chains_on_avx512) {
+    const nas_target *found = NULL;
+    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &found), NAS_OK));
+    nas_target target = *found;
+    target.l2_bytes = 512 * 1024;
+    options.target = &target;
+    sparse_bands();
+    nas__layers *l = lowered();
+    int32_t inside = 0;
+    for (int32_t i = 0; i < l->n_layers; i++) {
+        const nas__layer *layer = &l->layers[i];
+        if (layer->kind != NAS__LAYER_CONV || layer->chain == 1) continue;
+        const nas__conv_algorithm a = layer->ways[layer->way].algorithm;
+        inside += a == NAS__CONV_SPARSE_PANEL || a == NAS__CONV_SPARSE_CODE;
+    }
+    cr_assert(ge(int, inside, 3));
+    nas__layers_free(l);
+    nas_graph_free(g);
+}
+
 /* The caller's planes are turned a band at a time, too, where their pixels do not fit the cache. */
 Test(compiler_layers, both_ends_belong_to_the_chain) {
     nas_target small = *options.target; /* so that the values leave the cache */

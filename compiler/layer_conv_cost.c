@@ -228,7 +228,7 @@ static double winograd_streams(const nas_target *target, const nas__conv *c,
 /* What a way may take longer in one thread and be preferred to one that a second thread could not shorten at all. */
 static const double UNEVEN = 0.1;
 
-/* A vector that two tiles share, for one of them: 8 -> 16 channels at 32x32 on an Emerald Rapids. */
+/* A vector that two tiles share, for one of them: 8 -> 16 channels at 32x32 on a Granite Rapids. */
 static const double PAIR = 0.55;
 
 static double winograd_cycles(const nas_target *target, const nas__conv *c,

@@ -34,7 +34,7 @@ static int by_latency(const void *a, const void *b) {
  * one, or of the last, or a place of its own while there are fewer than `limit`. Returns how many there are. */
 static size_t with_best(const nas__study *s, finalist *list, size_t n, size_t limit) {
     size_t best = SIZE_MAX, at = 0;
-    if (!nas__pick_best(s, &best)) return n;
+    if (limit == 0 || !nas__pick_best(s, &best)) return n;
     const finalist joins = {.index = best,
                             .latency_us = s->trials[best].search[s->first_queue].p50_us};
     for (size_t i = 0; i < n; i++) {

@@ -21,29 +21,30 @@ static const double winograd_bound = 2e-4;
 enum { CACHE = 20 << 10, EMULATED = 4300000, EMULATED_BF16 = 1500000 };
 
 nas_ctx *layer_conv_ctx;
-static char dir[64];
+char layer_conv_dir[64];
 
 void layer_conv_setup(void) {
     layer_conv_ctx = nas_ctx_new();
-    (void)snprintf(dir, sizeof dir, "/tmp/nas-layer-conv-XXXXXX");
-    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+    (void)snprintf(layer_conv_dir, sizeof layer_conv_dir, "/tmp/nas-layer-conv-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(layer_conv_dir), NULL));
 }
 
 void layer_conv_teardown(void) {
-    cr_assert(eq(int, (int)nas_remove_tree(layer_conv_ctx, dir), NAS_OK));
+    cr_assert(eq(int, (int)nas_remove_tree(layer_conv_ctx, layer_conv_dir), NAS_OK));
     nas_ctx_free(layer_conv_ctx);
     cr_assert(eq(long, nas_mem_live(), 0L));
 }
 
-static int32_t in_height(const nas__conv *c) {
+int32_t layer_conv_in_height(const nas__conv *c) {
     return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
 }
-static int32_t in_width(const nas__conv *c) {
+int32_t layer_conv_in_width(const nas__conv *c) {
     return (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
 }
 
 /* A buffer that ends with the last channel of the last pixel that a kernel may touch. */
-static size_t exact(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
+size_t layer_conv_exact(int32_t height, int32_t width, size_t row, int32_t pitch,
+                        int32_t channels) {
     return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
 }
 
@@ -63,7 +64,7 @@ nas__conv layer_conv_of(const shape_row *r) {
                    .act = r->act};
     c.in_pitch = r->in_c + r->in_extra;
     c.out_pitch = r->out_c + r->out_extra;
-    c.in_row = (size_t)in_width(&c) * (size_t)c.in_pitch + (size_t)r->in_extra;
+    c.in_row = (size_t)layer_conv_in_width(&c) * (size_t)c.in_pitch + (size_t)r->in_extra;
     c.out_row = (size_t)(c.out_w * c.out_pitch + r->out_extra);
     if (r->residual) {
         c.residual_pitch = r->out_c + 1;
@@ -91,8 +92,9 @@ static double finish(const nas__conv *c, double v, double slope) {
 }
 
 /* The largest error over the bound's unit; gaps between pixels must keep their mark. */
-static double worst(const nas__conv *c, const float *in, const float *residual, const float *weight,
-                    const float *bias, const float *slope, const float *out, size_t out_floats) {
+double layer_conv_worst(const nas__conv *c, const float *in, const float *residual,
+                        const float *weight, const float *bias, const float *slope,
+                        const float *out, size_t out_floats) {
     const int32_t in_c = c->in_c / c->groups, out_c = c->out_c / c->groups;
     double most = 0;
     size_t kept = 0;
@@ -182,24 +184,24 @@ static const char main_text[] =
     "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
     "    if (in == NULL || out == NULL) return 2;\n";
 
-static void fill(nas_rng *rng, float *p, size_t n) {
+void layer_conv_fill(nas_rng *rng, float *p, size_t n) {
     for (size_t i = 0; i < n; i++)
         p[i] = (float)(2 * nas_rng_uniform(rng) - 1);
 }
 
-static int run_program(const char *const *argv, nas_process_result *result) {
+int layer_conv_run(const char *const *argv, nas_process_result *result) {
     nas_process_options options = nas_process_options_default();
     options.argv = argv;
-    options.cwd = dir;
+    options.cwd = layer_conv_dir;
     options.timeout_ms = 200 * 1000;
     cr_assert(eq(int, (int)nas_process_run(layer_conv_ctx, &options, result), NAS_OK), "%s",
               nas_ctx_message(layer_conv_ctx));
     return result->exit_code;
 }
 
-static void write_text(const char *name, const void *data, size_t len) {
+void layer_conv_write(const char *name, const void *data, size_t len) {
     char path[128];
-    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    (void)snprintf(path, sizeof path, "%s/%s", layer_conv_dir, name);
     cr_assert(eq(int, (int)nas_file_write(layer_conv_ctx, path, data, len, 0644), NAS_OK));
 }
 
@@ -213,11 +215,12 @@ typedef struct tensors {
 static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     tensors t = {.conv = layer_conv_of(row)};
     const nas__conv *c = &t.conv;
-    t.in_floats = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
-    t.out_floats = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
-    t.residual_floats =
-        c->has_residual ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
-                        : 0;
+    t.in_floats = layer_conv_exact(layer_conv_in_height(c), layer_conv_in_width(c), c->in_row,
+                                   c->in_pitch, c->in_c);
+    t.out_floats = layer_conv_exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    t.residual_floats = c->has_residual ? layer_conv_exact(c->out_h, c->out_w, c->residual_row,
+                                                           c->residual_pitch, c->out_c)
+                                        : 0;
     const size_t weights =
         (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * (c->in_c / c->groups));
     t.in = nas_alloc_array(layer_conv_ctx, t.in_floats, sizeof(float));
@@ -225,11 +228,11 @@ static tensors tensors_of(nas_rng *rng, const shape_row *row) {
     t.weight = nas_alloc_array(layer_conv_ctx, weights, sizeof(float));
     t.bias = nas_alloc_array(layer_conv_ctx, (size_t)c->out_c, sizeof(float));
     t.slope = nas_alloc_array(layer_conv_ctx, (size_t)c->out_c, sizeof(float));
-    fill(rng, t.in, t.in_floats);
-    fill(rng, t.residual, t.residual_floats);
-    fill(rng, t.weight, weights);
-    fill(rng, t.bias, (size_t)c->out_c);
-    fill(rng, t.slope, (size_t)c->out_c);
+    layer_conv_fill(rng, t.in, t.in_floats);
+    layer_conv_fill(rng, t.residual, t.residual_floats);
+    layer_conv_fill(rng, t.weight, weights);
+    layer_conv_fill(rng, t.bias, (size_t)c->out_c);
+    layer_conv_fill(rng, t.slope, (size_t)c->out_c);
     return t;
 }
 
@@ -307,14 +310,14 @@ static const char *const guarded[] = {"-DGUARDED", "-static"};
 static void run_kernels(const nas_target *target, const char *const *models, nas_buf *out) {
     static const char *const here[] = {NULL, NULL};
     char path[128];
-    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
+    (void)snprintf(path, sizeof path, "%s/out.raw", layer_conv_dir);
     for (int32_t i = 0; i == 0 || (models != NULL && models[i] != NULL); i++) {
         const char *model = (models != NULL ? models : here)[i];
         const char *const native[] = {"./kernels", NULL};
         const char *const emulated[] = {"qemu-aarch64", "-cpu", model, "./kernels", NULL};
         nas_process_result r = {0};
         nas_buf bytes = {0};
-        const int code = run_program(model != NULL ? emulated : native, &r);
+        const int code = layer_conv_run(model != NULL ? emulated : native, &r);
         cr_assert(code == 0, "%s: exit %d, signal %d: %.3000s",
                   model != NULL ? model : target->name, code, r.signal,
                   r.err.data != NULL ? r.err.data : "");
@@ -373,8 +376,8 @@ void layer_conv_check(const layer_conv_cases *cases) {
     nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
     cr_assert(eq(int, (int)nas_buf_status(layer_conv_ctx, &text), NAS_OK));
     cr_assert(eq(int, (int)nas_buf_status(layer_conv_ctx, &raw), NAS_OK));
-    write_text("kernels.c", text.data, text.len);
-    write_text("in.raw", raw.data, raw.len);
+    layer_conv_write("kernels.c", text.data, text.len);
+    layer_conv_write("in.raw", raw.data, raw.len);
     char flags[2][64] = {"-O1", "-O1"};
     (void)sscanf(target->flags, "%63s %63s", flags[0], flags[1]);
     /* checks as calls: a fraction of the time to compile */
@@ -394,7 +397,7 @@ void layer_conv_check(const layer_conv_cases *cases) {
                                  "kernels",
                                  NULL};
     nas_process_result r = {0};
-    const int built = run_program(build, &r);
+    const int built = layer_conv_run(build, &r);
     cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
     nas_process_result_deinit(&r);
     run_kernels(target, models, &result);
@@ -404,8 +407,8 @@ void layer_conv_check(const layer_conv_cases *cases) {
         for (int32_t k = 0; k < counts[i]; k++) {
             if (!is_taken(cases, &t->conv, ways[i], k, i)) continue;
             const nas__conv_way *w = &ways[i][k];
-            const double error = worst(&t->conv, t->in, t->residual, t->weight, t->bias, t->slope,
-                                       out, t->out_floats);
+            const double error = layer_conv_worst(&t->conv, t->in, t->residual, t->weight, t->bias,
+                                                  t->slope, out, t->out_floats);
             cr_expect(error <= (is_winograd(w) ? winograd_bound : direct_bound),
                       "%s shape %d: %s %dx%d outer %d batch %d: error %g", target->name, i,
                       nas__conv_algorithm_name(w->algorithm), w->pixels, w->vectors, w->outer,

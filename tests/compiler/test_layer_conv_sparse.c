@@ -1,8 +1,7 @@
 /* test_layer_conv_sparse.c - convolutions that leave zeros out: every sparse way of many shapes and masks against a plain
  * double reference. Targets that this processor lacks run under qemu-user; vectors of 64 bytes in plain C. */
-#include "compiler/layer_conv_internal.h"
-#include "compiler/layers_internal.h"
 #include "ir/sparsity.h"
+#include "layer_conv_cases.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -36,14 +35,14 @@ typedef enum mask_kind {
     MASK_2_OF_4 /* each output its own */
 } mask_kind;
 
-typedef struct shape_row {
+typedef struct sparse_row {
     int32_t in_c, out_c, out_h, out_w, kh, kw, sh, sw, dh, dw, in_extra, out_extra;
     bool residual;
     nas__layer_act act;
     mask_kind mask;
-} shape_row;
+} sparse_row;
 
-static const shape_row shapes[] = {
+static const sparse_row shapes[] = {
     {40, 24, 5, 9, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_RELU, MASK_1X4},
     {13, 19, 7, 7, 1, 1, 1, 1, 1, 1, 3, 5, true, NAS__LACT_NONE, MASK_1X2},
     {16, 40, 4, 16, 1, 1, 2, 2, 1, 1, 0, 0, true, NAS__LACT_RELU, MASK_1X16},
@@ -75,25 +74,11 @@ static const shape_row shapes[] = {
 };
 enum { FIXED = sizeof shapes / sizeof shapes[0], GENERATED = 8 };
 
-static nas_ctx *ctx;
-static char dir[64];
+TestSuite(compiler_layer_conv_sparse, .init = layer_conv_setup, .fini = layer_conv_teardown,
+          .timeout = 240);
 
-static void setup(void) {
-    ctx = nas_ctx_new();
-    (void)snprintf(dir, sizeof dir, "/tmp/nas-conv-sparse-XXXXXX");
-    cr_assert(ne(ptr, mkdtemp(dir), NULL));
-}
-
-static void teardown(void) {
-    cr_assert(eq(int, (int)nas_remove_tree(ctx, dir), NAS_OK));
-    nas_ctx_free(ctx);
-    cr_assert(eq(long, nas_mem_live(), 0L));
-}
-
-TestSuite(compiler_layer_conv_sparse, .init = setup, .fini = teardown, .timeout = 240);
-
-static shape_row generated_shape(nas_rng *rng) {
-    shape_row r = {.dh = 1, .dw = 1};
+static sparse_row generated_shape(nas_rng *rng) {
+    sparse_row r = {.dh = 1, .dw = 1};
     const int32_t widths[] = {1, 3, 8, 13, 16, 31, 40};
     r.in_c = widths[nas_rng_below(rng, 7)];
     r.out_c = widths[nas_rng_below(rng, 7)];
@@ -109,102 +94,11 @@ static shape_row generated_shape(nas_rng *rng) {
     return r;
 }
 
-static int32_t in_height(const nas__conv *c) {
-    return (c->out_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
-}
-static int32_t in_width(const nas__conv *c) {
-    return (c->out_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
-}
-
-/* A buffer that ends with the last channel of the last pixel that a kernel may touch. */
-static size_t exact(int32_t height, int32_t width, size_t row, int32_t pitch, int32_t channels) {
-    return (size_t)(height - 1) * row + (size_t)(width - 1) * (size_t)pitch + (size_t)channels;
-}
-
-static nas__conv conv_of(const shape_row *r) {
-    nas__conv c = {.in_c = r->in_c,
-                   .out_c = r->out_c,
-                   .groups = 1,
-                   .out_h = r->out_h,
-                   .out_w = r->out_w,
-                   .kernel_h = r->kh,
-                   .kernel_w = r->kw,
-                   .stride_h = r->sh,
-                   .stride_w = r->sw,
-                   .dilation_h = r->dh,
-                   .dilation_w = r->dw,
-                   .has_residual = r->residual,
-                   .act = r->act};
-    c.in_pitch = r->in_c + r->in_extra;
-    c.out_pitch = r->out_c + r->out_extra;
-    c.in_row = (size_t)in_width(&c) * (size_t)c.in_pitch + (size_t)r->in_extra;
-    c.out_row = (size_t)(c.out_w * c.out_pitch + r->out_extra);
-    if (r->residual) {
-        c.residual_pitch = r->out_c + 1;
-        c.residual_row = (size_t)(c.out_w * c.residual_pitch);
-    }
-    if (r->act == NAS__LACT_CLIP) {
-        c.lo = -0.25F;
-        c.hi = 0.5F;
-    } else if (r->act == NAS__LACT_LEAKY) {
-        c.lo = 0.1F;
-    }
-    return c;
-}
-
-static double finish(const nas__conv *c, double v, double slope) {
-    switch (c->act) {
-    case NAS__LACT_NONE: return v;
-    case NAS__LACT_RELU: return v > 0 ? v : 0;
-    case NAS__LACT_CLIP: return fmin(fmax(v, (double)c->lo), (double)c->hi);
-    case NAS__LACT_PRELU: return v > 0 ? v : v * slope;
-    case NAS__LACT_LEAKY: return v > 0 ? v : v * (double)c->lo;
-    case NAS__LACT_HARD_SWISH: return v * fmin(fmax(v / 6 + 0.5, 0), 1);
-    }
-    return 0;
-}
-
-/* The largest error over the bound's unit; gaps between pixels must keep their mark. */
-static double worst(const nas__conv *c, const float *in, const float *residual, const float *weight,
-                    const float *bias, const float *slope, const float *out, size_t out_floats) {
-    const int32_t in_c = c->in_c;
-    double most = 0;
-    size_t kept = 0;
-    for (size_t i = 0; i < out_floats; i++)
-        kept += out[i] == -777.0F;
-    if (kept != out_floats - (size_t)c->out_h * (size_t)c->out_w * (size_t)c->out_c) return 1e9;
-    for (int32_t y = 0; y < c->out_h; y++) {
-        for (int32_t x = 0; x < c->out_w; x++) {
-            for (int32_t o = 0; o < c->out_c; o++) {
-                double sum = (double)bias[o], size = fabs(sum);
-                const float *w = weight + (size_t)o * (size_t)(c->kernel_h * c->kernel_w * in_c);
-                for (int32_t ky = 0; ky < c->kernel_h; ky++) {
-                    for (int32_t kx = 0; kx < c->kernel_w; kx++) {
-                        const float *s =
-                            in + (size_t)(y * c->stride_h + ky * c->dilation_h) * c->in_row +
-                            (size_t)((x * c->stride_w + kx * c->dilation_w) * c->in_pitch);
-                        for (int32_t i = 0; i < in_c; i++) {
-                            const double p = (double)s[i] * (double)*w++;
-                            sum += p;
-                            size += fabs(p);
-                        }
-                    }
-                }
-                if (c->has_residual) {
-                    const double r = (double)
-                        residual[(size_t)y * c->residual_row + (size_t)(x * c->residual_pitch + o)];
-                    sum += r;
-                    size += fabs(r);
-                }
-                const double want = finish(c, sum, (double)slope[o]);
-                const double got =
-                    (double)out[(size_t)y * c->out_row + (size_t)(x * c->out_pitch + o)];
-                const double error = fabs(got - want) / (size + 1e-3);
-                if (!(error <= most)) most = isnan(error) ? 1e9 : error;
-            }
-        }
-    }
-    return most;
+static nas__conv conv_of(const sparse_row *r) {
+    const shape_row dense = {r->in_c,      r->out_c,    1,     r->out_h, r->out_w, r->kh,
+                             r->kw,        r->sh,       r->sw, r->dh,    r->dw,    r->in_extra,
+                             r->out_extra, r->residual, r->act};
+    return layer_conv_of(&dense);
 }
 
 static const char main_text[] =
@@ -235,27 +129,6 @@ static const char main_text[] =
     "int main(void) {\n"
     "    FILE *in = fopen(\"in.raw\", \"rb\"), *out = fopen(\"out.raw\", \"wb\");\n"
     "    if (in == NULL || out == NULL) return 2;\n";
-
-static void fill(nas_rng *rng, float *p, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        p[i] = (float)(2 * nas_rng_uniform(rng) - 1);
-}
-
-static int run_program(const char *const *argv, nas_process_result *result) {
-    nas_process_options options = nas_process_options_default();
-    options.argv = argv;
-    options.cwd = dir;
-    options.timeout_ms = 200 * 1000;
-    cr_assert(eq(int, (int)nas_process_run(ctx, &options, result), NAS_OK), "%s",
-              nas_ctx_message(ctx));
-    return result->exit_code;
-}
-
-static void write_text(const char *name, const void *data, size_t len) {
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
-    cr_assert(eq(int, (int)nas_file_write(ctx, path, data, len, 0644), NAS_OK));
-}
 
 /* Tensors of one shape. */
 typedef struct tensors {
@@ -298,8 +171,8 @@ static void make_mask(tensors *t, mask_kind kind, size_t weights) {
     const nas__conv *c = &t->conv;
     const nas_sparsity s = pattern_of(kind);
     const int32_t dims[4] = {c->out_c, c->kernel_h, c->kernel_w, c->in_c};
-    cr_assert(eq(int, (int)nas_sparsity_mask(ctx, &s, t->weight, dims, t->kept), NAS_OK), "%s",
-              nas_ctx_message(ctx));
+    cr_assert(eq(int, (int)nas_sparsity_mask(layer_conv_ctx, &s, t->weight, dims, t->kept), NAS_OK),
+              "%s", nas_ctx_message(layer_conv_ctx));
     if (kind == MASK_NOTHING || kind == MASK_SINGLE) memset(t->kept, 0, weights);
     if (kind == MASK_SINGLE) t->kept[weights / 3] = 1;
     if (kind == MASK_BUT_ONE) memset(t->kept, 1, weights);
@@ -309,26 +182,27 @@ static void make_mask(tensors *t, mask_kind kind, size_t weights) {
     t->conv.kept = t->kept;
 }
 
-static tensors tensors_of(nas_rng *rng, const shape_row *row) {
+static tensors tensors_of(nas_rng *rng, const sparse_row *row) {
     tensors t = {.conv = conv_of(row)};
     const nas__conv *c = &t.conv;
-    t.in_floats = exact(in_height(c), in_width(c), c->in_row, c->in_pitch, c->in_c);
-    t.out_floats = exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
-    t.residual_floats =
-        c->has_residual ? exact(c->out_h, c->out_w, c->residual_row, c->residual_pitch, c->out_c)
-                        : 0;
+    t.in_floats = layer_conv_exact(layer_conv_in_height(c), layer_conv_in_width(c), c->in_row,
+                                   c->in_pitch, c->in_c);
+    t.out_floats = layer_conv_exact(c->out_h, c->out_w, c->out_row, c->out_pitch, c->out_c);
+    t.residual_floats = c->has_residual ? layer_conv_exact(c->out_h, c->out_w, c->residual_row,
+                                                           c->residual_pitch, c->out_c)
+                                        : 0;
     const size_t weights = (size_t)c->out_c * (size_t)(c->kernel_h * c->kernel_w * c->in_c);
-    t.in = nas_alloc_array(ctx, t.in_floats, sizeof(float));
-    t.residual = nas_alloc_array(ctx, t.residual_floats, sizeof(float));
-    t.weight = nas_alloc_array(ctx, weights, sizeof(float));
-    t.kept = nas_alloc_array(ctx, weights, 1);
-    t.bias = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
-    t.slope = nas_alloc_array(ctx, (size_t)c->out_c, sizeof(float));
-    fill(rng, t.in, t.in_floats);
-    fill(rng, t.residual, t.residual_floats);
-    fill(rng, t.weight, weights);
-    fill(rng, t.bias, (size_t)c->out_c);
-    fill(rng, t.slope, (size_t)c->out_c);
+    t.in = nas_alloc_array(layer_conv_ctx, t.in_floats, sizeof(float));
+    t.residual = nas_alloc_array(layer_conv_ctx, t.residual_floats, sizeof(float));
+    t.weight = nas_alloc_array(layer_conv_ctx, weights, sizeof(float));
+    t.kept = nas_alloc_array(layer_conv_ctx, weights, 1);
+    t.bias = nas_alloc_array(layer_conv_ctx, (size_t)c->out_c, sizeof(float));
+    t.slope = nas_alloc_array(layer_conv_ctx, (size_t)c->out_c, sizeof(float));
+    layer_conv_fill(rng, t.in, t.in_floats);
+    layer_conv_fill(rng, t.residual, t.residual_floats);
+    layer_conv_fill(rng, t.weight, weights);
+    layer_conv_fill(rng, t.bias, (size_t)c->out_c);
+    layer_conv_fill(rng, t.slope, (size_t)c->out_c);
     make_mask(&t, row->mask, weights);
     return t;
 }
@@ -345,11 +219,12 @@ static void tensors_free(tensors *t) {
 static void add_case(const nas_target *target, const tensors *t, const nas__conv_way *way,
                      nas_buf *text, nas_buf *calls, nas_buf *raw) {
     const size_t n = nas__conv_weight_floats(target, &t->conv, way);
-    float *packed = nas_alloc_array(ctx, n, sizeof *packed);
+    float *packed = nas_alloc_array(layer_conv_ctx, n, sizeof *packed);
     cr_assert(ne(ptr, packed, NULL));
-    cr_assert(eq(
-        int, (int)nas__conv_pack(ctx, target, &t->conv, way, t->weight, t->bias, t->slope, packed),
-        NAS_OK));
+    cr_assert(eq(int,
+                 (int)nas__conv_pack(layer_conv_ctx, target, &t->conv, way, t->weight, t->bias,
+                                     t->slope, packed),
+                 NAS_OK));
     nas_buf_append(raw, t->in, t->in_floats * sizeof(float));
     nas_buf_append(raw, t->residual, t->residual_floats * sizeof(float));
     nas_buf_append(raw, packed, n * sizeof(float));
@@ -414,7 +289,7 @@ static bool build_and_run(const nas_target *target) {
         return false;
     }
     nas_process_result r = {0};
-    const int built = run_program(argv, &r);
+    const int built = layer_conv_run(argv, &r);
     cr_assert(built == 0, "%s: %.3000s", target->name, r.err.data != NULL ? r.err.data : "");
     nas_process_result_deinit(&r);
     const char *const alone[] = {"./kernels", NULL};
@@ -425,7 +300,7 @@ static bool build_and_run(const nas_target *target) {
         under[3] = "./kernels";
     }
     r = (nas_process_result){0};
-    const int code = run_program(run[0] == '\0' ? alone : under, &r);
+    const int code = layer_conv_run(run[0] == '\0' ? alone : under, &r);
     cr_assert(code == 0, "%s: exit %d: %.3000s", target->name, code,
               r.err.data != NULL ? r.err.data : "");
     nas_process_result_deinit(&r);
@@ -453,7 +328,7 @@ static void add_cut_code(const nas_target *target, const nas__conv_way *way, cas
 
 /* The sparse ways of a shape alone: machine code wherever it can run, of the others some, other ones for each shape: a
  * compiler takes minutes for all. */
-static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *row, int32_t shape,
+static void add_cases(const nas_target *target, nas_rng *rng, const sparse_row *row, int32_t shape,
                       int32_t every, case_row *out, nas_buf *text, nas_buf *calls, nas_buf *raw) {
     nas__conv_way all[NAS__CONV_WAYS_MAX];
     out->t = tensors_of(rng, row);
@@ -472,13 +347,13 @@ static void add_cases(const nas_target *target, nas_rng *rng, const shape_row *r
 static void check_target(const nas_target *target, int32_t every) {
     nas_buf text = {0}, calls = {0}, raw = {0}, result = {0};
     nas_rng rng = nas_rng_stream(12, 0, "layer_conv_sparse");
-    case_row *cases = nas_alloc_array(ctx, FIXED + GENERATED, sizeof *cases);
+    case_row *cases = nas_alloc_array(layer_conv_ctx, FIXED + GENERATED, sizeof *cases);
     int32_t seen = 0;
     nas_buf_puts(&text, "#define _POSIX_C_SOURCE 200809L\n#include <stdio.h>\n#include <stdlib.h>\n"
                         "#include <string.h>\n");
     nas__emit_vector_prelude(target, &text);
     for (int i = 0; i < FIXED + GENERATED; i++) {
-        const shape_row row = i < FIXED ? shapes[i] : generated_shape(&rng);
+        const sparse_row row = i < FIXED ? shapes[i] : generated_shape(&rng);
         add_cases(target, &rng, &row, i, every, &cases[i], &text, &calls, &raw);
         seen += cases[i].n;
     }
@@ -486,21 +361,23 @@ static void check_target(const nas_target *target, int32_t every) {
     nas_buf_puts(&text, main_text);
     nas_buf_puts(&text, calls.data);
     nas_buf_puts(&text, "    return fclose(out) != 0;\n}\n");
-    cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
-    cr_assert(eq(int, (int)nas_buf_status(ctx, &raw), NAS_OK));
-    write_text("kernels.c", text.data, text.len);
-    write_text("in.raw", raw.data, raw.len);
+    cr_assert(eq(int, (int)nas_buf_status(layer_conv_ctx, &text), NAS_OK));
+    cr_assert(eq(int, (int)nas_buf_status(layer_conv_ctx, &raw), NAS_OK));
+    layer_conv_write("kernels.c", text.data, text.len);
+    layer_conv_write("in.raw", raw.data, raw.len);
     const bool ran = build_and_run(target);
     char path[128];
-    (void)snprintf(path, sizeof path, "%s/out.raw", dir);
-    if (ran) cr_assert(eq(int, (int)nas_file_read(ctx, path, (size_t)1 << 28, &result), NAS_OK));
+    (void)snprintf(path, sizeof path, "%s/out.raw", layer_conv_dir);
+    if (ran)
+        cr_assert(
+            eq(int, (int)nas_file_read(layer_conv_ctx, path, (size_t)1 << 28, &result), NAS_OK));
     const float *out = (const float *)(const void *)result.data;
     for (int i = 0; i < FIXED + GENERATED; i++) {
         const tensors *t = &cases[i].t;
         for (int32_t k = 0; k < cases[i].n && ran; k++) {
             const nas__conv_way *w = &cases[i].ways[k];
-            const double error = worst(&t->conv, t->in, t->residual, t->weight, t->bias, t->slope,
-                                       out, t->out_floats);
+            const double error = layer_conv_worst(&t->conv, t->in, t->residual, t->weight, t->bias,
+                                                  t->slope, out, t->out_floats);
             cr_expect(error <= bound, "%s shape %d: %s %dx%d group %d depth %d: error %g",
                       target->name, i, nas__conv_algorithm_name(w->algorithm), w->pixels,
                       w->vectors, w->group, w->depth, error);
@@ -517,7 +394,7 @@ static void check_target(const nas_target *target, int32_t every) {
 
 static void check_named(const char *name, int32_t every) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, name, &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, name, &target), NAS_OK));
     check_target(target, every);
 }
 
@@ -530,7 +407,7 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_32_bytes) {
 /* Kernels that ask for what the next tile reads or writes. */
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_beyond_l2) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx2", &target), NAS_OK));
     nas_target small = *target;
     small.l2_bytes = 1024;
     check_target(&small, 4);
@@ -538,7 +415,7 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_beyond_l2) 
 /* The same text as for AVX-512, with vectors that the compiler takes apart; masks as machine code it cannot. */
 Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx512", &target), NAS_OK));
     nas_target plain = *target;
     plain.flags = "";
     check_target(&plain, 5);
@@ -546,7 +423,7 @@ Test(compiler_layer_conv_sparse, every_way_agrees_with_the_reference_64_bytes) {
 /* Tiles that are cut from all rows of a call together, in plain C and where there is AVX-512 with machine code. */
 Test(compiler_layer_conv_sparse, runs_of_rows_agree_with_the_reference_64_bytes) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx512", &target), NAS_OK));
     nas_target small = *target;
     small.l2_bytes = 64;
     const bool runs_here = target->runs_here;
@@ -556,7 +433,7 @@ Test(compiler_layer_conv_sparse, runs_of_rows_agree_with_the_reference_64_bytes)
 }
 Test(compiler_layer_conv_sparse, masks_as_code_agree_with_the_reference_avx512) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx512", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx512", &target), NAS_OK));
     if (target->runs_here)
         check_target(target, 4);
     else
@@ -589,12 +466,12 @@ Test(compiler_layer_conv_sparse, masks_are_machine_code_in_the_section_of_the_pr
                 {"armv7-linux", NULL},
                 {"riscv64-linux", NULL}};
     nas_rng rng = nas_rng_stream(15, 0, "code");
-    const shape_row row = {
+    const sparse_row row = {
         64, 40, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_UNSTRUCTURED};
     tensors t = tensors_of(&rng, &row);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const nas_target *target = NULL;
-        cr_assert(eq(int, (int)nas_target_find(ctx, rows[i].target, &target), NAS_OK));
+        cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, rows[i].target, &target), NAS_OK));
         nas__conv_way ways[NAS__CONV_WAYS_MAX];
         const int32_t n = nas__conv_ways(target, &t.conv, ways);
         nas_buf text = {0};
@@ -620,13 +497,13 @@ Test(compiler_layer_conv_sparse, masks_of_many_weights_are_code_where_code_is_sh
     static uint8_t kept[OUTPUTS * STEPS];
     for (int32_t i = 0; i < OUTPUTS * STEPS; i++)
         kept[i] = i % 4 != 0;
-    const shape_row row = {STEPS, OUTPUTS,        2,           8, 1, 1, 1, 1, 1, 1, 0, 0,
-                           false, NAS__LACT_NONE, MASK_NOTHING};
+    const sparse_row row = {STEPS, OUTPUTS,        2,           8, 1, 1, 1, 1, 1, 1, 0, 0,
+                            false, NAS__LACT_NONE, MASK_NOTHING};
     nas__conv c = conv_of(&row);
     c.kept = kept;
     for (int32_t i = 0; i < 2; i++) {
         const nas_target *target = NULL;
-        cr_assert(eq(int, (int)nas_target_find(ctx, names[i], &target), NAS_OK));
+        cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, names[i], &target), NAS_OK));
         nas__conv_way ways[NAS__CONV_WAYS_MAX];
         const int32_t n = nas__conv_ways(target, &c, ways);
         bool code = false;
@@ -654,8 +531,8 @@ Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
     nas_rng rng = nas_rng_stream(16, 0, "ahead");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const nas_target *target = NULL;
-        cr_assert(eq(int, (int)nas_target_find(ctx, rows[i].target, &target), NAS_OK));
-        const shape_row row = {
+        cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, rows[i].target, &target), NAS_OK));
+        const sparse_row row = {
             rows[i].in_c, rows[i].out_c,  rows[i].height, 40, 1, 1, 1, 1, 1, 1, 0, 0,
             false,        NAS__LACT_NONE, MASK_1X4};
         tensors t = tensors_of(&rng, &row);
@@ -666,7 +543,7 @@ Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
                              .joined = 1};
         nas_buf text = {0};
         nas__conv_emit(target, &t.conv, &way, &text);
-        cr_assert(eq(int, (int)nas_buf_status(ctx, &text), NAS_OK));
+        cr_assert(eq(int, (int)nas_buf_status(layer_conv_ctx, &text), NAS_OK));
         if (rows[i].asks != NULL)
             cr_assert(ne(ptr, strstr(text.data, rows[i].asks), NULL), "row %zu", i);
         cr_assert(eq(ptr, strstr(text.data, rows[i].not ), NULL), "row %zu", i);
@@ -678,9 +555,9 @@ Test(compiler_layer_conv_sparse, images_beyond_l2_are_asked_for) {
 /* A kernel's text and name depend on the shape alone: other zeros compile nothing. */
 Test(compiler_layer_conv_sparse, masks_share_their_kernels) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx2", &target), NAS_OK));
     nas_rng rng = nas_rng_stream(13, 0, "masks");
-    shape_row row = shapes[0];
+    sparse_row row = shapes[0];
     tensors a = tensors_of(&rng, &row);
     row.mask = MASK_SINGLE;
     tensors b = tensors_of(&rng, &row);
@@ -704,9 +581,10 @@ Test(compiler_layer_conv_sparse, masks_share_their_kernels) {
 /* Outputs that were put together for the mask lie apart in the tensor; their lists are as short as if they did not. */
 Test(compiler_layer_conv_sparse, rearranged_outputs_are_found_again) {
     const nas_target *target = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx2", &target), NAS_OK));
     nas_rng rng = nas_rng_stream(14, 0, "rearranged");
-    shape_row row = {128, 32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_REARRANGED};
+    sparse_row row = {
+        128, 32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, MASK_REARRANGED};
     tensors t = tensors_of(&rng, &row);
     nas__conv_way ways[NAS__CONV_WAYS_MAX];
     const int32_t n = nas__conv_ways(target, &t.conv, ways);
@@ -726,12 +604,12 @@ Test(compiler_layer_conv_sparse, sets_are_runs_that_lanes_pick_from) {
         int32_t run, entries; /* of a block of 16 outputs */
     } rows[] = {{MASK_SET2, 4, 64 / 2}, {MASK_SET4, 4, 64 / 4}, {MASK_SET8, 8, 64 / 8}};
     const nas_target *target = NULL, *other = NULL;
-    cr_assert(eq(int, (int)nas_target_find(ctx, "x86-64-avx2", &target), NAS_OK));
-    cr_assert(eq(int, (int)nas_target_find(ctx, "aarch64-linux", &other), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "x86-64-avx2", &target), NAS_OK));
+    cr_assert(eq(int, (int)nas_target_find(layer_conv_ctx, "aarch64-linux", &other), NAS_OK));
     nas_rng rng = nas_rng_stream(16, 0, "sets");
     for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
-        const shape_row row = {64,          32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE,
-                               rows[k].mask};
+        const sparse_row row = {
+            64, 32, 4, 8, 1, 1, 1, 1, 1, 1, 0, 0, false, NAS__LACT_NONE, rows[k].mask};
         tensors t = tensors_of(&rng, &row);
         nas__conv_way ways[NAS__CONV_WAYS_MAX];
         int32_t entries = 0;
